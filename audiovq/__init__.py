@@ -1,0 +1,27 @@
+"""audiovq: vector-quantized autoencoders for speech.
+
+Importing the package imports nothing heavy: the classes below are looked up on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+
+_LAZY = {
+    "SpeechCodec": "audiovq.speech.codec",
+    "EncodedSpeech": "audiovq.speech.codec",
+}
+
+__all__ = ["EncodedSpeech", "SpeechCodec", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'audiovq' has no attribute {name!r}")
