@@ -1,0 +1,213 @@
+"""Codebooks: vectors that know how often they are used, start from data and come back from the dead."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiovq.quantize.distributed import all_reduce_sum, broadcast, pick_rows, row_counts
+from audiovq.quantize.kmeans import kmeans
+from audiovq.quantize.nearest import nearest
+
+
+class Codebook(nn.Module):
+    """``size`` vectors of ``dim`` numbers, with the statistics of their use. The two subclasses learn them differently.
+
+    A training step is ``prepare(x)``, ``nearest(x)``, ``observe(x, codes)``: vectors change only in ``prepare``, so what
+    was looked up in a step stays what the codes of this step mean until the next one. All statistics are sums over all
+    ranks, and all random choices come from a generator seeded by ``seed`` and the step: ranks agree and a resumed run goes
+    on as if it had not stopped.
+
+    Args:
+        normalised: vectors live on the unit sphere (so must the latents).
+        decay: of the exponential moving average of the counts (and of the sums in :class:`EMACodebook`).
+        restart_below: a code is dead when its average count falls below this share of the mean count over the codebook; it
+            restarts from a random vector of the batch, over all ranks, with the mean count. 0 switches restarts off.
+        usage_window: training steps over which ``usage_window`` is reported.
+        seed: for random choices; different for each level of a residual quantizer.
+    """
+
+    vectors: Tensor
+    counts: Tensor
+    age: Tensor
+    steps: Tensor
+    initialised: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        *,
+        normalised: bool = False,
+        decay: float = 0.99,
+        restart_below: float = 0.1,
+        usage_window: int = 500,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.size, self.dim = size, dim
+        self.normalised = normalised
+        self.decay = decay
+        self.restart_below = restart_below
+        self.usage_window = usage_window
+        self.seed = seed
+        self.register_buffer("counts", torch.ones(size))
+        self.register_buffer("age", torch.full((size,), usage_window))  # training steps since the code was last used
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
+
+    def table(self) -> Tensor:
+        """The vectors as they are looked up, ``(size, dim)``."""
+        raise NotImplementedError
+
+    def loss(self, x: Tensor, codes: Tensor) -> Tensor | None:
+        """What pulls the vectors to the latents ``x (B, dim, T)`` by gradient, or None when nothing does."""
+        return None
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Codes ``(B, T)`` of ``x (B, dim, T)``."""
+        return nearest(x.detach(), self.table().detach())
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor, iterations: int = 10, batches: int = 1) -> None:
+        """Start from the k-means centres of ``vectors (M, dim)``, which must be the same on every rank.
+
+        Args:
+            batches: how many training batches ``vectors`` come from; the counts are per batch.
+        """
+        centres, counts = kmeans(vectors, self.size, iterations, self._generator(), self.normalised)
+        counts = counts / batches
+        broadcast(centres)
+        broadcast(counts)
+        self._set(torch.arange(self.size, device=centres.device), centres, counts)
+        self.initialised.fill_(True)
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor) -> Tensor:
+        """Before a training step on ``x (B, dim, T)``: restart dead codes. Returns how many were restarted."""
+        self.steps += 1
+        dead = (self.counts < self.restart_below * self.counts.mean()).nonzero()[:, 0]
+        if len(dead):
+            rows = x.detach().movedim(1, 2).flatten(0, 1)
+            counts = row_counts(len(rows), rows.device)
+            total = sum(counts)
+            if total == 0:
+                return self.counts.new_zeros(())
+            generator = self._generator()
+            picked = torch.randperm(total, generator=generator)[: len(dead)]
+            if len(dead) > total:  # codes left without a vector of their own wait for the next batch
+                dead = dead[torch.randperm(len(dead), generator=generator)[:total].to(dead.device)]
+            vectors = pick_rows(rows.to(self.counts.dtype), picked.to(rows.device), counts)
+            self._set(dead, vectors, self.counts.mean().expand(len(dead)))
+        return self.counts.new_tensor(float(len(dead)))
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, codes: Tensor) -> Tensor:
+        """After a training step: update the statistics. Returns the counts of the batch over all ranks, ``(size,)``."""
+        counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
+        all_reduce_sum(counts)
+        self._count(counts)
+        return counts
+
+    @torch.no_grad()
+    def metrics(self, counts: Tensor, restarts: Tensor | None = None) -> dict[str, Tensor]:
+        """Perplexity and usage of a batch with ``counts (size,)``, usage over the last steps, restarted codes."""
+        share = counts / counts.sum().clamp(min=1)
+        return {
+            "perplexity": torch.exp(-torch.xlogy(share, share).sum()),
+            "usage": (counts > 0).float().mean(),
+            "usage_window": (self.age < self.usage_window).float().mean(),
+            "restarts": counts.new_zeros(()) if restarts is None else restarts,
+        }
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, dim={self.dim}, normalised={self.normalised}"
+
+    def _count(self, counts: Tensor) -> None:
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.age += 1
+        self.age[counts > 0] = 0
+
+    def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
+        """Overwrite the vectors of ``codes`` together with their statistics."""
+        self.vectors.data[codes] = vectors.to(self.vectors.dtype)
+        self.counts[codes] = counts.to(self.counts.dtype)
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(int(self.steps) * 1009 + self.seed)
+
+
+class EMACodebook(Codebook):
+    """Vectors are moving averages of the latents assigned to them (van den Oord et al. 2017, appendix A.1).
+
+    ``N <- g N + (1 - g) n``, ``m <- g m + (1 - g) sum x``, ``e = m / N`` with Laplace smoothing of ``N`` and decay ``g``.
+    """
+
+    sums: Tensor
+    smoothing = 1e-5
+
+    def __init__(self, size: int, dim: int, **settings) -> None:
+        super().__init__(size, dim, **settings)
+        vectors = _start(size, dim, self.normalised)
+        self.register_buffer("vectors", vectors)
+        self.register_buffer("sums", vectors.clone())
+
+    def table(self) -> Tensor:
+        return self.vectors
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor) -> Tensor:
+        total = self.counts.sum()
+        smoothed = (self.counts + self.smoothing) / (total + self.size * self.smoothing) * total
+        vectors = self.sums / smoothed[:, None]
+        self.vectors.copy_(F.normalize(vectors, dim=1) if self.normalised else vectors)
+        return super().prepare(x)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, codes: Tensor) -> Tensor:
+        counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
+        rows = x.detach().movedim(1, 2).flatten(0, 1).to(self.sums.dtype)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes.flatten(), rows)
+        all_reduce_sum(counts, sums)
+        self._count(counts)
+        self.sums.lerp_(sums, 1 - self.decay)
+        return counts
+
+    def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
+        super()._set(codes, vectors, counts)
+        self.sums[codes] = self.vectors[codes] * self.counts[codes][:, None]
+
+
+class GradientCodebook(Codebook):
+    """Vectors are parameters, pulled to the latents by ``||sg[z_e] - e||^2`` (van den Oord et al. 2017, eq. 3).
+
+    Give them an optimizer group of their own: no weight decay, and a learning rate that does not follow the encoder's.
+    """
+
+    def __init__(self, size: int, dim: int, **settings) -> None:
+        super().__init__(size, dim, **settings)
+        self.vectors = nn.Parameter(_start(size, dim, self.normalised))
+
+    def table(self) -> Tensor:
+        return F.normalize(self.vectors, dim=1) if self.normalised else self.vectors
+
+    def loss(self, x: Tensor, codes: Tensor) -> Tensor | None:
+        # Gather first, normalise then: a later restart writes to the parameter, which backward must not need any more.
+        vectors = F.embedding(codes, self.vectors)
+        if self.normalised:
+            vectors = F.normalize(vectors, dim=-1)
+        return squared_distance(x.detach(), vectors.movedim(-1, 1))
+
+
+def squared_distance(x: Tensor, y: Tensor) -> Tensor:
+    """``||x - y||^2`` over dimension 1, averaged over all latents; 0 for none."""
+    n = x.numel() // x.shape[1]
+    return (x - y).square().sum() / max(n, 1)
+
+
+def _start(size: int, dim: int, normalised: bool) -> Tensor:
+    return F.normalize(torch.randn(size, dim), dim=1) if normalised else torch.randn(size, dim) / dim**0.5
+
+
+CODEBOOKS: dict[str, type[Codebook]] = {"ema": EMACodebook, "gradient": GradientCodebook}

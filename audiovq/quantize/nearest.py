@@ -1,0 +1,65 @@
+"""Nearest codebook vectors, in blocks of one fixed shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK = 256  # vectors in a block: 256 x 1024 scores are 1 MB and stay in the second-level cache
+_GROUP = 32  # codes whose minimum is taken at once
+
+
+def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
+    """Copy the vectors of ``x (B, D, T)`` block by block into ``buffer (D, BLOCK)``; yield their range in ``B * T``.
+
+    The last block is filled up with zeros, so that whoever multiplies ``buffer`` always calls the same kernel.
+    """
+    n_items, _, length = x.shape
+    width = buffer.shape[1]
+    for start in range(0, n_items * length, width):
+        stop = min(start + width, n_items * length)
+        at = start
+        while at < stop:
+            item, offset = divmod(at, length)
+            target = buffer[:, at - start :]
+            whole = (stop - at) // length
+            if offset == 0 and whole > 0:
+                step = whole * length
+                target[:, :step].unflatten(1, (whole, length)).copy_(x[item : item + whole].movedim(0, 1))
+            else:
+                step = min(length - offset, stop - at)
+                target[:, :step].copy_(x[item, :, offset : offset + step])
+            at += step
+        if stop - start < width:
+            buffer[:, stop - start :].zero_()
+        yield start, stop
+
+
+@torch.no_grad()
+def nearest(x: Tensor, table: Tensor) -> Tensor:
+    """Index of the row of ``table (K, D)`` with the smallest Euclidean distance to each vector of ``x (B, D, T)``.
+
+    Returns ``(B, T)`` int64; of equal distances the lowest index wins. All products have the same shape
+    ``(K, D) x (D, BLOCK)`` whatever ``B`` and ``T`` are, so on one machine a vector gets the same code in any batch, with
+    any padding and in chunks of any size.
+    """
+    n_items, dim, length = x.shape
+    spare = -len(table) % _GROUP
+    # argmin |x - e|^2 = argmin |e|^2 / 2 - e.x; rows that only fill up a group are infinitely far away.
+    half_norm = F.pad(table.square().sum(1) / 2, (0, spare), value=float("inf"))[:, None]
+    table = F.pad(table, (0, 0, 0, spare))
+    n_groups = len(table) // _GROUP
+    codes = torch.empty(n_items * length, dtype=torch.int64, device=x.device)
+    buffer = table.new_empty(dim, BLOCK)
+    scores = table.new_empty(len(table), BLOCK)
+    grouped = scores.view(n_groups, _GROUP, BLOCK)
+    for start, stop in blocks(x, buffer):
+        torch.addmm(half_norm, table, buffer, alpha=-1, out=scores)
+        # argmin is a scalar loop on CPU while amin is vectorised: find the best group first, then look inside it.
+        group = grouped.amin(1).argmin(0)
+        inside = grouped.gather(0, group.expand(1, _GROUP, BLOCK))[0].argmin(0)
+        codes[start:stop] = (group * _GROUP + inside)[: stop - start]
+    return codes.view(n_items, length).clamp_(max=len(table) - spare - 1)

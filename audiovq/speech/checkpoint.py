@@ -1,0 +1,74 @@
+"""Models on disk: ``config.json`` holds exactly the constructor's arguments, ``model.safetensors`` the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
+
+BUNDLED = Path(__file__).resolve().parent.parent / "pretrained"
+DEFAULT_MODEL = "speech"
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that came with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def model_folder(name_or_dir: str | Path | None) -> Path:
+    """The folder of a bundled model or of a model on disk.
+
+    Raises:
+        AudioVQError: when neither exists.
+    """
+    if name_or_dir is None:
+        name_or_dir = DEFAULT_MODEL
+    for folder in (BUNDLED / str(name_or_dir), Path(name_or_dir)):
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            return folder
+    known = ", ".join(bundled_models()) or "none"
+    raise AudioVQError(f"no model {str(name_or_dir)!r}: give a folder with config.json, or a bundled model ({known})")
+
+
+def file_hash(folder: Path) -> bytes:
+    """First four bytes of the SHA-256 of the weights' file."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).digest()[:4]
+
+
+def save_codec(codec, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the configuration and the weights; floating-point tensors are stored as ``dtype``."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in codec.state_dict().items()
+    }
+    with atomic_write(folder / "model.safetensors") as path:
+        save_file(tensors, str(path))
+    with atomic_write(folder / "config.json") as path:
+        path.write_text(json.dumps(codec.config, indent=2) + "\n")
+
+
+def load_codec(name_or_dir: str | Path | None = None):
+    """See `SpeechCodec.from_pretrained`."""
+    from safetensors.torch import load
+
+    from audiovq.speech.codec import SpeechCodec
+
+    folder = model_folder(name_or_dir)
+    data = (folder / "model.safetensors").read_bytes()
+    try:
+        codec = SpeechCodec(**json.loads((folder / "config.json").read_text()))
+        tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+        codec.load_state_dict(tensors)
+    except Exception as error:
+        raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    codec.model_hash = hashlib.sha256(data).digest()[:4]
+    return codec.eval()

@@ -1,0 +1,199 @@
+"""The speech codec: encoder, quantizer, speaker vector and decoders joined behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiovq.errors import AudioVQError
+from audiovq.quantize import ResidualVectorQuantizer
+from audiovq.speech.encoder import SpeechEncoder
+from audiovq.speech.parallel import ParallelDecoder
+from audiovq.speech.speaker import SpeakerEncoder
+
+if TYPE_CHECKING:
+    from audiovq.speech.stream import DecoderStream, EncoderStream
+
+
+@dataclass
+class EncodedSpeech:
+    """What a file holds: what is said, and who says it.
+
+    Attributes:
+        codes: (B, K, F) int64, coarse to fine; frames beyond an item's own length are zero.
+        speaker: (B, S) int64, the quantized speaker vector.
+        n_samples: (B,) int64, samples of each item at the codec's rate.
+    """
+
+    codes: Tensor
+    speaker: Tensor
+    n_samples: Tensor
+
+
+class SpeechCodec(nn.Module):
+    """Raw 16 kHz speech to discrete codes and back.
+
+    Everything runs on a fixed grid: packets of ``packet_frames`` latents, each computed with the context it needs and
+    alone (a batch of one), so that codes and samples are the same however the audio arrives: as one array, in pieces
+    through a pipe, or beside others in a batch.
+
+    Args:
+        encoder, quantizer, speaker_encoder, decoder: constructor arguments of `SpeechEncoder`,
+            `ResidualVectorQuantizer`, `SpeakerEncoder` and `ParallelDecoder`.
+        sample_rate: Hz.
+        packet_frames: latents of a packet.
+        default_n_codebooks: what `encode` uses when nothing is asked for.
+        name: the model's name, for messages.
+    """
+
+    def __init__(
+        self,
+        encoder: dict[str, Any],
+        quantizer: dict[str, Any],
+        speaker_encoder: dict[str, Any],
+        decoder: dict[str, Any],
+        sample_rate: int = 16000,
+        packet_frames: int = 200,
+        default_n_codebooks: int = 4,
+        name: str = "unnamed",
+    ) -> None:
+        super().__init__()
+        self.config = dict(
+            encoder=encoder,
+            quantizer=quantizer,
+            speaker_encoder=speaker_encoder,
+            decoder=decoder,
+            sample_rate=sample_rate,
+            packet_frames=packet_frames,
+            default_n_codebooks=default_n_codebooks,
+            name=name,
+        )
+        self.name, self.sample_rate, self.packet_frames = name, sample_rate, packet_frames
+        self.encoder = SpeechEncoder(**encoder)
+        self.hop_length = self.encoder.hop_length
+        self.frame_rate = sample_rate / self.hop_length
+        latent_dim = encoder["latent_dim"]
+        self.quantizer = ResidualVectorQuantizer(latent_dim, **quantizer)
+        self.speaker_encoder = SpeakerEncoder(**speaker_encoder)
+        self.decoder = ParallelDecoder(latent_dim, self.speaker_encoder.dim, hop_length=self.hop_length, **decoder)
+        self.n_codebooks: int = quantizer["n_codebooks"]
+        self.codebook_size: int = quantizer["codebook_size"]
+        self.default_n_codebooks = default_n_codebooks
+        #: First bytes of the SHA-256 of the weights; files carry it. Zero for a model that was not loaded.
+        self.model_hash = b"\0\0\0\0"
+
+    # -- what a trainer calls ---------------------------------------------------------------------------------------
+
+    def forward(self, waveform: Tensor, other: Tensor, n_codebooks: int | None = None) -> tuple[Tensor, Any]:
+        """Waveforms (B, 1, T) and other stretches of the same speakers -> decoded (B, 1, T) and `Quantized`."""
+        latents = self.encoder(waveform)
+        quantized = self.quantizer(latents, n_codebooks)
+        decoded = self.decoder(quantized.latents, self.speaker_encoder(other))
+        return decoded, quantized
+
+    # -- what users call --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | Path | None = None) -> SpeechCodec:
+        """Load a bundled model by name (default: the bundled speech model) or a folder with config and weights.
+
+        Raises:
+            AudioVQError: when there is no such model, or its files are damaged.
+        """
+        from audiovq.speech.checkpoint import load_codec
+
+        return load_codec(name_or_dir)
+
+    @property
+    def bitrates(self) -> list[float]:
+        """Nominal kb/s by the number of codebooks, ascending."""
+        bits = (self.codebook_size - 1).bit_length()
+        return [k * bits * self.frame_rate / 1000 for k in range(1, self.n_codebooks + 1)]
+
+    def check_n_codebooks(self, n_codebooks: int | None) -> int:
+        """The number itself, or the default for None.
+
+        Raises:
+            AudioVQError: when the model has no such number of codebooks.
+        """
+        n = self.default_n_codebooks if n_codebooks is None else n_codebooks
+        if not 1 <= n <= self.n_codebooks:
+            raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, {n} were asked for")
+        return n
+
+    @torch.inference_mode()
+    def encode(
+        self, waveform: Tensor | Sequence[Tensor], sample_rate: int = 16000, n_codebooks: int | None = None
+    ) -> EncodedSpeech:
+        """Code a batch: (B, 1, T), or a list of B waveforms (T_i,) of any lengths.
+
+        Each item gets the codes it would get alone.
+
+        Raises:
+            AudioVQError: for an empty, NaN or infinite waveform, or a number of codebooks the model has not.
+        """
+        items = [np.asarray(w.detach().cpu().float()).reshape(-1) for w in waveform]
+        if sample_rate != self.sample_rate:
+            from audiovq.speech.waveform import resample
+
+            items = [resample(item, sample_rate, self.sample_rate) for item in items]
+        codes, speakers = [], []
+        for item in items:
+            stream = self.encoder_stream(n_codebooks)
+            packets = stream.push(item) + stream.finish()
+            codes.append(torch.from_numpy(np.concatenate(packets, axis=1)))
+            speakers.append(torch.from_numpy(stream.speaker))
+        longest = max(c.shape[1] for c in codes)
+        return EncodedSpeech(
+            codes=torch.stack([F.pad(c, (0, longest - c.shape[1])) for c in codes]),
+            speaker=torch.stack(speakers),
+            n_samples=torch.tensor([len(item) for item in items]),
+        )
+
+    @torch.inference_mode()
+    def decode(self, encoded: EncodedSpeech, decoder: str = "parallel", speaker: Tensor | None = None) -> Tensor:
+        """Decode a batch -> (B, 1, max n_samples); items that are shorter end in zeros.
+
+        Args:
+            encoded: what `encode` gave.
+            decoder: ``parallel``.
+            speaker: other speaker vectors (B, S) to speak with, as integers: this converts the voice.
+
+        Raises:
+            AudioVQError: for a decoder this model has not.
+        """
+        speakers = encoded.speaker if speaker is None else speaker
+        longest = int(encoded.n_samples.max())
+        waveforms = []
+        for codes, who, n_samples in zip(encoded.codes, speakers, encoded.n_samples.tolist(), strict=True):
+            stream = self.decoder_stream(who.numpy(), decoder)
+            own = codes[:, : -(-n_samples // self.hop_length)].numpy()
+            pieces = [stream.push(own[:, i : i + self.packet_frames]) for i in range(0, own.shape[1], self.packet_frames)]
+            pieces.append(stream.finish(n_samples))
+            waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
+        return torch.stack(waveforms).unsqueeze(1)
+
+    def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
+        """Code one channel while it arrives."""
+        from audiovq.speech.stream import EncoderStream
+
+        return EncoderStream(self, self.check_n_codebooks(n_codebooks))
+
+    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel") -> DecoderStream:
+        """Decode one channel while its packets arrive.
+
+        Raises:
+            AudioVQError: for a decoder this model has not.
+        """
+        from audiovq.speech.stream import DecoderStream
+
+        if decoder != "parallel":
+            raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: parallel")
+        return DecoderStream(self, speaker)

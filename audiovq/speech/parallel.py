@@ -1,0 +1,120 @@
+"""Latents -> waveform, all samples at once: a frame-rate backbone with an inverse-STFT head (after Siuzdak 2023, Vocos)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiovq.layers import ChannelNorm, DilatedResidualUnit
+
+
+class InverseSTFTHead(nn.Module):
+    """Features to log-magnitudes and phases of short frames, then overlap-add (Siuzdak 2023, section 3.2).
+
+    Frames are centred on the middle of their hop. The Hann windows of analysis and synthesis add up to a constant at
+    an overlap of four, so no per-sample normalisation is needed and output never depends on where a chunk begins.
+    """
+
+    window: Tensor
+
+    def __init__(self, channels: int, hop_length: int, overlap: int = 4) -> None:
+        super().__init__()
+        if overlap < 3:
+            raise ValueError(f"squared Hann windows add up to a constant from an overlap of 3 on, got {overlap}")
+        self.hop_length, self.overlap = hop_length, overlap
+        self.n_fft = hop_length * overlap
+        self.bins = self.n_fft // 2 + 1
+        if (self.n_fft - hop_length) % 2:
+            raise ValueError(f"n_fft - hop_length must be even, got {self.n_fft} and {hop_length}")
+        self.project = nn.Conv1d(channels, 2 * self.bins, 1)
+        window = torch.hann_window(self.n_fft)
+        self.register_buffer("window", window / (window.square().sum() / hop_length), persistent=False)
+        with torch.no_grad():
+            self.project.weight.mul_(0.5)
+            self.project.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, F) -> (B, 1, F * hop_length)."""
+        spectrum = self.project(x)
+        with torch.autocast(x.device.type, enabled=False):
+            log_magnitude, phase = spectrum.float().chunk(2, dim=1)
+            magnitude = torch.exp(log_magnitude.clamp(max=6.0))
+            frames = torch.fft.irfft(torch.polar(magnitude, phase), n=self.n_fft, dim=1)  # (B, n_fft, F)
+            return self.overlap_add(frames * self.window[:, None])
+
+    def overlap_add(self, frames: Tensor) -> Tensor:
+        """(B, n_fft, F) -> (B, 1, F * hop_length), trimmed by half the overlap at both ends."""
+        batch, _, n_frames = frames.shape
+        pieces = frames.view(batch, self.overlap, self.hop_length, n_frames).transpose(2, 3)  # (B, overlap, F, hop)
+        total = sum(F.pad(pieces[:, i], (0, 0, i, self.overlap - 1 - i)) for i in range(self.overlap))
+        samples = total.reshape(batch, 1, -1)  # type: ignore[union-attr]
+        trim = (self.n_fft - self.hop_length) // 2
+        return samples[..., trim : trim + n_frames * self.hop_length]
+
+
+class ParallelDecoder(nn.Module):
+    """Backbone at the latents' rate, then stages at higher rates, then the inverse-STFT head.
+
+    Every residual unit is modulated by the speaker vector.
+
+    Args:
+        latent_dim: channels of the latents.
+        condition_dim: length S of the speaker vector.
+        channels, dilations: one entry per stage; a unit for every dilation.
+        upsample: factor after each stage but the last.
+        hop_length: samples per latent.
+        overlap: frames that cover one sample in the head.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        condition_dim: int,
+        channels: Sequence[int],
+        dilations: Sequence[Sequence[int]],
+        upsample: Sequence[int],
+        hop_length: int,
+        overlap: int = 4,
+    ) -> None:
+        super().__init__()
+        if not len(channels) == len(dilations) == len(upsample) + 1:
+            raise ValueError("channels and dilations need one entry per stage, upsample one less")
+        self.hop_length = hop_length
+        self.entry = nn.Conv1d(latent_dim, channels[0], 3, padding=1)
+        rate, reach = 1, 1.0  # latents
+        self.stages = nn.ModuleList()
+        self.upsamplers = nn.ModuleList()
+        for i, (width, stage_dilations) in enumerate(zip(channels, dilations, strict=True)):
+            units = [DilatedResidualUnit(width, dilation=d, condition_dim=condition_dim) for d in stage_dilations]
+            reach += sum(unit.padding for unit in units) / rate
+            self.stages.append(nn.ModuleList(units))
+            if i < len(upsample):
+                self.upsamplers.append(nn.Conv1d(width, channels[i + 1] * upsample[i], 1))
+                rate *= upsample[i]
+        if hop_length % rate:
+            raise ValueError(f"the product of upsample, {rate}, must divide the hop length {hop_length}")
+        self.norm = ChannelNorm(channels[-1])
+        self.head = InverseSTFTHead(channels[-1], hop_length // rate, overlap)
+        reach += overlap / rate
+        #: Latents on either side that one output sample may depend on.
+        self.context_frames = int(-(-reach // 1))
+
+    def forward(self, latents: Tensor, condition: Tensor) -> Tensor:
+        """Latents (B, C, F), speaker vector (B, S) -> waveform (B, 1, F * hop_length)."""
+        x = self.entry(latents)
+        for i, units in enumerate(self.stages):
+            for unit in units:  # type: ignore[attr-defined]
+                x = unit(x, condition)
+            if i < len(self.upsamplers):
+                x = interleave(self.upsamplers[i](x), self.stages[i + 1][0].norm.scale.shape[0])  # type: ignore[index]
+        return self.head(self.norm(x))
+
+
+def interleave(x: Tensor, channels: int) -> Tensor:
+    """(B, channels * factor, T) -> (B, channels, T * factor): groups of channels become neighbouring steps of time."""
+    batch, width, length = x.shape
+    factor = width // channels
+    return x.view(batch, channels, factor, length).transpose(2, 3).reshape(batch, channels, length * factor)
