@@ -9,20 +9,22 @@ from torch import Tensor, nn
 from audiovq.quantize.distributed import all_reduce_sum, broadcast, pick_rows, row_counts
 from audiovq.quantize.kmeans import kmeans
 from audiovq.quantize.nearest import nearest
+from audiovq.quantize.usage import Usage
 
 
 class Codebook(nn.Module):
     """``size`` vectors of ``dim`` numbers, with the statistics of their use. The two subclasses learn them differently.
 
-    A training step is ``prepare(x)``, ``nearest(x)``, ``observe(x, codes)``: vectors change only in ``prepare``, so what
-    was looked up in a step stays what the codes of this step mean until the next one. All statistics are sums over all
-    ranks, and all random choices come from a generator seeded by ``seed`` and the step: ranks agree and a resumed run goes
-    on as if it had not stopped.
+    A training step is ``prepare(x)``, ``nearest(x)``, ``observe(x, codes)``: vectors change only in ``prepare``, so
+    what was looked up in a step stays what the codes of this step mean until the next one. All statistics are sums
+    over all ranks, and all random choices come from a generator seeded by ``seed`` and the step: ranks agree and a
+    resumed run goes on as if it had not stopped.
 
     Args:
         normalised: vectors live on the unit sphere (so must the latents).
         decay: of the exponential moving average of the counts (and of the sums in :class:`EMACodebook`).
-        restart_below: a code is dead when its average count falls below this share of the mean count over the codebook; it
+        restart_below: a code is dead when its average count falls below this share of the mean count over the
+        codebook; it
             restarts from a random vector of the batch, over all ranks, with the mean count. 0 switches restarts off.
         usage_window: training steps over which ``usage_window`` is reported.
         seed: for random choices; different for each level of a residual quantizer.
@@ -30,7 +32,6 @@ class Codebook(nn.Module):
 
     vectors: Tensor
     counts: Tensor
-    age: Tensor
     steps: Tensor
     initialised: Tensor
 
@@ -50,10 +51,9 @@ class Codebook(nn.Module):
         self.normalised = normalised
         self.decay = decay
         self.restart_below = restart_below
-        self.usage_window = usage_window
         self.seed = seed
         self.register_buffer("counts", torch.ones(size))
-        self.register_buffer("age", torch.full((size,), usage_window))  # training steps since the code was last used
+        self.usage = Usage(size, usage_window)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
 
@@ -70,14 +70,14 @@ class Codebook(nn.Module):
         return nearest(x.detach(), self.table().detach())
 
     @torch.no_grad()
-    def initialise(self, vectors: Tensor, iterations: int = 10, batches: int = 1) -> None:
+    def initialise(self, vectors: Tensor, batch_size: float, iterations: int = 10) -> None:
         """Start from the k-means centres of ``vectors (M, dim)``, which must be the same on every rank.
 
         Args:
-            batches: how many training batches ``vectors`` come from; the counts are per batch.
+            batch_size: vectors in a training batch over all ranks: what the average counts add up to.
         """
         centres, counts = kmeans(vectors, self.size, iterations, self._generator(), self.normalised)
-        counts = counts / batches
+        counts = counts * (batch_size / len(vectors))
         broadcast(centres)
         broadcast(counts)
         self._set(torch.arange(self.size, device=centres.device), centres, counts)
@@ -110,24 +110,12 @@ class Codebook(nn.Module):
         self._count(counts)
         return counts
 
-    @torch.no_grad()
-    def metrics(self, counts: Tensor, restarts: Tensor | None = None) -> dict[str, Tensor]:
-        """Perplexity and usage of a batch with ``counts (size,)``, usage over the last steps, restarted codes."""
-        share = counts / counts.sum().clamp(min=1)
-        return {
-            "perplexity": torch.exp(-torch.xlogy(share, share).sum()),
-            "usage": (counts > 0).float().mean(),
-            "usage_window": (self.age < self.usage_window).float().mean(),
-            "restarts": counts.new_zeros(()) if restarts is None else restarts,
-        }
-
     def extra_repr(self) -> str:
         return f"size={self.size}, dim={self.dim}, normalised={self.normalised}"
 
     def _count(self, counts: Tensor) -> None:
         self.counts.lerp_(counts, 1 - self.decay)
-        self.age += 1
-        self.age[counts > 0] = 0
+        self.usage.observe(counts)
 
     def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
         """Overwrite the vectors of ``codes`` together with their statistics."""
@@ -141,7 +129,8 @@ class Codebook(nn.Module):
 class EMACodebook(Codebook):
     """Vectors are moving averages of the latents assigned to them (van den Oord et al. 2017, appendix A.1).
 
-    ``N <- g N + (1 - g) n``, ``m <- g m + (1 - g) sum x``, ``e = m / N`` with Laplace smoothing of ``N`` and decay ``g``.
+    ``N <- g N + (1 - g) n``, ``m <- g m + (1 - g) sum x``, ``e = m / N`` with Laplace smoothing of ``N`` and decay
+    ``g``.
     """
 
     sums: Tensor

@@ -54,7 +54,7 @@ def straight_through(x: Tensor, value: Tensor) -> Tensor:
 
 
 def rotation(x: Tensor, value: Tensor) -> Tensor:
-    """Exactly ``value``, with the gradient turned and scaled as ``x`` is by quantization (Fifty et al. 2024, section 4).
+    """Exactly ``value``, with the gradient turned and scaled as quantization does ``x`` (Fifty et al. 2024, section 4).
 
     Vectors lie along dimension 1. The gradient keeps its angle to the vector and is scaled by ``|value| / |x|``.
     """

@@ -43,8 +43,8 @@ def nearest(x: Tensor, table: Tensor) -> Tensor:
     """Index of the row of ``table (K, D)`` with the smallest Euclidean distance to each vector of ``x (B, D, T)``.
 
     Returns ``(B, T)`` int64; of equal distances the lowest index wins. All products have the same shape
-    ``(K, D) x (D, BLOCK)`` whatever ``B`` and ``T`` are, so on one machine a vector gets the same code in any batch, with
-    any padding and in chunks of any size.
+    ``(K, D) x (D, BLOCK)`` whatever ``B`` and ``T`` are, so on one machine a vector gets the same code in any
+    batch, with any padding and in chunks of any size.
     """
     n_items, dim, length = x.shape
     spare = -len(table) % _GROUP

@@ -1,0 +1,202 @@
+"""Residual vector quantization: each codebook quantizes what the ones before it left over."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.quantize.gradient import GRADIENTS, straight_through
+from audiovq.quantize.result import Quantized, QuantizerError
+from audiovq.quantize.start import DataStart
+from audiovq.quantize.vector import (
+    VectorQuantizer,
+    check_codes,
+    check_latents,
+    check_n_codebooks,
+    flat,
+    lookup,
+    unquantized,
+    wait_for_start,
+)
+
+
+class ResidualVectorQuantizer(nn.Module):
+    """``n_codebooks`` vector quantizers in a row (Zeghidour et al. 2021, section III-C).
+
+    Each level sees the residual with everything before it detached. The encoder gets the gradient of the quantized
+    latents once, by one straight-through (or rotation) from the latents to the sum of all levels; levels with maps
+    into a low-dimensional code space pass it on as far as these maps reach. Every level adds its own commitment
+    term; the loss is their mean over the levels in use.
+
+    Which settings to start from: EMA codebooks in the latents' own space (``codebook_dim=None``) with 64 to 128
+    channels. They are k-means solutions from their first step on and follow the encoder without a learning rate,
+    which counts when the whole training is a few thousand steps; with restarts all codes stay in use at 1024 codes
+    a level. ``codebook_dim=8, normalised=True`` (Kumar et al. 2023, section 3.2) has to learn its maps by gradient
+    first and pays off in long trainings and with larger codebooks.
+
+    Args:
+        n_codebooks: number of levels.
+        dropout: probability with which an item of a training batch uses a random number of codebooks, 1 to
+            ``n_codebooks`` (Kumar et al. 2023, section 3.3); not when a call names ``n_codebooks``.
+
+    The other arguments are those of :class:`VectorQuantizer`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        n_codebooks: int = 8,
+        codebook_size: int = 1024,
+        codebook_dim: int | None = None,
+        normalised: bool = False,
+        codebook: str = "ema",
+        gradient: str = "straight_through",
+        beta: float = 0.25,
+        decay: float = 0.99,
+        restart_below: float = 0.1,
+        init_after: int | None = 0,
+        init_batches: int = 8,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if n_codebooks < 1 or not 0 <= dropout <= 1:
+            raise QuantizerError("n_codebooks must be at least 1 and dropout a probability")
+        self.channels, self.n_codebooks, self.codebook_size = channels, n_codebooks, codebook_size
+        self.dropout = dropout
+        self.levels = nn.ModuleList(
+            VectorQuantizer(
+                channels,
+                codebook_size,
+                codebook_dim,
+                normalised,
+                codebook,
+                gradient,
+                beta,
+                decay,
+                restart_below,
+                init_after=None,  # all levels start together, below
+                seed=seed + level,
+            )
+            for level in range(n_codebooks)
+        )
+        self.choose = GRADIENTS[gradient]
+        self.start: DataStart | None = None
+        if init_after is not None:
+            self.start = DataStart(channels, init_after, init_batches, 64 * codebook_size)
+            for level in self._levels():
+                level.codebook.initialised.fill_(False)
+
+    def forward(self, latents: Tensor, n_codebooks: int | None = None) -> Quantized:
+        """Quantize ``latents (B, C, *dims)`` with the first ``n_codebooks`` levels, in training as in evaluation."""
+        check_latents(latents, self.channels)
+        check_n_codebooks(n_codebooks, self.n_codebooks)
+        with torch.autocast(latents.device.type, enabled=False):
+            x = flat(latents)
+            if self.training and not wait_for_start(self, x):
+                nothing = [level.codebook.usage.metrics(level.codebook.counts * 0) for level in self._levels()]
+                return unquantized(latents, x, self.n_codebooks, _joint(nothing))
+            value, path, codes, losses, metrics = self._quantize(x, self._books(len(x), n_codebooks))
+            if torch.is_grad_enabled():
+                value = straight_through(self.choose(x, value) if path is None else path, value)
+        shape = latents.shape
+        loss = torch.stack(losses).mean()
+        return Quantized(value.view(shape), codes.view(*codes.shape[:2], *shape[2:]), loss, _joint(metrics))
+
+    @torch.no_grad()
+    def encode(self, latents: Tensor, n_codebooks: int | None = None) -> Tensor:
+        """Codes ``(B, n_codebooks, *dims)`` of ``latents (B, C, *dims)``."""
+        check_latents(latents, self.channels)
+        check_n_codebooks(n_codebooks, self.n_codebooks)
+        codes = []
+        with torch.autocast(latents.device.type, enabled=False):
+            value = torch.zeros_like(x := flat(latents))
+            for level in self._levels()[:n_codebooks]:
+                codes.append(level.codebook.nearest(level.reduce(x - value)))
+                value = value + lookup(codes[-1], level.table())
+        return torch.stack(codes, 1).view(latents.shape[0], len(codes), *latents.shape[2:])
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Latents ``(B, C, *dims)`` of ``codes (B, 1 to n_codebooks, *dims)``."""
+        check_codes(codes, self.codebook_size, self.n_codebooks)
+        levels = codes.flatten(2) if codes.dim() > 2 else codes[:, :, None]
+        with torch.autocast(codes.device.type, enabled=False):
+            value = torch.zeros((), device=codes.device)
+            for level, chosen in zip(self._levels(), levels.unbind(1), strict=False):
+                value = value + lookup(chosen, level.table())
+        return value.view(codes.shape[0], self.channels, *codes.shape[2:])
+
+    def started(self) -> bool:
+        """Whether the codebooks have their first vectors."""
+        return bool(self._levels()[-1].codebook.initialised)
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor, batch_size: float) -> None:
+        """Start level after level from latents ``vectors (M, C)``, the same on every rank."""
+        for level in self._levels():
+            level.initialise(vectors, batch_size)
+            codes = level.codebook.nearest(level.reduce(vectors.t()[None]))
+            vectors = vectors - lookup(codes, level.table())[0].t()
+
+    def _quantize(
+        self, x: Tensor, books: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], list[dict[str, Tensor]]]:
+        """Quantize ``x (B, C, T)``, item ``b`` with ``books[b]`` levels.
+
+        Returns the exact value, what carries its gradient (None: the latents themselves do), codes, losses, metrics.
+        """
+        n_levels = self.n_codebooks if self.training else int(books.max())
+        value = torch.zeros_like(x)
+        codes = torch.full((len(x), int(books.max()), x.shape[2]), -1, device=x.device)
+        # Two paths for the gradient through maps: ``mapped`` to the maps of each level, whose input is detached, and
+        # ``chained`` to the latents, through all maps held fixed: what one level passes on is not passed on again.
+        through_maps = self._levels()[0].projection is not None and torch.is_grad_enabled()
+        mapped = chained = torch.zeros_like(x)
+        losses, metrics = [], []
+        for index, level in enumerate(self._levels()[:n_levels]):
+            active = (books > index).nonzero()[:, 0]
+            whole = len(active) == len(x)
+
+            def pick(tensor: Tensor, active: Tensor = active, whole: bool = whole) -> Tensor:
+                return tensor if whole else tensor[active]
+
+            def put(base: Tensor, added: Tensor, active: Tensor = active, whole: bool = whole) -> Tensor:
+                return base + added if whole else base.index_add(0, active, added)
+
+            residual = pick(x) - pick(value)  # value carries no gradient: each level commits by itself
+            z = level.reduce(residual)
+            chosen, level_metrics = level.assign(z)
+            metrics.append(level_metrics)
+            if len(active) == 0:  # on this rank; others may use the level, so the statistics above had to be exchanged
+                continue
+            losses.append(level.loss(z, chosen))
+            if through_maps:
+                mapped = put(mapped, level.surrogate(level.reduce(residual.detach()), chosen))
+                left = level.reduce(pick(x - chained), frozen=True)
+                chained = put(chained, level.surrogate(left, chosen, frozen=True))
+            value = put(value, lookup(chosen, level.table().detach()))
+            codes[active, index] = chosen
+        path = mapped + chained if through_maps else None
+        return value, path, codes, losses, metrics
+
+    def _books(self, n_items: int, n_codebooks: int | None) -> Tensor:
+        """Number of codebooks for each item of a batch."""
+        books = torch.full((n_items,), self.n_codebooks if n_codebooks is None else n_codebooks)
+        if n_codebooks is None and self.training and self.dropout > 0:
+            random = torch.randint(1, self.n_codebooks + 1, (n_items,))
+            books = torch.where(torch.rand(n_items) < self.dropout, random, books)
+        return books
+
+    def _levels(self) -> list[VectorQuantizer]:
+        return [level for level in self.levels if isinstance(level, VectorQuantizer)]
+
+
+def _joint(metrics: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over the levels (restarts: sum) under the plain name, and ``name/level`` for each level."""
+    joint: dict[str, Tensor] = {}
+    for name in metrics[0]:
+        values = torch.stack([level[name] for level in metrics])
+        joint[name] = values.sum() if name == "restarts" else values.mean()
+        joint.update({f"{name}/{index}": value for index, value in enumerate(values)})
+    return joint
