@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.quantize import ResidualVectorQuantizer
+from audiovq.quantize import Quantized, ResidualVectorQuantizer
 from audiovq.speech.encoder import SpeechEncoder
 from audiovq.speech.parallel import ParallelDecoder
-from audiovq.speech.speaker import SpeakerEncoder
+from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
 
 if TYPE_CHECKING:
     from audiovq.speech.stream import DecoderStream, EncoderStream
@@ -45,8 +45,9 @@ class SpeechCodec(nn.Module):
     through a pipe, or beside others in a batch.
 
     Args:
-        encoder, quantizer, speaker_encoder, decoder: constructor arguments of `SpeechEncoder`,
-            `ResidualVectorQuantizer`, `SpeakerEncoder` and `ParallelDecoder`.
+        encoder, quantizer, decoder: constructor arguments of `SpeechEncoder`, `ResidualVectorQuantizer` and
+            `ParallelDecoder`.
+        speaker_encoder: constructor arguments of `SpeakerEncoder`, or of `SpeakerTable` when ``n_speakers`` is there.
         sample_rate: Hz.
         packet_frames: latents of a packet.
         default_n_codebooks: what `encode` uses when nothing is asked for.
@@ -81,7 +82,9 @@ class SpeechCodec(nn.Module):
         self.frame_rate = sample_rate / self.hop_length
         latent_dim = encoder["latent_dim"]
         self.quantizer = ResidualVectorQuantizer(latent_dim, **quantizer)
-        self.speaker_encoder = SpeakerEncoder(**speaker_encoder)
+        self.has_speaker_table = "n_speakers" in speaker_encoder
+        speaker_class = SpeakerTable if self.has_speaker_table else SpeakerEncoder
+        self.speaker_encoder = speaker_class(**speaker_encoder)
         self.decoder = ParallelDecoder(latent_dim, self.speaker_encoder.dim, hop_length=self.hop_length, **decoder)
         self.n_codebooks: int = quantizer["n_codebooks"]
         self.codebook_size: int = quantizer["codebook_size"]
@@ -91,12 +94,13 @@ class SpeechCodec(nn.Module):
 
     # -- what a trainer calls ---------------------------------------------------------------------------------------
 
-    def forward(self, waveform: Tensor, other: Tensor, n_codebooks: int | None = None) -> tuple[Tensor, Any]:
-        """Waveforms (B, 1, T) and other stretches of the same speakers -> decoded (B, 1, T) and `Quantized`."""
-        latents = self.encoder(waveform)
-        quantized = self.quantizer(latents, n_codebooks)
-        decoded = self.decoder(quantized.latents, self.speaker_encoder(other))
-        return decoded, quantized
+    def forward(self, waveform: Tensor, speaker: Tensor, n_codebooks: int | None = None) -> tuple[Tensor, Quantized]:
+        """Waveforms (B, 1, T) -> decoded (B, 1, T) and the quantizer's result.
+
+        ``speaker`` is another stretch of each item's speaker (B, 1, T'), or its number (B,) with a speaker table.
+        """
+        quantized = self.quantizer(self.encoder(waveform), n_codebooks)
+        return self.decoder(quantized.latents, self.speaker_encoder(speaker)), quantized
 
     # -- what users call --------------------------------------------------------------------------------------------
 

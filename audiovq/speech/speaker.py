@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.errors import AudioVQError
 from audiovq.layers import DilatedResidualUnit
 from audiovq.quantize import FiniteScalarQuantizer
 from audiovq.speech.filterbank import Filterbank
@@ -82,3 +83,15 @@ class SpeakerTable(nn.Module):
     def forward(self, speaker: Tensor) -> Tensor:
         """Indices (B,) -> vectors (B, S)."""
         return self.rows(speaker)
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """A table cannot tell who speaks from the audio.
+
+        Raises:
+            AudioVQError: always.
+        """
+        raise AudioVQError("this model knows its speakers by their number only: name one with speaker=")
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Indices (B, 1) -> vectors (B, S)."""
+        return self.rows(codes[:, 0])

@@ -28,8 +28,8 @@ class MultiResolutionMelLoss(nn.Module):
 
     def __init__(
         self,
-        n_ffts: Sequence[int] = (64, 128, 256, 512, 1024, 2048),
-        n_mels: Sequence[int] = (8, 16, 32, 56, 80, 128),
+        n_ffts: Sequence[int] = (256, 512, 1024, 2048),
+        n_mels: Sequence[int] = (32, 56, 80, 128),
         sample_rate: int = 16000,
         floor: float = 1e-3,
     ) -> None:
@@ -69,7 +69,7 @@ class ComplexSTFTLoss(nn.Module):
     the quiet partials count.
     """
 
-    def __init__(self, n_ffts: Sequence[int] = (256, 512, 1024), power: float = 0.3) -> None:
+    def __init__(self, n_ffts: Sequence[int] = (256, 640), power: float = 0.3) -> None:
         super().__init__()
         self.n_ffts, self.power = list(n_ffts), power
         for i, n_fft in enumerate(n_ffts):

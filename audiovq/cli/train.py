@@ -1,0 +1,39 @@
+"""``audiovq train``: fit what a configuration describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides: experiment=NAME, group=choice, key=value.")
+    ] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="Folder of configurations; default: configs here.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
+) -> None:
+    """Train a model. Called again, it goes on from the run's last checkpoint, exactly.
+
+    Example: audiovq train experiment=speech_debian training.batch_size=16 name=mine
+    """
+    import logging
+    import os
+
+    # glibc maps and zeroes every large tensor anew by default; OpenMP threads that spin slow down whatever else runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from audiovq.training.run import compose
+    from audiovq.training.run import train as run
+
+    config = compose(overrides or [], config_dir)
+    if show:
+        from omegaconf import OmegaConf
+
+        typer.echo(OmegaConf.to_yaml(config))
+        return
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("audiovq").setLevel(logging.INFO)
+    folder = run(config)
+    typer.echo(f"done: best weights in {folder / 'best'}, curves in {folder / 'tensorboard'}")

@@ -1,0 +1,66 @@
+"""Batches for a trainer: training crops by step, validation crops that never change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader, Sampler, Subset
+
+from audiovq.data.corpora import open_corpora
+from audiovq.data.crops import CropDataset
+
+
+class StepSampler(Sampler[int]):
+    """Indices of one process from step ``first`` to ``last``: step s takes ``s * batch * ranks`` and on."""
+
+    def __init__(self, first: int, last: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        self.first, self.last, self.batch_size, self.rank, self.ranks = first, last, batch_size, rank, ranks
+
+    def __len__(self) -> int:
+        return max(self.last - self.first, 0) * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        for step in range(self.first, self.last):
+            start = (step * self.ranks + self.rank) * self.batch_size
+            yield from range(start, start + self.batch_size)
+
+
+class SpeechCrops(L.LightningDataModule):
+    """Crops of one or several corpora. The place in the data is the step alone, so that resuming continues exactly."""
+
+    def __init__(
+        self,
+        corpora: list[dict[str, Any]],
+        sample_rate: int,
+        hop_length: int,
+        batch_size: int,
+        crop_seconds: float,
+        other_seconds: float,
+        validation_items: int,
+        max_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.corpora, self.batch_size, self.max_steps, self.seed = corpora, batch_size, max_steps, seed
+        self.crop = round(crop_seconds * sample_rate / hop_length) * hop_length
+        self.other = round(other_seconds * sample_rate)
+        self.crop_seconds = self.crop / sample_rate
+        self.validation_items = validation_items
+        self.first_step = 0
+
+    def setup(self, stage: str | None = None) -> None:
+        train = open_corpora(self.corpora, "train")
+        validation = open_corpora(self.corpora, "validation")
+        self.train = CropDataset(train, self.crop, self.other, seed=self.seed, gain_db=(-12.0, 6.0))
+        self.validation = CropDataset(validation, 2 * self.crop, self.other, seed=0)
+
+    def train_dataloader(self) -> DataLoader:
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        sampler = StepSampler(self.first_step, self.max_steps, self.batch_size, rank, ranks)
+        return DataLoader(self.train, self.batch_size, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(Subset(self.validation, range(self.validation_items)), self.batch_size)

@@ -1,0 +1,117 @@
+"""From a configuration to a run: compose, build, resume, fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audiovq.errors import AudioVQError
+from audiovq.files import cache_dir
+
+log = logging.getLogger("audiovq")
+
+
+def find_configs(folder: str | Path | None = None) -> Path:
+    """The hydra tree: the folder given, ``configs`` here, or ``configs`` beside the package.
+
+    Raises:
+        AudioVQError: when there is none.
+    """
+    candidates = [Path(folder)] if folder else [Path("configs"), Path(__file__).resolve().parents[2] / "configs"]
+    for candidate in candidates:
+        if (candidate / "train.yaml").is_file():
+            return candidate.resolve()
+    raise AudioVQError(f"no train.yaml in {candidates[0]}: give the folder of configurations with --config-dir")
+
+
+def compose(overrides: Sequence[str], folder: str | Path | None = None) -> Any:
+    """The configuration with overrides in hydra's grammar.
+
+    Raises:
+        AudioVQError: when an override names nothing that exists.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_dir(str(find_configs(folder)), version_base="1.3"):
+        try:
+            config = compose("train", list(overrides))
+            OmegaConf.resolve(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise AudioVQError(" ".join(str(error).split())) from error
+    return config
+
+
+def train(config: Any) -> Path:
+    """Fit, or go on fitting, what a configuration describes. Returns the run's folder.
+
+    Raises:
+        AudioVQError: when the data is not there, or the checkpoint is another model's.
+    """
+    import lightning as L
+    import torch
+    from hydra.utils import instantiate
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from omegaconf import OmegaConf
+
+    from audiovq.training.callbacks import ExportBest, KeepLast, Listen, Progress
+    from audiovq.training.data import SpeechCrops
+
+    settings = config.training
+    torch.set_num_threads(settings.threads)
+    folder = Path(config.run_dir) if config.run_dir else cache_dir() / "runs" / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml")
+    torch.manual_seed(config.seed)
+    task = instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
+    data = SpeechCrops(
+        OmegaConf.to_container(config.data.corpora),
+        task.codec.sample_rate,
+        task.codec.hop_length,
+        settings.batch_size,
+        settings.crop_seconds,
+        settings.other_seconds,
+        settings.validation_items,
+        settings.max_steps,
+        config.seed,
+    )
+    last = folder / "last.ckpt"
+    resume = last if settings.resume and last.is_file() else None
+    if resume:
+        state = torch.load(resume, weights_only=True, mmap=True, map_location="cpu")["state_dict"]
+        data.first_step = int(state["step"])
+        log.info("resuming %s at step %d", folder, data.first_step)
+    trainer = L.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        max_epochs=-1 if resume else 1,
+        limit_train_batches=max(settings.max_steps - data.first_step, 1),
+        val_check_interval=settings.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        callbacks=[
+            Progress(settings.log_every, data_seconds(data, settings), settings.max_steps),
+            ExportBest(folder),
+            Listen(),
+            KeepLast(folder, settings.checkpoint_every),
+        ],
+    )
+    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
+    return folder
+
+
+def data_seconds(data: Any, settings: Any) -> float:
+    """Seconds of audio that one process takes in a step."""
+    return data.crop_seconds * settings.batch_size

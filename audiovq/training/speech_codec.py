@@ -1,0 +1,175 @@
+"""The training task of the speech codec."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from audiovq.speech.codec import SpeechCodec
+from audiovq.training.discriminators import MultiResolutionDiscriminator
+from audiovq.training.losses import (
+    ComplexSTFTLoss,
+    MultiResolutionMelLoss,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from audiovq.training.schedule import trapezoid
+
+
+class SpeechCodecTask(L.LightningModule):
+    """Reconstruction losses from the first step, discriminators from ``adversarial_start`` on.
+
+    Every step draws its random numbers from ``(seed, step, rank)``, so that a resumed run continues exactly.
+
+    Args:
+        model: constructor arguments of `SpeechCodec`.
+        learning_rate, warmup_steps, max_steps, decay_steps, weight_decay: AdamW with a trapezoidal schedule.
+        average_decay: decay of the moving average of the weights that is validated and exported.
+        weights: of the losses ``mel, complex, magnitude, quantizer, adversarial, feature``.
+        adversarial_start: first step with discriminators; None to leave them out.
+        adversarial_samples: samples of each item they look at, a random stretch.
+        discriminator: constructor arguments of `MultiResolutionDiscriminator`.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        learning_rate: float,
+        warmup_steps: int,
+        max_steps: int,
+        decay_steps: int,
+        weight_decay: float,
+        average_decay: float,
+        seed: int,
+        weights: dict[str, float],
+        adversarial_start: int | None,
+        adversarial_samples: int,
+        discriminator: dict[str, Any],
+        discriminator_learning_rate: float,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.codec = SpeechCodec(**model)
+        self.average = copy.deepcopy(self.codec).requires_grad_(False)
+        self.average_decay = average_decay
+        self.discriminator = MultiResolutionDiscriminator(**discriminator) if adversarial_start is not None else None
+        self.mel_loss, self.stft_loss = MultiResolutionMelLoss(), ComplexSTFTLoss()
+        self.learning_rate, self.discriminator_learning_rate = learning_rate, discriminator_learning_rate
+        self.schedule = (warmup_steps, max_steps, decay_steps)
+        self.weight_decay, self.seed, self.weights = weight_decay, seed, weights
+        self.adversarial_start, self.adversarial_samples = adversarial_start, adversarial_samples
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    step: Tensor
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        parameters = [p for p in self.codec.parameters() if p.requires_grad]
+        optimizers = [
+            torch.optim.AdamW(parameters, self.learning_rate, (0.8, 0.99), weight_decay=self.weight_decay, foreach=True)
+        ]
+        if self.discriminator is not None:
+            optimizers.append(
+                torch.optim.AdamW(
+                    self.discriminator.parameters(), self.discriminator_learning_rate, (0.8, 0.99), foreach=True
+                )
+            )
+        return optimizers
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        step = int(self.step)
+        torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer, rate in zip(optimizers, (self.learning_rate, self.discriminator_learning_rate), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * trapezoid(step, *self.schedule)
+
+        waveform = batch["waveform"]
+        decoded, quantized = self.codec(waveform, self.speaker_input(batch))
+        loss, logged = self.reconstruction_loss(decoded, waveform)
+        loss = loss + self.weights["quantizer"] * quantized.loss
+        logged["quantizer_loss"] = quantized.loss
+        if self.adversarial_start is not None and step >= self.adversarial_start:
+            adversarial, terms = self.adversarial_step(waveform, decoded, optimizers[1])
+            loss = loss + adversarial
+            logged |= terms
+        optimizers[0].zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        logged["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), 5.0)
+        optimizers[0].step()
+        self.update_average(step)
+        self.step += 1
+        logged = {f"train/{k}": v.detach() for k, v in logged.items()}
+        logged |= {f"codebook/{k}": v.float().mean() for k, v in quantized.metrics.items()}
+        logged["train/learning_rate"] = torch.tensor(optimizers[0].param_groups[0]["lr"])
+        self.log_dict(logged)
+        self.log("step", float(step))
+        self.latest = {k: float(v) for k, v in logged.items()} if step % 50 == 0 else getattr(self, "latest", {})
+
+    def speaker_input(self, batch: dict[str, Tensor]) -> Tensor:
+        """What tells the codec who speaks: a number for a table, another stretch of speech else."""
+        return batch["speaker"] if self.codec.has_speaker_table else batch["other"]
+
+    def reconstruction_loss(self, decoded: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the spectral losses, and each of them."""
+        with torch.autocast(target.device.type, enabled=False):
+            mel = self.mel_loss(decoded, target)
+            phase_aware, magnitude = self.stft_loss(decoded, target)
+        w = self.weights
+        loss = w["mel"] * mel + w["complex"] * phase_aware + w["magnitude"] * magnitude
+        return loss, {"mel": mel, "complex": phase_aware, "magnitude": magnitude}
+
+    def adversarial_step(self, real: Tensor, fake: Tensor, optimizer: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Update the discriminators, then give the decoder's loss against them."""
+        assert self.discriminator is not None
+        room = real.shape[-1] - self.adversarial_samples
+        if room > 0:
+            start = int(torch.randint(room, ()))
+            real = real[..., start : start + self.adversarial_samples]
+            fake = fake[..., start : start + self.adversarial_samples]
+        self.discriminator.requires_grad_(True)
+        scores, _ = self.discriminator(torch.cat([real, fake.detach()]))
+        n = len(real)
+        loss = discriminator_loss([s[:n] for s in scores], [s[n:] for s in scores])
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), 5.0)
+        optimizer.step()
+
+        self.discriminator.requires_grad_(False)
+        with torch.no_grad():
+            _, real_features = self.discriminator(real)
+        fake_scores, fake_features = self.discriminator(fake)
+        adversarial = generator_loss(fake_scores)
+        matching = feature_matching_loss(real_features, fake_features)
+        total = self.weights["adversarial"] * adversarial + self.weights["feature"] * matching
+        return total, {"discriminator": loss, "adversarial": adversarial, "feature": matching}
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Move the averaged weights towards the current ones; the decay grows, so that the start is forgotten soon."""
+        decay = min(self.average_decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.codec.parameters()), 1 - decay)
+
+    def on_validation_start(self) -> None:
+        """Codebook statistics are averages already: the averaged model takes them as they are."""
+        own = dict(self.average.named_parameters())
+        self.average.load_state_dict({**self.codec.state_dict(), **own})
+        self.average.eval()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        codec = self.average
+        total = torch.zeros(())
+        for n in sorted({1, 2, 4, codec.n_codebooks} & set(range(1, codec.n_codebooks + 1))):
+            decoded, _ = codec(batch["waveform"], self.speaker_input(batch), n_codebooks=n)
+            loss, terms = self.reconstruction_loss(decoded, batch["waveform"])
+            self.log_dict({f"validation/{k}_{n}": v for k, v in terms.items()}, sync_dist=True)
+            if n > 1 or codec.n_codebooks == 1:
+                total = total + loss
+        self.log("validation/loss", total, sync_dist=True)
+        self.log("step", float(self.step))
