@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.quantize.distributed import all_reduce_sum, broadcast, pick_rows, row_counts
+from audiovq.quantize.distributed import all_reduce_sum, broadcast, joint_size, pick
+from audiovq.quantize.gradient import squared_distance
 from audiovq.quantize.kmeans import kmeans
 from audiovq.quantize.nearest import nearest
 from audiovq.quantize.usage import Usage
@@ -15,10 +16,10 @@ from audiovq.quantize.usage import Usage
 class Codebook(nn.Module):
     """``size`` vectors of ``dim`` numbers, with the statistics of their use. The two subclasses learn them differently.
 
-    A training step is ``prepare(x)``, ``nearest(x)``, ``observe(x, codes)``: vectors change only in ``prepare``, so
-    what was looked up in a step stays what the codes of this step mean until the next one. All statistics are sums
-    over all ranks, and all random choices come from a generator seeded by ``seed`` and the step: ranks agree and a
-    resumed run goes on as if it had not stopped.
+    A training step, ``learn(x)``, brings the vectors up to date, restarts dead codes, chooses codes and takes in the
+    statistics of ``x``, in this order: vectors change only at its start, so what a step looked up stays what its codes
+    mean until the next one. Statistics are sums over all ranks, and random choices come from a generator seeded by
+    ``seed`` and the step: ranks agree, and a resumed run goes on as if it had not stopped.
 
     Args:
         normalised: vectors live on the unit sphere (so must the latents).
@@ -84,38 +85,43 @@ class Codebook(nn.Module):
         self.initialised.fill_(True)
 
     @torch.no_grad()
-    def prepare(self, x: Tensor) -> Tensor:
-        """Before a training step on ``x (B, dim, T)``: restart dead codes. Returns how many were restarted."""
+    def learn(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """A training step on ``x (B, dim, T)``. Returns codes ``(B, T)`` and metrics (see :class:`Usage`)."""
         self.steps += 1
-        dead = (self.counts < self.restart_below * self.counts.mean()).nonzero()[:, 0]
-        if len(dead):
-            rows = x.detach().movedim(1, 2).flatten(0, 1)
-            counts = row_counts(len(rows), rows.device)
-            total = sum(counts)
-            if total == 0:
-                return self.counts.new_zeros(())
-            generator = self._generator()
-            picked = torch.randperm(total, generator=generator)[: len(dead)]
-            if len(dead) > total:  # codes left without a vector of their own wait for the next batch
-                dead = dead[torch.randperm(len(dead), generator=generator)[:total].to(dead.device)]
-            vectors = pick_rows(rows.to(self.counts.dtype), picked.to(rows.device), counts)
-            self._set(dead, vectors, self.counts.mean().expand(len(dead)))
-        return self.counts.new_tensor(float(len(dead)))
+        x = x.detach().to(self.counts.dtype)
+        self.refresh()
+        restarts = self._restart(x)
+        codes, counts = self._assign(x)
+        if bool(counts.any()):  # nobody used it: quantizer dropout
+            self.counts.lerp_(counts, 1 - self.decay)
+            self.usage.observe(counts)
+        return codes, self.usage.metrics(counts, restarts)
 
-    @torch.no_grad()
-    def observe(self, x: Tensor, codes: Tensor) -> Tensor:
-        """After a training step: update the statistics. Returns the counts of the batch over all ranks, ``(size,)``."""
-        counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
-        all_reduce_sum(counts)
-        self._count(counts)
-        return counts
+    def refresh(self) -> None:
+        """Bring the vectors up to what the statistics say."""
 
     def extra_repr(self) -> str:
         return f"size={self.size}, dim={self.dim}, normalised={self.normalised}"
 
-    def _count(self, counts: Tensor) -> None:
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.usage.observe(counts)
+    def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes ``(B, T)``, and how often each was chosen over all ranks ``(size,)``."""
+        codes = self.nearest(x)
+        counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
+        all_reduce_sum(counts)
+        return codes, counts
+
+    def _restart(self, x: Tensor) -> Tensor:
+        """Move dead codes to random vectors of the batch; returns how many."""
+        dead = (self.counts < self.restart_below * self.counts.mean()).nonzero()[:, 0]
+        if len(dead):
+            sizes = joint_size(x.shape[0] * x.shape[2], x.device)
+            generator = self._generator()
+            picked = torch.randperm(sum(sizes), generator=generator)[: len(dead)]
+            if len(dead) > len(picked):  # codes left without a vector of their own wait for the next batch
+                dead = dead[torch.randperm(len(dead), generator=generator)[: len(picked)].to(dead.device)]
+            if len(dead):
+                self._set(dead, pick(x, picked, sizes), self.counts.mean().expand(len(dead)))
+        return self.counts.new_tensor(float(len(dead)))
 
     def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
         """Overwrite the vectors of ``codes`` together with their statistics."""
@@ -146,22 +152,20 @@ class EMACodebook(Codebook):
         return self.vectors
 
     @torch.no_grad()
-    def prepare(self, x: Tensor) -> Tensor:
+    def refresh(self) -> None:
         total = self.counts.sum()
         smoothed = (self.counts + self.smoothing) / (total + self.size * self.smoothing) * total
         vectors = self.sums / smoothed[:, None]
         self.vectors.copy_(F.normalize(vectors, dim=1) if self.normalised else vectors)
-        return super().prepare(x)
 
-    @torch.no_grad()
-    def observe(self, x: Tensor, codes: Tensor) -> Tensor:
+    def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sums = torch.zeros_like(self.sums)
+        codes = nearest(x, self.vectors, sums)
         counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
-        rows = x.detach().movedim(1, 2).flatten(0, 1).to(self.sums.dtype)
-        sums = torch.zeros_like(self.sums).index_add_(0, codes.flatten(), rows)
         all_reduce_sum(counts, sums)
-        self._count(counts)
-        self.sums.lerp_(sums, 1 - self.decay)
-        return counts
+        if bool(counts.any()):
+            self.sums.lerp_(sums, 1 - self.decay)
+        return codes, counts
 
     def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
         super()._set(codes, vectors, counts)
@@ -187,12 +191,6 @@ class GradientCodebook(Codebook):
         if self.normalised:
             vectors = F.normalize(vectors, dim=-1)
         return squared_distance(x.detach(), vectors.movedim(-1, 1))
-
-
-def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """``||x - y||^2`` over dimension 1, averaged over all latents; 0 for none."""
-    n = x.numel() // x.shape[1]
-    return (x - y).square().sum() / max(n, 1)
 
 
 def _start(size: int, dim: int, normalised: bool) -> Tensor:

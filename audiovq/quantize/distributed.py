@@ -22,37 +22,33 @@ def all_reduce_sum(*tensors: Tensor) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def row_counts(n_rows: int, device: torch.device) -> list[int]:
-    """How many rows each rank holds, in the order of the ranks."""
+def joint_size(n: int, device: torch.device) -> list[int]:
+    """How many vectors each rank holds, in the order of the ranks."""
     if not is_distributed():
-        return [n_rows]
-    counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
-    counts[dist.get_rank()] = n_rows
-    dist.all_reduce(counts)
-    return counts.tolist()
+        return [n]
+    sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
+    sizes[dist.get_rank()] = n
+    dist.all_reduce(sizes)
+    return sizes.tolist()
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """Rows ``(N, D)`` of all ranks, one rank after the other; ``N`` may differ from rank to rank."""
+def pick(x: Tensor, indices: Tensor, sizes: list[int]) -> Tensor:
+    """Vectors ``(M, D)`` at ``indices (M,)`` of the joint batch, the same on every rank.
+
+    Args:
+        x: ``(B, D, T)``, this rank's batch; the joint batch is those of all ranks along ``B``, in their order.
+        sizes: see :func:`joint_size`.
+    """
+    length = x.shape[2]
+    indices = indices.to(x.device)
     if not is_distributed():
-        return rows
-    counts = row_counts(len(rows), rows.device)
-    padded = rows.new_zeros(max(counts), rows.shape[1])
-    padded[: len(rows)] = rows
-    gathered = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(gathered, padded)
-    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
-
-
-def pick_rows(rows: Tensor, indices: Tensor, counts: list[int]) -> Tensor:
-    """Rows at ``indices`` of the joint batch (see :func:`gather_rows`) without sending the whole batch around."""
-    if not is_distributed():
-        return rows[indices]
+        return x[indices // length, :, indices % length]
     rank = dist.get_rank()
-    local = indices - sum(counts[:rank])
-    mine = (local >= 0) & (local < counts[rank])
-    picked = rows.new_zeros(len(indices), rows.shape[1])
-    picked[mine] = rows[local[mine]]
+    local = indices - sum(sizes[:rank])
+    mine = (local >= 0) & (local < sizes[rank])
+    # Every vector has one owner and everybody else adds zero: exact, and far less to send than the batch.
+    picked = x.new_zeros(len(indices), x.shape[1])
+    picked[mine] = x[local[mine] // length, :, local[mine] % length] if length else picked[mine]
     dist.all_reduce(picked)
     return picked
 

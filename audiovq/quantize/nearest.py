@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 256  # vectors in a block: 256 x 1024 scores are 1 MB and stay in the second-level cache
-_GROUP = 32  # codes whose minimum is taken at once
+_GROUP = 16  # codes whose minimum is taken at once
 
 
 def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
@@ -39,12 +39,15 @@ def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
 
 
 @torch.no_grad()
-def nearest(x: Tensor, table: Tensor) -> Tensor:
+def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
     """Index of the row of ``table (K, D)`` with the smallest Euclidean distance to each vector of ``x (B, D, T)``.
 
-    Returns ``(B, T)`` int64; of equal distances the lowest index wins. All products have the same shape
-    ``(K, D) x (D, BLOCK)`` whatever ``B`` and ``T`` are, so on one machine a vector gets the same code in any
-    batch, with any padding and in chunks of any size.
+    Returns ``(B, T)`` int64; of equal distances the lowest index wins. All products have the same shape ``(K, D) x (D,
+    BLOCK)`` whatever ``B`` and ``T`` are, so on one machine a vector gets the same code in any batch, with any padding
+    and in chunks of any size.
+
+    Args:
+        sums: ``(K, D)``; every vector is added to the row of its code, while its block is still in the cache.
     """
     n_items, dim, length = x.shape
     spare = -len(table) % _GROUP
@@ -56,10 +59,30 @@ def nearest(x: Tensor, table: Tensor) -> Tensor:
     buffer = table.new_empty(dim, BLOCK)
     scores = table.new_empty(len(table), BLOCK)
     grouped = scores.view(n_groups, _GROUP, BLOCK)
+    lowest = scores.new_empty(n_groups, BLOCK)
+    candidates = scores.new_empty(1, _GROUP, BLOCK)
     for start, stop in blocks(x, buffer):
         torch.addmm(half_norm, table, buffer, alpha=-1, out=scores)
-        # argmin is a scalar loop on CPU while amin is vectorised: find the best group first, then look inside it.
-        group = grouped.amin(1).argmin(0)
-        inside = grouped.gather(0, group.expand(1, _GROUP, BLOCK))[0].argmin(0)
-        codes[start:stop] = (group * _GROUP + inside)[: stop - start]
+        # min with indices is a scalar loop while amin is vectorised: find the best group first, then look inside it.
+        torch.amin(grouped, 1, out=lowest)
+        group = lowest.min(0).indices
+        torch.gather(grouped, 0, group.expand(1, _GROUP, BLOCK), out=candidates)
+        found = codes[start:stop]
+        torch.add(candidates[0].min(0).indices[: len(found)], group[: len(found)], alpha=_GROUP, out=found)
+        if sums is not None:
+            sums.index_add_(0, found, buffer.t()[: len(found)])
     return codes.view(n_items, length).clamp_(max=len(table) - spare - 1)
+
+
+def lookup(codes: Tensor, table: Tensor) -> Tensor:
+    """Rows of ``table (K, C)`` for ``codes (B, T)`` as ``(B, C, T)``; zeros where the code is -1."""
+    n_items, length = codes.shape
+    absent = codes < 0
+    some_absent = bool(absent.any())
+    chosen = codes.clamp(min=0) if some_absent else codes
+    if length < 8:
+        value = table[chosen].movedim(-1, 1).contiguous()
+    else:  # channel-first from the start: no transposed copy of everything
+        columns = table.t().contiguous().expand(n_items, -1, -1)
+        value = columns.gather(2, chosen[:, None].expand(-1, table.shape[1], -1))
+    return value.masked_fill_(absent[:, None], 0) if some_absent else value

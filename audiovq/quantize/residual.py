@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.quantize.gradient import GRADIENTS, straight_through
+from audiovq.quantize.nearest import lookup
 from audiovq.quantize.result import Quantized, QuantizerError
 from audiovq.quantize.start import DataStart
 from audiovq.quantize.vector import (
@@ -14,7 +15,6 @@ from audiovq.quantize.vector import (
     check_latents,
     check_n_codebooks,
     flat,
-    lookup,
     unquantized,
     wait_for_start,
 )
@@ -83,7 +83,7 @@ class ResidualVectorQuantizer(nn.Module):
         self.choose = GRADIENTS[gradient]
         self.start: DataStart | None = None
         if init_after is not None:
-            self.start = DataStart(channels, init_after, init_batches, 64 * codebook_size)
+            self.start = DataStart(channels, init_after, init_batches, 32 * codebook_size)
             for level in self._levels():
                 level.codebook.initialised.fill_(False)
 
@@ -96,7 +96,7 @@ class ResidualVectorQuantizer(nn.Module):
             if self.training and not wait_for_start(self, x):
                 nothing = [level.codebook.usage.metrics(level.codebook.counts * 0) for level in self._levels()]
                 return unquantized(latents, x, self.n_codebooks, _joint(nothing))
-            value, path, codes, losses, metrics = self._quantize(x, self._books(len(x), n_codebooks))
+            value, path, codes, losses, metrics = self._quantize(x, n_codebooks)
             if torch.is_grad_enabled():
                 value = straight_through(self.choose(x, value) if path is None else path, value)
         shape = latents.shape
@@ -140,15 +140,16 @@ class ResidualVectorQuantizer(nn.Module):
             vectors = vectors - lookup(codes, level.table())[0].t()
 
     def _quantize(
-        self, x: Tensor, books: Tensor
+        self, x: Tensor, n_codebooks: int | None
     ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], list[dict[str, Tensor]]]:
-        """Quantize ``x (B, C, T)``, item ``b`` with ``books[b]`` levels.
+        """Quantize ``x (B, C, T)``.
 
         Returns the exact value, what carries its gradient (None: the latents themselves do), codes, losses, metrics.
         """
-        n_levels = self.n_codebooks if self.training else int(books.max())
+        n_levels = n_codebooks or self.n_codebooks
+        books = self._books(len(x), n_codebooks)
         value = torch.zeros_like(x)
-        codes = torch.full((len(x), int(books.max()), x.shape[2]), -1, device=x.device)
+        codes = torch.full((len(x), n_levels, x.shape[2]), -1, device=x.device)
         # Two paths for the gradient through maps: ``mapped`` to the maps of each level, whose input is detached, and
         # ``chained`` to the latents, through all maps held fixed: what one level passes on is not passed on again.
         through_maps = self._levels()[0].projection is not None and torch.is_grad_enabled()
@@ -166,17 +167,18 @@ class ResidualVectorQuantizer(nn.Module):
 
             residual = pick(x) - pick(value)  # value carries no gradient: each level commits by itself
             z = level.reduce(residual)
-            chosen, level_metrics = level.assign(z)
+            found, level_metrics = level.assign(z)
             metrics.append(level_metrics)
             if len(active) == 0:  # on this rank; others may use the level, so the statistics above had to be exchanged
                 continue
-            losses.append(level.loss(z, chosen))
+            chosen = level.look_up(found)
+            losses.append(level.loss(z, found, chosen))
             if through_maps:
                 mapped = put(mapped, level.surrogate(level.reduce(residual.detach()), chosen))
                 left = level.reduce(pick(x - chained), frozen=True)
                 chained = put(chained, level.surrogate(left, chosen, frozen=True))
-            value = put(value, lookup(chosen, level.table().detach()))
-            codes[active, index] = chosen
+            value = put(value, level.expand(found, chosen))
+            codes[active, index] = found
         path = mapped + chained if through_maps else None
         return value, path, codes, losses, metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from audiovq.quantize.distributed import gather_rows
+from audiovq.quantize.distributed import joint_size, pick
 
 
 class DataStart(nn.Module):
@@ -38,13 +38,13 @@ class DataStart(nn.Module):
         step = int(self.steps)
         self.steps += 1
         if step > self.after - self.batches:
-            rows = gather_rows(x.detach().movedim(1, 2).flatten(0, 1))
-            self.seen += len(rows)
-            share = max(1, self.max_vectors // self.batches)
-            if len(rows) > share:
-                generator = torch.Generator().manual_seed(step)
-                rows = rows[torch.randperm(len(rows), generator=generator)[:share].to(rows.device)]
-            self.kept = torch.cat([self.kept, rows])
+            sizes = joint_size(x.shape[0] * x.shape[2], x.device)
+            total, share = sum(sizes), max(1, self.max_vectors // self.batches)
+            indices = torch.arange(total)
+            if total > share:
+                indices = torch.randperm(total, generator=torch.Generator().manual_seed(step))[:share]
+            self.seen += total
+            self.kept = torch.cat([self.kept, pick(x.detach(), indices, sizes)])
         if step < self.after or len(self.kept) == 0:
             return None
         vectors, self.kept = self.kept, self.kept[:0].clone()

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.quantize.codebook import CODEBOOKS, squared_distance
-from audiovq.quantize.gradient import GRADIENTS, straight_through
+from audiovq.quantize.codebook import CODEBOOKS
+from audiovq.quantize.gradient import GRADIENTS, squared_distance, straight_through
+from audiovq.quantize.nearest import lookup
 from audiovq.quantize.projection import Projection
 from audiovq.quantize.result import Quantized, QuantizerError
 from audiovq.quantize.start import DataStart
@@ -80,7 +81,7 @@ class VectorQuantizer(nn.Module):
         if init_after is None:
             self.codebook.initialised.fill_(True)
         else:
-            self.start = DataStart(channels, init_after, init_batches, 64 * codebook_size)
+            self.start = DataStart(channels, init_after, init_batches, 32 * codebook_size)
 
     def forward(self, latents: Tensor, n_codebooks: int | None = None) -> Quantized:
         """Quantize ``latents (B, C, *dims)``. In training mode the codebook learns from them."""
@@ -92,11 +93,11 @@ class VectorQuantizer(nn.Module):
                 return unquantized(latents, x, self.n_codebooks, self.codebook.usage.metrics(self.codebook.counts * 0))
             z = self.reduce(x)
             codes, metrics = self.assign(z)
-            table = self.table()
-            value = lookup(codes, table.detach())
+            chosen = self.look_up(codes)
+            value = self.expand(codes, chosen)
+            loss = self.loss(z, codes, chosen)
             if torch.is_grad_enabled():
-                value = straight_through(self.surrogate(z, codes), value)
-            loss = self.loss(z, codes)
+                value = straight_through(self.surrogate(z, chosen), value)
         shape = latents.shape
         return Quantized(value.view(shape), codes.view(shape[0], 1, *shape[2:]), loss, metrics)
 
@@ -126,28 +127,32 @@ class VectorQuantizer(nn.Module):
 
     def assign(self, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Codes ``(B, T)`` and metrics; in training the codebook takes ``z`` in."""
-        if not self.training:
-            codes = self.codebook.nearest(z)
-            counts = torch.bincount(codes.flatten(), minlength=self.codebook_size).float()
-            return codes, self.codebook.usage.metrics(counts)
-        restarts = self.codebook.prepare(z)
+        if self.training:
+            return self.codebook.learn(z)
         codes = self.codebook.nearest(z)
-        counts = self.codebook.observe(z, codes)
-        return codes, self.codebook.usage.metrics(counts, restarts)
+        counts = torch.bincount(codes.flatten(), minlength=self.codebook_size).float()
+        return codes, self.codebook.usage.metrics(counts)
+
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Codes ``(B, T)`` to their points in code space, without gradient."""
+        return lookup(codes, self.codebook.table().detach())
+
+    def expand(self, codes: Tensor, chosen: Tensor) -> Tensor:
+        """Codes ``(B, T)`` and their points ``chosen`` to latents, without gradient: what ``decode`` gives."""
+        return chosen if self.projection is None else lookup(codes, self.table().detach())
 
     def table(self) -> Tensor:
         """All codes as latents, ``(codebook_size, C)``."""
         vectors = self.codebook.table()
         return vectors if self.projection is None else self.projection.table(vectors)
 
-    def surrogate(self, z: Tensor, codes: Tensor, frozen: bool = False) -> Tensor:
+    def surrogate(self, z: Tensor, chosen: Tensor, frozen: bool = False) -> Tensor:
         """Quantized latents (up to rounding) with the gradient that ``forward`` gives to ``z`` and to the way out."""
-        chosen = self.choose(z, lookup(codes, self.codebook.table().detach()))
-        return chosen if self.projection is None else self.projection.expand(chosen, frozen)
+        through = self.choose(z, chosen)
+        return through if self.projection is None else self.projection.expand(through, frozen)
 
-    def loss(self, z: Tensor, codes: Tensor) -> Tensor:
+    def loss(self, z: Tensor, codes: Tensor, chosen: Tensor) -> Tensor:
         """Commitment and, for a codebook learned by gradient, the codebook term."""
-        chosen = lookup(codes, self.codebook.table().detach())
         loss = self.beta * squared_distance(z, chosen)
         codebook_loss = self.codebook.loss(z, codes)
         return loss if codebook_loss is None else loss + codebook_loss
@@ -168,14 +173,6 @@ class VectorQuantizer(nn.Module):
             rows = vectors - self.projection.outward.bias
             guess = lookup(self.codebook.nearest(z), self.table())[0].t() - self.projection.outward.bias
             self.projection.outward.weight *= (rows * guess).sum() / guess.square().sum().clamp(min=1e-12)
-
-
-def lookup(codes: Tensor, table: Tensor) -> Tensor:
-    """Rows of ``table (K, C)`` for ``codes (B, T)`` as ``(B, C, T)``; zeros where the code is -1."""
-    value = F.embedding(codes.clamp(min=0), table).movedim(-1, 1)
-    if bool((codes < 0).any()):
-        value = value.masked_fill((codes < 0)[:, None], 0)
-    return value.contiguous()
 
 
 def flat(latents: Tensor) -> Tensor:
