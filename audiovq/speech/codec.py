@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from audiovq.errors import AudioVQError
 from audiovq.quantize import Quantized, ResidualVectorQuantizer
 from audiovq.speech.encoder import SpeechEncoder
+from audiovq.speech.fast import SpanEncoder
 from audiovq.speech.parallel import ParallelDecoder
 from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
 
@@ -89,6 +90,7 @@ class SpeechCodec(nn.Module):
         self.n_codebooks: int = quantizer["n_codebooks"]
         self.codebook_size: int = quantizer["codebook_size"]
         self.default_n_codebooks = default_n_codebooks
+        self._span_encoder: SpanEncoder | None = None
         #: First bytes of the SHA-256 of the weights; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
 
@@ -183,6 +185,22 @@ class SpeechCodec(nn.Module):
             pieces.append(stream.finish(n_samples))
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
         return torch.stack(waveforms).unsqueeze(1)
+
+    def span_encoder(self) -> SpanEncoder:
+        """The encoder folded for inference; made once per evaluation, since training moves the weights."""
+        if self._span_encoder is None:
+            self._span_encoder = SpanEncoder(self.encoder)
+        return self._span_encoder
+
+    def train(self, mode: bool = True) -> SpeechCodec:
+        """As in torch; also forgets what was folded for inference."""
+        self._span_encoder = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch; also forgets what was folded for inference."""
+        self._span_encoder = None
+        return super().load_state_dict(*args, **kwargs)
 
     def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
         """Code one channel while it arrives."""

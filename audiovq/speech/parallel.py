@@ -38,21 +38,25 @@ class InverseSTFTHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F) -> (B, 1, F * hop_length)."""
-        spectrum = self.project(x)
-        with torch.autocast(x.device.type, enabled=False):
-            log_magnitude, phase = spectrum.float().chunk(2, dim=1)
-            magnitude = torch.exp(log_magnitude.clamp(max=6.0))
-            frames = torch.fft.irfft(torch.polar(magnitude, phase), n=self.n_fft, dim=1)  # (B, n_fft, F)
-            return self.overlap_add(frames * self.window[:, None])
-
-    def overlap_add(self, frames: Tensor) -> Tensor:
-        """(B, n_fft, F) -> (B, 1, F * hop_length), trimmed by half the overlap at both ends."""
-        batch, _, n_frames = frames.shape
-        pieces = frames.view(batch, self.overlap, self.hop_length, n_frames).transpose(2, 3)  # (B, overlap, F, hop)
-        total = sum(F.pad(pieces[:, i], (0, 0, i, self.overlap - 1 - i)) for i in range(self.overlap))
-        samples = total.reshape(batch, 1, -1)  # type: ignore[union-attr]
+        samples = self.add(self.frames(self.project(x)))
         trim = (self.n_fft - self.hop_length) // 2
-        return samples[..., trim : trim + n_frames * self.hop_length]
+        return samples[:, None, trim : trim + x.shape[-1] * self.hop_length]
+
+    def frames(self, spectrum: Tensor) -> Tensor:
+        """Log-magnitudes and phases (B, 2 * bins, F) -> windowed frames (B, F, n_fft)."""
+        with torch.autocast(spectrum.device.type, enabled=False):
+            log_magnitude, phase = spectrum.float().transpose(1, 2).chunk(2, dim=2)
+            magnitude = torch.exp(log_magnitude.clamp(max=6.0))
+            return torch.fft.irfft(torch.polar(magnitude, phase), n=self.n_fft, dim=2) * self.window
+
+    def add(self, frames: Tensor) -> Tensor:
+        """Overlap-add: (B, F, n_fft) -> (B, (F - 1) * hop_length + n_fft)."""
+        batch, n_frames, _ = frames.shape
+        pieces = frames.view(batch, n_frames, self.overlap, self.hop_length)
+        total = frames.new_zeros(batch, n_frames + self.overlap - 1, self.hop_length)
+        for i in range(self.overlap):
+            total[:, i : i + n_frames] += pieces[:, :, i]
+        return total.flatten(1)
 
 
 class ParallelDecoder(nn.Module):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from audiovq.errors import AudioVQError
+from audiovq.speech.fast import SpanDecoder
 
 
 class EncoderStream:
@@ -79,14 +80,16 @@ class EncoderStream:
         audio = np.zeros(last - first, np.float32)
         known = self._buffer[first - self._buffer_start : last - self._buffer_start]
         audio[: len(known)] = known
-        waveform = torch.from_numpy(audio)[None, None]
+        waveform = torch.from_numpy(audio)
         if self.speaker is None:
-            stretch = waveform[..., : min(self._packet, self._received)]
+            stretch = waveform[None, None, : min(self._packet, self._received)]
             self.speaker = codec.speaker_encoder.encode(stretch)[0].numpy()
-        latents = codec.encoder(waveform)
+        ends = last >= self._received
+        latents = codec.span_encoder()(waveform, first, last if ends else None)
         n_frames = -(-(end - self._next) // hop)
-        skip = (self._next - first) // hop
-        codes = codec.quantizer.encode(latents[..., skip : skip + n_frames], self.n_codebooks)[0].numpy()
+        skip = self._next // hop - latents.start
+        wanted = latents.rows[skip : skip + n_frames].t()[None]
+        codes = codec.quantizer.encode(wanted, self.n_codebooks)[0].numpy()
         self._next += n_frames * hop
         drop = max(self._next - self._context, 0) - self._buffer_start
         self._buffer, self._buffer_start = self._buffer[drop:], self._buffer_start + drop
@@ -99,7 +102,8 @@ class DecoderStream:
     def __init__(self, codec, speaker: np.ndarray) -> None:
         self.codec = codec
         with torch.inference_mode():
-            self._speaker = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
+            vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
+            self._decoder = SpanDecoder(codec.decoder, vector[0])
         self._context = codec.decoder.context_frames
         self._latents: torch.Tensor | None = None  # from position self._start on
         self._start = 0
@@ -133,18 +137,16 @@ class DecoderStream:
             raise AudioVQError(f"{n_samples} samples do not fit {self._end} frames of {hop}: the file is damaged")
         given = self._emitted * hop
         with torch.inference_mode():
-            return self._decode(self._end)[: n_samples - given]
+            return self._decode(self._end, ended=True)[: n_samples - given]
 
-    def _decode(self, until: int) -> np.ndarray:
+    def _decode(self, until: int, ended: bool = False) -> np.ndarray:
         """Samples of the frames from the last one given out to ``until``."""
         if until <= self._emitted or self._latents is None:
             return np.zeros(0, np.float32)
         first = max(self._emitted - self._context, 0)
         last = min(until + self._context, self._end)
-        window = self._latents[..., first - self._start : last - self._start]
-        samples = self.codec.decoder(window, self._speaker)[0, 0].numpy()
-        hop = self.codec.hop_length
-        piece = samples[(self._emitted - first) * hop : (until - first) * hop]
+        window = self._latents[0, :, first - self._start : last - self._start]
+        piece = self._decoder(window, first, self._end if ended else None, self._emitted, until).numpy()
         self._emitted = until
         keep = max(until - self._context, 0)
         self._latents, self._start = self._latents[..., keep - self._start :], keep
