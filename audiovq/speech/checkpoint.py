@@ -13,6 +13,8 @@ from audiovq.files import atomic_write
 
 BUNDLED = Path(__file__).resolve().parent.parent / "pretrained"
 DEFAULT_MODEL = "speech"
+#: Buffers of quantizers that only training reads; exported models leave them out.
+TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 
 
 def bundled_models() -> list[str]:
@@ -40,6 +42,11 @@ def file_hash(folder: Path) -> bytes:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).digest()[:4]
 
 
+def is_training_buffer(name: str) -> bool:
+    """Whether a tensor of a state dict is a statistic that only training reads."""
+    return "quantizer" in name and name.rsplit(".", 1)[-1] in TRAINING_BUFFERS
+
+
 def save_codec(codec, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
     """Write the configuration and the weights; floating-point tensors are stored as ``dtype``."""
     from safetensors.torch import save_file
@@ -49,6 +56,7 @@ def save_codec(codec, folder: str | Path, dtype: torch.dtype = torch.float16) ->
     tensors = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in codec.state_dict().items()
+        if not is_training_buffer(name)
     }
     with atomic_write(folder / "model.safetensors") as path:
         save_file(tensors, str(path))
@@ -67,7 +75,10 @@ def load_codec(name_or_dir: str | Path | None = None):
     try:
         codec = SpeechCodec(**json.loads((folder / "config.json").read_text()))
         tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
-        codec.load_state_dict(tensors)
+        missing, unknown = codec.load_state_dict(tensors, strict=False)
+        wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
+        if wrong:
+            raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
     except Exception as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     codec.model_hash = hashlib.sha256(data).digest()[:4]

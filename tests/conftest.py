@@ -1,0 +1,51 @@
+"""Small models that every test can use."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+TINY = {
+    "encoder": {
+        "latent_dim": 8,
+        "filterbank": {"n_filters": 8, "kernel_size": 320, "stride": 80},
+        "channels": [16, 16, 24],
+        "strides": [1, 2, 2],
+        "kernel_sizes": [1, 4, 4],
+        "dilations": [[1], [1], [1, 3]],
+    },
+    "quantizer": {"n_codebooks": 4, "codebook_size": 32, "init_after": None},
+    "speaker_encoder": {"dim": 6, "levels": 16, "channels": 16, "dilations": [1]},
+    "decoder": {"channels": [24, 16, 16], "upsample": [2, 2], "dilations": [[1, 3], [1], [1]]},
+    "packet_frames": 50,
+    "default_n_codebooks": 2,
+    "name": "tiny",
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture()
+def codec():
+    """An untrained codec of 1 s packets whose every weight differs from its start, in evaluation mode."""
+    from audiovq.speech.codec import SpeechCodec
+
+    torch.manual_seed(0)
+    codec = SpeechCodec(**TINY)
+    with torch.no_grad():
+        for parameter in codec.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        for level in codec.quantizer.levels:
+            level.codebook.vectors.normal_(0, 0.3)
+    return codec.eval()
+
+
+@pytest.fixture()
+def speech():
+    """3.3 s of noise with speech-like bursts, (52901,) float32 at 16 kHz."""
+    generator = torch.Generator().manual_seed(1)
+    noise = 0.3 * torch.randn(52901, generator=generator)
+    return noise * (0.5 + 0.5 * torch.sin(torch.arange(52901) / 900.0))

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiovq.errors import AudioVQError
+from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
+
+
+@pytest.fixture()
+def speaker_encoder():
+    torch.manual_seed(0)
+    return SpeakerEncoder(dim=6, levels=16, channels=16, dilations=[1]).eval()
+
+
+@pytest.mark.parametrize("n_samples", [1, 100, 16000, 16123])
+def test_any_length_gives_one_quantized_vector(speaker_encoder, speech, n_samples):
+    waveform = speech[None, None, :n_samples]
+    codes = speaker_encoder.encode(waveform)
+    assert codes.shape == (1, 6)
+    assert 0 <= codes.min() <= codes.max() < 16
+    assert torch.equal(speaker_encoder.decode(codes), speaker_encoder(waveform))
+
+
+def test_loudness_is_not_the_voice(speaker_encoder, speech):
+    waveform = speech[None, None, :16000]
+    loud, quiet = speaker_encoder.features(waveform), speaker_encoder.features(0.25 * waveform)
+    other = speaker_encoder.features(torch.sin(torch.arange(16000) / 10.0)[None, None])
+    assert (loud - quiet).norm() < 0.3 * (loud - other).norm()
+
+
+def test_gradient_passes_the_rounding(speaker_encoder, speech):
+    speaker_encoder(speech[None, None, :16000]).sum().backward()
+    assert speaker_encoder.project.weight.grad.abs().sum() > 0
+
+
+def test_a_table_maps_numbers_and_cannot_listen():
+    table = SpeakerTable(109, 6)
+    assert torch.equal(table(torch.tensor([3])), table.decode(torch.tensor([[3]])))
+    with pytest.raises(AudioVQError, match="by their number"):
+        table.encode(torch.zeros(1, 1, 100))
