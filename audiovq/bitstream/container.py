@@ -1,4 +1,4 @@
-"""The container: a header, numbered packets and an end record, each with its checksum. What is inside is not its matter.
+"""The container: a header, numbered packets and an end record, each with its checksum. The content is the media's own.
 
 docs/format.md specifies every byte. Reading and writing work on anything with ``read`` or ``write``: files, bytes in
 memory and pipes; nothing seeks, and nothing is written twice.
@@ -26,8 +26,8 @@ _BLOCK = 1 << 16
 # Bounds on the search for the next good record, so that a hostile file costs seconds, not hours.
 _MAX_SCANNED = 8 << 20
 _MAX_HASHED = 1 << 30
-# A record this many places further on is believed on its checksum alone (wrongly once in 2**26 positions tried); a wider
-# jump wants a good neighbour too, and a day of four-second packets is the widest.
+# A record this many places further on is believed on its checksum alone (wrongly once in 2**26 positions tried); a
+# wider jump wants a good neighbour too, and a day of four-second packets is the widest.
 _WINDOW = 64
 _MAX_JUMP = 21_600
 

@@ -1,0 +1,129 @@
+"""The command line: ``audiovq VERB ...``, one module for each verb, imported only when that verb is called.
+
+A verb's module ``audiovq.cli.VERB`` has a function ``VERB`` as typer takes it, and may have ``CONTEXT_SETTINGS``, a
+dictionary for typer's ``context_settings``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from audiovq import __version__
+from audiovq.errors import AudioVQError
+
+#: Verbs and what the overview says of them.
+VERBS = {
+    "encode": "Code speech into small .avq files.",
+    "decode": "Turn .avq files back into speech.",
+    "info": "Tell what an .avq file holds.",
+    "models": "List the models that came with the package.",
+    "evaluate": "Measure quality: a folder of references against a folder of decoded files.",
+    "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
+}
+#: Which optional dependencies a verb needs beyond the package's own.
+_EXTRAS = {"evaluate": "eval", "train": "train"}
+
+
+def build_app(verb: str | None = None) -> typer.Typer:
+    """The application with ``verb`` in full; of the others it knows the names and a line of help."""
+    app = typer.Typer(name="audiovq", add_completion=False, rich_markup_mode=None)
+
+    @app.callback()
+    def audiovq(
+        version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    ) -> None:
+        """Speech through vector-quantized autoencoders: code it, decode it, measure and train the models."""
+        if version:
+            print(f"audiovq {__version__}")
+            raise typer.Exit
+
+    for name, line in VERBS.items():
+        if name == verb:
+            module = import_module(f"audiovq.cli.{name}")
+            settings = getattr(module, "CONTEXT_SETTINGS", None)
+            app.command(name, short_help=line, context_settings=settings)(getattr(module, name))
+        else:
+            app.command(name, help=line)(_elsewhere)
+    return app
+
+
+def _elsewhere() -> None:
+    raise AssertionError("a verb that was not loaded cannot run")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 for failures, 2 for wrong usage, 130 when interrupted.
+
+    Whatever fails is told in one line on stderr.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        arguments = ["--help"]
+    verb = next((a for a in arguments if not a.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        return _fail(f"there is no verb {verb!r}; there are {', '.join(VERBS)}", 2)
+    try:
+        result = build_app(verb)(arguments, prog_name="audiovq", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except AudioVQError as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 1
+    except SystemExit as error:
+        # typer leaves this way when nobody reads our output any more.
+        _silence_stdout()
+        return error.code if isinstance(error.code, int) else 1
+    except ModuleNotFoundError as error:
+        if os.environ.get("AUDIOVQ_TRACEBACK"):
+            raise
+        return _fail(_missing(verb, error))
+    except Exception as error:
+        if hasattr(
+            error, "format_message"
+        ):  # typer's own errors; which module they live in changes between its versions
+            return _fail(f"{error.format_message()} (audiovq {verb or ''} --help tells more)".replace("  ", " "), 2)
+        if os.environ.get("AUDIOVQ_TRACEBACK"):
+            raise
+        _silence_stdout()
+        if isinstance(error, OSError):
+            return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        what = " ".join(str(error).split()) or "no message"
+        return _fail(f"internal error: {type(error).__name__}: {what} (AUDIOVQ_TRACEBACK=1 shows where)")
+
+
+def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
+    if error.name == f"audiovq.cli.{verb}":
+        return f"this installation has no {verb}"
+    extra = _EXTRAS.get(verb or "")
+    install = f"pip install 'audiovq[{extra}]'" if extra else f"pip install {error.name}"
+    return f"{verb} needs the package {error.name}: {install}"
+
+
+def _fail(message: str, code: int = 1) -> int:
+    with suppress(OSError):
+        print("audiovq:", " ".join(message.splitlines()), file=sys.stderr)
+    return code
+
+
+def _silence_stdout() -> None:
+    """Let what is left in the buffer of standard output go nowhere: the interpreter flushes it when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return build_app()
+    raise AttributeError(f"module 'audiovq.cli' has no attribute {name!r}")

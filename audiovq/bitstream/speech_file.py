@@ -1,0 +1,231 @@
+"""Speech files: a waveform to .avq and back, packet by packet, and `EncodedSpeech` to .avq and back.
+
+Every channel is coded on its own, as if it were a file of one channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiovq.bitstream.container import ContainerWriter
+from audiovq.bitstream.speech_layout import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, SpeechHeader
+from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
+from audiovq.errors import AudioVQError
+from audiovq.speech.waveform import Resampler, create_audio, n_resampled, open_audio
+from audiovq.streams import Place, describe, errors_about, open_input, open_output
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+
+#: Called now and then with how much is done and how much there is in all (None: not known), in any one unit.
+Progress = Callable[[float, float | None], None]
+
+
+@dataclass
+class CodingReport:
+    """What was done.
+
+    Attributes:
+        seconds: of audio.
+        n_channels: channels coded or decoded.
+        n_bytes: of the .avq file.
+        n_clipped: samples of the source beyond full scale, which were clipped.
+        damage: what was lost, in words, when damage was concealed.
+    """
+
+    seconds: float
+    n_channels: int
+    n_bytes: int
+    n_clipped: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+class _SpeechWriter:
+    """Codes of all channels to a container."""
+
+    def __init__(
+        self, stream: Any, codec: SpeechCodec, sample_rate: int, speakers: np.ndarray, n_codebooks: int
+    ) -> None:
+        self.header = SpeechHeader(
+            model_hash=codec.model_hash,
+            sample_rate=sample_rate,
+            n_codebooks=n_codebooks,
+            code_bits=(codec.codebook_size - 1).bit_length(),
+            packet_frames=codec.packet_frames,
+            speakers=speakers,
+            speaker_bits=speaker_bits(codec),
+        )
+        self.container = ContainerWriter(stream, self.header.to_container())
+
+    def write(self, codes: np.ndarray) -> None:
+        """A packet of codes (channels, K, F)."""
+        payload, short = self.header.pack(codes)
+        self.container.write_packet(payload, short)
+
+
+def speaker_bits(codec: SpeechCodec) -> int:
+    """Bits of one value of the codec's quantized speaker vectors."""
+    return getattr(codec, "speaker_bits", 4)
+
+
+def encode_file(
+    source: Place,
+    target: Place,
+    codec: SpeechCodec,
+    n_codebooks: int | None = None,
+    mono: bool = False,
+    progress: Progress | None = None,
+) -> CodingReport:
+    """Code audio of any length in constant memory; the bytes do not depend on how the audio arrives.
+
+    Args:
+        source: a path, ``-`` for standard input, or a binary file object.
+        target: where the .avq goes: a path, ``-`` for standard output, or a binary file object.
+        codec: the model.
+        n_codebooks: for each channel; the model's default when None.
+        mono: mix all channels down to one first.
+
+    Raises:
+        AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
+            the target then.
+    """
+    with errors_about(describe(source)), open_audio(source) as audio, ExitStack() as stack:
+        if not MIN_SAMPLE_RATE <= audio.sample_rate <= MAX_SAMPLE_RATE:
+            raise AudioVQError(
+                f"has a sample rate of {audio.sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} can be coded"
+            )
+        n_channels = 1 if mono else audio.n_channels
+        if n_channels > MAX_CHANNELS:
+            raise AudioVQError(f"has {n_channels} channels, more than {MAX_CHANNELS}; mix them down (--mono)")
+        resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
+        channels = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
+        writer: _SpeechWriter | None = None
+
+        def write(packets: list[list[np.ndarray]]) -> None:
+            nonlocal writer
+            for codes in zip(*packets, strict=True):
+                # The output is opened with the first packet: it brings the speakers, which stand in the header.
+                if writer is None:
+                    stream = stack.enter_context(open_output(target))
+                    speakers = np.stack([np.asarray(channel.speaker, np.int64) for channel in channels])
+                    writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, codes[0].shape[0])
+                writer.write(np.stack(codes))
+
+        def push(block: np.ndarray) -> list[list[np.ndarray]]:
+            return [channel.push(np.ascontiguousarray(block[:, c])) for c, channel in enumerate(channels)]
+
+        for block in audio.blocks():
+            if mono:
+                block = block.mean(axis=1, keepdims=True, dtype=np.float32)
+            write(push(resampler.push(block)))
+            if progress:
+                progress(audio.n_read, audio.n_frames)
+        write(push(resampler.finish(n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate))))
+        write([channel.finish() for channel in channels])
+        assert writer is not None
+        writer.container.finish(audio.n_read)
+        return CodingReport(audio.n_read / audio.sample_rate, n_channels, writer.container.n_bytes, audio.n_clipped)
+
+
+def decode_file(
+    source: Place,
+    target: Place,
+    codec: SpeechCodec | Callable[[bytes], SpeechCodec],
+    decoder: str = "parallel",
+    conceal: bool = False,
+    progress: Progress | None = None,
+) -> CodingReport:
+    """Decode a file of any length in constant memory, at the source's rate, channels and exact length.
+
+    Args:
+        source: the .avq: a path, ``-`` for standard input, or a binary file object.
+        target: a path (format by suffix), ``-`` for standard output (WAV), or a binary file object (WAV).
+        codec: the model that wrote the file, or what gives it for a model hash.
+        decoder: which of the model's decoders.
+        conceal: decode what is good of a damaged file, with silence for what is lost.
+
+    Raises:
+        AudioVQError: for a damaged file, unless ``conceal``; a file of another model; a target that cannot be written.
+            Nothing is left of the target then.
+    """
+    with errors_about(describe(source)), open_input(source) as stream:
+        speech = SpeechReader(stream)
+        header = speech.header
+        model: Any = codec if hasattr(codec, "decoder_stream") else codec(header.model_hash)  # type: ignore[operator]
+        speech.expect(model)
+        channels = [model.decoder_stream(speaker, decoder) for speaker in header.speakers]
+        resampler = Resampler(model.sample_rate, header.sample_rate, header.n_channels)
+        total = _size(stream)
+        with ExitStack() as stack:
+            audio = None
+            for item in speech.packets(conceal):
+                if isinstance(item, LostSpeech):
+                    pieces = [channel.push(None, n_frames=item.n_frames) for channel in channels]
+                else:
+                    pieces = [channel.push(codes) for channel, codes in zip(channels, item, strict=True)]
+                if audio is None:
+                    audio = stack.enter_context(create_audio(target, header.sample_rate, header.n_channels))
+                audio.write(resampler.push(np.stack(pieces, axis=1)))
+                if progress:
+                    progress(speech.n_bytes, total)
+            if audio is None:
+                raise AudioVQError("nothing in it can be decoded")
+            pieces = [channel.finish(speech.n_model_samples) for channel in channels]
+            audio.write(resampler.push(np.stack(pieces, axis=1)))
+            audio.write(resampler.finish(speech.n_samples))
+        seconds = speech.n_samples / header.sample_rate
+        return CodingReport(seconds, header.n_channels, speech.n_bytes, damage=speech.damage)
+
+
+def _size(stream: Any) -> int | None:
+    """Bytes of a file; None for a pipe."""
+    import os
+
+    try:
+        return os.fstat(stream.fileno()).st_size or None
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec) -> None:
+    """Write what ``codec.encode`` gave. The items of a batch become the channels of one file.
+
+    Raises:
+        AudioVQError: for items of unequal lengths (save them one by one), and a target that cannot be written.
+    """
+    lengths = set(encoded.n_samples.tolist())
+    if len(lengths) != 1:
+        raise AudioVQError("items of unequal lengths do not go into one file: save them one by one")
+    n_samples = lengths.pop()
+    codes, speakers = encoded.codes.cpu().numpy(), encoded.speaker.cpu().numpy()
+    n_frames = -(-n_samples // codec.hop_length)
+    if not 1 <= n_frames <= codes.shape[-1]:
+        raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
+    with open_output(target) as stream:
+        writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, codes.shape[1])
+        for start in range(0, n_frames, codec.packet_frames):
+            writer.write(codes[..., start : min(start + codec.packet_frames, n_frames)])
+        writer.container.finish(n_samples)
+
+
+def load_encoded(source: Place, codec: SpeechCodec) -> EncodedSpeech:
+    """Read a file into memory: one item for each of its channels; ``codec.decode`` makes speech of it.
+
+    Raises:
+        AudioVQError: for a damaged file or a file of another model.
+    """
+    import torch
+
+    from audiovq.speech.codec import EncodedSpeech
+
+    with errors_about(describe(source)), open_input(source) as stream:
+        speech = SpeechReader(stream)
+        speech.expect(codec)
+        codes = np.concatenate([packet for packet in speech.packets() if isinstance(packet, np.ndarray)], axis=-1)
+    n_samples = torch.full((len(codes),), speech.n_model_samples)
+    return EncodedSpeech(torch.from_numpy(codes), torch.from_numpy(speech.header.speakers.copy()), n_samples)

@@ -1,0 +1,63 @@
+"""``audiovq decode``: .avq files to audio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from audiovq.bitstream.speech_file import CodingReport, Progress
+    from audiovq.cli.jobs import Job
+
+
+def decode(
+    inputs: Annotated[list[str], typer.Argument(metavar="IN...", help=".avq files, folders, or - for standard input.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="A file (.wav, .flac, .ogg, .opus, .mp3, .aiff), a folder, or -. Without it: .wav beside each input.",
+        ),
+    ] = None,
+    decoder: Annotated[
+        str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
+    ] = "parallel",
+    conceal: Annotated[
+        bool, typer.Option("--conceal", help="Decode what is good of a damaged file, with silence for the rest.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR", help="Without it: the bundled model that wrote the file."),
+    ] = None,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of one decoder. More seldom help: packets are small.")
+    ] = 1,
+) -> None:
+    """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
+
+    A folder is searched for .avq files and mirrored under OUT. Standard input is decoded while it arrives.
+    """
+    from audiovq.cli.jobs import plan, run
+    from audiovq.cli.loading import Models
+    from audiovq.speech.waveform import check_writable
+
+    jobs = plan(inputs, output, [".avq"], ".wav")
+    for job in jobs:
+        check_writable(job.target)
+    models = Models(threads)
+
+    def prepare() -> None:
+        if model is not None:
+            models.load(model)
+
+    def work(job: Job, progress: Progress) -> CodingReport:
+        from audiovq.bitstream import decode_file
+
+        codec = models.by_hash if model is None else models.load(model)
+        return decode_file(job.source, job.target, codec, decoder, conceal, progress)
+
+    run(jobs, force, models, prepare, work)

@@ -1,0 +1,54 @@
+"""``audiovq encode``: audio files to .avq."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from audiovq.bitstream.speech_file import CodingReport, Progress
+    from audiovq.cli.jobs import Job
+
+
+def encode(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IN...", help="Audio files, folders, or - for standard input.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT", help="A file, a folder, or -. Without it: beside each input."),
+    ] = None,
+    bitrate: Annotated[
+        float | None, typer.Option(help="kb/s for each channel; without it the model's default.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="A bundled model or a folder with a model.")
+    ] = None,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
+    mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one coder. More seldom help: packets are small.")] = 1,
+) -> None:
+    """Code speech into small .avq files.
+
+    Every channel is coded on its own; a channel that repeats the one before costs nothing. A folder is searched for
+    audio and mirrored under OUT. Standard input is coded while it arrives (WAV; other formats are read to their end
+    first).
+    """
+    from audiovq.cli.jobs import plan, run
+    from audiovq.cli.loading import Models, n_codebooks_for
+    from audiovq.speech.waveform import READABLE
+
+    jobs = plan(inputs, output, READABLE, ".avq")
+    models = Models(threads)
+
+    def prepare() -> None:
+        n_codebooks_for(models.load(model), bitrate)
+
+    def work(job: Job, progress: Progress) -> CodingReport:
+        from audiovq.bitstream import encode_file
+
+        codec = models.load(model)
+        return encode_file(job.source, job.target, codec, n_codebooks_for(codec, bitrate), mono, progress)
+
+    run(jobs, force, models, prepare, work)

@@ -1,0 +1,44 @@
+"""``audiovq info``: what an .avq file holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def info(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="An .avq file, or - for standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Tell what an .avq file holds, and check all its checksums."""
+    from audiovq.bitstream import inspect_file
+    from audiovq.cli.loading import bundled_name
+    from audiovq.errors import AudioVQError
+    from audiovq.streams import describe
+
+    found = inspect_file(file)
+    name = bundled_name(bytes.fromhex(found.model_hash))
+    if as_json:
+        print(json.dumps({"file": file, "model": name, **found.to_dict()}, indent=2))
+    else:
+        seconds = "not known, the end is missing" if found.seconds is None else f"{found.seconds:.3f} s"
+        rate = "" if found.kbps is None else f", {found.kbps:.2f} kb/s"
+        width = (max(max(s) for s in found.speakers).bit_length() + 3) // 4 or 1
+        rows = {
+            "file": describe(file),
+            "format": f".avq version {found.version}, {found.media}",
+            "model": f"{found.model_hash} ({name or 'not a bundled one'})",
+            "source": f"{found.sample_rate} Hz, {found.channels} channel{'s' * (found.channels > 1)}",
+            "length": seconds + ("" if found.samples is None else f", {found.samples} samples"),
+            "size": f"{found.bytes} bytes{rate}",
+            "codes": f"{found.codebooks} codebooks of {found.bits_per_code} bits, {found.frames} frames",
+            "packets": f"{found.packets} of up to {found.packet_frames} frames",
+            "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in found.speakers),
+            "state": found.damage or "whole: all checksums are right",
+        }
+        for key, value in rows.items():
+            print(f"{key:9} {value}")
+    if found.damage:
+        raise AudioVQError(f"{describe(file)}: {found.damage}")

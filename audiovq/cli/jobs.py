@@ -1,0 +1,222 @@
+"""Which file goes where, and doing one after the other: what `encode` and `decode` share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiovq.errors import AudioVQError
+from audiovq.streams import check_input, is_special
+
+if TYPE_CHECKING:
+    from audiovq.bitstream import CodingReport
+    from audiovq.bitstream.speech_file import Progress
+    from audiovq.cli.loading import Models
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to do: where from and where to, ``-`` for the standard streams."""
+
+    source: str
+    target: str
+
+    @property
+    def target_name(self) -> str:
+        """For messages."""
+        return "standard output" if self.target == "-" else self.target
+
+
+def plan(inputs: Sequence[str], output: str | None, suffixes: Sequence[str], new_suffix: str) -> list[Job]:
+    """Find the files and say where each goes.
+
+    Args:
+        inputs: files, folders (every file in them with one of ``suffixes``; mirrored under ``output``), or ``-`` alone.
+        output: a file (for one input file), a folder, ``-``, or None: beside the input.
+        suffixes: of files that a folder is searched for.
+        new_suffix: of what is written into folders.
+
+    Raises:
+        AudioVQError: where inputs and output do not go together.
+    """
+    if "-" in inputs:
+        if len(inputs) > 1:
+            raise AudioVQError("standard input (-) goes alone, not with other inputs")
+        target = output or "-"
+        if target != "-" and _is_folder(target):
+            raise AudioVQError(f"{target} is a folder; name a file for what comes from standard input")
+        return [Job("-", target)]
+    folders = [name for name in inputs if os.path.isdir(name)]
+    many = len(inputs) > 1 or bool(folders)
+    if output == "-" and many:
+        raise AudioVQError("standard output (-) takes one input file")
+    if output is not None and many and os.path.exists(output) and not os.path.isdir(output):
+        raise AudioVQError(f"{output} is a file; several inputs need a folder")
+    jobs = []
+    for name in inputs:
+        if name in folders:
+            found = _search(Path(name), suffixes)
+            if not found:
+                raise AudioVQError(f"{name}: no files to do in this folder ({', '.join(suffixes)})")
+            jobs += [
+                Job(str(p), str(Path(output or name) / p.relative_to(name).with_suffix(new_suffix))) for p in found
+            ]
+        elif output is None:
+            jobs.append(Job(name, str(Path(name).with_suffix(new_suffix))))
+        elif output != "-" and (many or _is_folder(output)):
+            jobs.append(Job(name, str(Path(output) / Path(name).with_suffix(new_suffix).name)))
+        else:
+            jobs.append(Job(name, output))
+    _check_distinct(jobs)
+    return jobs
+
+
+def _is_folder(name: str) -> bool:
+    return name.endswith(("/", os.sep)) or os.path.isdir(name)
+
+
+def _search(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    # Names with a dot in front are hidden: among them are files that are just being written.
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _check_distinct(jobs: list[Job]) -> None:
+    sources: dict[str, str] = {}
+    for job in jobs:
+        other = sources.setdefault(os.path.realpath(job.target), job.source)
+        if other != job.source and job.target != "-":
+            raise AudioVQError(f"{other} and {job.source} would both become {job.target}; do them apart")
+
+
+def check(job: Job, force: bool) -> None:
+    """See that the input is there and that the output may be written.
+
+    Raises:
+        AudioVQError: when not.
+    """
+    if job.source != "-":
+        check_input(job.source)
+    if job.target == "-":
+        if sys.stdout.isatty():
+            raise AudioVQError("standard output is a terminal; name a file with -o, or pipe it on")
+        return
+    if os.path.isdir(job.target):
+        raise AudioVQError(f"{job.target}: is a folder; name a file")
+    if is_special(job.target) or not os.path.exists(job.target):
+        return
+    if job.source != "-" and os.path.samefile(job.source, job.target):
+        raise AudioVQError(f"{job.source}: input and output are the same file")
+    if not force:
+        raise AudioVQError(f"{job.target} exists; -f overwrites it")
+
+
+def run(
+    jobs: list[Job],
+    force: bool,
+    models: Models,
+    prepare: Callable[[], None],
+    work: Callable[[Job, Progress], CodingReport],
+) -> None:
+    """Do all jobs, go on after failures, and say at the end what it came to.
+
+    Args:
+        jobs: what to do.
+        force: overwrite.
+        models: its loading time does not count as coding time.
+        prepare: called before the first job that can be done; when it fails, all fail.
+        work: does one job.
+
+    Raises:
+        AudioVQError: for the one job there is; for several, when some failed, after the others are done.
+    """
+    from audiovq.cli.progress import Display
+
+    reports: list[CodingReport] = []
+    failures = 0
+    elapsed = 0.0
+    prepared = False
+    with _clean_up_when_terminated(), Display(len(jobs)) as display:
+        for job in jobs:
+            try:
+                check(job, force)
+            except AudioVQError as error:
+                if len(jobs) == 1:
+                    raise
+                display.line(f"audiovq: {error}")
+                failures += 1
+                continue
+            if not prepared:
+                prepare()
+                prepared = True
+            start = time.perf_counter() - models.seconds
+            try:
+                with display.file(job.source) as progress:
+                    report = work(job, progress)
+            except AudioVQError as error:
+                if len(jobs) == 1:
+                    raise
+                display.line(f"audiovq: {error}")
+                failures += 1
+                continue
+            elapsed += time.perf_counter() - models.seconds - start
+            reports.append(report)
+            for remark in _remarks(job, report):
+                display.line(f"audiovq: {remark}")
+    if reports:
+        print(_summary(jobs, reports, elapsed), file=sys.stderr)
+    if failures:
+        raise AudioVQError(f"{failures} of {len(jobs)} files failed")
+
+
+def _remarks(job: Job, report: CodingReport) -> Iterator[str]:
+    name = "standard input" if job.source == "-" else job.source
+    for line in report.damage:
+        yield f"{name}: damaged: {line}"
+    if report.n_clipped:
+        yield f"{name}: {report.n_clipped} samples beyond full scale were clipped"
+
+
+def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> str:
+    seconds = sum(report.seconds for report in reports)
+    n_bytes = sum(report.n_bytes for report in reports)
+    parts = [
+        f"{seconds:.2f} s of audio",
+        f"{n_bytes:,} bytes",
+        f"{8 * n_bytes / seconds / 1000:.2f} kb/s",
+        f"{seconds / max(elapsed, 1e-9):.1f} times real time",
+    ]
+    if len(jobs) == 1:
+        channels = reports[0].n_channels
+        where = jobs[0].target_name + (f" ({channels} channels)" if channels > 1 else "")
+    else:
+        where = f"{len(reports)} files in {os.path.commonpath([os.path.dirname(j.target) or '.' for j in jobs]) or '.'}"
+    return f"{where}: {', '.join(parts)}"
+
+
+@contextmanager
+def _clean_up_when_terminated() -> Iterator[None]:
+    """Leave through the ordinary clean-up when told to end, so that no temporary file stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

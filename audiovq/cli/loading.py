@@ -1,0 +1,89 @@
+"""Models for the verbs: by name, by folder, or by the hash that a file carries."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import SpeechCodec
+
+
+class Models:
+    """Loads each model once.
+
+    Args:
+        threads: that torch may use. One by default: the tensors of a packet are too small to be worth sharing out, and
+            a machine's other cores are better used by other files.
+
+    Attributes:
+        seconds: spent on loading.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self._loaded: dict[str | None, SpeechCodec] = {}
+        self.seconds = 0.0
+
+    def load(self, name_or_dir: str | None) -> SpeechCodec:
+        """A bundled model by name (None: the default one) or a folder with a model.
+
+        Raises:
+            AudioVQError: when there is no such model.
+        """
+        if name_or_dir not in self._loaded:
+            start = time.perf_counter()
+            try:
+                import torch
+
+                from audiovq.speech.codec import SpeechCodec
+
+                torch.set_num_threads(self._threads)
+                self._loaded[name_or_dir] = SpeechCodec.from_pretrained(name_or_dir)
+            finally:
+                self.seconds += time.perf_counter() - start
+        return self._loaded[name_or_dir]
+
+    def by_hash(self, model_hash: bytes) -> SpeechCodec:
+        """The bundled model that writes this hash into its files.
+
+        Raises:
+            AudioVQError: when none does.
+        """
+        name = bundled_name(model_hash)
+        if name is None:
+            known = ", ".join(f"{name} {found.hex()}" for name, found in bundled_hashes().items()) or "none is bundled"
+            raise AudioVQError(
+                f"was written by model {model_hash.hex()}, which did not come with audiovq ({known}); "
+                "name its folder with --model"
+            )
+        return self.load(name)
+
+
+def bundled_hashes() -> dict[str, bytes]:
+    """Names of the bundled models and the first bytes of their weights' hashes."""
+    from audiovq.speech.checkpoint import BUNDLED, bundled_models, file_hash
+
+    return {name: file_hash(BUNDLED / name) for name in bundled_models()}
+
+
+def bundled_name(model_hash: bytes) -> str | None:
+    """Which bundled model has this hash."""
+    return next((name for name, found in bundled_hashes().items() if found == model_hash), None)
+
+
+def n_codebooks_for(codec: SpeechCodec, bitrate: float | None) -> int | None:
+    """Codebooks for a bitrate in kb/s a channel; None, the model's default, for None.
+
+    Raises:
+        AudioVQError: for a bitrate the model does not offer.
+    """
+    if bitrate is None:
+        return None
+    for n, offered in enumerate(codec.bitrates, 1):
+        if abs(offered - bitrate) < 1e-6:
+            return n
+    offers = ", ".join(f"{offered:g}" for offered in codec.bitrates)
+    raise AudioVQError(f"model {codec.name} has no bitrate of {bitrate:g} kb/s; it offers {offers}")
