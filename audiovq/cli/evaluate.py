@@ -1,0 +1,205 @@
+"""``audiovq evaluate``: how good is what was decoded, or what a model would decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.evaluation.progress import Progress
+    from audiovq.evaluation.report import Report
+
+BITRATES = (0.5, 1.0, 2.0, 4.0)
+LIMIT = 36
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line, split up."""
+
+    model: str | None
+    split: list[str]
+    data: list[str]
+    bitrates: list[float] | None
+    decoder: str
+    limit: int
+    peers: bool
+    own: bool
+    metrics: list[str] | None
+    align: bool
+    language: str | None
+
+
+def evaluate(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Bundled model or a folder; default: the bundled one.", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation, test or unseen; several with commas.")] = "test",
+    data: Annotated[str, typer.Option(help="Corpora or folders, with commas.")] = "debian_speech",
+    bitrates: Annotated[
+        str | None, typer.Option(help="kb/s, with commas; default: 0.5,1,2,4.", show_default=False)
+    ] = None,
+    decoder: Annotated[str, typer.Option(help="Decoder of the model.")] = "parallel",
+    limit: Annotated[
+        int, typer.Option(help="Stretches of some 7 s per split, as many of each speaker; 0: all.", min=0)
+    ] = LIMIT,
+    peers: Annotated[bool, typer.Option("--peers", help="Opus, Codec 2, Speex ... too, where installed.")] = False,
+    peers_only: Annotated[bool, typer.Option("--peers-only", help="Only those, no model.")] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="pesq,stoi,mel,dnsmos,speaker,wer,dwer; default: all.", show_default=False),
+    ] = None,
+    align: Annotated[bool, typer.Option("--align", help="Folders: take out a delay common to all recordings.")] = False,
+    language: Annotated[
+        str | None, typer.Option(help="Folders: language of all recordings, for word errors.", show_default=False)
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw bit rate against quality here.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure quality: PESQ-WB, STOI, mel distance, DNSMOS, speaker cosine and word errors, with 95 % intervals.
+
+    audiovq evaluate REF_DIR DEG_DIR compares recordings of the same names; audiovq evaluate --split test codes that
+    split's speech with the model (and --peers) and compares. A folder called like a protocol is written ./split.
+    """
+    options = Options(
+        model=model,
+        split=_names(split),
+        data=_names(data),
+        bitrates=None if bitrates is None else _numbers(bitrates),
+        decoder=decoder,
+        limit=limit,
+        peers=peers or peers_only,
+        own=not peers_only,
+        metrics=None if metrics is None else _names(metrics),
+        align=align,
+        language=language,
+    )
+    for path in (json, picture):
+        if path is not None and path.is_dir():
+            raise AudioVQError(f"{path} is a folder; name a file")
+    report = _run(what or ["split"], options)
+    _show(report, json, picture)
+
+
+def _run(what: list[str], options: Options) -> Report:
+    """The protocol that the first word names; two folders are a protocol of their own."""
+    protocol = PROTOCOLS.get(what[0])
+    if protocol is not None and len(what) == 1:
+        return protocol(options)
+    if len(what) != 2:
+        raise AudioVQError(f"give two folders, or one of: {', '.join(PROTOCOLS)} (got: {' '.join(what)})")
+    return _evaluate_folders(what[0], what[1], options)
+
+
+def _evaluate_folders(reference_dir: str, degraded_dir: str, options: Options) -> Report:
+    from audiovq.evaluation.metrics import make_metrics
+    from audiovq.evaluation.pairs import evaluate_pairs, match_files
+
+    if options.model is not None or options.bitrates is not None or options.peers:
+        raise AudioVQError("--model, --bitrates and --peers code a split; two folders are compared as they are")
+    match_files(reference_dir, degraded_dir)  # what is wrong with them shows before the metrics are loaded
+    metrics = make_metrics(options.metrics)
+    with _progress() as progress:
+        return evaluate_pairs(reference_dir, degraded_dir, metrics, options.align, options.language, progress)
+
+
+def _evaluate_split(options: Options) -> Report:
+    from audiovq.data.corpora import open_corpora
+    from audiovq.evaluation.metrics import make_metrics
+    from audiovq.evaluation.split import evaluate_split
+    from audiovq.evaluation.system import System
+
+    if options.align or options.language:
+        raise AudioVQError("--align and --language are for two folders; a split says its languages itself")
+    systems: list[System] = []
+    about: dict[str, object] = {"data": options.data, "splits": options.split}
+    splits = {split: open_corpora(options.data, split) for split in options.split}
+    if options.own:
+        from audiovq.evaluation.own import OwnCodec
+        from audiovq.speech.codec import SpeechCodec
+
+        codec = SpeechCodec.from_pretrained(options.model)
+        rates = options.bitrates or [rate for rate in BITRATES if rate in codec.bitrates] or codec.bitrates
+        systems += [OwnCodec(codec, rate, options.decoder) for rate in rates]
+        about |= {"model": codec.name, "model_hash": codec.model_hash.hex()}
+    if options.peers:
+        from audiovq.evaluation.peers import make_peers
+
+        systems += make_peers()
+    if not systems:
+        raise AudioVQError("nothing to evaluate: no peer's tools are installed")
+    metrics = make_metrics(options.metrics)
+    with _progress() as progress:
+        return evaluate_split(splits, systems, metrics, options.limit, about, progress)
+
+
+PROTOCOLS = {"split": _evaluate_split}
+"""What the first word may name instead of a folder."""
+
+
+def _show(report: Report, json: Path | None, picture: Path | None) -> None:
+    import sys
+
+    from rich.console import Console
+
+    # Into a file or a pipe there is no width to keep to; rows are wanted whole there.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if json is not None:
+        report.write_json(json)
+    for table in report.tables():
+        console.print(table)
+    if json is not None:
+        typer.echo(f"figures: {json}")
+    if picture is not None:
+        from audiovq.evaluation.picture import draw
+
+        draw(report, picture)
+        typer.echo(f"picture: {picture}")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise AudioVQError(f"{text!r} names nothing")
+    return list(dict.fromkeys(names))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(name) for name in _names(text)]
+    except ValueError:
+        raise AudioVQError(f"--bitrates takes numbers with commas between them, got {text!r}") from None
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """One line that moves, on a terminal's stderr; nothing elsewhere."""
+    import logging
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
