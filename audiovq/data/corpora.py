@@ -1,0 +1,81 @@
+"""Corpora by name: one call that opens any of them, or several joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiovq.data.shards import MANIFEST, open_shards
+from audiovq.data.splits import SPLITS
+from audiovq.data.utterance import Utterance
+from audiovq.errors import AudioVQError
+from audiovq.files import cache_dir
+
+Loader = Callable[..., list[Utterance]]
+"""``loader(root, split, **options)``; a split of None is all of them."""
+
+
+def _debian_speech(root: Path, split: str | None) -> list[Utterance]:
+    if not (root / MANIFEST).is_file():
+        raise AudioVQError(f"no prepared corpus in {root}: run `python recipes/debian_speech/prepare.py --out {root}`")
+    return open_shards(root, split)
+
+
+def _loader(name: str) -> Loader | None:
+    if name == "debian_speech":
+        return _debian_speech
+    if name == "folder":
+        from audiovq.data.folder import open_folder
+
+        return open_folder
+    if name in ("vctk", "librispeech", "ljspeech"):
+        from audiovq.data import standard
+
+        return getattr(standard, f"open_{name}")
+    return None
+
+
+NAMES = ("debian_speech", "vctk", "librispeech", "ljspeech", "folder")
+
+
+def open_corpus(
+    corpus: str | Path | Mapping[str, Any], split: str | None = "train", root: str | Path | None = None, **options: Any
+) -> list[Utterance]:
+    """The utterances of one corpus.
+
+    Args:
+        corpus: one of `NAMES`; or a path: of a prepared corpus (it has a ``manifest.jsonl``) or of a plain folder
+            ``speaker/utterance.wav``; or a mapping ``{name: ..., root: ..., ...}`` with the arguments of this function.
+        split: "train", "validation", "test", "unseen", or None for all.
+        root: the corpus's folder; ``<cache>/data/<name>`` by default.
+        options: of that corpus's loader.
+
+    Raises:
+        AudioVQError: for a name, split or folder that does not exist.
+    """
+    if isinstance(corpus, Mapping):
+        arguments = {str(key): value for key, value in corpus.items()}
+        if "name" not in arguments:
+            raise AudioVQError(f"a corpus needs a name (one of {', '.join(NAMES)}), got {arguments}")
+        return open_corpus(split=split, corpus=arguments.pop("name"), **{"root": root, **options, **arguments})
+    if split is not None and split not in SPLITS:
+        raise AudioVQError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+    name = str(corpus)
+    loader = _loader(name)
+    if loader is not None:
+        folder = Path(root).expanduser() if root is not None else cache_dir() / "data" / name
+        return loader(folder, split, **options)
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        raise AudioVQError(f"no corpus {name!r}: name one of {', '.join(NAMES)} or a folder")
+    if (path / MANIFEST).is_file():
+        return open_shards(path, split)
+    from audiovq.data.folder import open_folder
+
+    return open_folder(path, split, **options)
+
+
+def open_corpora(corpora: Sequence[str | Path | Mapping[str, Any]], split: str | None = "train") -> list[Utterance]:
+    """The utterances of several corpora joined, in their order."""
+    return [utterance for corpus in corpora for utterance in open_corpus(corpus, split)]

@@ -1,0 +1,157 @@
+"""Training crops: a stretch of a voice, and another stretch of the same voice for the speaker encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from audiovq.data.utterance import SAMPLE_RATE, Utterance
+from audiovq.errors import AudioVQError
+
+_FADE = np.linspace(0, 1, SAMPLE_RATE // 200, endpoint=False, dtype=np.float32)  # 5 ms
+
+
+class Tape:
+    """All utterances of one speaker end to end, in a ring.
+
+    Many recordings are shorter than a crop. Read from the tape they are followed by the speaker's next one after the
+    short pause that their ends bring, rather than by zeros. Joints are faded over 5 ms so that none of them clicks.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance]) -> None:
+        self.utterances = utterances
+        lengths = np.array([u.n_samples for u in utterances], dtype=np.int64)
+        self.ends = np.cumsum(lengths)
+        self.starts = self.ends - lengths
+        self.n_samples = int(self.ends[-1])
+
+    def read(self, start: int, n_samples: int) -> np.ndarray:
+        """Samples (n_samples,) from ``start`` on, around the ring."""
+        out = np.empty(n_samples, np.float32)
+        done, position = 0, start % self.n_samples
+        while done < n_samples:
+            index = int(np.searchsorted(self.ends, position, side="right"))
+            inside = position - int(self.starts[index])
+            n_piece = min(int(self.ends[index]) - position, n_samples - done)
+            piece = self.utterances[index].load(inside, n_piece)
+            out[done : done + len(piece)] = piece
+            out[done + len(piece) : done + n_piece] = 0  # a file that is shorter than it said
+            self._fade(out[done : done + n_piece], inside, int(self.ends[index] - self.starts[index]))
+            done += n_piece
+            position = (position + n_piece) % self.n_samples
+        return out
+
+    @staticmethod
+    def _fade(piece: np.ndarray, inside: int, length: int) -> None:
+        """Fade a piece that lies at ``inside`` of an utterance of that length, where it holds one of its ends."""
+        if length < 2 * len(_FADE):
+            return
+        head = _FADE[inside : inside + len(piece)]
+        piece[: len(head)] *= head
+        left = length - inside - len(piece)  # samples of the utterance after this piece
+        if left < len(_FADE):
+            tail = _FADE[left : left + len(piece)][::-1]
+            piece[len(piece) - len(tail) :] *= tail
+
+    def around(self, start: int, n_samples: int) -> tuple[int, int]:
+        """The whole utterances that a stretch touches, as (start, length) on the ring."""
+        first = int(np.searchsorted(self.ends, start, side="right"))
+        last = int(np.searchsorted(self.ends, (start + n_samples - 1) % self.n_samples, side="right"))
+        begin, end = int(self.starts[first]), int(self.ends[last])
+        if start + n_samples > self.n_samples:
+            end += self.n_samples
+        return begin, end - begin
+
+
+class CropDataset(Dataset[dict[str, Any]]):
+    """Item i is decided by ``(seed, i)`` alone: a run that resumes at step s goes on at index s * batch size.
+
+    A speaker is drawn with probability proportional to ``duration ** 0.7``, then a place of their `Tape` evenly.
+
+    Items are dicts: ``waveform (1, crop_samples)`` and ``other (1, other_samples)`` float32, ``speaker`` int, an index
+    into ``speakers``. ``other`` is of the same speaker and never overlaps the crop; it comes from other utterances when
+    they are long enough, else from elsewhere in the same one, repeated when that is too short to fill it.
+
+    Args:
+        utterances: of one split.
+        crop_samples, other_samples: lengths at 16 kHz.
+        seed: of all draws.
+        gain_db: range from which a gain is drawn for each item (one for crop and other alike), held back so that
+            nothing clips; None leaves the level alone.
+        temper: the exponent of the speakers' durations.
+        length: the nominal number of items; any index of 0 or more has an item.
+
+    Raises:
+        AudioVQError: without utterances.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        crop_samples: int,
+        other_samples: int,
+        seed: int = 0,
+        gain_db: tuple[float, float] | None = None,
+        temper: float = 0.7,
+        length: int = 1 << 40,
+    ) -> None:
+        if crop_samples < 1 or other_samples < 1:
+            raise ValueError("crops need at least one sample")
+        if not utterances:
+            raise AudioVQError("there are no utterances to cut crops from: name another corpus or split")
+        by_speaker: dict[str, list[Utterance]] = {}
+        for utterance in utterances:
+            if utterance.n_samples:
+                by_speaker.setdefault(utterance.speaker, []).append(utterance)
+        self.speakers = sorted(by_speaker)
+        self.tapes = [Tape(by_speaker[speaker]) for speaker in self.speakers]
+        self.crop_samples, self.other_samples = crop_samples, other_samples
+        self.seed, self.gain_db, self.length = seed, gain_db, length
+        weights = np.array([tape.n_samples for tape in self.tapes], dtype=np.float64) ** temper
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def __len__(self) -> int:
+        return self.length
+
+    def places(self, index: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
+        """What item ``index`` is cut from: speaker, and (start, length) on the tape of the crop and of the other."""
+        return self._places(np.random.default_rng((self.seed, index)))
+
+    def _places(self, rng: np.random.Generator) -> tuple[int, tuple[int, int], tuple[int, int]]:
+        speaker = min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.tapes) - 1)
+        tape = self.tapes[speaker]
+        n_crop = max(min(self.crop_samples, tape.n_samples // 2), 1)
+        start = int(rng.integers(tape.n_samples))
+        begin, taken = tape.around(start, n_crop)
+        if tape.n_samples - taken < self.other_samples:
+            begin, taken = start, n_crop
+        n_free = tape.n_samples - taken
+        n_other = min(self.other_samples, n_free)
+        other = begin + taken + int(rng.integers(n_free - n_other + 1))
+        return speaker, (start, n_crop), (other % tape.n_samples, n_other)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:
+            raise IndexError("items are counted from 0")
+        rng = np.random.default_rng((self.seed, index))
+        speaker, crop, other = self._places(rng)
+        tape = self.tapes[speaker]
+        waveform = np.zeros((1, self.crop_samples), np.float32)
+        waveform[0, : crop[1]] = tape.read(*crop)
+        reference = np.zeros((1, self.other_samples), np.float32)
+        if other[1]:
+            reference[0] = np.resize(tape.read(*other), self.other_samples)
+        if self.gain_db is not None:
+            gain = 10 ** (rng.uniform(*self.gain_db) / 20)
+            peak = max(float(np.abs(waveform).max()), float(np.abs(reference).max()), 1e-9)
+            gain = np.float32(min(gain, max(0.99 / peak, 1.0)))
+            waveform, reference = waveform * gain, reference * gain
+        return {
+            "waveform": torch.from_numpy(waveform),
+            "other": torch.from_numpy(reference),
+            "speaker": speaker,
+        }

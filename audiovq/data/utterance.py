@@ -1,0 +1,58 @@
+"""One recorded utterance, whatever corpus it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+SAMPLE_RATE = 16000
+"""Every corpus is read at this rate, in Hz."""
+
+
+class Reader(Protocol):
+    """Where an utterance's samples are. Must pickle, so that loader processes can have it."""
+
+    def read(self, start: int, n_samples: int | None) -> np.ndarray:
+        """Mono float32 samples ``start`` to ``start + n_samples`` (or to the end) at 16 kHz; shorter at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What is known of a recording, and how to read it.
+
+    Attributes:
+        id: unique within its corpus.
+        speaker: ``corpus/name``: the same voice has the same speaker, in all splits and languages.
+        language: ISO 639 code, or "und" when nobody said.
+        text: what is said, when there is a transcript.
+        source: the package or corpus it came from.
+        licence: of the recording.
+        split: "train", "validation", "test" or "unseen" (speakers that no split trains on).
+        seconds: its length.
+        sample_rate: in Hz, always 16000.
+    """
+
+    id: str
+    speaker: str
+    language: str
+    text: str | None
+    source: str
+    licence: str
+    split: str
+    seconds: float
+    reader: Reader = field(repr=False, compare=False)
+    sample_rate: int = SAMPLE_RATE
+
+    @property
+    def n_samples(self) -> int:
+        return round(self.seconds * self.sample_rate)
+
+    def load(self, start: int = 0, n_samples: int | None = None) -> np.ndarray:
+        """Mono float32 samples (T,) in -1..1 at 16 kHz, or only ``n_samples`` of them from ``start`` on.
+
+        A part is cheap when the corpus is in shards; other files are decoded whole.
+        """
+        return self.reader.read(start, n_samples)
