@@ -13,13 +13,16 @@ from audiovq.data.crops import CropDataset
 
 
 class StepSampler(Sampler[int]):
-    """Indices of one process from step ``first`` to ``last``: step s takes ``s * batch * ranks`` and on."""
+    """Indices of one process from step ``first`` to ``last``: step s takes ``s * batch * ranks`` and on.
+
+    Its length is that of the whole run, steps before ``first`` included: a resumed trainer counts those as done.
+    """
 
     def __init__(self, first: int, last: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
         self.first, self.last, self.batch_size, self.rank, self.ranks = first, last, batch_size, rank, ranks
 
     def __len__(self) -> int:
-        return max(self.last - self.first, 0) * self.batch_size
+        return self.last * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
         for step in range(self.first, self.last):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ def train(config: Any) -> Path:
     from audiovq.training.callbacks import ExportBest, KeepLast, Listen, Progress
     from audiovq.training.data import SpeechCrops
 
+    # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place in
+    # the data is the step alone.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*(does not have many workers|dataloader is not resumable|LeafSpec).*")
     settings = config.training
     torch.set_num_threads(settings.threads)
     folder = Path(config.run_dir) if config.run_dir else cache_dir() / "runs" / config.name
@@ -85,13 +90,15 @@ def train(config: Any) -> Path:
         state = torch.load(resume, weights_only=True, mmap=True, map_location="cpu")["state_dict"]
         data.first_step = int(state["step"])
         log.info("resuming %s at step %d", folder, data.first_step)
+        if data.first_step >= settings.max_steps:
+            log.info("all %d steps are done", settings.max_steps)
+            return folder
     trainer = L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=settings.strategy,
         precision=settings.precision,
-        max_epochs=-1 if resume else 1,
-        limit_train_batches=max(settings.max_steps - data.first_step, 1),
+        max_epochs=1,
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+
+from audiovq.training.discriminators import MultiResolutionDiscriminator
+from audiovq.training.losses import (
+    ComplexSTFTLoss,
+    MultiResolutionMelLoss,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from audiovq.training.schedule import trapezoid
+
+
+@pytest.fixture()
+def waveform(speech):
+    return speech[None, None, :16000]
+
+
+def test_mel_loss_is_zero_for_the_same_and_grows_with_noise(waveform):
+    loss = MultiResolutionMelLoss()
+    noise = torch.randn(waveform.shape, generator=torch.Generator().manual_seed(0))
+    values = [float(loss(waveform + level * noise, waveform)) for level in (0, 0.01, 0.1, 1.0)]
+    assert values[0] == 0
+    assert values == sorted(values)
+    assert values[-1] > 5 * values[1]
+
+
+def test_mel_loss_ignores_phase_and_the_complex_loss_does_not(waveform):
+    shifted = torch.roll(waveform, 2, dims=-1)
+    mel, spectral = MultiResolutionMelLoss(), ComplexSTFTLoss()
+    noise = 0.3 * torch.randn(waveform.shape, generator=torch.Generator().manual_seed(0))
+    complex_shifted, magnitude_shifted = spectral(shifted, waveform)
+    complex_noisy, _ = spectral(waveform + noise, waveform)
+    assert mel(shifted, waveform) < 0.3 * mel(waveform + noise, waveform)
+    assert complex_shifted > complex_noisy
+    assert magnitude_shifted < 0.3 * complex_shifted
+
+
+def test_losses_are_finite_on_silence(waveform):
+    silence = torch.zeros_like(waveform, requires_grad=True)
+    mel, spectral = MultiResolutionMelLoss(), ComplexSTFTLoss()
+    for target in (waveform, torch.zeros_like(waveform)):
+        loss = mel(silence, target) + sum(spectral(silence, target))
+        (gradient,) = torch.autograd.grad(loss, silence)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+
+
+def test_discriminator_learns_to_tell_noise_from_speech(waveform):
+    torch.manual_seed(0)
+    discriminator = MultiResolutionDiscriminator((256, 128), (64, 32), channels=4)
+    optimizer = torch.optim.Adam(discriminator.parameters(), 3e-3)
+    fake = 0.3 * torch.randn(waveform.shape)
+    losses = []
+    for _ in range(25):
+        real_scores, fake_scores = discriminator(waveform)[0], discriminator(fake)[0]
+        loss = discriminator_loss(real_scores, fake_scores)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert generator_loss(discriminator(fake)[0]) > generator_loss(discriminator(waveform)[0])
+
+
+def test_feature_matching_is_zero_for_the_same_features():
+    features = [[torch.randn(2, 3, generator=torch.Generator().manual_seed(0))]]
+    assert feature_matching_loss(features, features) == 0
+    assert feature_matching_loss(features, [[features[0][0] + 1]]) > 0
+
+
+def test_schedule_rises_stays_and_falls_to_zero():
+    rates = [trapezoid(step, 10, 100, 20) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[50] == rates[80] == 1
+    assert rates[90] == pytest.approx(0.5)
+    assert rates[100] == 0
