@@ -45,7 +45,7 @@ def draw(report: Report, path: str | Path) -> None:
     if not coded:
         raise AudioVQError("a picture shows quality against bit rate, and nothing was coded here: use --json")
     names = report.metric_names
-    columns = min(len(names), 3)
+    columns = min(len(names), 4 if len(names) > 6 else 3)
     rows = -(-len(names) // columns)
     size = (4.6 * columns, 3.4 * rows + 0.9)
     figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
@@ -55,7 +55,7 @@ def draw(report: Report, path: str | Path) -> None:
             for split in splits:
                 _draw_panel(axis, name, [s for s in coded if s.split == split], split, split == splits[0])
             _draw_reference(axis, name, [s for s in report.systems if s.kbps is None and s.split == splits[0]])
-            _finish_panel(axis, name)
+            _finish_panel(axis, name, [s for s in report.systems if s.split == splits[0]])
         for axis in axes.flat[len(names) :]:
             axis.set_visible(False)
         handles, labels = axes.flat[0].get_legend_handles_labels()
@@ -110,7 +110,7 @@ def _draw_reference(axis, name: str, references: list[SystemResult]) -> None:
             )
 
 
-def _finish_panel(axis, name: str) -> None:
+def _finish_panel(axis, name: str, systems: list[SystemResult]) -> None:
     metric = metric_class(name)
     axis.set_title(f"{metric.label} ({'higher' if metric.higher_is_better else 'lower'} is better)", fontsize=10)
     axis.set_xlabel("kb/s", fontsize=9)
@@ -118,5 +118,10 @@ def _finish_panel(axis, name: str) -> None:
     ticks = [0.5, 1, 2, 4, 8, 16]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
+    # By the means: the interval of an item or two would leave the rest a flat line.
+    means = [mean.mean for system in systems if (mean := system.overall.metrics.get(name))]
+    if means:
+        margin = 0.12 * (max(means) - min(means)) or 0.1
+        axis.set_ylim(min(means) - margin, max(means) + margin)
     axis.tick_params(labelsize=8)
     axis.grid(True, alpha=0.3)

@@ -59,7 +59,7 @@ def evaluate_split(
 def _protocol(limit: int, metrics: Sequence[Metric]) -> dict[str, Any]:
     return {
         "sample_rate": SAMPLE_RATE,
-        "stretches": f"a speaker's consecutive utterances joined until they last {SECONDS:g} s (a rest: {SHORTEST:g} s)",
+        "stretches": f"a speaker's consecutive utterances joined until they last {SECONDS:g} s (a rest {SHORTEST:g} s)",
         "limit": limit,
         "seed": SEED,
         "kbps": "bytes of coded speech; file_kbps: bytes of the whole file",

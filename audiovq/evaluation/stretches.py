@@ -2,7 +2,7 @@
 
 Many utterances are single words of half a second, on which PESQ and STOI say little or nothing, and in which a file's
 header or a codec's start weighs more than in use. So each speaker's utterances of a split, ordered by their ids, are
-joined end to end until a stretch has 6 seconds. Each keeps its own margins; 5 ms ramps keep the joints from clicking.
+joined end to end until a stretch has 6 seconds; voices with less than 3 seconds in all are left out. Each keeps its own margins; 5 ms ramps keep the joints from clicking.
 Every system codes the same stretches.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SECONDS = 6.0
 """A stretch is closed once it has this many."""
 SHORTEST = 3.0
-"""What is left of a speaker with fewer seconds goes to the stretch before it."""
+"""A voice's last stretch with fewer seconds goes to the one before it; where there is none, it is left out."""
 RAMP = SAMPLE_RATE * 5 // 1000
 
 
@@ -62,7 +62,7 @@ def _ramped(samples: np.ndarray) -> np.ndarray:
 
 
 def join(utterances: Iterable[Utterance], seconds: float = SECONDS) -> list[Stretch]:
-    """Stretches of at least ``seconds`` (fewer only where a speaker has no more), the same whatever the order given."""
+    """Stretches of at least ``seconds`` (a voice's last: of `SHORTEST`), the same whatever the order given."""
     voices: dict[tuple[str, str], list[Utterance]] = defaultdict(list)
     for utterance in utterances:
         voices[utterance.speaker, utterance.language].append(utterance)
@@ -76,8 +76,10 @@ def join(utterances: Iterable[Utterance], seconds: float = SECONDS) -> list[Stre
                 open_seconds = 0.0
             groups[-1].append(utterance)
             open_seconds += utterance.seconds
-        if len(groups) > 1 and open_seconds < SHORTEST:
-            groups[-2] += groups.pop()
+        if open_seconds < SHORTEST:
+            rest = groups.pop()
+            if groups:
+                groups[-1] += rest
         stretches += [
             Stretch(f"{speaker}/{language}/{number:04d}", speaker, language, tuple(group))
             for number, group in enumerate(groups)
@@ -86,23 +88,12 @@ def join(utterances: Iterable[Utterance], seconds: float = SECONDS) -> list[Stre
 
 
 def choose(stretches: Sequence[Stretch], limit: int, seed: int = 0) -> list[Stretch]:
-    """At most ``limit`` stretches (0: all), as equally many of each speaker as there are, drawn with ``seed``.
+    """At most ``limit`` stretches (0: all), every voice with its share, so that their mean estimates that of all.
 
-    A larger limit keeps what a smaller one chose.
+    Every n-th of them in the order of voices and ids, from a start drawn with ``seed`` (systematic sampling).
     """
     if limit <= 0 or limit >= len(stretches):
         return list(stretches)
-    draw = random.Random(seed)
-    voices: dict[str, list[Stretch]] = defaultdict(list)
-    for stretch in sorted(stretches, key=lambda one: one.id):
-        voices[stretch.speaker].append(stretch)
-    order = sorted(voices)
-    draw.shuffle(order)
-    for speaker in order:
-        draw.shuffle(voices[speaker])
-    chosen: list[Stretch] = []
-    turn = 0
-    while len(chosen) < limit:
-        chosen += [voices[speaker][turn] for speaker in order if turn < len(voices[speaker])][: limit - len(chosen)]
-        turn += 1
-    return sorted(chosen, key=lambda one: one.id)
+    ordered = sorted(stretches, key=lambda one: one.id)
+    start = random.Random(seed).random()
+    return [ordered[int((start + turn) * len(ordered) / limit)] for turn in range(limit)]
