@@ -42,7 +42,7 @@ def n_resampled(n: int, source_rate: int, target_rate: int) -> int:
 class Resampler:
     """Resample a stream of blocks with soxr (HQ) so that the output depends on the samples alone.
 
-    The input goes to soxr in blocks of one fixed size. Equal rates pass unchanged.
+    The input goes through in blocks of one fixed size, whatever size it arrives in. Equal rates leave it as it is.
     """
 
     def __init__(self, source_rate: int, target_rate: int, n_channels: int = 1) -> None:
@@ -58,9 +58,6 @@ class Resampler:
 
     def push(self, block: np.ndarray) -> np.ndarray:
         """(n, channels) -> the output that is ready, (m, channels)."""
-        if self._stream is None:
-            self._given += len(block)
-            return block
         self._waiting.append(block)
         self._n_waiting += len(block)
         if self._n_waiting < _RESAMPLE_FRAMES:
@@ -74,10 +71,8 @@ class Resampler:
 
     def finish(self, n_total: int) -> np.ndarray:
         """The rest, cut or filled with zeros so that all output together has ``n_total`` frames."""
-        rest = np.zeros((0, self._n_channels), np.float32)
-        if self._stream is not None:
-            data = np.concatenate([rest, *self._waiting])
-            rest = self._resample(data, last=True)
+        nothing = np.zeros((0, self._n_channels), np.float32)
+        rest = self._resample(np.concatenate([nothing, *self._waiting]), last=True)
         missing = n_total - self._given
         if missing < 0:
             raise ValueError(f"{self._given} frames were already given, more than {n_total}")
@@ -85,7 +80,8 @@ class Resampler:
         return np.concatenate([rest[:missing], np.zeros((max(missing - len(rest), 0), self._n_channels), np.float32)])
 
     def _resample(self, data: np.ndarray, last: bool = False) -> np.ndarray:
-        assert self._stream is not None
+        if self._stream is None:
+            return data
         return self._stream.resample_chunk(np.ascontiguousarray(data, np.float32), last=last)
 
 

@@ -1,0 +1,97 @@
+"""A codec without a network, for tests of everything around it: its codes are a checksum of the samples.
+
+It keeps the contract of `SpeechCodec`'s streams: packets come out only when some audio behind them has been seen,
+decoding lags by a frame, and any changed sample changes the codes.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from audiovq.errors import AudioVQError
+
+
+class FakeCodec:
+    sample_rate, hop_length, packet_frames = 16000, 320, 20
+    n_codebooks, codebook_size, default_n_codebooks = 8, 1024, 4
+    frame_rate = 50.0
+    bitrates = tuple(0.5 * k for k in range(1, 9))
+
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
+        self.model_hash = zlib.crc32(name.encode()).to_bytes(4, "big")
+
+    def encoder_stream(self, n_codebooks=None):
+        return FakeEncoderStream(self, n_codebooks or self.default_n_codebooks)
+
+    def decoder_stream(self, speaker, decoder="parallel"):
+        if decoder != "parallel":
+            raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: parallel")
+        return FakeDecoderStream(self, speaker)
+
+
+class FakeEncoderStream:
+    def __init__(self, codec, n_codebooks) -> None:
+        self.codec, self.n_codebooks, self.speaker = codec, n_codebooks, None
+        self._samples, self._pieces, self._n = np.zeros(0, np.float32), [], 0
+
+    def push(self, samples):
+        assert samples.dtype == np.float32
+        assert samples.ndim == 1
+        self._pieces.append(samples)
+        self._n += len(samples)
+        size = self.codec.packet_frames * self.codec.hop_length
+        if self._n <= size + 960:
+            return []
+        self._samples, self._pieces = np.concatenate([self._samples, *self._pieces]), []
+        packets = []
+        while len(self._samples) > size + 960:
+            packets.append(self._code(self._samples[:size]))
+            self._samples = self._samples[size:]
+            self._n -= size
+        return packets
+
+    def finish(self):
+        self._samples = np.concatenate([self._samples, *self._pieces])
+        size = self.codec.packet_frames * self.codec.hop_length
+        return [self._code(self._samples[i : i + size]) for i in range(0, len(self._samples), size)]
+
+    def _code(self, samples):
+        if self.speaker is None:
+            self.speaker = _digits(samples, 32, 16)
+        hop = self.codec.hop_length
+        frames = [samples[i : i + hop] for i in range(0, len(samples), hop)]
+        return np.stack([_digits(frame, self.n_codebooks, 1024) for frame in frames], axis=1)
+
+
+class FakeDecoderStream:
+    """A frame's sound is a ramp that its codes and the speaker set; a lost frame is zero. One frame of lag."""
+
+    def __init__(self, codec, speaker) -> None:
+        self.hop = codec.hop_length
+        self._level = (1 + float(np.sum(speaker))) / 1000
+        self._frame = None
+        self._given = self._frames = 0
+
+    def push(self, codes, n_frames=None):
+        frames = np.zeros((n_frames, self.hop)) if codes is None else self._sound(codes)
+        self._frames += len(frames)
+        whole = frames if self._frame is None else np.concatenate([self._frame, frames])
+        self._frame = whole[-1:]
+        self._given += (len(whole) - 1) * self.hop
+        return whole[:-1].reshape(-1).astype(np.float32)
+
+    def finish(self, n_samples):
+        assert (self._frames - 1) * self.hop < n_samples <= self._frames * self.hop
+        return self._frame.reshape(-1)[: n_samples - self._given].astype(np.float32)
+
+    def _sound(self, codes):
+        value = (codes * np.arange(1, len(codes) + 1)[:, None]).sum(0) % 997 / 2000
+        return value[:, None] * np.linspace(-1, 1, self.hop) + self._level
+
+
+def _digits(samples, n, base):
+    seed = zlib.crc32(np.ascontiguousarray(samples, np.float32).tobytes())
+    return np.random.default_rng(seed).integers(0, base, n)
