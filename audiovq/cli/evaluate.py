@@ -43,6 +43,7 @@ def evaluate(
         typer.Argument(
             help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split.",
             show_default=False,
+            metavar="[REF_DIR DEG_DIR]",
         ),
     ] = None,
     model: Annotated[
@@ -56,7 +57,7 @@ def evaluate(
     ] = None,
     decoder: Annotated[str, typer.Option(help="Decoder of the model.")] = "parallel",
     limit: Annotated[
-        int, typer.Option(help="Stretches of some 7 s per split, as many of each speaker; 0: all.", min=0)
+        int, typer.Option(help="Stretches of some 7 s of each split, drawn evenly; 0: all.", min=0)
     ] = LIMIT,
     peers: Annotated[bool, typer.Option("--peers", help="Opus, Codec 2, Speex ... too, where installed.")] = False,
     peers_only: Annotated[bool, typer.Option("--peers-only", help="Only those, no model.")] = False,

@@ -2,8 +2,8 @@
 
 Many utterances are single words of half a second, on which PESQ and STOI say little or nothing, and in which a file's
 header or a codec's start weighs more than in use. So each speaker's utterances of a split, ordered by their ids, are
-joined end to end until a stretch has 6 seconds; voices with less than 3 seconds in all are left out. Each keeps its own margins; 5 ms ramps keep the joints from clicking.
-Every system codes the same stretches.
+joined end to end until a stretch has 6 seconds; voices with less than 3 seconds in all are left out. Each utterance
+keeps its own margins, and 5 ms ramps keep the joints from clicking. Every system codes the same stretches.
 """
 
 from __future__ import annotations
