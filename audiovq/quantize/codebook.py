@@ -159,12 +159,12 @@ class EMACodebook(Codebook):
         self.vectors.copy_(F.normalize(vectors, dim=1) if self.normalised else vectors)
 
     def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sums = torch.zeros_like(self.sums)
+        sums = self.sums.new_zeros(self.dim, self.size)
         codes = nearest(x, self.vectors, sums)
         counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
         all_reduce_sum(counts, sums)
         if bool(counts.any()):
-            self.sums.lerp_(sums, 1 - self.decay)
+            self.sums.lerp_(sums.t(), 1 - self.decay)
         return codes, counts
 
     def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:

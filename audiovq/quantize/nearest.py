@@ -47,7 +47,7 @@ def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
     and in chunks of any size.
 
     Args:
-        sums: ``(K, D)``; every vector is added to the row of its code, while its block is still in the cache.
+        sums: ``(D, K)``; every vector is added to the column of its code, while its block is still in the cache.
     """
     n_items, dim, length = x.shape
     spare = -len(table) % _GROUP
@@ -70,7 +70,7 @@ def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
         found = codes[start:stop]
         torch.add(candidates[0].min(0).indices[: len(found)], group[: len(found)], alpha=_GROUP, out=found)
         if sums is not None:
-            sums.index_add_(0, found, buffer.t()[: len(found)])
+            sums.index_add_(1, found, buffer[:, : len(found)])
     return codes.view(n_items, length).clamp_(max=len(table) - spare - 1)
 
 
