@@ -21,6 +21,7 @@ MAX_CODEBOOKS = 64
 MAX_BITS = 16
 MAX_PACKET_FRAMES = 10_000
 MAX_SPEAKER_SIZE = 255
+MAX_PACKET_CODES = 1 << 22  # of all channels: a few bytes must not ask for gigabytes
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class SpeechHeader:
             ("frames of a packet", self.packet_frames, 1, MAX_PACKET_FRAMES),
             ("size of a speaker vector", size, 1, MAX_SPEAKER_SIZE),
             ("bits of a speaker value", self.speaker_bits, 1, MAX_BITS),
+            ("number of codes in a packet", channels * self.n_codebooks * self.packet_frames, 1, MAX_PACKET_CODES),
         ):
             if not low <= value <= high:
                 raise AudioVQError(f"{what} is {value}; the format has {low} to {high}")

@@ -28,6 +28,13 @@ VERBS = {
 }
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train"}
+_INTERRUPTED = 130
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"audiovq {__version__}")
+        raise typer.Exit
 
 
 def build_app(verb: str | None = None) -> typer.Typer:
@@ -36,12 +43,11 @@ def build_app(verb: str | None = None) -> typer.Typer:
 
     @app.callback()
     def audiovq(
-        version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        ] = False,
     ) -> None:
         """Speech through vector-quantized autoencoders: code it, decode it, measure and train the models."""
-        if version:
-            print(f"audiovq {__version__}")
-            raise typer.Exit
 
     for name, line in VERBS.items():
         if name == verb:
@@ -71,11 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = build_app(verb)(arguments, prog_name="audiovq", standalone_mode=False)
         sys.stdout.flush()
+        if result == _INTERRUPTED:  # so some versions of typer tell of an interrupt, others raise
+            return _fail("interrupted", _INTERRUPTED)
         return result if isinstance(result, int) else 0
     except AudioVQError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         _silence_stdout()
         return 1

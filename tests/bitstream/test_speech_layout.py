@@ -58,10 +58,20 @@ def test_wrong_sizes_and_filling_are_damage():
             layout.unpack(wrong, short)
 
 
-@pytest.mark.parametrize("limits", [{"rate": 999}, {"rate": 768_001}, {"books": 65}, {"bits": 17}, {"frames": 10_001}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"rate": 999},
+        {"rate": 768_001},
+        {"books": 65},
+        {"bits": 17},
+        {"frames": 10_001},
+        {"books": 64, "frames": 9_999, "channels": 255},
+    ],
+)
 def test_limits(limits):
     with pytest.raises(AudioVQError, match="the format has"):
-        header(np.zeros((1, 32), int), **limits)
+        header(np.zeros((limits.pop("channels", 1), 32), int), **limits)
 
 
 def test_header_bodies_are_checked_before_anything_is_made_of_them():

@@ -1,0 +1,30 @@
+"""The command line as a process, with models that need no network: ``python -m tests.cli.stand_in VERB ...``."""
+
+from __future__ import annotations
+
+import sys
+
+from audiovq.cli import loading, main
+from audiovq.errors import AudioVQError
+from tests.fake_codec import FakeCodec
+
+NAMES = ("fake", "other")
+
+
+def load(self, name_or_dir):
+    """In the place of `Models.load`."""
+    name = name_or_dir or "fake"
+    if name not in (*NAMES, "unbundled"):
+        raise AudioVQError(f"no model {name!r}")
+    return FakeCodec(name)
+
+
+def bundled_hashes():
+    """In the place of `loading.bundled_hashes`."""
+    return {name: FakeCodec(name).model_hash for name in NAMES}
+
+
+if __name__ == "__main__":
+    loading.Models.load = load
+    loading.bundled_hashes = bundled_hashes
+    sys.exit(main())
