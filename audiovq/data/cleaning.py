@@ -46,7 +46,7 @@ def _power_db(frames: np.ndarray) -> np.ndarray:
 
 
 def measure(samples: np.ndarray, margin: float = 0.1) -> Measures:
-    """Look at a recording: float samples (T,) at 16 kHz. ``margin`` in seconds is left at both ends of what is heard."""
+    """Look at a recording: float samples (T,) at 16 kHz. ``margin`` seconds are left at both ends of what is heard."""
     samples = samples - np.float32(samples.mean()) if len(samples) else samples
     level = _power_db(_frames(samples, WINDOW, HOP))
     loud, floor = float(np.percentile(level, 95)), float(np.percentile(level, 10))

@@ -148,8 +148,8 @@ class CropDataset(Dataset[dict[str, Any]]):
         if self.gain_db is not None:
             gain = 10 ** (rng.uniform(*self.gain_db) / 20)
             peak = max(float(np.abs(waveform).max()), float(np.abs(reference).max()), 1e-9)
-            gain = np.float32(min(gain, max(0.99 / peak, 1.0)))
-            waveform, reference = waveform * gain, reference * gain
+            gain = min(gain, max(0.99 / peak, 1.0))
+            waveform, reference = waveform * np.float32(gain), reference * np.float32(gain)
         return {
             "waveform": torch.from_numpy(waveform),
             "other": torch.from_numpy(reference),

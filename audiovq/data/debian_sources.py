@@ -42,9 +42,9 @@ _ASTERISK_LICENCE = {"it": "CC-BY-3.0", "ru": "CC-BY-3.0"}
 def asterisk(root: Path) -> Iterator[SourceFile]:
     for language in ASTERISK:
         texts = asterisk_texts(root, language)
-        folders = sorted((root / "usr/share/asterisk/sounds").glob(f"{language}_*"))
-        for folder, path in ((folder, path) for folder in folders for path in sorted(folder.rglob("*.g722"))):
-            name = path.relative_to(folder).with_suffix("").as_posix()
+        sounds = root / "usr/share/asterisk/sounds"
+        for path in sorted(sounds.glob(f"{language}_*/**/*.g722")):
+            _voice, _, name = path.relative_to(sounds).with_suffix("").as_posix().partition("/")
             text = texts.get(name)
             if name.startswith("silence/") or (text or "").startswith(("[", "(", "<")):
                 continue  # tones, music, silence: the transcript describes them in brackets

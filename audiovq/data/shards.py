@@ -1,7 +1,7 @@
 """A prepared corpus on disk: flat int16 shards that are memory-mapped, and a manifest with one line per utterance.
 
 A corpus is a folder with ``manifest.jsonl`` and ``shard-00000.i16``, ``shard-00001.i16`` ... (little-endian int16 at
-16 kHz, utterances end to end). It is written beside its place and renamed, so that a reader sees a whole corpus or none.
+16 kHz, utterances end to end). It is written beside its place and renamed: a reader sees a whole corpus or none.
 """
 
 from __future__ import annotations
