@@ -123,6 +123,22 @@ class Codebook(nn.Module):
                 self._set(dead, pick(x, picked, sizes), self.counts.mean().expand(len(dead)))
         return self.counts.new_tensor(float(len(dead)))
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # Released weights may come without statistics; training on from them starts with what fits the vectors.
+        vectors = state_dict.get(prefix + "vectors")
+        if vectors is not None and prefix + "counts" not in state_dict:
+            for name, value in self._fresh_statistics(prefix, vectors).items():
+                state_dict.setdefault(name, value)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+
+    def _fresh_statistics(self, prefix: str, vectors: Tensor) -> dict[str, Tensor]:
+        return {
+            prefix + "counts": torch.ones(self.size),
+            prefix + "usage.age": torch.full((self.size,), self.usage.window, dtype=torch.int32),
+            prefix + "steps": torch.zeros((), dtype=torch.int64),
+            prefix + "initialised": torch.ones((), dtype=torch.bool),
+        }
+
     def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
         """Overwrite the vectors of ``codes`` together with their statistics."""
         self.vectors.data[codes] = vectors.to(self.vectors.dtype)
@@ -166,6 +182,9 @@ class EMACodebook(Codebook):
         if bool(counts.any()):
             self.sums.lerp_(sums.t(), 1 - self.decay)
         return codes, counts
+
+    def _fresh_statistics(self, prefix: str, vectors: Tensor) -> dict[str, Tensor]:
+        return {**super()._fresh_statistics(prefix, vectors), prefix + "sums": vectors.float()}
 
     def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
         super()._set(codes, vectors, counts)

@@ -52,8 +52,10 @@ def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
     n_items, dim, length = x.shape
     spare = -len(table) % _GROUP
     # argmin |x - e|^2 = argmin |e|^2 / 2 - e.x; rows that only fill up a group are infinitely far away.
-    half_norm = F.pad(table.square().sum(1) / 2, (0, spare), value=float("inf"))[:, None]
-    table = F.pad(table, (0, 0, 0, spare))
+    half_norm = (table.square().sum(1) / 2)[:, None]
+    if spare:
+        half_norm = F.pad(half_norm, (0, 0, 0, spare), value=float("inf"))
+        table = F.pad(table, (0, 0, 0, spare))
     n_groups = len(table) // _GROUP
     codes = torch.empty(n_items * length, dtype=torch.int64, device=x.device)
     buffer = table.new_empty(dim, BLOCK)
@@ -80,9 +82,9 @@ def lookup(codes: Tensor, table: Tensor) -> Tensor:
     absent = codes < 0
     some_absent = bool(absent.any())
     chosen = codes.clamp(min=0) if some_absent else codes
-    if length < 8:
-        value = table[chosen].movedim(-1, 1).contiguous()
-    else:  # channel-first from the start: no transposed copy of everything
+    if length < 8 or codes.numel() < len(table):
+        value = F.embedding(chosen, table).movedim(-1, 1).contiguous()
+    else:  # channel-first from the start: transposing the table costs less than transposing everything
         columns = table.t().contiguous().expand(n_items, -1, -1)
         value = columns.gather(2, chosen[:, None].expand(-1, table.shape[1], -1))
     return value.masked_fill_(absent[:, None], 0) if some_absent else value

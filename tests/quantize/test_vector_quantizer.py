@@ -177,6 +177,25 @@ def test_resumed_goes_on_as_if_it_had_not_stopped(settings, clustered):
         assert torch.equal(second.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_weights_without_statistics_can_be_used_and_trained_on(settings, clustered):
+    quantizer, other = VectorQuantizer(12, 32, **settings), VectorQuantizer(12, 32, **settings)
+    for _ in range(20):
+        quantizer(clustered(4, 12, 50))
+    names = ("counts", "sums", "age", "steps", "initialised")
+    slim = {key: value for key, value in quantizer.state_dict().items() if key.rsplit(".", 1)[-1] not in names}
+    assert len(slim) < len(quantizer.state_dict())
+    other.load_state_dict(slim, strict=False)
+    assert other.started()
+    x = clustered(4, 12, 50)
+    assert torch.equal(other.eval()(x).latents, quantizer.eval()(x).latents)
+    # The first step finds the codebook where it was: no new start, nothing forgotten.
+    vectors = other.codebook.table().detach().clone()
+    metrics = other.train()(x).metrics
+    torch.testing.assert_close(other.codebook.table().detach(), vectors, rtol=1e-4, atol=1e-5)
+    assert metrics["restarts"] == 0
+
+
 def test_evaluation_leaves_the_state_alone(clustered):
     quantizer = VectorQuantizer(12, 32)
     quantizer(clustered(4, 12, 50))
