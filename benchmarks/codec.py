@@ -2,15 +2,15 @@
 
     python benchmarks/codec.py [--json] [--seconds 10] [--model NAME|DIR] [--rounds 7] [--memory]
 
-Both get one recording of ``--seconds`` at their own rate (16 and 24 kHz) in one call, in batches of one, on one thread.
-EnCodec is the package's 24 kHz model at 6 kb/s with random weights: nothing is downloaded, and speed does not depend on
-them. Ours is the bundled model or ``--model``; where there is none yet, configs/model/speech.yaml with random weights.
-They take turns (ours, theirs, ours, theirs ...) and the median of ``--rounds`` counts. All of that in two fresh
-processes: with glibc's default allocator, and (keys that end in ``_raised``) with its thresholds raised for both.
-Keys that end in ``_per_cpu_second`` count processor time instead of the clock: what a busy machine leaves comparable.
+Both get one recording of ``--seconds`` at their own rate (16 and 24 kHz) in one call, on one thread. EnCodec is the
+package's 24 kHz model at 6 kb/s with random weights: nothing is downloaded, and speed does not depend on them. Ours is
+the bundled model or ``--model``; where there is none yet, configs/model/speech.yaml with random weights. They take turns
+and the median of ``--rounds`` counts. All of that in two fresh processes: with glibc's default allocator, and (keys that
+end in ``_raised``) with its thresholds raised for both. Keys that end in ``_per_cpu_second`` count processor time instead
+of the clock: what a busy machine leaves comparable.
 
-``--memory`` also measures the command line: the peak memory of coding and decoding one minute and one hour, and the time
-``audiovq --help`` takes to answer (median of 5).
+``--memory`` also measures the command line: the peak memory of coding and decoding one minute and one hour, and the
+time ``audiovq --help`` takes to answer (median of 5).
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ class STOI(Metric):
 
     def score(self, pair: Pair) -> Score | None:
         """None where less than 384 ms of the reference is speech."""
+        if not np.any(pair.reference):
+            return None
         with warnings.catch_warnings():
             # pystoi warns and then returns 1e-5, which would pull a mean down as if it were a score.
             warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)

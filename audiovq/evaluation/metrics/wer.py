@@ -22,7 +22,7 @@ def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
 
 
 @cache
-def _shared_whisper() -> Whisper:
+def shared_whisper() -> Whisper:
     return Whisper()
 
 
@@ -36,7 +36,7 @@ class WordErrorRate(Metric):
     name, label, higher_is_better, decimals, judges_alone = "wer", "WER %", False, 1, True
 
     def __init__(self) -> None:
-        self._whisper = _shared_whisper()
+        self._whisper = shared_whisper()
 
     def _wanted(self, pair: Pair, language: str) -> list[str]:
         return words(pair.text) if pair.text is not None else self._whisper.read(pair.reference, language)
