@@ -9,11 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 256  # vectors in a block: 256 x 1024 scores are 1 MB and stay in the second-level cache
+_ACCELERATOR_BLOCK = 64 * BLOCK  # elsewhere launching kernels costs more than memory
 _GROUP = 16  # codes whose minimum is taken at once
 
 
+def block_width(device: torch.device) -> int:
+    """Vectors in a block on a device: always the same number there, however few there are."""
+    return BLOCK if device.type == "cpu" else _ACCELERATOR_BLOCK
+
+
 def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
-    """Copy the vectors of ``x (B, D, T)`` block by block into ``buffer (D, BLOCK)``; yield their range in ``B * T``.
+    """Copy the vectors of ``x (B, D, T)`` block by block into ``buffer (D, W)``; yield their range in ``B * T``.
 
     The last block is filled up with zeros, so that whoever multiplies ``buffer`` always calls the same kernel.
     """
@@ -42,9 +48,9 @@ def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
 def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
     """Index of the row of ``table (K, D)`` with the smallest Euclidean distance to each vector of ``x (B, D, T)``.
 
-    Returns ``(B, T)`` int64; of equal distances the lowest index wins. All products have the same shape ``(K, D) x (D,
-    BLOCK)`` whatever ``B`` and ``T`` are, so on one machine a vector gets the same code in any batch, with any padding
-    and in chunks of any size.
+    Returns ``(B, T)`` int64; of equal distances the lowest index wins (on CPU). All products have the very same shape
+    whatever ``B`` and ``T`` are, the last block being filled up with zeros: on one machine, with one number of threads,
+    a vector gets the same code in any batch, with any padding and in chunks of any size.
 
     Args:
         sums: ``(D, K)``; every vector is added to the column of its code, while its block is still in the cache.
@@ -58,17 +64,18 @@ def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
         table = F.pad(table, (0, 0, 0, spare))
     n_groups = len(table) // _GROUP
     codes = torch.empty(n_items * length, dtype=torch.int64, device=x.device)
-    buffer = table.new_empty(dim, BLOCK)
-    scores = table.new_empty(len(table), BLOCK)
-    grouped = scores.view(n_groups, _GROUP, BLOCK)
-    lowest = scores.new_empty(n_groups, BLOCK)
-    candidates = scores.new_empty(1, _GROUP, BLOCK)
+    width = block_width(x.device)
+    buffer = table.new_empty(dim, width)
+    scores = table.new_empty(len(table), width)
+    grouped = scores.view(n_groups, _GROUP, width)
+    lowest = scores.new_empty(n_groups, width)
+    candidates = scores.new_empty(1, _GROUP, width)
     for start, stop in blocks(x, buffer):
         torch.addmm(half_norm, table, buffer, alpha=-1, out=scores)
         # min with indices is a scalar loop while amin is vectorised: find the best group first, then look inside it.
         torch.amin(grouped, 1, out=lowest)
         group = lowest.min(0).indices
-        torch.gather(grouped, 0, group.expand(1, _GROUP, BLOCK), out=candidates)
+        torch.gather(grouped, 0, group.expand(1, _GROUP, width), out=candidates)
         found = codes[start:stop]
         torch.add(candidates[0].min(0).indices[: len(found)], group[: len(found)], alpha=_GROUP, out=found)
         if sums is not None:

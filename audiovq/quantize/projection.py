@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.quantize.nearest import BLOCK, blocks
+from audiovq.quantize.nearest import block_width, blocks
 
 
 class _BlockLinear(torch.autograd.Function):
@@ -16,7 +16,7 @@ class _BlockLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         y = x.new_empty(len(weight), x.shape[0] * x.shape[2])
-        buffer = x.new_empty(x.shape[1], BLOCK)
+        buffer = x.new_empty(x.shape[1], block_width(x.device))
         for start, stop in blocks(x, buffer):
             y[:, start:stop] = torch.addmm(bias[:, None], weight, buffer)[:, : stop - start]
         return y.view(len(weight), x.shape[0], x.shape[2]).movedim(0, 1)

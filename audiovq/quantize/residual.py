@@ -147,7 +147,7 @@ class ResidualVectorQuantizer(nn.Module):
         Returns the exact value, what carries its gradient (None: the latents themselves do), codes, losses, metrics.
         """
         n_levels = n_codebooks or self.n_codebooks
-        books = self._books(len(x), n_codebooks)
+        books = self._books(len(x), n_codebooks).to(x.device)
         value = torch.zeros_like(x)
         codes = torch.full((len(x), n_levels, x.shape[2]), -1, device=x.device)
         # Two paths for the gradient through maps: ``mapped`` to the maps of each level, whose input is detached, and
