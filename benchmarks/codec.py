@@ -4,10 +4,10 @@
 
 Both get one recording of ``--seconds`` at their own rate (16 and 24 kHz) in one call, on one thread. EnCodec is the
 package's 24 kHz model at 6 kb/s with random weights: nothing is downloaded, and speed does not depend on them. Ours is
-the bundled model or ``--model``; where there is none yet, configs/model/speech.yaml with random weights. They take turns
-and the median of ``--rounds`` counts. All of that in two fresh processes: with glibc's default allocator, and (keys that
-end in ``_raised``) with its thresholds raised for both. Keys that end in ``_per_cpu_second`` count processor time instead
-of the clock: what a busy machine leaves comparable.
+the bundled model or ``--model``; where there is none yet, configs/model/speech.yaml with random weights. They take
+turns and the median of ``--rounds`` counts. All of that in two fresh processes: with glibc's default allocator, and
+(keys that end in ``_raised``) with its thresholds raised for both. Keys that end in ``_per_cpu_second`` count processor
+time instead of the clock: what a busy machine leaves comparable.
 
 ``--memory`` also measures the command line: the peak memory of coding and decoding one minute and one hour, and the
 time ``audiovq --help`` takes to answer (median of 5).
@@ -129,14 +129,14 @@ def in_fresh_process(arguments: list[str], environment: dict[str, str]) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peak_of(command: list[str]) -> tuple[float, float]:
-    """Peak resident megabytes (10^6 bytes) of a command, and the seconds it took."""
+def cost_of(command: list[str]) -> tuple[float, float, float]:
+    """Of a command: peak resident megabytes (10^6 bytes), seconds by the clock and of the processor."""
     start = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
-    return usage.ru_maxrss * 1024 / 1e6, time.perf_counter() - start
+    return usage.ru_maxrss * 1024 / 1e6, time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
 def measure_memory(model: str | None) -> dict[str, float]:
@@ -160,15 +160,17 @@ def measure_memory(model: str | None) -> dict[str, float]:
                 for _ in range(minutes):
                     file.write(minute)
             for verb, source, target in (("encode", wav, avq), ("decode", avq, out)):
-                peak, seconds = peak_of([*audiovq, verb, str(source), "-o", str(target), *which])
+                peak, seconds, _ = cost_of([*audiovq, verb, str(source), "-o", str(target), *which])
                 results[f"{verb}_{label}_peak_mb"] = peak
                 results[f"{verb}_{label}_seconds"] = seconds
             out.unlink()
             wav.unlink()
     for verb in ("encode", "decode"):
         results[f"{verb}_hour_extra_mb"] = results[f"{verb}_hour_peak_mb"] - results[f"{verb}_minute_peak_mb"]
-    starts = [peak_of([*audiovq, "--help"])[1] for _ in range(5)]
-    return results | {"help_seconds": statistics.median(starts)}
+    starts = [cost_of([*audiovq, "--help"]) for _ in range(5)]
+    results["help_seconds"] = statistics.median(seconds for _, seconds, _ in starts)
+    results["help_cpu_seconds"] = statistics.median(seconds for _, _, seconds in starts)
+    return results
 
 
 def show(results: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from audiovq.evaluation.metrics import wer, whisper
 from audiovq.evaluation.metrics.wer import DifferentialWordErrorRate, WordErrorRate, word_errors
-from audiovq.evaluation.metrics.whisper import words
+from audiovq.evaluation.metrics.words import words
 from audiovq.evaluation.pair import Pair
 
 
@@ -30,11 +30,18 @@ def test_word_errors(reference, heard, errors):
     assert word_errors(heard.split(), reference.split()) == errors
 
 
-def test_words_leave_out_case_and_punctuation():
+def test_words_leave_out_what_is_not_heard():
     assert words("Don't — ¿“Press”, the POUND-key?") == ["dont", "press", "the", "pound", "key"]
-    assert words("Ещё раз, пожалуйста.") == ["еще", "раз", "пожалуйста"]
-    assert words("L’école n'est pas…") == ["lécole", "nest", "pas"]
+    assert words("Ещё раз, пожалуйста.") == ["еще", "раз", "пожалуиста"]
+    assert words("L’école n'est pas…") == ["lecole", "nest", "pas"]
+    assert words("su llamada será atendida") == words("SU LLAMADA SERA ATENDIDA")
     assert words(" ... ") == []
+
+
+def test_small_figures_are_words():
+    assert words("Press 1, then 10 or 42.", "en") == "press one then ten or 42".split()
+    assert words("touche 0", "fr") == words("touche zéro", "fr")
+    assert words("7", "cs") == ["7"]
 
 
 class FakeWhisper:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from audiovq.evaluation.metrics.base import Metric
-from audiovq.evaluation.metrics.whisper import LANGUAGES, Whisper, words
+from audiovq.evaluation.metrics.whisper import LANGUAGES, Whisper
+from audiovq.evaluation.metrics.words import words
 from audiovq.evaluation.pair import Pair
 from audiovq.evaluation.statistics import Score
 
@@ -39,7 +40,7 @@ class WordErrorRate(Metric):
         self._whisper = shared_whisper()
 
     def _wanted(self, pair: Pair, language: str) -> list[str]:
-        return words(pair.text) if pair.text is not None else self._whisper.read(pair.reference, language)
+        return words(pair.text, language) if pair.text is not None else self._whisper.read(pair.reference, language)
 
     def score(self, pair: Pair) -> Score | None:
         """None for another language, or where nothing is said."""

