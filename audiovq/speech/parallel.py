@@ -29,7 +29,7 @@ class InverseSTFTHead(nn.Module):
         self.bins = self.n_fft // 2 + 1
         if (self.n_fft - hop_length) % 2:
             raise ValueError(f"n_fft - hop_length must be even, got {self.n_fft} and {hop_length}")
-        self.project = nn.Conv1d(channels, 2 * self.bins, 1)
+        self.project = nn.Conv1d(channels, 3 * self.bins, 1)
         window = torch.hann_window(self.n_fft)
         self.register_buffer("window", window / (window.square().sum() / hop_length), persistent=False)
         with torch.no_grad():
@@ -43,11 +43,11 @@ class InverseSTFTHead(nn.Module):
         return samples[:, None, trim : trim + x.shape[-1] * self.hop_length]
 
     def frames(self, spectrum: Tensor) -> Tensor:
-        """Log-magnitudes and phases (B, 2 * bins, F) -> windowed frames (B, F, n_fft)."""
+        """Log-gains, real and imaginary parts (B, 3 * bins, F) -> windowed frames (B, F, n_fft)."""
         with torch.autocast(spectrum.device.type, enabled=False):
-            log_magnitude, phase = spectrum.float().transpose(1, 2).chunk(2, dim=2)
-            magnitude = torch.exp(log_magnitude.clamp(max=6.0))
-            return torch.fft.irfft(torch.polar(magnitude, phase), n=self.n_fft, dim=2) * self.window
+            gain, real, imaginary = spectrum.float().transpose(1, 2).chunk(3, dim=2)
+            gain = torch.exp(gain.clamp(max=6.0))
+            return torch.fft.irfft(torch.complex(gain * real, gain * imaginary), n=self.n_fft, dim=2) * self.window
 
     def add(self, frames: Tensor) -> Tensor:
         """Overlap-add: (B, F, n_fft) -> (B, (F - 1) * hop_length + n_fft)."""

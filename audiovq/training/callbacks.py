@@ -80,7 +80,7 @@ class Progress(L.Callback):
         pace = (step - self.steps) / (now - self.clock)
         self.clock, self.steps = now, step
         values = {k.split("/", 1)[1]: float(v) for k, v in trainer.callback_metrics.items() if k[:3] in ("tra", "cod")}
-        shown = [k for k in ("mel", "complex", "magnitude", "quantizer_loss", "adversarial", "feature") if k in values]
+        shown = [k for k in ("mel", "complex", "magnitude", "waveform", "quantizer_loss", "adversarial", "feature") if k in values]
         shown += [k for k in values if k.startswith(("perplexity", "usage"))][:2]
         left = (self.max_steps - step) / pace
         log.info(

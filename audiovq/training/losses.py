@@ -98,6 +98,17 @@ class ComplexSTFTLoss(nn.Module):
         return phase_aware / len(self.n_ffts), magnitude / len(self.n_ffts)
 
 
+def relative_waveform_loss(decoded: Tensor, target: Tensor) -> Tensor:
+    """L1 between waveforms (B, 1, T), relative to the target's mean size.
+
+    Without it the phase is not found: from a random phase, the gradient of a compressed complex spectrum only asks for
+    less of everything, while the strong low partials of a waveform pull towards their place.
+    """
+    decoded, target = decoded.float(), target.float()
+    size = target.abs().mean(dim=(1, 2), keepdim=True).clamp_min(2e-3)
+    return ((decoded - target).abs() / size).mean()
+
+
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Least-squares loss of the discriminators (Mao et al. 2017), averaged over them."""
     terms = [((1 - r.float()) ** 2).mean() + (f.float() ** 2).mean() for r, f in zip(real, fake, strict=True)]

@@ -17,6 +17,7 @@ from audiovq.training.losses import (
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
+    relative_waveform_loss,
 )
 from audiovq.training.schedule import trapezoid
 
@@ -30,7 +31,7 @@ class SpeechCodecTask(L.LightningModule):
         model: constructor arguments of `SpeechCodec`.
         learning_rate, warmup_steps, max_steps, decay_steps, weight_decay: AdamW with a trapezoidal schedule.
         average_decay: decay of the moving average of the weights that is validated and exported.
-        weights: of the losses ``mel, complex, magnitude, quantizer, adversarial, feature``.
+        weights: of the losses ``mel, complex, magnitude, waveform, quantizer, adversarial, feature``.
         adversarial_start: first step with discriminators; None to leave them out.
         adversarial_samples: samples of each item they look at, a random stretch.
         discriminator: constructor arguments of `MultiResolutionDiscriminator`.
@@ -120,9 +121,9 @@ class SpeechCodecTask(L.LightningModule):
         with torch.autocast(target.device.type, enabled=False):
             mel = self.mel_loss(decoded, target)
             phase_aware, magnitude = self.stft_loss(decoded, target)
-        w = self.weights
-        loss = w["mel"] * mel + w["complex"] * phase_aware + w["magnitude"] * magnitude
-        return loss, {"mel": mel, "complex": phase_aware, "magnitude": magnitude}
+            waveform = relative_waveform_loss(decoded, target)
+        terms = {"mel": mel, "complex": phase_aware, "magnitude": magnitude, "waveform": waveform}
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), terms
 
     def adversarial_step(self, real: Tensor, fake: Tensor, optimizer: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Update the discriminators, then give the decoder's loss against them."""
