@@ -29,7 +29,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing audiovq into $(VENV) (torch is large: some minutes the first time)"
-	$(PIP) -e .
+	$(PIP) -e ".[pictures]"
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python

@@ -186,6 +186,26 @@ class SpeechCodec(nn.Module):
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
         return torch.stack(waveforms).unsqueeze(1)
 
+    def save(self, encoded: EncodedSpeech, target: str | Path) -> None:
+        """Write an .avq file. The items of a batch of equal lengths become its channels.
+
+        Raises:
+            AudioVQError: for items of unequal lengths, or a target that cannot be written.
+        """
+        from audiovq.bitstream import save_encoded
+
+        save_encoded(encoded, target, self)
+
+    def load(self, source: str | Path) -> EncodedSpeech:
+        """Read an .avq file of this model, one item for each channel.
+
+        Raises:
+            AudioVQError: for a damaged file or a file of another model.
+        """
+        from audiovq.bitstream import load_encoded
+
+        return load_encoded(source, self)
+
     def span_encoder(self) -> SpanEncoder:
         """The encoder folded for inference; made once per evaluation, since training moves the weights."""
         if self._span_encoder is None:
