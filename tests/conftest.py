@@ -28,7 +28,7 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def codec():
     """An untrained codec of 1 s packets whose every weight differs from its start, in evaluation mode."""
     from audiovq.speech.codec import SpeechCodec
@@ -43,7 +43,7 @@ def codec():
     return codec.eval()
 
 
-@pytest.fixture()
+@pytest.fixture
 def speech():
     """3.3 s of noise with speech-like bursts, (52901,) float32 at 16 kHz."""
     generator = torch.Generator().manual_seed(1)

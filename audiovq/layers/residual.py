@@ -31,7 +31,9 @@ class DilatedResidualUnit(nn.Module):
     a shift per channel, both zero at the start of training.
     """
 
-    def __init__(self, channels: int, kernel_size: int = 3, dilation: int = 1, condition_dim: int | None = None) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int = 3, dilation: int = 1, condition_dim: int | None = None
+    ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the length, got {kernel_size}")

@@ -181,7 +181,9 @@ class SpeechCodec(nn.Module):
         for codes, who, n_samples in zip(encoded.codes, speakers, encoded.n_samples.tolist(), strict=True):
             stream = self.decoder_stream(who.numpy(), decoder)
             own = codes[:, : -(-n_samples // self.hop_length)].numpy()
-            pieces = [stream.push(own[:, i : i + self.packet_frames]) for i in range(0, own.shape[1], self.packet_frames)]
+            pieces = [
+                stream.push(own[:, i : i + self.packet_frames]) for i in range(0, own.shape[1], self.packet_frames)
+            ]
             pieces.append(stream.finish(n_samples))
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
         return torch.stack(waveforms).unsqueeze(1)

@@ -17,7 +17,8 @@ class SpanEncoder:
     def __init__(self, encoder: SpeechEncoder) -> None:
         self.filterbank, self.hop_length = encoder.filterbank, encoder.hop_length
         self.layers = [self._fold(layer) for layer in encoder.layers]
-        self.project = SpanProject(encoder.project[0], encoder.project[1])  # type: ignore[arg-type]
+        norm, conv = encoder.project.children()
+        self.project = SpanProject(norm, conv)  # type: ignore[arg-type]
 
     @staticmethod
     def _fold(layer: nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.layers import ChannelNorm, DilatedResidualUnit
@@ -34,7 +33,7 @@ class InverseSTFTHead(nn.Module):
         self.register_buffer("window", window / (window.square().sum() / hop_length), persistent=False)
         with torch.no_grad():
             self.project.weight.mul_(0.5)
-            self.project.bias.zero_()
+            nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F) -> (B, 1, F * hop_length)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from audiovq.files import atomic_write
 from audiovq.speech.checkpoint import save_codec
 
 log = logging.getLogger("audiovq")
@@ -28,11 +30,11 @@ class KeepLast(L.Callback):
         if trainer.is_global_zero:
             os.replace(temporary, self.path)
 
-    def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, task: Any, *_: Any) -> None:
         if int(task.step) % self.every == 0:
             self.save(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, task: Any) -> None:
         self.save(trainer)
 
 
@@ -48,14 +50,20 @@ class ExportBest(L.Callback):
     def load_state_dict(self, state: dict[str, float]) -> None:
         self.best = state["best"]
 
-    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        save_codec(task.average, self.folder / "latest")
         loss = float(trainer.callback_metrics["validation/loss"])
+        self.export(task, "latest", loss)
         if loss < self.best:
             self.best = loss
-            save_codec(task.average, self.folder / "best")
+            self.export(task, "best", loss)
+
+    def export(self, task: Any, name: str, loss: float) -> None:
+        """A model folder, with a note of how far the training was."""
+        save_codec(task.average, self.folder / name)
+        with atomic_write(self.folder / name / "training.json") as path:
+            path.write_text(json.dumps({"step": int(task.step), "validation_loss": loss}) + "\n")
 
 
 class Progress(L.Callback):
@@ -64,15 +72,15 @@ class Progress(L.Callback):
     def __init__(self, every: int, audio_seconds_per_step: float, max_steps: int) -> None:
         self.every, self.audio, self.max_steps = every, audio_seconds_per_step, max_steps
 
-    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, task: Any) -> None:
         self.clock, self.steps = time.perf_counter(), int(task.step)
 
-    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
         log.info("validation  %s", "  ".join(f"{k[11:]} {v:.3f}" for k, v in sorted(metrics.items())))
         self.clock, self.steps = time.perf_counter(), int(task.step)
 
-    def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, task: Any, *_: Any) -> None:
         step = int(task.step)
         if step % self.every or step == self.steps:
             return
@@ -80,7 +88,8 @@ class Progress(L.Callback):
         pace = (step - self.steps) / (now - self.clock)
         self.clock, self.steps = now, step
         values = {k.split("/", 1)[1]: float(v) for k, v in trainer.callback_metrics.items() if k[:3] in ("tra", "cod")}
-        shown = [k for k in ("mel", "complex", "magnitude", "waveform", "quantizer_loss", "adversarial", "feature") if k in values]
+        losses = ("mel", "complex", "magnitude", "waveform", "quantizer_loss", "adversarial", "feature")
+        shown = [k for k in values if k in losses]
         shown += [k for k in values if k.startswith(("perplexity", "usage"))][:2]
         left = (self.max_steps - step) / pace
         log.info(
@@ -103,12 +112,12 @@ class Listen(L.Callback):
         self.n_items = n_items
 
     @torch.inference_mode()
-    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
         writer = getattr(trainer.logger, "experiment", None)
         if writer is None or not trainer.is_global_zero or trainer.sanity_checking:
             return
         codec = task.average
-        loader = trainer.val_dataloaders
+        loader: Any = trainer.val_dataloaders
         batch = next(iter(loader))
         waveform = batch["waveform"][: self.n_items].to(task.device)
         batch = {k: v[: self.n_items].to(task.device) for k, v in batch.items()}

@@ -32,9 +32,7 @@ class SpectrogramDiscriminator(nn.Module):
             (2 * channels, 2 * channels, (3, 3), 1, 4),
         ]
         self.layers = nn.ModuleList(
-            weight_norm(
-                nn.Conv2d(i, o, kernel, (stride, 1), (kernel[0] // 2, dilation), dilation=(1, dilation)), dim=0
-            )
+            weight_norm(nn.Conv2d(i, o, kernel, (stride, 1), (kernel[0] // 2, dilation), dilation=(1, dilation)), dim=0)
             for i, o, kernel, stride, dilation in shapes
         )
         self.last = weight_norm(nn.Conv2d(2 * channels, 1, 3, padding=1), dim=0)

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 def stft(waveform: Tensor, window: Tensor, hop_length: int) -> Tensor:
     """(B, T) -> complex (B, bins, frames), unit-energy window, centred."""
     n_fft = window.shape[0]
-    return torch.stft(
-        waveform, n_fft, hop_length, window=window, center=True, pad_mode="constant", return_complex=True
-    )
+    return torch.stft(waveform, n_fft, hop_length, window=window, center=True, pad_mode="constant", return_complex=True)
 
 
 class MultiResolutionMelLoss(nn.Module):

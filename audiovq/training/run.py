@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from audiovq.errors import AudioVQError
 from audiovq.files import cache_dir
@@ -74,7 +74,7 @@ def train(config: Any) -> Path:
     torch.manual_seed(config.seed)
     task = instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
     data = SpeechCrops(
-        OmegaConf.to_container(config.data.corpora),
+        cast(list, OmegaConf.to_container(config.data.corpora)),
         task.codec.sample_rate,
         task.codec.hop_length,
         settings.batch_size,
@@ -109,7 +109,7 @@ def train(config: Any) -> Path:
         enable_checkpointing=False,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         callbacks=[
-            Progress(settings.log_every, data_seconds(data, settings), settings.max_steps),
+            Progress(settings.log_every, data.crop_seconds * settings.batch_size, settings.max_steps),
             ExportBest(folder),
             Listen(),
             KeepLast(folder, settings.checkpoint_every),
@@ -117,8 +117,3 @@ def train(config: Any) -> Path:
     )
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
     return folder
-
-
-def data_seconds(data: Any, settings: Any) -> float:
-    """Seconds of audio that one process takes in a step."""
-    return data.crop_seconds * settings.batch_size

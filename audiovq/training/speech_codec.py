@@ -70,7 +70,7 @@ class SpeechCodecTask(L.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         parameters = [p for p in self.codec.parameters() if p.requires_grad]
-        optimizers = [
+        optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(parameters, self.learning_rate, (0.8, 0.99), weight_decay=self.weight_decay, foreach=True)
         ]
         if self.discriminator is not None:

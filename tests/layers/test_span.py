@@ -10,7 +10,9 @@ from audiovq.layers import ChannelNorm, DilatedResidualUnit
 from audiovq.layers.span import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(3, 1, 1, 1), (3, 1, 5, 5), (4, 2, 1, 1), (1, 1, 0, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"), [(3, 1, 1, 1), (3, 1, 5, 5), (4, 2, 1, 1), (1, 1, 0, 1)]
+)
 def test_conv_on_stretches_equals_the_whole(kernel, stride, padding, dilation):
     torch.manual_seed(0)
     conv = nn.Conv1d(5, 7, kernel, stride, padding, dilation)

@@ -7,7 +7,7 @@ from audiovq.errors import AudioVQError
 from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
 
 
-@pytest.fixture()
+@pytest.fixture
 def speaker_encoder():
     torch.manual_seed(0)
     return SpeakerEncoder(dim=6, levels=16, channels=16, dilations=[1]).eval()

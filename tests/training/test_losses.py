@@ -16,7 +16,7 @@ from audiovq.training.losses import (
 from audiovq.training.schedule import trapezoid
 
 
-@pytest.fixture()
+@pytest.fixture
 def waveform(speech):
     return speech[None, None, :16000]
 

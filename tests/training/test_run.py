@@ -106,7 +106,9 @@ def train_until(config, step):
 
 def test_training_learns_and_exports_a_model_that_codes(corpus, tmp_path):
     config = overrides(
-        corpus, tmp_path, **{"training.max_steps": 40, "training.validate_every": 20, "task.adversarial_start": "null", **FAST}
+        corpus,
+        tmp_path,
+        **{"training.max_steps": 40, "training.validate_every": 20, "task.adversarial_start": "null", **FAST},
     )
     torch.manual_seed(0)
     folder = train(config)
