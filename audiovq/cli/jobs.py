@@ -201,7 +201,9 @@ def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> st
         channels = reports[0].n_channels
         where = jobs[0].target_name + (f" ({channels} channels)" if channels > 1 else "")
     else:
-        where = f"{len(reports)} files in {os.path.commonpath([os.path.dirname(j.target) or '.' for j in jobs]) or '.'}"
+        folder = os.path.commonpath([os.path.dirname(os.path.abspath(job.target)) for job in jobs])
+        shown = min(folder, os.path.relpath(folder), key=len)
+        where = f"{len(reports)} file{'s' * (len(reports) > 1)} in {shown}"
     return f"{where}: {', '.join(parts)}"
 
 

@@ -94,6 +94,14 @@ def test_many_files_into_a_folder(run, wav):
     assert files("new") == ["a.avq", "b.avq"]
 
 
+def test_relative_and_absolute_inputs_together(run, wav, tmp_path):
+    wav("a.wav")
+    done = run("encode", "a.wav", wav("x/b.wav"))
+    assert done.code == 0
+    assert done.lines[-1].startswith("2 files in .: 2.00 s")
+    assert files(tmp_path) == ["a.avq", "a.wav", "x/b.avq", "x/b.wav"]
+
+
 def test_the_others_are_done_when_one_fails(run, wav, tmp_path):
     for name in ("in/a.wav", "in/z.wav"):
         wav(name)
