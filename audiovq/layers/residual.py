@@ -25,10 +25,10 @@ class ChannelNorm(nn.Module):
 
 
 class DilatedResidualUnit(nn.Module):
-    """``x + conv1x1(act(film(conv_dilated(norm(x)))))``, length preserved by symmetric zero padding.
+    """``x + conv1x1(act(film(conv_dilated(norm(x)))))``, of the input's length by symmetric zero padding.
 
-    With ``condition_dim`` the unit is modulated feature-wise by a vector (Perez et al. 2018, FiLM): a scale around one and
-    a shift per channel, both zero at the start of training.
+    With ``condition_dim`` the unit is modulated feature-wise by a vector (Perez et al. 2018, FiLM): a scale around one
+    and a shift per channel, both without effect at the start of training.
     """
 
     def __init__(

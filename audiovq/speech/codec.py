@@ -67,7 +67,7 @@ class SpeechCodec(nn.Module):
         name: str = "unnamed",
     ) -> None:
         super().__init__()
-        self.config = dict(
+        self.config: dict[str, Any] = dict(  # noqa: C408
             encoder=encoder,
             quantizer=quantizer,
             speaker_encoder=speaker_encoder,

@@ -62,8 +62,7 @@ class SpanDecoder:
         self.entry = SpanConv(decoder.entry)
         self.stages = [[SpanUnit(unit, condition) for unit in units] for units in decoder.stages]  # type: ignore[attr-defined]
         self.upsamplers = []
-        for layer, units in zip(decoder.upsamplers, decoder.stages[1:], strict=True):  # type: ignore[arg-type]
-            channels = units[0].norm.scale.shape[0]
+        for layer, channels in zip(decoder.upsamplers, decoder.channels[1:], strict=True):
             weight, bias = layer.weight.detach()[:, :, 0], layer.bias.detach()  # type: ignore[union-attr,operator]
             factor = len(weight) // channels
             # Rows come out as (step, channel): neighbouring steps of time then lie behind each other in memory.

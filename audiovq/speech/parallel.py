@@ -1,4 +1,4 @@
-"""Latents -> waveform, all samples at once: a frame-rate backbone with an inverse-STFT head (after Siuzdak 2023, Vocos)."""
+"""Latents -> waveform, all samples at once: frame-rate backbone and inverse-STFT head (after Siuzdak 2023, Vocos)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ParallelDecoder(nn.Module):
         super().__init__()
         if not len(channels) == len(dilations) == len(upsample) + 1:
             raise ValueError("channels and dilations need one entry per stage, upsample one less")
-        self.hop_length = hop_length
+        self.hop_length, self.channels = hop_length, list(channels)
         self.entry = nn.Conv1d(latent_dim, channels[0], 3, padding=1)
         rate, reach = 1, 1.0  # latents
         self.stages = nn.ModuleList()
@@ -112,7 +112,7 @@ class ParallelDecoder(nn.Module):
             for unit in units:  # type: ignore[attr-defined]
                 x = unit(x, condition)
             if i < len(self.upsamplers):
-                x = interleave(self.upsamplers[i](x), self.stages[i + 1][0].norm.scale.shape[0])  # type: ignore[index]
+                x = interleave(self.upsamplers[i](x), self.channels[i + 1])
         return self.head(self.norm(x))
 
 

@@ -18,8 +18,8 @@ class SpeakerEncoder(nn.Module):
     """A stretch of speech of any length to one quantized vector.
 
     Log-magnitudes of a filterbank, dilated residual units, then mean and standard deviation over time weighted by a
-    learned attention (Okabe et al. 2018), a projection to ``dim`` values and finite scalar quantization (Mentzer et al. 2023) to
-    ``levels`` steps each.
+    learned attention (Okabe et al. 2018), a projection to ``dim`` values and finite scalar quantization (Mentzer et
+    al. 2023) to ``levels`` steps each.
 
     In training it sees another stretch of the same speaker than the one to be coded, so that it has nothing to tell
     but what the stretches share: the voice.

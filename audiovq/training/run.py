@@ -62,8 +62,8 @@ def train(config: Any) -> Path:
     from audiovq.training.callbacks import ExportBest, KeepLast, Listen, Progress
     from audiovq.training.data import SpeechCrops
 
-    # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place in
-    # the data is the step alone.
+    # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place
+    # in the data is the step alone.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*(does not have many workers|dataloader is not resumable|LeafSpec).*")
     settings = config.training

@@ -25,12 +25,12 @@ Speech codec of audiovq: raw 16 kHz speech to 50 latents a second, residual quan
 to 4 kb/s), a quantized 32-value speaker vector, parallel decoder with an inverse-STFT head. {parameters:.1f} million
 weights, float16.
 
-* **Trained by** `audiovq train experiment=speech_debian`, {steps} steps of {batch} crops of {crop} s
-  ({heard:.0f} hours heard, {hours:.1f} hours of recordings){adversarial}.
-* **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0; Digium and the
-  speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data (GPL-2+), prepared by
-  `recipes/debian_speech/prepare.py`. Test and validation files, the Catalan and Danish voices of tuxpaint-stamps-default
-  and the reserved files were left out.
+* **Trained by** `audiovq train experiment=speech_debian`, {steps} steps of {batch} crops of {crop} s:
+  {heard:.0f} hours heard, of {hours:.1f} hours of recordings{adversarial}.
+* **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
+  Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
+  (GPL-2+), prepared by `recipes/debian_speech/prepare.py`. Test and validation files, the Catalan and Danish voices of
+  tuxpaint-stamps-default and the reserved files were left out.
 * **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under
   CC-BY-SA-3.0 and GPL-2+ with the attribution above. The code is Apache-2.0.
 * **Hash in files**: `{model_hash}`.
