@@ -24,10 +24,14 @@ def train(
 
     # glibc maps and zeroes every large tensor anew by default; OpenMP threads that spin slow down whatever else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from audiovq.training.run import compose
+    from audiovq.errors import AudioVQError
+    from audiovq.training.run import compose, find_configs
     from audiovq.training.run import train as run
 
-    config = compose(overrides or [], config_dir)
+    if not overrides:
+        choices = sorted(path.stem for path in (find_configs(config_dir) / "experiment").glob("*.yaml"))
+        raise AudioVQError(f"say what to train: experiment=NAME, one of {', '.join(choices)}; or key=value settings")
+    config = compose(overrides, config_dir)
     if show:
         from omegaconf import OmegaConf
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
@@ -47,11 +46,12 @@ def is_training_buffer(name: str) -> bool:
     return "quantizer" in name and name.rsplit(".", 1)[-1] in TRAINING_BUFFERS
 
 
-def save_codec(codec, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the configuration and the weights; floating-point tensors are stored as ``dtype``."""
+def save_codec(codec, folder: str | Path, dtype: Any = None) -> None:
+    """Write the configuration and the weights; floating-point tensors are stored as ``dtype``, float16 by default."""
+    import torch
     from safetensors.torch import save_file
 
-    folder = Path(folder)
+    folder, dtype = Path(folder), dtype or torch.float16
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()

@@ -84,8 +84,9 @@ class SpeechCodec(nn.Module):
         latent_dim = encoder["latent_dim"]
         self.quantizer = ResidualVectorQuantizer(latent_dim, **quantizer)
         self.has_speaker_table = "n_speakers" in speaker_encoder
-        speaker_class = SpeakerTable if self.has_speaker_table else SpeakerEncoder
-        self.speaker_encoder = speaker_class(**speaker_encoder)
+        self.speaker_encoder: SpeakerTable | SpeakerEncoder = (
+            SpeakerTable(**speaker_encoder) if self.has_speaker_table else SpeakerEncoder(**speaker_encoder)
+        )
         self.decoder = ParallelDecoder(latent_dim, self.speaker_encoder.dim, hop_length=self.hop_length, **decoder)
         self.n_codebooks: int = quantizer["n_codebooks"]
         self.codebook_size: int = quantizer["codebook_size"]
@@ -122,6 +123,11 @@ class SpeechCodec(nn.Module):
         """Nominal kb/s by the number of codebooks, ascending."""
         bits = (self.codebook_size - 1).bit_length()
         return [k * bits * self.frame_rate / 1000 for k in range(1, self.n_codebooks + 1)]
+
+    @property
+    def speaker_bits(self) -> int:
+        """Bits of one value of a quantized speaker vector."""
+        return (self.speaker_encoder.levels - 1).bit_length()
 
     def check_n_codebooks(self, n_codebooks: int | None) -> int:
         """The number itself, or the default for None.

@@ -77,7 +77,7 @@ class SpeakerTable(nn.Module):
 
     def __init__(self, n_speakers: int, dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.levels = dim, n_speakers
         self.rows = nn.Embedding(n_speakers, dim)
 
     def forward(self, speaker: Tensor) -> Tensor:
