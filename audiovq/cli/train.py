@@ -40,4 +40,5 @@ def train(
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("audiovq").setLevel(logging.INFO)
     folder = run(config)
-    typer.echo(f"done: best weights in {folder / 'best'}, curves in {folder / 'tensorboard'}")
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        typer.echo(f"done: best weights in {folder / 'best'}, curves in {folder / 'tensorboard'}")

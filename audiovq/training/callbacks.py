@@ -76,13 +76,15 @@ class Progress(L.Callback):
         self.clock, self.steps = time.perf_counter(), int(task.step)
 
     def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
         log.info("validation  %s", "  ".join(f"{k[11:]} {v:.3f}" for k, v in sorted(metrics.items())))
         self.clock, self.steps = time.perf_counter(), int(task.step)
 
     def on_train_batch_end(self, trainer: L.Trainer, task: Any, *_: Any) -> None:
         step = int(task.step)
-        if step % self.every or step == self.steps:
+        if step % self.every or step == self.steps or not trainer.is_global_zero:
             return
         now = time.perf_counter()
         pace = (step - self.steps) / (now - self.clock)

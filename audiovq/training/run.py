@@ -96,7 +96,7 @@ def train(config: Any) -> Path:
     trainer = L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=strategy_for(settings),
         precision=settings.precision,
         max_epochs=1,
         val_check_interval=settings.validate_every,
@@ -117,3 +117,13 @@ def train(config: Any) -> Path:
     )
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
     return folder
+
+
+def strategy_for(settings: Any) -> str:
+    """Lightning's strategy. Several processes need one in which each of our two losses may leave weights out."""
+    import os
+
+    several = settings.devices not in (1, "1", "auto") or int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if settings.strategy == "auto" and several:
+        return "ddp_find_unused_parameters_true"
+    return settings.strategy
