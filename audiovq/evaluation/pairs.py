@@ -133,4 +133,5 @@ def evaluate_pairs(
         "align": align,
         "metrics": describe(metrics),
     }
-    return Report(protocol, [judge_reference(pairs("reference"), metrics), result])
+    alone = any(metric.judges_alone for metric in metrics)
+    return Report(protocol, [*([judge_reference(pairs("reference"), metrics)] if alone else []), result])

@@ -45,7 +45,7 @@ def draw(report: Report, path: str | Path) -> None:
     if not coded:
         raise AudioVQError("a picture shows quality against bit rate, and nothing was coded here: use --json")
     names = report.metric_names
-    columns = min(len(names), 4 if len(names) > 6 else 3)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(names), 3 if len(names) <= 6 else 4)
     rows = -(-len(names) // columns)
     size = (4.6 * columns, 3.4 * rows + 0.9)
     figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")

@@ -31,7 +31,7 @@ def evaluate_split(
 ) -> Report:
     """Code every split's stretches with every system and score what comes back.
 
-    The first result of each split is the reference itself, by the metrics that can judge it alone.
+    The first result of each split is the reference itself, by the metrics that can judge it alone, if there are any.
 
     Args:
         splits: utterances by the split's name. Splits are never mixed: each has results of its own.
@@ -50,8 +50,9 @@ def evaluate_split(
         if not stretches:
             raise AudioVQError(f"the split {split!r} of this data has no utterances")
         references = _references(stretches)
-        pairs = _told(references, f"{split}: reference", progress)
-        report.systems.append(judge_reference(pairs, metrics, split))
+        if any(metric.judges_alone for metric in metrics):
+            pairs = _told(references, f"{split}: reference", progress)
+            report.systems.append(judge_reference(pairs, metrics, split))
         report.systems += [_evaluate_system(system, split, references, metrics, progress) for system in systems]
     return report
 
