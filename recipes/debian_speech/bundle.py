@@ -55,7 +55,7 @@ file's header. `unseen` are the two voices that no training saw.
 
 def measure(limit: int) -> None:
     """Run the evaluation of the command line on the bundled model."""
-    command = [sys.executable, "-m", "audiovq.cli", "evaluate", "--split", "validation,test,unseen", "--peers"]
+    command = [sys.executable, "-m", "audiovq", "evaluate", "--split", "validation,test,unseen", "--peers"]
     command += [
         "--metrics",
         ",".join(COLUMNS),
