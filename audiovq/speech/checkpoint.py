@@ -49,7 +49,7 @@ def is_training_buffer(name: str) -> bool:
 def save_codec(codec, folder: str | Path, dtype: Any = None) -> None:
     """Write the configuration and the weights; floating-point tensors are stored as ``dtype``, float16 by default."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder, dtype = Path(folder), dtype or torch.float16
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def save_codec(codec, folder: str | Path, dtype: Any = None) -> None:
         if not is_training_buffer(name)
     }
     with atomic_write(folder / "model.safetensors") as path:
-        save_file(tensors, str(path))
+        path.write_bytes(save(tensors))  # save_file would make the file private
     with atomic_write(folder / "config.json") as path:
         path.write_text(json.dumps(codec.config, indent=2) + "\n")
 
