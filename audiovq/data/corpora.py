@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,14 @@ def _debian_speech(root: Path, split: str | None) -> list[Utterance]:
     return open_shards(root, split)
 
 
-def _loader(name: str) -> Loader | None:
-    if name == "debian_speech":
-        return _debian_speech
-    if name == "folder":
-        from audiovq.data.folder import open_folder
-
-        return open_folder
-    if name in ("vctk", "librispeech", "ljspeech"):
-        from audiovq.data import standard
-
-        return getattr(standard, f"open_{name}")
-    return None
-
-
-NAMES = ("debian_speech", "vctk", "librispeech", "ljspeech", "folder")
+_LOADERS = {
+    "debian_speech": "audiovq.data.corpora:_debian_speech",
+    "vctk": "audiovq.data.standard:open_vctk",
+    "librispeech": "audiovq.data.standard:open_librispeech",
+    "ljspeech": "audiovq.data.standard:open_ljspeech",
+    "folder": "audiovq.data.folder:open_folder",
+}
+NAMES = tuple(_LOADERS)
 
 
 def open_corpus(
@@ -62,8 +56,9 @@ def open_corpus(
     if split is not None and split not in SPLITS:
         raise AudioVQError(f"no split {split!r}: there are {', '.join(SPLITS)}")
     name = str(corpus)
-    loader = _loader(name)
-    if loader is not None:
+    if name in _LOADERS:
+        module, _, function = _LOADERS[name].partition(":")
+        loader: Loader = getattr(import_module(module), function)
         folder = Path(root).expanduser() if root is not None else cache_dir() / "data" / name
         return loader(folder, split, **options)
     path = Path(name).expanduser()

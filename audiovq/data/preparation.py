@@ -34,7 +34,7 @@ class Limits:
     seconds: float = 0.3
     active: float = 0.2
     level_db: float = -50.0
-    snr_db: float = 6.0
+    snr_db: float = 3.0
     high_db: float = -40.0
     voiced: float = 0.15
 

@@ -7,6 +7,7 @@ A corpus is a folder with ``manifest.jsonl`` and ``shard-00000.i16``, ``shard-00
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -30,12 +31,16 @@ _FIELDS = ("id", "speaker", "language", "text", "source", "licence", "split")
 class Shard:
     """One memory-mapped file of samples. Opened at once, so that a corpus replaced later does not change under it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file_id: int | None = None) -> None:
         self.path = path
-        self.samples = np.memmap(path, dtype="<i2", mode="r")
+        with path.open("rb") as file:
+            self.file_id = os.fstat(file.fileno()).st_ino
+            self.samples = np.memmap(file, dtype="<i2", mode="r")
+        if file_id not in (None, self.file_id):
+            raise AudioVQError(f"{path} was replaced while it was in use: start again")
 
-    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
-        return Shard, (self.path,)  # the place, not gigabytes of samples
+    def __reduce__(self) -> tuple[type[Shard], tuple[Path, int]]:
+        return Shard, (self.path, self.file_id)  # the place, not gigabytes of samples
 
 
 @dataclass(frozen=True, slots=True)

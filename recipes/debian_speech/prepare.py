@@ -54,7 +54,7 @@ def show(summary: dict, console: Console) -> None:
     table = Table("speaker", "languages", *SPLITS, "files", title="minutes by speaker and split")
     for name, speaker in summary["speakers"].items():
         minutes = [f"{speaker['minutes'].get(split, 0):.1f}" for split in SPLITS]
-        table.add_row(name, " ".join(speaker["languages"]), *minutes, str(speaker["files"]))
+        table.add_row(name.partition("/")[2], " ".join(speaker["languages"]), *minutes, str(speaker["files"]))
     total = [f"{summary['splits'].get(split, {}).get('minutes', 0):.1f}" for split in SPLITS]
     table.add_row("all", "", *total, str(sum(split["files"] for split in summary["splits"].values())))
     console.print(table)

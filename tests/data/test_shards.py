@@ -79,10 +79,13 @@ def test_an_error_leaves_the_old_corpus_in_place(corpus):
 def test_a_corpus_replaced_does_not_change_under_its_readers(corpus):
     folder, samples = corpus
     before = open_shards(folder)
+    sent = pickle.dumps(before[0])
     with write_corpus(folder) as writer:
         writer.add(np.zeros(5, np.int16), id="new", split="train", **FIELDS)
     assert [u.id for u in open_shards(folder)] == ["new"]
     np.testing.assert_array_equal((before[0].load() * 32768).astype(np.int16), samples[0])
+    with pytest.raises(AudioVQError, match="replaced"):
+        pickle.loads(sent)  # another process would have read other samples
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
