@@ -59,7 +59,7 @@ class SpanDecoder:
 
     def __init__(self, decoder: ParallelDecoder, condition: Tensor) -> None:
         self.head, self.hop_length = decoder.head, decoder.hop_length
-        self.entry = SpanConv(decoder.entry)
+        self.entry, self.noise = SpanConv(decoder.entry), decoder.noise
         self.stages = [[SpanUnit(unit, condition) for unit in units] for units in decoder.stages]  # type: ignore[attr-defined]
         self.upsamplers = []
         for layer, channels in zip(decoder.upsamplers, decoder.channels[1:], strict=True):
@@ -84,6 +84,8 @@ class SpanDecoder:
         span = self.entry(Span(latents.t().contiguous(), start, ENDLESS if total is None else total))
         rate = 1
         for i, units in enumerate(self.stages):
+            if i == len(self.stages) - 1:
+                span.rows.add_(self.noise.at(torch.tensor([span.start]), len(span.rows))[0])
             for unit in units:
                 span = unit(span)
             if i < len(self.upsamplers):

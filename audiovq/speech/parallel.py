@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,10 +59,41 @@ class InverseSTFTHead(nn.Module):
         return total.flatten(1)
 
 
+class FrameNoise(nn.Module):
+    """Noise added to features, the same at the same place of every recording.
+
+    Frames that differ in nothing repeat at the frame rate, which is heard as a comb of tones where speech has noise.
+    Noise to shape takes the place of the missing phases. It is a fixed table over frame indices, so that decoding
+    stays deterministic; in training every item starts somewhere else in it.
+    """
+
+    table: Tensor
+
+    def __init__(self, channels: int, n_sources: int = 8, period: int = 8192) -> None:
+        super().__init__()
+        # RandomState's stream is frozen: the table is the same on every machine and with every version.
+        table = np.random.RandomState(0).standard_normal((period, n_sources))
+        self.register_buffer("table", torch.from_numpy(table).float(), persistent=False)
+        self.mix = nn.Linear(n_sources, channels, bias=False)
+        nn.init.zeros_(self.mix.weight)
+
+    def at(self, start: Tensor, n_frames: int) -> Tensor:
+        """Frames from ``start`` (B,) on -> (B, n_frames, channels)."""
+        index = start[:, None] + torch.arange(n_frames, device=start.device)
+        return self.mix(self.table[index % len(self.table)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, T)."""
+        start = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        if self.training:
+            start = torch.randint(len(self.table), (len(x),), device=x.device)
+        return x + self.at(start, x.shape[-1]).transpose(1, 2).to(x.dtype)
+
+
 class ParallelDecoder(nn.Module):
     """Backbone at the latents' rate, then stages at higher rates, then the inverse-STFT head.
 
-    Every residual unit is modulated by the speaker vector.
+    Every residual unit is modulated by the speaker vector; the last stage gets noise to shape.
 
     Args:
         latent_dim: channels of the latents.
@@ -101,6 +133,7 @@ class ParallelDecoder(nn.Module):
             raise ValueError(f"the product of upsample, {rate}, must divide the hop length {hop_length}")
         self.norm = ChannelNorm(channels[-1])
         self.head = InverseSTFTHead(channels[-1], hop_length // rate, overlap)
+        self.noise = FrameNoise(channels[-1])
         reach += overlap / rate
         #: Latents on either side that one output sample may depend on.
         self.context_frames = int(-(-reach // 1))
@@ -109,6 +142,8 @@ class ParallelDecoder(nn.Module):
         """Latents (B, C, F), speaker vector (B, S) -> waveform (B, 1, F * hop_length)."""
         x = self.entry(latents)
         for i, units in enumerate(self.stages):
+            if i == len(self.stages) - 1:
+                x = self.noise(x)
             for unit in units:  # type: ignore[attr-defined]
                 x = unit(x, condition)
             if i < len(self.upsamplers):
