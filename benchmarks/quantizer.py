@@ -4,10 +4,11 @@
 
 Everything runs on one thread with 65,536 vectors, in two fresh processes: one with glibc's default allocator, one
 with its thresholds raised (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_), because by default large temporaries are
-mapped and zeroed anew at each operation. Candidates take turns and the fastest of ``--rounds`` turns counts. A training
-step is the forward pass in training mode on latents that ask for gradients. Memory is the peak resident size above that
-before the first step on these vectors (start from data included), less the tensors returned; a step on few vectors has
-loaded the library's code before. It is measured in a process of its own for each candidate.
+mapped and zeroed anew at each operation. Candidates take turns and the fastest of ``--rounds`` turns counts, in seconds
+of the processor, which other work on the machine disturbs less than the clock. A training step is the forward pass in
+training mode on latents that ask for gradients. Memory is the peak resident size above that before the first step on
+these vectors (start from data included), less the tensors returned; a step on few vectors has loaded the library's code
+before. It is measured in a process of its own for each candidate.
 
 The keys without a suffix are for the default allocator, those that end in ``_raised`` for the raised thresholds.
 """
@@ -61,9 +62,9 @@ def measure_speed(case: str, rounds: int) -> dict[str, float]:
     functions = candidates(case)
     for turn in range(rounds + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             if turn > 0:  # the first turn warms up
                 best[name] = min(best.get(name, seconds), seconds)
     return {name: N_VECTORS / seconds for name, seconds in best.items()}
