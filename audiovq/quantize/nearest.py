@@ -8,14 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 256  # vectors in a block: 256 x 1024 scores are 1 MB and stay in the second-level cache
-_ACCELERATOR_BLOCK = 64 * BLOCK  # elsewhere launching kernels costs more than memory
+BLOCK = 256  # vectors in a block, where nothing else decides
 _GROUP = 16  # codes whose minimum is taken at once
 
 
-def block_width(device: torch.device) -> int:
-    """Vectors in a block on a device: always the same number there, however few there are."""
-    return BLOCK if device.type == "cpu" else _ACCELERATOR_BLOCK
+def block_width(device: torch.device, size: int = 1024) -> int:
+    """Vectors in a block on ``device`` for a table of ``size`` rows: always the same number, however few there are."""
+    if device.type != "cpu":
+        return 64 * BLOCK  # launching kernels costs more than memory
+    # A megabyte of scores stays in the second-level cache; more vectors cost fewer calls.
+    return min(max(2**18 // size // 64 * 64, 64), 4 * BLOCK)
 
 
 def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
@@ -64,7 +66,7 @@ def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
         table = F.pad(table, (0, 0, 0, spare))
     n_groups = len(table) // _GROUP
     codes = torch.empty(n_items * length, dtype=torch.int64, device=x.device)
-    width = block_width(x.device)
+    width = block_width(x.device, len(table))
     buffer = table.new_empty(dim, width)
     scores = table.new_empty(len(table), width)
     grouped = scores.view(n_groups, _GROUP, width)
