@@ -77,7 +77,9 @@ def main() -> None:
         second = halves(own)
         between = float(mean(own[second]) @ mean(own[~second])) if second.any() and not second.all() else 1.0
         low, median = np.percentile(own @ mean(own), [1, 50])
-        table.add_row(name, str(len(chosen)), f"{low:.2f}", f"{median:.2f}", str(second.sum()), f"{between:.2f}")
+        table.add_row(
+            name.partition("/")[2], str(len(chosen)), f"{low:.2f}", f"{median:.2f}", str(second.sum()), f"{between:.2f}"
+        )
         report[name] = {"cosine": between, "second": [utterances[i].id for i in chosen[second]]}
     console.print(table)
     if arguments.json:
