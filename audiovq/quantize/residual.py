@@ -102,7 +102,7 @@ class ResidualVectorQuantizer(nn.Module):
             if torch.is_grad_enabled():
                 value = straight_through(self.choose(x, value) if path is None else path, value)
         shape = latents.shape
-        loss = torch.stack(losses).mean()
+        loss = torch.stack(losses).mean() if losses else value.new_zeros(())
         return Quantized(value.view(shape), codes.view(*codes.shape[:2], *shape[2:]), loss, _joint(metrics))
 
     @torch.no_grad()

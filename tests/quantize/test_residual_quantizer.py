@@ -202,6 +202,16 @@ def test_half_precision_stays_outside(clustered):
     assert all(tensor.isfinite().all() for tensor in tensors)
 
 
+@pytest.mark.parametrize("shape", [(0, 12, 5), (3, 12, 0)])
+def test_nothing_gives_nothing(shape):
+    quantizer = ResidualVectorQuantizer(12, 3, 32, init_after=None)
+    for training in (True, False):
+        quantized = quantizer.train(training)(torch.zeros(shape))
+        assert quantized.latents.shape == shape
+        assert quantized.loss == 0
+        assert torch.equal(quantizer.decode(quantizer.encode(torch.zeros(shape))), quantized.latents)
+
+
 def test_one_clear_error_for_what_does_not_fit():
     quantizer = ResidualVectorQuantizer(12, 3, 32)
     for call in (
