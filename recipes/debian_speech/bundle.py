@@ -54,7 +54,7 @@ Means with 95 % intervals; kb/s without the file's header. `unseen` are the two 
 
 
 def measure(limit: int) -> None:
-    """Run the evaluation of the command line on the bundled model: test files beside the peers, the other splits alone."""
+    """Evaluate the bundled model with the command line: test files beside the peers, the other splits alone."""
     common = [sys.executable, "-m", "audiovq", "evaluate", "--metrics", ",".join(COLUMNS), "--limit", str(limit)]
     test = ["--split", "test", "--peers", "--json", str(RESULTS), "--picture", str(PICTURE)]
     others = ["--split", "validation,unseen", "--json", str(OTHERS)]
