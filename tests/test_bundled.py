@@ -1,0 +1,48 @@
+"""The models that come with the package: whole, small, documented, and able to code speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from audiovq import SpeechCodec
+from audiovq.speech.checkpoint import BUNDLED, DEFAULT_MODEL, bundled_models, file_hash
+
+RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"
+
+
+def test_the_default_model_is_bundled():
+    assert DEFAULT_MODEL in bundled_models()
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_each_is_small_and_its_card_names_its_hash(name):
+    assert (BUNDLED / name / "model.safetensors").stat().st_size < 15_000_000
+    assert file_hash(BUNDLED / name).hex() in (BUNDLED / name / "README.md").read_text()
+
+
+def log_bands(samples: np.ndarray) -> np.ndarray:
+    """Levels of 20 bands every 16 ms, in nepers."""
+    spectrum = torch.stft(torch.from_numpy(samples), 512, 256, window=torch.hann_window(512), return_complex=True)
+    power = spectrum.abs().square()[1:241].unflatten(0, (20, 12)).mean(1)
+    return 0.5 * torch.log(power + 1e-5).numpy()
+
+
+def test_more_bits_bring_the_decoded_speech_closer():
+    codec = SpeechCodec.from_pretrained()
+    samples, _ = sf.read(RECORDING, dtype="float32")
+    reference = log_bands(samples)
+    distance, error = [], []
+    for n_codebooks in (1, 2, 4, 8):
+        encoded = codec.encode([torch.from_numpy(samples)], n_codebooks=n_codebooks)
+        decoded = codec.decode(encoded)[0, 0].numpy()
+        distance.append(float(np.abs(log_bands(decoded) - reference).mean()))
+        error.append(float(((decoded - samples) ** 2).mean() / (samples**2).mean()))
+    assert error == sorted(error, reverse=True)
+    assert distance[-1] < distance[0]
+    # The recording delayed by a syllable is this far away: what is decoded must be much closer than that.
+    assert distance[0] < 0.5 * float(np.abs(np.roll(reference, 12, axis=1) - reference).mean())
