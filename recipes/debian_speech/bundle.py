@@ -25,8 +25,8 @@ Speech codec of audiovq: raw 16 kHz speech to 50 latents a second, residual quan
 to 4 kb/s), a quantized 32-value speaker vector, parallel decoder with an inverse-STFT head. {parameters:.1f} million
 weights, float16.
 
-* **Trained by** `audiovq train experiment=speech_debian`, {steps} steps of {batch} crops of {crop} s:
-  {heard:.0f} hours heard, of {hours:.1f} hours of recordings{adversarial}.
+* **Trained by** `audiovq train experiment=speech_debian training.max_steps={max_steps} training.decay_steps={decay}`,
+  {steps} steps of {batch} crops of {crop} s: {heard:.0f} hours heard, of {hours:.1f} hours of recordings{adversarial}.{note}
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
   Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
   (GPL-2+), prepared by `recipes/debian_speech/prepare.py`. Test and validation files, the Catalan and Danish voices of
@@ -79,7 +79,7 @@ def tables(results: list[dict]) -> str:
     return text
 
 
-def card(folder: Path, run: Path) -> str:
+def card(folder: Path, run: Path, note: str) -> str:
     """The model card, from the run's configuration and the measured figures."""
     import torch
     from omegaconf import OmegaConf
@@ -94,6 +94,9 @@ def card(folder: Path, run: Path) -> str:
     return CARD.format(
         parameters=sum(t.numel() for t in weights.values() if t.dtype == torch.float16) / 1e6,
         steps=steps,
+        max_steps=config.training.max_steps,
+        decay=config.training.decay_steps,
+        note=f"\n  {note}" if note else "",
         batch=config.training.batch_size,
         crop=config.training.crop_seconds,
         heard=steps * config.training.batch_size * config.training.crop_seconds / 3600,
@@ -113,6 +116,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "speech")
     parser.add_argument("--limit", type=int, default=36, help="stretches of each split; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
+    parser.add_argument("--note", default="", help="a remark on the training for the model card")
     options = parser.parse_args()
     folder = BUNDLED / "speech"
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +124,7 @@ def main() -> None:
         shutil.copyfile(options.run / "best" / name, folder / name)
     if not options.no_measure:
         measure(options.limit)
-    (folder / "README.md").write_text(card(folder, options.run))
+    (folder / "README.md").write_text(card(folder, options.run, options.note))
     print(f"bundled {options.run / 'best'} as {folder}")
 
 
