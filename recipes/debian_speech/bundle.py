@@ -26,7 +26,8 @@ to 4 kb/s), a quantized 32-value speaker vector, parallel decoder with an invers
 weights, float16.
 
 * **Trained by** `audiovq train experiment=speech_debian training.max_steps={max_steps} training.decay_steps={decay}`,
-  {steps} steps of {batch} crops of {crop} s: {heard:.0f} hours heard, of {hours:.1f} hours of recordings{adversarial}.{note}
+  {steps} steps of {batch} crops of {crop} s: {heard:.0f} hours heard, of {hours:.1f} hours of recordings{adversarial}.
+  {note}
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
   Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
   (GPL-2+), prepared by `recipes/debian_speech/prepare.py`. Test and validation files, the Catalan and Danish voices of
@@ -96,7 +97,7 @@ def card(folder: Path, run: Path, note: str) -> str:
         steps=steps,
         max_steps=config.training.max_steps,
         decay=config.training.decay_steps,
-        note=f"\n  {note}" if note else "",
+        note=note,
         batch=config.training.batch_size,
         crop=config.training.crop_seconds,
         heard=steps * config.training.batch_size * config.training.crop_seconds / 3600,

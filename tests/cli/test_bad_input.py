@@ -242,7 +242,13 @@ def test_a_reader_that_goes_away_is_no_error_message(wav):
 def test_interrupting_leaves_nothing(wav, tmp_path, number):
     data = wav(seconds=8.0).read_bytes()
     command = [sys.executable, "-m", "tests.cli.stand_in", "encode", "-", "-o", str(tmp_path / "b.avq")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as running:
+
+    def listen() -> None:
+        """A shell's background jobs ignore interrupts, and hand that down to what they start."""
+        signal.signal(number, signal.SIG_DFL)
+
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, preexec_fn=listen, **pipes) as running:
         running.stdin.write(data)
         running.stdin.flush()
         for _ in range(600):  # until the output has been begun
@@ -251,6 +257,10 @@ def test_interrupting_leaves_nothing(wav, tmp_path, number):
             time.sleep(0.05)
         assert len(list(tmp_path.iterdir())) == 2
         running.send_signal(number)
+        try:
+            running.wait(timeout=60)
+        finally:
+            running.kill()
         error = running.stderr.read()
     assert running.returncode == 130
     assert error == b"audiovq: interrupted\n"
