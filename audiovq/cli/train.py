@@ -22,8 +22,6 @@ def train(
     import logging
     import os
 
-    # glibc maps and zeroes every large tensor anew by default; OpenMP threads that spin slow down whatever else runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from audiovq.errors import AudioVQError
     from audiovq.training.run import compose, find_configs
     from audiovq.training.run import train as run
