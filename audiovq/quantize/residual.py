@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,7 @@ class ResidualVectorQuantizer(nn.Module):
         n_codebooks: number of levels.
         dropout: probability with which an item of a training batch uses a random number of codebooks, 1 to
             ``n_codebooks`` (Kumar et al. 2023, section 3.3); not when a call names ``n_codebooks``.
+        dropout_weights: how often 1, 2, ... ``n_codebooks`` are drawn, relative to each other; None: equally often.
 
     The other arguments are those of :class:`VectorQuantizer`.
     """
@@ -59,13 +62,17 @@ class ResidualVectorQuantizer(nn.Module):
         init_after: int | None = 0,
         init_batches: int = 8,
         dropout: float = 0.0,
+        dropout_weights: Sequence[float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if n_codebooks < 1 or not 0 <= dropout <= 1:
             raise QuantizerError("n_codebooks must be at least 1 and dropout a probability")
+        if dropout_weights is not None and (len(dropout_weights) != n_codebooks or min(dropout_weights) < 0):
+            raise QuantizerError(f"dropout_weights must be {n_codebooks} numbers, none of them negative")
         self.channels, self.n_codebooks, self.codebook_size = channels, n_codebooks, codebook_size
         self.dropout = dropout
+        self.dropout_weights = torch.tensor(dropout_weights or [1.0] * n_codebooks, dtype=torch.float32)
         self.levels = nn.ModuleList(
             VectorQuantizer(
                 channels,
@@ -188,7 +195,7 @@ class ResidualVectorQuantizer(nn.Module):
         """Number of codebooks for each item of a batch."""
         books = torch.full((n_items,), self.n_codebooks if n_codebooks is None else n_codebooks)
         if n_codebooks is None and self.training and self.dropout > 0:
-            random = torch.randint(1, self.n_codebooks + 1, (n_items,))
+            random = 1 + torch.multinomial(self.dropout_weights, n_items, replacement=True)
             books = torch.where(torch.rand(n_items) < self.dropout, random, books)
         return books
 

@@ -13,6 +13,7 @@ from audiovq.speech.codec import SpeechCodec
 from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.losses import (
     ComplexSTFTLoss,
+    EnvelopeCorrelationLoss,
     MultiResolutionMelLoss,
     discriminator_loss,
     feature_matching_loss,
@@ -31,7 +32,8 @@ class SpeechCodecTask(L.LightningModule):
         model: constructor arguments of `SpeechCodec`.
         learning_rate, warmup_steps, max_steps, decay_steps, weight_decay: AdamW with a trapezoidal schedule.
         average_decay: decay of the moving average of the weights that is validated and exported.
-        weights: of the losses ``mel, complex, magnitude, waveform, quantizer, adversarial, feature``.
+        weights: of the losses ``mel, complex, magnitude, waveform, envelope, quantizer, adversarial,
+            feature``.
         adversarial_start: first step with discriminators; None to leave them out.
         adversarial_samples: samples of each item they look at, a random stretch.
         discriminator: constructor arguments of `MultiResolutionDiscriminator`.
@@ -60,6 +62,7 @@ class SpeechCodecTask(L.LightningModule):
         self.average_decay = average_decay
         self.discriminator = MultiResolutionDiscriminator(**discriminator) if adversarial_start is not None else None
         self.mel_loss, self.stft_loss = MultiResolutionMelLoss(), ComplexSTFTLoss()
+        self.envelope_loss = EnvelopeCorrelationLoss()
         self.learning_rate, self.discriminator_learning_rate = learning_rate, discriminator_learning_rate
         self.schedule = (warmup_steps, max_steps, decay_steps)
         self.weight_decay, self.seed, self.weights = weight_decay, seed, weights
@@ -122,7 +125,8 @@ class SpeechCodecTask(L.LightningModule):
             mel = self.mel_loss(decoded, target)
             phase_aware, magnitude = self.stft_loss(decoded, target)
             waveform = relative_waveform_loss(decoded, target)
-        terms = {"mel": mel, "complex": phase_aware, "magnitude": magnitude, "waveform": waveform}
+            envelope = self.envelope_loss(decoded, target)
+        terms = {"mel": mel, "complex": phase_aware, "magnitude": magnitude, "waveform": waveform, "envelope": envelope}
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), terms
 
     def adversarial_step(self, real: Tensor, fake: Tensor, optimizer: Any) -> tuple[Tensor, dict[str, Tensor]]:

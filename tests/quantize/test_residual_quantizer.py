@@ -147,6 +147,16 @@ def test_dropout_draws_numbers_of_codebooks_for_each_item(clustered):
     assert set(quantizer(clustered(8, 6, 5)).metrics) >= {"perplexity/0", "usage/3", "usage_window/2", "restarts/1"}
 
 
+def test_dropout_weights_say_how_often_each_number_is_drawn(clustered):
+    quantizer = ResidualVectorQuantizer(6, 4, 16, dropout=1.0, dropout_weights=[0, 3, 0, 1])
+    quantizer(clustered(64, 6, 5))
+    books = (quantizer(clustered(400, 6, 5)).codes >= 0).all(2).sum(1)
+    shares = torch.bincount(books, minlength=5)[1:] / 400
+    torch.testing.assert_close(shares, torch.tensor([0, 0.75, 0, 0.25]), atol=0.08, rtol=0)
+    with pytest.raises(QuantizerError, match="4 numbers"):
+        ResidualVectorQuantizer(6, 4, 16, dropout_weights=[1, 1])
+
+
 def test_levels_learn_only_from_items_that_use_them(clustered):
     quantizer = ResidualVectorQuantizer(6, 4, 16, dropout=1.0, decay=0.0, restart_below=0)
     quantizer(clustered(4, 6, 5))

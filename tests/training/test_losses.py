@@ -8,6 +8,7 @@ pytest.importorskip("lightning")
 from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.losses import (
     ComplexSTFTLoss,
+    EnvelopeCorrelationLoss,
     MultiResolutionMelLoss,
     discriminator_loss,
     feature_matching_loss,
@@ -80,3 +81,30 @@ def test_schedule_rises_stays_and_falls_to_zero():
     assert rates[9] == rates[50] == rates[80] == 1
     assert rates[90] == pytest.approx(0.5)
     assert rates[100] == 0
+
+
+def test_envelope_loss_agrees_with_short_time_intelligibility():
+    pystoi = pytest.importorskip("pystoi")
+    loss = EnvelopeCorrelationLoss()
+    generator = torch.Generator().manual_seed(1)
+    syllables = torch.sin(torch.linspace(0, 40, 32000)).clamp_min(0.05)
+    target = torch.randn(1, 1, 32000, generator=generator) * syllables
+    noise = torch.randn(1, 1, 32000, generator=generator)
+    ours, theirs = [], []
+    for level in (0.0, 0.1, 0.5, 2.0):
+        heard = target + level * noise
+        ours.append(1 - float(loss(heard, target)))
+        theirs.append(float(pystoi.stoi(target[0, 0].numpy(), heard[0, 0].numpy(), 16000)))
+    assert ours[0] == pytest.approx(1, abs=1e-3)
+    assert ours == sorted(ours, reverse=True)
+    assert ours == pytest.approx(theirs, abs=0.03)
+
+
+def test_envelope_loss_has_finite_gradients_on_silence_and_ignores_level():
+    loss = EnvelopeCorrelationLoss()
+    target = torch.randn(2, 1, 16000, generator=torch.Generator().manual_seed(2))
+    assert float(loss(0.1 * target, target)) < 1e-3
+    for reference in (target, torch.zeros_like(target)):
+        decoded = torch.zeros_like(target, requires_grad=True)
+        loss(decoded, reference).backward()
+        assert torch.isfinite(decoded.grad).all()
