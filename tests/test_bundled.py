@@ -10,7 +10,7 @@ import soundfile as sf
 import torch
 
 from audiovq import SpeechCodec
-from audiovq.speech.checkpoint import BUNDLED, DEFAULT_MODEL, bundled_models, file_hash
+from audiovq.speech.checkpoint import BUNDLED, DEFAULT_MODEL, bundled_models, codes_hash
 
 RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"
 
@@ -22,7 +22,7 @@ def test_the_default_model_is_bundled():
 @pytest.mark.parametrize("name", bundled_models())
 def test_each_is_small_and_its_card_names_its_hash(name):
     assert (BUNDLED / name / "model.safetensors").stat().st_size < 15_000_000
-    assert file_hash(BUNDLED / name).hex() in (BUNDLED / name / "README.md").read_text()
+    assert codes_hash(BUNDLED / name).hex() in (BUNDLED / name / "README.md").read_text()
 
 
 def log_bands(samples: np.ndarray) -> np.ndarray:

@@ -64,9 +64,9 @@ class Models:
 
 def bundled_hashes() -> dict[str, bytes]:
     """Names of the bundled models and the first bytes of their weights' hashes."""
-    from audiovq.speech.checkpoint import BUNDLED, bundled_models, file_hash
+    from audiovq.speech.checkpoint import BUNDLED, bundled_models, codes_hash
 
-    return {name: file_hash(BUNDLED / name) for name in bundled_models()}
+    return {name: codes_hash(BUNDLED / name) for name in bundled_models()}
 
 
 def bundled_name(model_hash: bytes) -> str | None:

@@ -36,9 +36,24 @@ def model_folder(name_or_dir: str | Path | None) -> Path:
     raise AudioVQError(f"no model {str(name_or_dir)!r}: give a folder with config.json, or a bundled model ({known})")
 
 
-def file_hash(folder: Path) -> bytes:
-    """First four bytes of the SHA-256 of the weights' file."""
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).digest()[:4]
+def codes_hash(folder: Path) -> bytes:
+    """Which model wrote a file: first four bytes of a SHA-256 over all that decides which codes it writes.
+
+    That is every tensor but the decoder's, the encoder's settings and the packets' length: a decoder may be trained
+    further, or another one be added, and files that were written before can be read by it.
+    """
+    return _codes_hash((folder / "model.safetensors").read_bytes(), json.loads((folder / "config.json").read_text()))
+
+
+def _codes_hash(weights: bytes, config: dict[str, Any]) -> bytes:
+    from safetensors import deserialize
+
+    digest = hashlib.sha256(json.dumps([config["encoder"], config["packet_frames"]], sort_keys=True).encode())
+    for name, tensor in sorted(deserialize(weights)):
+        if not name.startswith("decoder."):
+            digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
+            digest.update(tensor["data"])
+    return digest.digest()[:4]
 
 
 def is_training_buffer(name: str) -> bool:
@@ -81,5 +96,5 @@ def load_codec(name_or_dir: str | Path | None = None):
             raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
     except Exception as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    codec.model_hash = hashlib.sha256(data).digest()[:4]
+    codec.model_hash = _codes_hash(data, codec.config)
     return codec.eval()

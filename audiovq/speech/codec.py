@@ -92,7 +92,7 @@ class SpeechCodec(nn.Module):
         self.codebook_size: int = quantizer["codebook_size"]
         self.default_n_codebooks = default_n_codebooks
         self._span_encoder: SpanEncoder | None = None
-        #: First bytes of the SHA-256 of the weights; files carry it. Zero for a model that was not loaded.
+        #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
 
     # -- what a trainer calls ---------------------------------------------------------------------------------------

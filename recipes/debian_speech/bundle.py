@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from audiovq.files import cache_dir
-from audiovq.speech.checkpoint import BUNDLED, file_hash
+from audiovq.speech.checkpoint import BUNDLED, codes_hash
 
 HERE = Path(__file__).resolve().parent
 RESULTS, OTHERS, PICTURE = HERE / "results.json", HERE / "results_other_splits.json", HERE / "results.png"
@@ -105,7 +105,7 @@ def card(folder: Path, run: Path, note: str) -> str:
         adversarial=", without discriminators so far"
         if start is None or steps <= start
         else f", with spectrogram discriminators from step {start} on",
-        model_hash=file_hash(folder).hex(),
+        model_hash=codes_hash(folder).hex(),
         protocol=results["protocol"]["stretches"],
         tables=tables(results["systems"] + others["systems"]),
     )

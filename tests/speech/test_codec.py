@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,20 @@ def test_a_saved_model_gives_the_same_codes(codec, speech, tmp_path):
     assert loaded.config == codec.config
     assert loaded.model_hash != b"\0\0\0\0"
     assert torch.equal(loaded.encode([speech]).codes, codec.encode([speech]).codes)
+
+
+def test_the_hash_tells_what_writes_codes_apart_and_not_what_reads_them(codec, tmp_path):
+    def saved(name: str) -> bytes:
+        save_codec(model, tmp_path / name)
+        return SpeechCodec.from_pretrained(tmp_path / name).model_hash
+
+    model = copy.deepcopy(codec)
+    first = saved("first")
+    with torch.no_grad():
+        next(model.decoder.parameters()).add_(1)
+        assert saved("another decoder") == first
+        next(model.encoder.parameters()).add_(1)
+        assert saved("another encoder") != first
 
 
 def test_damaged_weights_are_one_clear_error(codec, tmp_path):
