@@ -59,7 +59,7 @@ class FiniteScalarQuantizer(nn.Module):
         check_latents(latents, self.channels)
         check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
-            bounded = self._bound(flat(latents))
+            bounded = self.bound(flat(latents))
             codes = self._codes(bounded)
             value = self._expand(straight_through(bounded / self.width, self._points(codes)))
             counts = torch.bincount(codes.flatten(), minlength=self.codebook_size).float()
@@ -76,7 +76,7 @@ class FiniteScalarQuantizer(nn.Module):
         check_latents(latents, self.channels)
         check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
-            codes = self._codes(self._bound(flat(latents)))
+            codes = self._codes(self.bound(flat(latents)))
         return codes.view(latents.shape[0], 1, *latents.shape[2:])
 
     @torch.no_grad()
@@ -87,8 +87,8 @@ class FiniteScalarQuantizer(nn.Module):
             value = self._expand(self._points(codes[:, :1].flatten(1)))
         return value.view(codes.shape[0], self.channels, *codes.shape[2:])
 
-    def _bound(self, x: Tensor) -> Tensor:
-        """Into the range of the levels: ``(B, C, T)`` to ``(B, D, T)``."""
+    def bound(self, x: Tensor) -> Tensor:
+        """Into the range of the levels, not yet rounded: ``(B, C, T)`` to ``(B, D, T)``; 0 is code ``levels // 2``."""
         z = x if self.projection is None else self.projection.reduce(x)
         return torch.tanh(z + self.shift) * self.reach - self.offset
 

@@ -67,6 +67,10 @@ class SpeakerEncoder(nn.Module):
         """(B, 1, T) -> integer values (B, S) in ``[0, levels)``."""
         return self.quantizer.encode(self.features(waveform).unsqueeze(1)).squeeze(1)
 
+    def levels_of(self, waveform: Tensor) -> Tensor:
+        """(B, 1, T) -> the values before rounding (B, S), from 0 to ``levels - 1``: these can be averaged."""
+        return self.quantizer.bound(self.features(waveform).unsqueeze(1)).squeeze(1) + self.levels // 2
+
     def decode(self, codes: Tensor) -> Tensor:
         """Integer values (B, S) -> the vector (B, S), bit for bit what `forward` gave."""
         return self.quantizer.decode(codes.unsqueeze(1)).squeeze(1)

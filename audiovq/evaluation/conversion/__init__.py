@@ -1,0 +1,1 @@
+"""Voice conversion measured on a fixed set of pairs (docs/conversion.md)."""

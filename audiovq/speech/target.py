@@ -1,0 +1,107 @@
+"""The voice to convert to: recordings of any length, averaged to one quantized speaker vector, with a look at them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from audiovq.errors import AudioVQError
+from audiovq.speech.pitch import median_pitch, track_pitch
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import SpeechCodec
+
+CHUNK_SECONDS = 4.0
+"""A recording's vector is the mean over pieces of about this length."""
+SHORTEST, SHORT = 0.5, 3.0
+"""Seconds of speech: less is an error, less is warned of."""
+_FRAME_SECONDS = 0.02
+_QUIET_DB, _SILENT_DB = 40.0, -65.0  # below the loudest frames, and below full scale: nothing is heard
+
+
+class TargetVoice:
+    """Collects speech of one voice, in constant memory.
+
+    Args:
+        codec: the model whose vector is wanted.
+        name: for messages.
+
+    Attributes:
+        seconds: of speech heard.
+    """
+
+    def __init__(self, codec: SpeechCodec, name: str = "the target") -> None:
+        self._codec, self.name = codec, name
+        self._chunk = round(CHUNK_SECONDS * codec.sample_rate)
+        self._waiting: list[np.ndarray] = []
+        self._n_waiting = 0
+        self._levels: list[np.ndarray] = []
+        self._weights: list[float] = []
+        self._pitches: list[np.ndarray] = []
+        self.seconds = 0.0
+
+    def add(self, samples: np.ndarray) -> None:
+        """More of a recording: (n,) float32 at the codec's rate."""
+        self._waiting.append(np.asarray(samples, np.float32).reshape(-1))
+        self._n_waiting += len(self._waiting[-1])
+        # One chunk stays behind, so that a recording's short rest can go with what is before it.
+        while self._n_waiting >= 2 * self._chunk:
+            data = np.concatenate(self._waiting)
+            self._take(data[: self._chunk])
+            self._waiting, self._n_waiting = [data[self._chunk :]], self._n_waiting - self._chunk
+
+    def finish_recording(self) -> None:
+        """The recording ends here; another may follow."""
+        data = np.concatenate([np.zeros(0, np.float32), *self._waiting])
+        self._waiting, self._n_waiting = [], 0
+        for part in np.array_split(data, max(-(-len(data) // self._chunk), 1)):
+            self._take(part)
+
+    def add_vector(self, vector: np.ndarray, seconds: float = CHUNK_SECONDS) -> None:
+        """A quantized vector (S,) that somebody made before, with the weight of so many seconds."""
+        self._levels.append(np.asarray(vector, np.float64))
+        self._weights.append(seconds)
+        self.seconds += seconds
+
+    @torch.inference_mode()
+    def _take(self, samples: np.ndarray) -> None:
+        heard = heard_seconds(samples, self._codec.sample_rate)
+        if heard == 0:
+            return
+        self.seconds += heard
+        levels = self._codec.speaker_encoder.levels_of(torch.from_numpy(samples)[None, None])  # type: ignore[union-attr]
+        self._levels.append(levels[0].double().numpy())
+        self._weights.append(heard)
+        self._pitches.append(track_pitch(samples, self._codec.sample_rate))
+
+    def vector(self) -> np.ndarray:
+        """The quantized speaker vector (S,) int64.
+
+        Raises:
+            AudioVQError: when there is too little speech to know a voice by.
+        """
+        if self.seconds < SHORTEST:
+            what = "silence" if self.seconds == 0 else f"only {self.seconds:.1f} s of speech"
+            raise AudioVQError(f"{self.name}: holds {what}; a target voice needs several seconds")
+        mean = np.average(self._levels, axis=0, weights=self._weights)
+        # Rounded about the middle, as the quantizer does.
+        middle = self._codec.speaker_encoder.levels // 2
+        return (np.rint(mean - middle) + middle).astype(np.int64)
+
+    @property
+    def pitch(self) -> float | None:
+        """The register in Hz; None when no voiced speech was heard."""
+        return median_pitch(np.concatenate(self._pitches)) if self._pitches else None
+
+
+def heard_seconds(samples: np.ndarray, sample_rate: int) -> float:
+    """Seconds of frames that are neither silent nor 40 dB under the loudest."""
+    size = round(_FRAME_SECONDS * sample_rate)
+    whole = len(samples) - len(samples) % size
+    if whole == 0:
+        return 0.0
+    frames = samples[:whole].reshape(-1, size).astype(np.float64)
+    level = 10 * np.log10(np.mean(np.square(frames - frames.mean(axis=1, keepdims=True)), axis=1) + 1e-12)
+    return float((level > max(np.percentile(level, 95) - _QUIET_DB, _SILENT_DB)).sum()) * _FRAME_SECONDS
