@@ -96,5 +96,5 @@ def load_codec(name_or_dir: str | Path | None = None):
             raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
     except Exception as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    codec.model_hash = _codes_hash(data, codec.config)
+    codec.model_hash, codec.folder = _codes_hash(data, codec.config), folder
     return codec.eval()

@@ -94,6 +94,8 @@ class SpeechCodec(nn.Module):
         self._span_encoder: SpanEncoder | None = None
         #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
+        #: Where it was loaded from: bundled voices lie beside the weights.
+        self.folder: Path | None = None
 
     # -- what a trainer calls ---------------------------------------------------------------------------------------
 
