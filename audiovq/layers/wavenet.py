@@ -1,0 +1,142 @@
+"""The causal gated stack of WaveNet, whole or step by step with what each layer remembers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WaveNetStack(nn.Module):
+    """Dilated causal convolutions with gates, residual and skip paths (van den Oord et al. 2016, section 2).
+
+    Layer ``l`` with dilation ``d = dilation_cycle ** ...`` (1, 2, 4, ... ``2 ** (dilation_cycle - 1)``, then 1 again)::
+
+        a, b = W_l * x + condition_l          (each ``channels``; the taps reach back 0, d, 2d, ... steps)
+        h    = tanh(a) * sigmoid(b)
+        x    = x + R_l h + r_l                (not in the last layer, whose output nobody reads)
+        s    = s + S_l h + s_l
+
+    and the head is ``out = P relu(M relu(s) + m) + p``. Output t reads the input up to and including t: who predicts
+    sample t feeds samples up to t - 1.
+
+    The convolutions have no bias of their own: it is the bias of the projection of the condition, which a sampler
+    computes outside of its inner loop. Parameters (all channel-first, as `torch.nn.Conv1d` has them):
+
+    ========================  =============================================================================
+    ``entry``                 ``weight (channels, in_channels, 1)``, ``bias (channels,)``
+    ``condition``             ``weight (n_layers * 2 * channels, condition_channels, 1)``, ``bias``;
+                              rows ``l * 2 * channels`` on are layer l's: first its ``a``, then its ``b``
+    ``dilated.l``             ``weight (2 * channels, channels, kernel_size)``; the last tap is the present step
+    ``residual.l``            ``weight (channels, channels, 1)``, ``bias``; ``n_layers - 1`` of them
+    ``skip.l``                ``weight (skip_channels, channels, 1)``, ``bias``
+    ``mix``, ``project``      ``weight (skip_channels, skip_channels, 1)``, ``(out_channels, skip_channels, 1)``, ``bias``
+    ========================  =============================================================================
+
+    Args:
+        in_channels, out_channels: of the input and of the head.
+        channels: of the residual path.
+        skip_channels: of the skip path and the head.
+        n_layers, dilation_cycle, kernel_size: see above.
+        condition_channels: of the local condition (global conditions are part of it).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        skip_channels: int,
+        out_channels: int,
+        n_layers: int,
+        dilation_cycle: int,
+        kernel_size: int = 2,
+        condition_channels: int = 64,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.channels, self.skip_channels, self.out_channels = (
+            in_channels,
+            channels,
+            skip_channels,
+            out_channels,
+        )
+        self.n_layers, self.kernel_size, self.condition_channels = n_layers, kernel_size, condition_channels
+        self.dilations = [2 ** (layer % dilation_cycle) for layer in range(n_layers)]
+        #: Steps of input that one output depends on.
+        self.receptive_field = 1 + (kernel_size - 1) * sum(self.dilations)
+        self.entry = nn.Conv1d(in_channels, channels, 1)
+        self.condition = nn.Conv1d(condition_channels, n_layers * 2 * channels, 1)
+        self.dilated = nn.ModuleList(
+            nn.Conv1d(channels, 2 * channels, kernel_size, dilation=d, bias=False) for d in self.dilations
+        )
+        self.residual = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in range(n_layers - 1))
+        self.skip = nn.ModuleList(nn.Conv1d(channels, skip_channels, 1) for _ in range(n_layers))
+        self.mix = nn.Conv1d(skip_channels, skip_channels, 1)
+        self.project = nn.Conv1d(skip_channels, out_channels, 1)
+        with torch.no_grad():
+            for layer in self.skip:
+                layer.weight.mul_(math.sqrt(3 / n_layers))  # a sum of many
+
+    @property
+    def macs_per_step(self) -> int:
+        """Multiplications for one step of one stream, the condition's projection apart."""
+        c, s = self.channels, self.skip_channels
+        layers = self.n_layers * (self.kernel_size * 2 * c * c + c * s) + (self.n_layers - 1) * c * c
+        return layers + self.in_channels * c + s * s + s * self.out_channels
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Input (B, in, T) and condition (B, condition_channels, T'), T a multiple of T' -> (B, out, T).
+
+        Every position of the condition is held for ``T / T'`` steps.
+        """
+        return self.advance(x, self.project_condition(condition), self.initial_state(x.shape[0], x))
+
+    def project_condition(self, condition: Tensor) -> Tensor:
+        """(B, condition_channels, T') -> what is added inside the gates (B, n_layers * 2 * channels, T')."""
+        return self.condition(condition)
+
+    def initial_state(self, batch_size: int, like: Tensor | None = None) -> list[Tensor]:
+        """What the layers remember before the first step, for `advance`: zeros (B, (kernel_size - 1) * d, channels)."""
+        like = self.entry.weight if like is None else like
+        reach = self.kernel_size - 1
+        return [like.new_zeros(batch_size, reach * d, self.channels) for d in self.dilations]
+
+    def advance(self, x: Tensor, projected: Tensor, state: list[Tensor]) -> Tensor:
+        """Some more steps: x (B, in, T), projected condition (B, n_layers * 2 * channels, T'), T a multiple of T'.
+
+        ``state`` is that of `initial_state` or what earlier calls left in it; it is moved on in place (its tensors are
+        replaced). Any division of a sequence into calls gives the same output.
+
+        Returns:
+            (B, out, T).
+        """
+        # Channels last inside: every layer is then two matrix products over all steps, with no transposition between.
+        n_steps = x.shape[-1]
+        hold = n_steps // projected.shape[-1]
+        if hold * projected.shape[-1] != n_steps:
+            raise ValueError(f"{n_steps} steps are no multiple of the condition's {projected.shape[-1]}")
+        y = F.linear(x.transpose(1, 2), self.entry.weight[:, :, 0], self.entry.bias)
+        gates = projected.transpose(1, 2).chunk(self.n_layers, dim=2)
+        total: Tensor | None = None
+        for layer, dilation in enumerate(self.dilations):
+            seen = torch.cat([state[layer].to(y.dtype), y], dim=1)  # (B, reach + T, C)
+            state[layer] = seen[:, n_steps:].detach()
+            h = self._gated(seen, gates[layer], self.dilated[layer].weight, dilation, n_steps, hold)
+            skip = F.linear(h, self.skip[layer].weight[:, :, 0], self.skip[layer].bias)
+            total = skip if total is None else total + skip
+            if layer < self.n_layers - 1:
+                residual = self.residual[layer]
+                y = y + F.linear(h, residual.weight[:, :, 0], residual.bias)
+        assert total is not None
+        out = F.linear(F.relu(total), self.mix.weight[:, :, 0], self.mix.bias)
+        return F.linear(F.relu(out), self.project.weight[:, :, 0], self.project.bias).transpose(1, 2)
+
+    def _gated(self, seen: Tensor, gate: Tensor, weight: Tensor, dilation: int, n_steps: int, hold: int) -> Tensor:
+        """Convolution, condition and gate of one layer -> (B, T, C)."""
+        taps = [seen[:, k * dilation : k * dilation + n_steps] for k in range(self.kernel_size)]
+        matrix = weight.permute(0, 2, 1).flatten(1)  # (2C, kernel_size * C), one block a tap
+        z = F.linear(torch.cat(taps, dim=2), matrix)
+        z = z.view(len(z), -1, hold, z.shape[-1]) + gate.unsqueeze(2)  # each position of the condition is held
+        a, b = z.flatten(1, 2).chunk(2, dim=2)
+        return torch.tanh(a) * torch.sigmoid(b)
