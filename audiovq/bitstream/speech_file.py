@@ -5,7 +5,7 @@ Every channel is coded on its own, as if it were a file of one channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,12 @@ from audiovq.bitstream.container import ContainerWriter
 from audiovq.bitstream.speech_layout import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.errors import AudioVQError
-from audiovq.speech.waveform import Resampler, create_audio, n_resampled, open_audio
+from audiovq.speech.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
 from audiovq.streams import Place, describe, errors_about, open_input, open_output
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+    from audiovq.speech.shift import Shifter
 
 #: Called now and then with how much is done and how much there is in all (None: not known), in any one unit.
 Progress = Callable[[float, float | None], None]
@@ -36,6 +37,7 @@ class CodingReport:
         n_bytes: of the .avq file.
         n_clipped: samples of the source beyond full scale, which were clipped.
         damage: what was lost, in words, when damage was concealed.
+        remarks: what else the user should know.
     """
 
     seconds: float
@@ -43,6 +45,7 @@ class CodingReport:
     n_bytes: int
     n_clipped: int = 0
     damage: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 class _SpeechWriter:
@@ -80,6 +83,8 @@ def encode_file(
     n_codebooks: int | None = None,
     mono: bool = False,
     progress: Progress | None = None,
+    voice: np.ndarray | None = None,
+    shift: Shifter | None = None,
 ) -> CodingReport:
     """Code audio of any length in constant memory; the bytes do not depend on how the audio arrives.
 
@@ -89,6 +94,8 @@ def encode_file(
         codec: the model.
         n_codebooks: for each channel; the model's default when None.
         mono: mix all channels down to one first.
+        voice: a quantized speaker vector (S,) for the header in the place of the source's own.
+        shift: moves the pitch before coding.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
@@ -102,7 +109,6 @@ def encode_file(
         n_channels = 1 if mono else audio.n_channels
         if n_channels > MAX_CHANNELS:
             raise AudioVQError(f"has {n_channels} channels, more than {MAX_CHANNELS}; mix them down (--mono)")
-        resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
         channels = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
         writer: _SpeechWriter | None = None
 
@@ -112,24 +118,37 @@ def encode_file(
                 # The output is opened with the first packet: it brings the speakers, which stand in the header.
                 if writer is None:
                     stream = stack.enter_context(open_output(target))
-                    speakers = np.stack([np.asarray(channel.speaker, np.int64) for channel in channels])
+                    own = [np.asarray(channel.speaker, np.int64) for channel in channels]
+                    speakers = np.stack(own) if voice is None else np.tile(voice, (n_channels, 1))
                     writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, codes[0].shape[0])
                 writer.write(np.stack(codes))
 
-        def push(block: np.ndarray) -> list[list[np.ndarray]]:
-            return [channel.push(np.ascontiguousarray(block[:, c])) for c, channel in enumerate(channels)]
-
-        for block in audio.blocks():
-            if mono:
-                block = block.mean(axis=1, keepdims=True, dtype=np.float32)
-            write(push(resampler.push(block)))
+        for samples in model_blocks(audio, codec, mono, shift):
+            if samples is None:
+                write([channel.finish() for channel in channels])
+            else:
+                write([channel.push(np.ascontiguousarray(samples[:, c])) for c, channel in enumerate(channels)])
             if progress:
                 progress(audio.n_read, audio.n_frames)
-        write(push(resampler.finish(n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate))))
-        write([channel.finish() for channel in channels])
         assert writer is not None
         writer.container.finish(audio.n_read)
         return CodingReport(audio.n_read / audio.sample_rate, n_channels, writer.container.n_bytes, audio.n_clipped)
+
+
+def model_blocks(
+    audio: AudioReader, codec: SpeechCodec, mono: bool = False, shift: Shifter | None = None
+) -> Iterator[np.ndarray | None]:
+    """Blocks (n, channels) at the model's rate, shifted in pitch where this is wanted, then None at the end."""
+    n_channels = 1 if mono else audio.n_channels
+    resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
+    for block in audio.blocks():
+        if mono:
+            block = block.mean(axis=1, keepdims=True, dtype=np.float32)
+        samples = resampler.push(block)
+        yield samples if shift is None else shift.push(samples)
+    rest = resampler.finish(n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate))
+    yield rest if shift is None else np.concatenate([shift.push(rest), shift.finish()])
+    yield None
 
 
 def decode_file(
@@ -139,6 +158,7 @@ def decode_file(
     decoder: str = "parallel",
     conceal: bool = False,
     progress: Progress | None = None,
+    voice: np.ndarray | None = None,
 ) -> CodingReport:
     """Decode a file of any length in constant memory, at the source's rate, channels and exact length.
 
@@ -148,6 +168,7 @@ def decode_file(
         codec: the model that wrote the file, or what gives it for a model hash.
         decoder: which of the model's decoders.
         conceal: decode what is good of a damaged file, with silence for what is lost.
+        voice: a quantized speaker vector (S,) to speak with instead of the file's own.
 
     Raises:
         AudioVQError: for a damaged file, unless ``conceal``; a file of another model; a target that cannot be written.
@@ -158,7 +179,8 @@ def decode_file(
         header = speech.header
         model: Any = codec if hasattr(codec, "decoder_stream") else codec(header.model_hash)  # type: ignore[operator]
         speech.expect(model)
-        channels = [model.decoder_stream(speaker, decoder) for speaker in header.speakers]
+        speakers = header.speakers if voice is None else np.tile(voice, (header.n_channels, 1))
+        channels = [model.decoder_stream(speaker, decoder) for speaker in speakers]
         resampler = Resampler(model.sample_rate, header.sample_rate, header.n_channels)
         total = _size(stream)
         with ExitStack() as stack:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.pitch import median_pitch, track_pitch
+from audiovq.speech.pitch import HOP_SECONDS, median_pitch, track_pitch
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
@@ -59,10 +59,12 @@ class TargetVoice:
         for part in np.array_split(data, max(-(-len(data) // self._chunk), 1)):
             self._take(part)
 
-    def add_vector(self, vector: np.ndarray, seconds: float = CHUNK_SECONDS) -> None:
-        """A quantized vector (S,) that somebody made before, with the weight of so many seconds."""
+    def add_vector(self, vector: np.ndarray, pitch: float | None = None, seconds: float = CHUNK_SECONDS) -> None:
+        """A quantized vector (S,) that was made before, of a voice of this register, weighing so many seconds."""
         self._levels.append(np.asarray(vector, np.float64))
         self._weights.append(seconds)
+        if pitch is not None:
+            self._pitches.append(np.full(round(seconds / HOP_SECONDS), pitch, np.float32))
         self.seconds += seconds
 
     @torch.inference_mode()

@@ -1,0 +1,89 @@
+"""From what a user names as target, recordings, bundled voices or .avq files, to one voice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiovq.bitstream.convert import is_avq, read_speech_header
+from audiovq.bitstream.speech_file import model_blocks
+from audiovq.errors import AudioVQError
+from audiovq.speech.target import TargetVoice
+from audiovq.speech.voices import read_voices
+from audiovq.speech.waveform import open_audio
+from audiovq.streams import errors_about
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import SpeechCodec
+
+
+def target_voice(codec: SpeechCodec, targets: Sequence[str | Path]) -> TargetVoice:
+    """The voice of all ``targets`` together: paths of recordings or .avq files, names of bundled voices.
+
+    A path that exists comes before a name. Of an .avq file the header alone is used.
+
+    Raises:
+        AudioVQError: for what is neither, cannot be read, was written by another model, or holds too little speech.
+    """
+    if not targets:
+        raise AudioVQError("no target voice was named")
+    voice = TargetVoice(codec, " and ".join(map(str, targets)) if len(targets) < 4 else f"{len(targets)} targets")
+    for target in targets:
+        name = str(target)
+        if not os.path.exists(name):
+            add_bundled(voice, codec, name)
+        elif os.path.isdir(name):
+            raise AudioVQError(f"{name}: is a folder; name the target's recordings one by one")
+        elif is_avq(name):
+            _add_avq(voice, codec, name)
+        else:
+            add_recording(voice, codec, name)
+    return voice
+
+
+def add_bundled(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:
+    """Add a voice that came with the model.
+
+    Raises:
+        AudioVQError: when there is none of this name.
+    """
+    known = read_voices(codec)
+    if name in known:
+        voice.add_vector(np.array(known[name].vector), pitch=known[name].pitch)
+        return
+    if os.sep in name or Path(name).suffix:
+        raise AudioVQError(f"{name}: no such file")
+    close = get_close_matches(name, known, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    where = "`audiovq speakers` lists them" if known else f"model {codec.name} has none"
+    raise AudioVQError(f"{name}: neither a file nor a bundled voice ({where}){hint}")
+
+
+def add_recording(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
+    """Add a recording of any length, all channels mixed.
+
+    Raises:
+        AudioVQError: when it cannot be read.
+    """
+    with errors_about(path), open_audio(path) as audio:
+        for samples in model_blocks(audio, codec, mono=True):
+            if samples is not None:
+                voice.add(samples[:, 0])
+        voice.finish_recording()
+
+
+def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
+    header = read_speech_header(path)
+    with errors_about(path):
+        if header.model_hash != codec.model_hash:
+            raise AudioVQError(
+                f"was written by model {header.model_hash.hex()}, not by {codec.name} ({codec.model_hash.hex()}): "
+                "its voice means nothing to this model; give a recording"
+            )
+        for vector in np.unique(header.speakers, axis=0):
+            voice.add_vector(vector)

@@ -1,0 +1,76 @@
+"""The voices that come with a model: ``speakers.json`` beside its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import SpeechCodec
+
+SPEAKERS_FILE = "speakers.json"
+
+
+@dataclass(frozen=True)
+class BundledVoice:
+    """A voice that can be named as a target.
+
+    Attributes:
+        name: unique within the model.
+        languages: ISO 639 codes of what it was heard in.
+        sex: "female", "male", or None where the source does not say.
+        seconds: of speech that the vector was made from.
+        pitch: median F0 in Hz, None where there was no voiced speech.
+        vector: the quantized speaker vector, S values.
+        licence: of the recordings.
+        source: where they are from.
+    """
+
+    name: str
+    languages: list[str]
+    sex: str | None
+    seconds: float
+    pitch: float | None
+    vector: list[int]
+    licence: str
+    source: str
+
+
+def write_voices(codec: SpeechCodec, voices: list[BundledVoice], folder: str | Path) -> Path:
+    """Put voices beside the weights of the model they were made with."""
+    path = Path(folder) / SPEAKERS_FILE
+    # One line for each voice: a vector of 32 numbers is not to be read from top to bottom.
+    rows = ",\n".join("  " + json.dumps(asdict(voice), ensure_ascii=False) for voice in voices)
+    with atomic_write(path) as temporary:
+        text = f'{{"model": "{codec.model_hash.hex()}", "speakers": [\n{rows}\n]}}\n'
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_voices(codec: SpeechCodec) -> dict[str, BundledVoice]:
+    """The voices of a loaded model by name; none where it has no such file.
+
+    Raises:
+        AudioVQError: for a file that is damaged, or was made with other weights.
+    """
+    folder = getattr(codec, "folder", None)
+    if folder is None or not (folder / SPEAKERS_FILE).is_file():
+        return {}
+    path = folder / SPEAKERS_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        voices = [BundledVoice(**voice) for voice in content["speakers"]]
+        made_with = content["model"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AudioVQError(f"{path} is damaged ({error})") from error
+    if made_with != codec.model_hash.hex():
+        raise AudioVQError(
+            f"{path} was made with model {made_with}, not {codec.model_hash.hex()}; "
+            "recipes/voice_conversion/make_speakers.py makes it anew"
+        )
+    return {voice.name: voice for voice in voices}
