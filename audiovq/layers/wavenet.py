@@ -32,7 +32,8 @@ class WaveNetStack(nn.Module):
     ``dilated.l``             ``weight (2 * channels, channels, kernel_size)``; the last tap is the present step
     ``residual.l``            ``weight (channels, channels, 1)``, ``bias``; ``n_layers - 1`` of them
     ``skip.l``                ``weight (skip_channels, channels, 1)``, ``bias``
-    ``mix``, ``project``      ``weight (skip_channels, skip_channels, 1)``, ``(out_channels, skip_channels, 1)``, ``bias``
+    ``mix``                   ``weight (skip_channels, skip_channels, 1)``, ``bias``
+    ``project``               ``weight (out_channels, skip_channels, 1)``, ``bias``
     ========================  =============================================================================
 
     Args:
@@ -129,8 +130,13 @@ class WaveNetStack(nn.Module):
                 residual = self.residual[layer]
                 y = y + F.linear(h, residual.weight[:, :, 0], residual.bias)
         assert total is not None
-        out = F.linear(F.relu(total), self.mix.weight[:, :, 0], self.mix.bias)
-        return F.linear(F.relu(out), self.project.weight[:, :, 0], self.project.bias).transpose(1, 2)
+        return self._head(total)
+
+    def _head(self, total: Tensor) -> Tensor:
+        """Sum of the skip paths (B, T, skip) -> (B, out, T), in float32: half of its bits hold no 16-bit audio."""
+        with torch.autocast(total.device.type, enabled=False):
+            hidden = F.linear(F.relu(total.float()), self.mix.weight[:, :, 0], self.mix.bias)
+            return F.linear(F.relu(hidden), self.project.weight[:, :, 0], self.project.bias).transpose(1, 2)
 
     def _gated(self, seen: Tensor, gate: Tensor, weight: Tensor, dilation: int, n_steps: int, hold: int) -> Tensor:
         """Convolution, condition and gate of one layer -> (B, T, C)."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
+from audiovq.speech.backbone import Backbone
 
 
 class InverseSTFTHead(nn.Module):
@@ -90,16 +90,13 @@ class FrameNoise(nn.Module):
         return x + self.at(start, x.shape[-1]).transpose(1, 2).to(x.dtype)
 
 
-class ParallelDecoder(nn.Module):
+class ParallelDecoder(Backbone):
     """Backbone at the latents' rate, then stages at higher rates, then the inverse-STFT head.
 
     Every residual unit is modulated by the speaker vector; the last stage gets noise to shape.
 
     Args:
-        latent_dim: channels of the latents.
-        condition_dim: length S of the speaker vector.
-        channels, dilations: one entry per stage; a unit for every dilation.
-        upsample: factor after each stage but the last.
+        latent_dim, condition_dim, channels, dilations, upsample: see `Backbone`.
         hop_length: samples per latent.
         overlap: frames that cover one sample in the head.
     """
@@ -114,45 +111,15 @@ class ParallelDecoder(nn.Module):
         hop_length: int,
         overlap: int = 4,
     ) -> None:
-        super().__init__()
-        if not len(channels) == len(dilations) == len(upsample) + 1:
-            raise ValueError("channels and dilations need one entry per stage, upsample one less")
-        self.hop_length, self.channels = hop_length, list(channels)
-        self.entry = nn.Conv1d(latent_dim, channels[0], 3, padding=1)
-        rate, reach = 1, 1.0  # latents
-        self.stages = nn.ModuleList()
-        self.upsamplers = nn.ModuleList()
-        for i, (width, stage_dilations) in enumerate(zip(channels, dilations, strict=True)):
-            units = [DilatedResidualUnit(width, dilation=d, condition_dim=condition_dim) for d in stage_dilations]
-            reach += sum(unit.padding for unit in units) / rate
-            self.stages.append(nn.ModuleList(units))
-            if i < len(upsample):
-                self.upsamplers.append(nn.Conv1d(width, channels[i + 1] * upsample[i], 1))
-                rate *= upsample[i]
-        if hop_length % rate:
-            raise ValueError(f"the product of upsample, {rate}, must divide the hop length {hop_length}")
-        self.norm = ChannelNorm(channels[-1])
-        self.head = InverseSTFTHead(channels[-1], hop_length // rate, overlap)
+        super().__init__(latent_dim, condition_dim, channels, dilations, upsample)
+        self.hop_length = hop_length
+        if hop_length % self.rate:
+            raise ValueError(f"the product of upsample, {self.rate}, must divide the hop length {hop_length}")
+        self.head = InverseSTFTHead(channels[-1], hop_length // self.rate, overlap)
         self.noise = FrameNoise(channels[-1])
-        reach += overlap / rate
         #: Latents on either side that one output sample may depend on.
-        self.context_frames = int(-(-reach // 1))
+        self.context_frames = int(-(-(self.reach + overlap / self.rate) // 1))
 
     def forward(self, latents: Tensor, condition: Tensor) -> Tensor:
         """Latents (B, C, F), speaker vector (B, S) -> waveform (B, 1, F * hop_length)."""
-        x = self.entry(latents)
-        for i, units in enumerate(self.stages):
-            if i == len(self.stages) - 1:
-                x = self.noise(x)
-            for unit in units:  # type: ignore[attr-defined]
-                x = unit(x, condition)
-            if i < len(self.upsamplers):
-                x = interleave(self.upsamplers[i](x), self.channels[i + 1])
-        return self.head(self.norm(x))
-
-
-def interleave(x: Tensor, channels: int) -> Tensor:
-    """(B, channels * factor, T) -> (B, channels, T * factor): groups of channels become neighbouring steps of time."""
-    batch, width, length = x.shape
-    factor = width // channels
-    return x.view(batch, channels, factor, length).transpose(2, 3).reshape(batch, channels, length * factor)
+        return self.head(self.features(latents, condition))

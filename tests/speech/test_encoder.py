@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from audiovq.speech.backbone import interleave
 from audiovq.speech.encoder import SpeechEncoder
 from audiovq.speech.filterbank import Filterbank, gabor_filters
-from audiovq.speech.parallel import InverseSTFTHead, interleave
+from audiovq.speech.parallel import InverseSTFTHead
 
 
 def test_context_covers_what_a_latent_depends_on():
