@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from audiovq.bitstream.container import MAGIC, ContainerReader, ContainerWriter, End, Packet
-from audiovq.bitstream.speech_file import CodingReport, Progress, model_blocks
+from audiovq.bitstream.speech_file import CodingReport, Progress, decode_file, encode_file, model_blocks
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.errors import AudioVQError
+from audiovq.speech.disguise import Disguise, Pitch, make_shifter
 from audiovq.speech.waveform import Resampler, create_audio, open_audio
-from audiovq.streams import Place, describe, errors_about, open_input, open_output
+from audiovq.streams import Place, describe, errors_about, is_path, is_special, open_input, open_output
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
-    from audiovq.speech.shift import Shifter
+    from audiovq.speech.target import TargetVoice
+
+_NOTHING = np.zeros(0, np.float32)
 
 
 def is_avq(source: Place) -> bool:
@@ -27,30 +32,29 @@ def is_avq(source: Place) -> bool:
     Raises:
         AudioVQError: for a file that is missing, empty or not readable.
     """
-    if isinstance(source, str) and source == "-":
-        return sys.stdin.buffer.peek(len(MAGIC))[: len(MAGIC)] == MAGIC  # type: ignore[attr-defined]
-    if not isinstance(source, str) and hasattr(source, "peek"):
-        return source.peek(len(MAGIC))[: len(MAGIC)] == MAGIC
-    with open_input(source) as stream:
-        return stream.read(len(MAGIC)) == MAGIC
+    if is_path(source) and not is_special(source):  # type: ignore[arg-type]
+        with open_input(source) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    stream: Any = sys.stdin.buffer if isinstance(source, str | Path) else source
+    if hasattr(stream, "peek"):
+        return stream.peek(len(MAGIC))[: len(MAGIC)] == MAGIC
+    start = stream.tell()
+    found = stream.read(len(MAGIC)) == MAGIC
+    stream.seek(start)
+    return found
 
 
-def read_speech_header(source: Place) -> SpeechHeader:
-    """The header of an .avq file; what follows it is not read.
-
-    Raises:
-        AudioVQError: for what is no .avq file of speech, or whose header is damaged.
-    """
-    with errors_about(describe(source)), open_input(source) as stream:
-        return SpeechHeader.from_container(ContainerReader(stream).header)
-
-
-def swap_speaker(source: Place, target: Place, vector: np.ndarray, progress: Progress | None = None) -> CodingReport:
+def swap_speaker(
+    source: Place,
+    target: Place,
+    voice: np.ndarray | Callable[[bytes], np.ndarray],
+    progress: Progress | None = None,
+) -> CodingReport:
     """Give an .avq file another voice: a new header, and every packet's payload as it is, byte for byte.
 
     Args:
         source, target: paths, ``-``, or binary file objects.
-        vector: the quantized speaker vector (S,) of the model that wrote the file.
+        voice: a quantized speaker vector (S,) of the model that wrote the file, or what gives it for a model hash.
 
     Raises:
         AudioVQError: for a damaged file, or a vector of another size. Nothing is left of the target then.
@@ -58,10 +62,12 @@ def swap_speaker(source: Place, target: Place, vector: np.ndarray, progress: Pro
     with errors_about(describe(source)), open_input(source) as stream:
         reader = ContainerReader(stream)
         header = SpeechHeader.from_container(reader.header)
+        vector = np.asarray(voice(header.model_hash) if callable(voice) else voice, np.int64)
+        if len(vector) != header.speakers.shape[1] or vector.max() >> header.speaker_bits:
+            raise AudioVQError(f"has speaker vectors of {header.speakers.shape[1]} values; the new one does not fit")
         speakers = np.tile(vector, (header.n_channels, 1))
-        if speakers.shape != header.speakers.shape:
-            raise AudioVQError(f"has speaker vectors of {header.speakers.shape[1]} values, not {speakers.shape[1]}")
-        swapped = replace(replace(header, speakers=speakers).to_container(), flags=reader.header.flags)
+        # Written as plain bits: they are understood with and without entropy coding.
+        swapped = replace(header, speakers=speakers, coded_speakers=None).to_container()
         seconds = 0.0
         with open_output(target) as output:
             writer = ContainerWriter(output, swapped)
@@ -80,25 +86,22 @@ def convert_audio(
     source: Place,
     target: Place,
     codec: SpeechCodec,
-    vector: np.ndarray,
+    disguise: Disguise,
     n_codebooks: int | None = None,
     decoder: str = "parallel",
-    shift: Shifter | None = None,
     mono: bool = False,
     progress: Progress | None = None,
 ) -> CodingReport:
     """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
 
-    The samples are those that coding to an .avq file and decoding it with the other speaker would give.
+    The samples are those that coding to an .avq file with that voice and decoding it would give.
 
     Args:
-        source: a path, ``-`` for standard input, or a binary file object.
-        target: a path (format by suffix), ``-`` for standard output (WAV), or a binary file object (WAV).
+        source, target: as for `convert_file`.
         codec: the model.
-        vector: the target's quantized speaker vector (S,).
+        disguise: the target's vector, and how the pitch is moved.
         n_codebooks: how many books carry what is said; the model's default when None.
         decoder: which of the model's decoders.
-        shift: moves the pitch of the source before it is coded; see `Shifter`.
         mono: mix all channels down to one first.
 
     Raises:
@@ -107,32 +110,83 @@ def convert_audio(
     """
     with errors_about(describe(source)), open_audio(source) as audio, ExitStack() as stack:
         n_channels = 1 if mono else audio.n_channels
-        rate = codec.sample_rate
-        back = Resampler(rate, audio.sample_rate, n_channels)
+        back = Resampler(codec.sample_rate, audio.sample_rate, n_channels)
         encoders = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
-        decoders = [codec.decoder_stream(vector, decoder) for _ in range(n_channels)]
+        decoders = [codec.decoder_stream(disguise.vector, decoder) for _ in range(n_channels)]
         output = None
         n_model = 0
-        for samples in model_blocks(audio, codec, mono, shift):
-            ended = samples is None
+        for samples in model_blocks(audio, codec, mono, disguise):
             if samples is None:
                 packets = [encoder.finish() for encoder in encoders]
             else:
                 n_model += len(samples)
                 packets = [e.push(np.ascontiguousarray(samples[:, c])) for c, e in enumerate(encoders)]
-            pieces = [
-                np.concatenate([np.zeros(0, np.float32), *[d.push(codes) for codes in own]])
-                for d, own in zip(decoders, packets, strict=True)
-            ]
-            if ended:
-                pieces = [np.concatenate([p, d.finish(n_model)]) for p, d in zip(pieces, decoders, strict=True)]
+            pieces = [[d.push(codes) for codes in own] for d, own in zip(decoders, packets, strict=True)]
+            if samples is None:
+                pieces = [[*own, d.finish(n_model)] for d, own in zip(decoders, pieces, strict=True)]
             # Opened when something comes out: an input that cannot be read leaves nothing of the output.
-            if output is None and len(pieces[0]):
+            if output is None and pieces[0]:
                 output = stack.enter_context(create_audio(target, audio.sample_rate, n_channels))
             if output is not None:
-                output.write(back.push(np.stack(pieces, axis=1)))
+                output.write(back.push(np.stack([np.concatenate([_NOTHING, *own]) for own in pieces], axis=1)))
             if progress:
                 progress(audio.n_read, audio.n_frames)
         assert output is not None
         output.write(back.finish(audio.n_read))
-        return CodingReport(audio.n_read / audio.sample_rate, n_channels, 0, audio.n_clipped)
+        seconds = audio.n_read / audio.sample_rate
+        return CodingReport(seconds, n_channels, 0, audio.n_clipped, remarks=disguise.remarks)
+
+
+def convert_file(
+    source: Place,
+    target: Place,
+    codec: SpeechCodec | Callable[[bytes | None], SpeechCodec],
+    voice: Callable[[SpeechCodec], TargetVoice],
+    n_codebooks: int | None = None,
+    pitch: Pitch = "auto",
+    decoder: str = "parallel",
+    mono: bool = False,
+    progress: Progress | None = None,
+) -> CodingReport:
+    """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
+
+    Args:
+        source: a path, ``-`` for standard input, or a binary file object.
+        target: a path (format by suffix), ``-`` for standard output (WAV), or a binary file object (WAV).
+        codec: the model, or what gives it: for the hash that an .avq file carries, for None the one for audio.
+        voice: gives the target as a model hears it (see `target_voice`).
+        n_codebooks, pitch, decoder: see `SpeechCodec.convert`; for .avq files the pitch can only be kept.
+        mono: mix all channels of audio down to one first.
+
+    Raises:
+        AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
+    """
+
+    def model(model_hash: bytes | None) -> SpeechCodec:
+        return codec if hasattr(codec, "decoder_stream") else codec(model_hash)  # type: ignore[operator,return-value]
+
+    coded = is_path(target) and str(target).lower().endswith(".avq")
+    if is_avq(source):
+        if not isinstance(pitch, str):
+            raise AudioVQError(f"{describe(source)}: codes keep their pitch; --pitch {pitch:g} is for audio alone")
+        if n_codebooks is not None and coded:
+            raise AudioVQError(f"{describe(source)}: a coded file keeps its codebooks; --codebooks is for audio alone")
+        if coded:
+            return swap_speaker(source, target, lambda found: voice(model(found)).vector(), progress)
+
+        def vector(own: SpeechCodec) -> np.ndarray:
+            return voice(own).vector()
+
+        return decode_file(source, target, model, decoder, False, progress, vector, n_codebooks)
+    own = model(None)
+    heard = voice(own)
+    disguise = Disguise(heard.vector(), make_shifter(own.sample_rate, pitch, heard.pitch))
+    books = conversion_codebooks(own) if n_codebooks is None else n_codebooks
+    if coded:
+        return encode_file(source, target, own, books, mono, progress, disguise)
+    return convert_audio(source, target, own, disguise, books, decoder, mono, progress)
+
+
+def conversion_codebooks(codec: SpeechCodec) -> int | None:
+    """How many books carry what is said when the voice changes: the model's own choice, else its default."""
+    return getattr(codec, "conversion_codebooks", None)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiovq.bitstream.convert import is_avq, read_speech_header
+from audiovq.bitstream.convert import is_avq
 from audiovq.bitstream.speech_file import model_blocks
+from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.speech.target import TargetVoice
 from audiovq.speech.voices import read_voices
 from audiovq.speech.waveform import open_audio
-from audiovq.streams import errors_about
+from audiovq.streams import errors_about, open_input
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
@@ -78,12 +79,8 @@ def add_recording(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
 
 
 def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
-    header = read_speech_header(path)
-    with errors_about(path):
-        if header.model_hash != codec.model_hash:
-            raise AudioVQError(
-                f"was written by model {header.model_hash.hex()}, not by {codec.name} ({codec.model_hash.hex()}): "
-                "its voice means nothing to this model; give a recording"
-            )
-        for vector in np.unique(header.speakers, axis=0):
+    with errors_about(path), open_input(path) as stream:
+        speech = SpeechReader(stream)
+        speech.expect(codec)
+        for vector in np.unique(speech.header.speakers, axis=0):
             voice.add_vector(vector)

@@ -21,6 +21,8 @@ from audiovq.errors import AudioVQError
 VERBS = {
     "encode": "Code speech into small .avq files.",
     "decode": "Turn .avq files back into speech.",
+    "convert": "Let another voice say it: convert recordings or .avq files to a target voice.",
+    "speakers": "List the voices that came with the model.",
     "info": "Tell what an .avq file holds.",
     "models": "List the models that came with the package.",
     "evaluate": "Measure quality: a folder of references against a folder of decoded files.",

@@ -35,14 +35,16 @@ class Job:
         return "standard output" if self.target == "-" else self.target
 
 
-def plan(inputs: Sequence[str], output: str | None, suffixes: Sequence[str], new_suffix: str) -> list[Job]:
+def plan(
+    inputs: Sequence[str], output: str | None, suffixes: Sequence[str], new_suffix: str | Callable[[str], str]
+) -> list[Job]:
     """Find the files and say where each goes.
 
     Args:
         inputs: files, folders (every file in them with one of ``suffixes``; mirrored under ``output``), or ``-`` alone.
         output: a file (for one input file), a folder, ``-``, or None: beside the input.
         suffixes: of files that a folder is searched for.
-        new_suffix: of what is written into folders.
+        new_suffix: of what is written into folders, or what gives it for an input's name.
 
     Raises:
         AudioVQError: where inputs and output do not go together.
@@ -54,6 +56,10 @@ def plan(inputs: Sequence[str], output: str | None, suffixes: Sequence[str], new
         if target != "-" and _is_folder(target):
             raise AudioVQError(f"{target} is a folder; name a file for what comes from standard input")
         return [Job("-", target)]
+
+    def renamed(path: Path) -> Path:
+        return path.with_suffix(new_suffix if isinstance(new_suffix, str) else new_suffix(path.name))
+
     folders = [name for name in inputs if os.path.isdir(name)]
     many = len(inputs) > 1 or bool(folders)
     if output == "-" and many:
@@ -66,13 +72,11 @@ def plan(inputs: Sequence[str], output: str | None, suffixes: Sequence[str], new
             found = _search(Path(name), suffixes)
             if not found:
                 raise AudioVQError(f"{name}: no files to do in this folder ({', '.join(suffixes)})")
-            jobs += [
-                Job(str(p), str(Path(output or name) / p.relative_to(name).with_suffix(new_suffix))) for p in found
-            ]
+            jobs += [Job(str(p), str(Path(output or name) / renamed(p.relative_to(name)))) for p in found]
         elif output is None:
-            jobs.append(Job(name, str(Path(name).with_suffix(new_suffix))))
+            jobs.append(Job(name, str(renamed(Path(name)))))
         elif output != "-" and (many or _is_folder(output)):
-            jobs.append(Job(name, str(Path(output) / Path(name).with_suffix(new_suffix).name)))
+            jobs.append(Job(name, str(Path(output) / renamed(Path(name)).name)))
         else:
             jobs.append(Job(name, output))
     _check_distinct(jobs)
@@ -186,17 +190,17 @@ def _remarks(job: Job, report: CodingReport) -> Iterator[str]:
         yield f"{name}: damaged: {line}"
     if report.n_clipped:
         yield f"{name}: {report.n_clipped} samples beyond full scale were clipped"
+    for line in report.remarks:
+        yield f"{name}: {line}"
 
 
 def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> str:
     seconds = sum(report.seconds for report in reports)
     n_bytes = sum(report.n_bytes for report in reports)
-    parts = [
-        f"{seconds:.2f} s of audio",
-        f"{n_bytes:,} bytes",
-        f"{8 * n_bytes / seconds / 1000:.2f} kb/s",
-        f"{seconds / max(elapsed, 1e-9):.1f} times real time",
-    ]
+    parts = [f"{seconds:.2f} s of audio"]
+    if n_bytes:  # audio that became audio has no coded size
+        parts += [f"{n_bytes:,} bytes", f"{8 * n_bytes / seconds / 1000:.2f} kb/s"]
+    parts.append(f"{seconds / max(elapsed, 1e-9):.1f} times real time")
     if len(jobs) == 1:
         channels = reports[0].n_channels
         where = jobs[0].target_name + (f" ({channels} channels)" if channels > 1 else "")

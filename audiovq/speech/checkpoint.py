@@ -12,6 +12,8 @@ from audiovq.files import atomic_write
 
 BUNDLED = Path(__file__).resolve().parent.parent / "pretrained"
 DEFAULT_MODEL = "speech"
+#: The bundled model whose codes say least of who speaks; where it is missing, the default one converts.
+CONVERSION_MODEL = "conversion"
 #: Buffers of quantizers that only training reads; exported models leave them out.
 TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 
@@ -19,6 +21,11 @@ TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 def bundled_models() -> list[str]:
     """Names of the models that came with the package."""
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def conversion_model() -> str:
+    """Name of the bundled model that converts voices unless another one is named."""
+    return CONVERSION_MODEL if CONVERSION_MODEL in bundled_models() else DEFAULT_MODEL
 
 
 def model_folder(name_or_dir: str | Path | None) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from audiovq.errors import AudioVQError
+from audiovq.speech.disguise import heard_seconds
 from audiovq.speech.pitch import HOP_SECONDS, median_pitch, track_pitch
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ CHUNK_SECONDS = 4.0
 """A recording's vector is the mean over pieces of about this length."""
 SHORTEST, SHORT = 0.5, 3.0
 """Seconds of speech: less is an error, less is warned of."""
-_FRAME_SECONDS = 0.02
-_QUIET_DB, _SILENT_DB = 40.0, -65.0  # below the loudest frames, and below full scale: nothing is heard
 
 
 class TargetVoice:
@@ -73,7 +72,8 @@ class TargetVoice:
         if heard == 0:
             return
         self.seconds += heard
-        levels = self._codec.speaker_encoder.levels_of(torch.from_numpy(samples)[None, None])  # type: ignore[union-attr]
+        encoder: Any = self._codec.speaker_encoder
+        levels = encoder.levels_of(torch.from_numpy(samples)[None, None])
         self._levels.append(levels[0].double().numpy())
         self._weights.append(heard)
         self._pitches.append(track_pitch(samples, self._codec.sample_rate))
@@ -92,18 +92,14 @@ class TargetVoice:
         middle = self._codec.speaker_encoder.levels // 2
         return (np.rint(mean - middle) + middle).astype(np.int64)
 
+    def warnings(self) -> list[str]:
+        """What may keep the vector from being one clear voice's, in words."""
+        found = []
+        if self.seconds < SHORT:
+            found.append(f"only {self.seconds:.1f} s of speech; several seconds tell a voice better")
+        return found
+
     @property
     def pitch(self) -> float | None:
         """The register in Hz; None when no voiced speech was heard."""
         return median_pitch(np.concatenate(self._pitches)) if self._pitches else None
-
-
-def heard_seconds(samples: np.ndarray, sample_rate: int) -> float:
-    """Seconds of frames that are neither silent nor 40 dB under the loudest."""
-    size = round(_FRAME_SECONDS * sample_rate)
-    whole = len(samples) - len(samples) % size
-    if whole == 0:
-        return 0.0
-    frames = samples[:whole].reshape(-1, size).astype(np.float64)
-    level = 10 * np.log10(np.mean(np.square(frames - frames.mean(axis=1, keepdims=True)), axis=1) + 1e-12)
-    return float((level > max(np.percentile(level, 95) - _QUIET_DB, _SILENT_DB)).sum()) * _FRAME_SECONDS

@@ -1,0 +1,132 @@
+"""``audiovq convert``: speech in another voice."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.bitstream.speech_file import CodingReport, Progress
+    from audiovq.cli.jobs import Job
+    from audiovq.speech.codec import SpeechCodec
+    from audiovq.speech.disguise import Pitch
+    from audiovq.speech.target import TargetVoice
+
+MOST_SEMITONES = 24
+
+
+def convert(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IN...", help="Audio or .avq files, folders, or - for standard input.")
+    ],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="A recording of the voice, an .avq file, or a bundled voice (audiovq speakers). Several are averaged.",
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="OUT", help="A file (.avq: stays coded), a folder, or - (WAV)."),
+    ],
+    codebooks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Only the first N codebooks carry what is said: fewer keep less of the source.",
+        ),
+    ] = None,
+    pitch: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|keep|SEMITONES",
+            help="Move the source's pitch before coding: to the target's register, not at all, or by so much.",
+        ),
+    ] = "auto",
+    decoder: Annotated[
+        str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
+    ] = "parallel",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR", help="Without it: the bundled one for conversion, or that of an .avq file."),
+    ] = None,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
+    mono: Annotated[bool, typer.Option("--mono", help="Mix all channels of audio down to one.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one coder. More seldom help: packets are small.")] = 1,
+) -> None:
+    """Let another voice say it.
+
+    Audio is coded and decoded with the target's speaker vector, at the source's rate, channels and exact length, while
+    it arrives. An .avq file that becomes an .avq file is not decoded: its header gets the other vector, its packets
+    stay as they are. A folder is searched for audio and .avq files and mirrored under OUT, coded files as coded files.
+    """
+    from audiovq.cli.jobs import plan, run
+    from audiovq.cli.loading import Models
+    from audiovq.speech.checkpoint import conversion_model
+    from audiovq.speech.waveform import READABLE, check_writable
+
+    register = _pitch(pitch)
+    jobs = plan(inputs, output, [*READABLE, ".avq"], lambda name: ".avq" if _is_coded(name) else ".wav")
+    for job in jobs:
+        if not _is_coded(job.target):
+            check_writable(job.target)
+    models = Models(threads)
+    voices: dict[bytes, TargetVoice] = {}
+
+    def choose(model_hash: bytes | None) -> SpeechCodec:
+        if model is not None or model_hash is None:
+            return models.load(model or conversion_model())
+        return models.by_hash(model_hash)
+
+    def voice(codec: SpeechCodec) -> TargetVoice:
+        from audiovq.bitstream.targets import target_voice
+
+        if codec.model_hash not in voices:
+            found = voices[codec.model_hash] = target_voice(codec, to)
+            for line in found.warnings():
+                print(f"audiovq: {found.name}: warning: {line}", file=sys.stderr)
+        return voices[codec.model_hash]
+
+    def prepare() -> None:
+        # What is wrong with the target shows before the first file is begun.
+        if model is not None or any(not _is_coded(job.source) for job in jobs if job.source != "-"):
+            voice(choose(None)).vector()
+
+    def work(job: Job, progress: Progress) -> CodingReport:
+        from audiovq.bitstream import convert_file
+
+        return convert_file(job.source, job.target, choose, voice, codebooks, register, decoder, mono, progress)
+
+    run(jobs, force, models, prepare, work)
+
+
+def _is_coded(name: str) -> bool:
+    return name.lower().endswith(".avq")
+
+
+def _pitch(text: str) -> Pitch:
+    """What ``--pitch`` says.
+
+    Raises:
+        AudioVQError: for what is no interval that can be shifted by.
+    """
+    if text == "auto":
+        return "auto"
+    if text == "keep":
+        return "keep"
+    try:
+        semitones = float(text)
+    except ValueError:
+        semitones = float("nan")
+    if not -MOST_SEMITONES <= semitones <= MOST_SEMITONES:
+        raise AudioVQError(
+            f"--pitch takes auto, keep, or -{MOST_SEMITONES} to {MOST_SEMITONES} semitones, not {text!r}"
+        )
+    return semitones

@@ -1,0 +1,91 @@
+"""What changes on the way of a recording into another voice, and a look at whether it is speech at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from audiovq.speech.pitch import track_pitch
+from audiovq.speech.shift import OPENING_SECONDS, Shifter
+
+#: Where the pitch of a source goes before it is coded: to the target's register, nowhere, or so many semitones.
+Pitch = float | Literal["auto", "keep"]
+
+_FRAME_SECONDS = 0.02
+_QUIET_DB, _SILENT_DB = 40.0, -65.0  # below the loudest frames, and below full scale: nothing is heard
+_FEWEST_VOICED = 0.15
+_STEADY_DB = 3.5
+
+
+def frame_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Levels of every 20 ms in dB under full scale, without the offset: (T,) -> (T // 20 ms,)."""
+    size = round(_FRAME_SECONDS * sample_rate)
+    frames = samples[: len(samples) - len(samples) % size].reshape(-1, size).astype(np.float64)
+    return 10 * np.log10(np.mean(np.square(frames - frames.mean(axis=1, keepdims=True)), axis=1) + 1e-12)
+
+
+def heard_frames(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Levels of those frames that are neither silent nor 40 dB under the loud ones."""
+    level = frame_levels(samples, sample_rate)
+    if not len(level):
+        return level
+    return level[level > max(np.percentile(level, 95) - _QUIET_DB, _SILENT_DB)]
+
+
+def heard_seconds(samples: np.ndarray, sample_rate: int) -> float:
+    """Seconds in which something is heard."""
+    return len(heard_frames(samples, sample_rate)) * _FRAME_SECONDS
+
+
+def doubts(samples: np.ndarray, sample_rate: int) -> str | None:
+    """Why this is hardly speech, in words; None when it may well be, or is too short to tell."""
+    level = heard_frames(samples, sample_rate)
+    if not len(level):
+        return "silence"
+    if len(level) * _FRAME_SECONDS < 1:
+        return None
+    pitch = track_pitch(samples, sample_rate)
+    if (pitch > 0).mean() * len(samples) / sample_rate < _FEWEST_VOICED * len(level) * _FRAME_SECONDS:
+        return "hardly any voice, as in noise"
+    return "no pauses and a steady level, as in music or noise" if level.std() < _STEADY_DB else None
+
+
+@dataclass
+class Disguise:
+    """Another voice for a recording.
+
+    Attributes:
+        vector: the quantized speaker vector (S,) it gets.
+        shift: moves its pitch before it is coded, or None.
+        remarks: what was noticed on the way.
+    """
+
+    vector: np.ndarray
+    shift: Shifter | None = None
+    remarks: list[str] = field(default_factory=list)
+    _opening: list[np.ndarray] = field(default_factory=list)
+    _n_heard: int = 0
+
+    def push(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
+        """A block (n, channels) of the source -> what is to be coded, (m, channels)."""
+        wanted = round(OPENING_SECONDS * sample_rate) - self._n_heard
+        if wanted > 0:
+            self._opening.append(samples[:wanted].mean(axis=1))
+            self._n_heard += len(self._opening[-1])
+        return samples if self.shift is None else self.shift.push(samples)
+
+    def finish(self, sample_rate: int) -> np.ndarray | None:
+        """What is left to be coded; the opening is looked at now."""
+        if self._opening and (why := doubts(np.concatenate(self._opening), sample_rate)):
+            self.remarks.append(f"warning: {why}: conversion is made for one clear voice")
+        self._opening = []
+        return None if self.shift is None else self.shift.finish()
+
+
+def make_shifter(sample_rate: int, pitch: Pitch, target_hz: float | None) -> Shifter | None:
+    """What moves the pitch as asked; None where nothing is to move, or the target's register is not known."""
+    if pitch == "keep" or (pitch == "auto" and target_hz is None):
+        return None
+    return Shifter(sample_rate, None if pitch == "auto" else float(pitch), target_hz)
