@@ -25,7 +25,7 @@ def expand(y: Tensor, mu: float = 255.0) -> Tensor:
 
 
 class MuLawCategorical:
-    """A probability for each of ``2 ** bits`` levels, even on the mu-law curve (van den Oord et al. 2016, section 2.2)."""
+    """A probability for each of ``2 ** bits`` levels along the mu-law curve (van den Oord et al. 2016, section 2.2)."""
 
     #: Uniform numbers that one sample takes.
     n_uniform = 1
@@ -64,7 +64,7 @@ class LogisticMixture:
     Parameters are ``n_mixtures`` logits, as many locations, as many logarithms of scales, in this order. The outermost
     bins reach to infinity, so that the probabilities of all levels add up to one.
 
-    A bin of width w around x has the mass ``sigmoid(p) - sigmoid(m)``, where p and m are ``(x - location +- w/2) / scale``.
+    A bin of width w around x has the mass ``sigmoid(p) - sigmoid(m)`` for ``p, m = (x - location +- w / 2) / scale``.
     Taken as ``sigmoid(p) * sigmoid(-m) * (1 - exp(m - p))`` its logarithm is exact in float32 however far out or narrow
     it lies, without a threshold or an approximation by the density.
 

@@ -76,8 +76,8 @@ class WaveNetStack(nn.Module):
         self.mix = nn.Conv1d(skip_channels, skip_channels, 1)
         self.project = nn.Conv1d(skip_channels, out_channels, 1)
         with torch.no_grad():
-            for layer in self.skip:
-                layer.weight.mul_(math.sqrt(3 / n_layers))  # a sum of many
+            for layer in range(n_layers):
+                self.skip[layer].get_parameter("weight").mul_(math.sqrt(3 / n_layers))  # a sum of many
 
     @property
     def macs_per_step(self) -> int:
@@ -117,26 +117,39 @@ class WaveNetStack(nn.Module):
         hold = n_steps // projected.shape[-1]
         if hold * projected.shape[-1] != n_steps:
             raise ValueError(f"{n_steps} steps are no multiple of the condition's {projected.shape[-1]}")
-        y = F.linear(x.transpose(1, 2), self.entry.weight[:, :, 0], self.entry.bias)
+        y = _pointwise(x.transpose(1, 2), self.entry)
         gates = projected.transpose(1, 2).chunk(self.n_layers, dim=2)
         total: Tensor | None = None
-        for layer, dilation in enumerate(self.dilations):
+        for layer in range(self.n_layers):
             seen = torch.cat([state[layer].to(y.dtype), y], dim=1)  # (B, reach + T, C)
             state[layer] = seen[:, n_steps:].detach()
-            h = self._gated(seen, gates[layer], self.dilated[layer].weight, dilation, n_steps, hold)
-            skip = F.linear(h, self.skip[layer].weight[:, :, 0], self.skip[layer].bias)
+            h = self._gated(seen, gates[layer], layer, n_steps, hold)
+            skip = _pointwise(h, self.skip[layer])
             total = skip if total is None else total + skip
             if layer < self.n_layers - 1:
-                residual = self.residual[layer]
-                y = y + F.linear(h, residual.weight[:, :, 0], residual.bias)
+                y = y + _pointwise(h, self.residual[layer])
         assert total is not None
         return self._head(total)
 
     def _head(self, total: Tensor) -> Tensor:
         """Sum of the skip paths (B, T, skip) -> (B, out, T), in float32: half of its bits hold no 16-bit audio."""
         with torch.autocast(total.device.type, enabled=False):
-            hidden = F.linear(F.relu(total.float()), self.mix.weight[:, :, 0], self.mix.bias)
-            return F.linear(F.relu(hidden), self.project.weight[:, :, 0], self.project.bias).transpose(1, 2)
+            return _pointwise(F.relu(_pointwise(F.relu(total.float()), self.mix)), self.project).transpose(1, 2)
+
+    def _gated(self, seen: Tensor, gate: Tensor, layer: int, n_steps: int, hold: int) -> Tensor:
+        """Convolution, condition and gate of one layer -> (B, T, C)."""
+        weight, dilation = self.dilated[layer].get_parameter("weight"), self.dilations[layer]
+        taps = [seen[:, k * dilation : k * dilation + n_steps] for k in range(self.kernel_size)]
+        matrix = weight.permute(0, 2, 1).flatten(1)  # (2C, kernel_size * C), one block a tap
+        z = F.linear(torch.cat(taps, dim=2), matrix)
+        z = z.view(len(z), -1, hold, z.shape[-1]) + gate.unsqueeze(2)  # each position of the condition is held
+        a, b = z.flatten(1, 2).chunk(2, dim=2)
+        return torch.tanh(a) * torch.sigmoid(b)
+
+    def _head(self, total: Tensor) -> Tensor:
+        """Sum of the skip paths (B, T, skip) -> (B, out, T), in float32: half of its bits hold no 16-bit audio."""
+        with torch.autocast(total.device.type, enabled=False):
+            return _pointwise(F.relu(_pointwise(F.relu(total.float()), self.mix)), self.project).transpose(1, 2)
 
     def _gated(self, seen: Tensor, gate: Tensor, weight: Tensor, dilation: int, n_steps: int, hold: int) -> Tensor:
         """Convolution, condition and gate of one layer -> (B, T, C)."""
@@ -146,3 +159,9 @@ class WaveNetStack(nn.Module):
         z = z.view(len(z), -1, hold, z.shape[-1]) + gate.unsqueeze(2)  # each position of the condition is held
         a, b = z.flatten(1, 2).chunk(2, dim=2)
         return torch.tanh(a) * torch.sigmoid(b)
+
+
+def _pointwise(x: Tensor, layer: nn.Module) -> Tensor:
+    """A convolution of width one over channels that come last: (B, T, in) -> (B, T, out)."""
+    assert isinstance(layer, nn.Conv1d)
+    return F.linear(x, layer.weight[:, :, 0], layer.bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ class Backbone(nn.Module):
             raise ValueError("channels and dilations need one entry per stage, upsample one less")
         self.channels = list(channels)
         #: Set by those who add something to the features before the last stage.
-        self.noise: nn.Module | None = None
+        self.noise: Any = None
         self.entry = nn.Conv1d(latent_dim, channels[0], 3, padding=1)
         #: Features per latent.
         self.rate = 1

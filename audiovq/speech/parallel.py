@@ -101,6 +101,8 @@ class ParallelDecoder(Backbone):
         overlap: frames that cover one sample in the head.
     """
 
+    noise: FrameNoise
+
     def __init__(
         self,
         latent_dim: int,

@@ -1,0 +1,252 @@
+"""The WaveNet decoder: quantized latents and a speaker vector -> a distribution over the waveform, value by value."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.layers.output import LogisticMixture, MuLawCategorical, compand
+from audiovq.layers.wavenet import WaveNetStack
+from audiovq.speech.backbone import Backbone
+from audiovq.speech.pqmf import PQMF
+
+OUTPUTS = {"mu_law": MuLawCategorical, "mixture": LogisticMixture}
+
+
+class WaveNetDecoder(nn.Module):
+    """Autoregressive decoder (van den Oord et al. 2017, section 4.2).
+
+    The waveform is a sequence of steps of ``n_values`` values each: one sample; several samples; a value of each
+    sub-band; or several of each. The stack runs once a step and says how all values of the next one are distributed::
+
+        latents, speaker -> backbone -> condition (some hundred a second, each held for several steps)
+        step t - 1       -> [value, companded value] -> stack -> outputs of step t
+
+    Outputs, in this order (``P`` parameters of the distribution, ``G`` values a step):
+
+    * ``P * G``: parameter p of value i is number ``p * G + i``;
+    * with ``taps``, ``G * taps * G`` coefficients: number ``P * G + i * taps * G + k * G + j`` is what value j of step
+      ``t - 1 - k`` adds to the locations of value i;
+    * with ``taps``, ``G * (G - 1) / 2``: what values of the same step add, for i = 1: j = 0; for i = 2: j = 0, 1; ...
+
+    So each value is told by a linear prediction from exact values, whose coefficients change with every step, and by a
+    mixture around it (as in LPCNet, Valin and Skoglund 2019, with the coefficients left to the network). The values
+    of one step are drawn one after the other, each knowing those before it (as the channels of a pixel, Salimans et al.
+    2017).
+
+    Args:
+        latent_dim: channels of the quantized latents.
+        speaker_dim: length of the speaker vector.
+        hop_length: samples per latent.
+        backbone: ``channels, dilations, upsample`` of `Backbone`: the learned upsampling.
+        stack: ``channels, skip_channels, n_layers, dilation_cycle, kernel_size`` of `WaveNetStack`.
+        output: ``kind`` (``mixture`` or ``mu_law``) and the constructor arguments of its class.
+        n_bands: sub-bands; 1 for the waveform itself.
+        samples_per_step: values of each band in a step.
+        taps: steps of the linear prediction; 0 for none.
+        band_gains: factors that bring the bands to similar size within [-1, 1].
+    """
+
+    gains: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        speaker_dim: int,
+        hop_length: int,
+        backbone: dict[str, Any],
+        stack: dict[str, Any],
+        output: dict[str, Any],
+        n_bands: int = 1,
+        samples_per_step: int = 1,
+        taps: int = 0,
+        band_gains: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = dict(  # noqa: C408
+            latent_dim=latent_dim,
+            speaker_dim=speaker_dim,
+            hop_length=hop_length,
+            backbone=backbone,
+            stack=stack,
+            output=output,
+            n_bands=n_bands,
+            samples_per_step=samples_per_step,
+            taps=taps,
+            band_gains=band_gains,
+        )
+        self.latent_dim, self.hop_length, self.n_bands, self.taps = latent_dim, hop_length, n_bands, taps
+        self.samples_per_step = samples_per_step
+        #: Values of a step, which are as many as the samples it stands for.
+        self.n_values = n_bands * samples_per_step
+        self.output = OUTPUTS[output["kind"]](**{k: v for k, v in output.items() if k != "kind"})
+        if taps and not isinstance(self.output, LogisticMixture):
+            raise ValueError("only a mixture of logistics has locations for a linear prediction to move")
+        self.pqmf = PQMF(n_bands)
+        gains = [1.0] * n_bands if band_gains is None else band_gains
+        self.register_buffer("gains", torch.tensor(gains).view(-1, 1), persistent=False)
+        self.backbone = Backbone(latent_dim, speaker_dim, **backbone)
+        width = self.backbone.channels[-1]
+        self.voice = nn.Linear(speaker_dim, width)
+        #: Steps for which one position of the condition is held.
+        self.hold, left = divmod(hop_length, self.n_values * self.backbone.rate)
+        if left or len(gains) != n_bands:
+            raise ValueError(f"a hop of {hop_length} must hold whole steps of {self.n_values} at the condition's rate")
+        self.n_coefficients = (self.n_values * taps * self.n_values + self._n_pairs) if taps else 0
+        self.stack = WaveNetStack(
+            in_channels=2 * self.n_values,
+            out_channels=self.output.n_parameters * self.n_values + self.n_coefficients,
+            condition_channels=width,
+            **stack,
+        )
+        #: Latents on either side that one position of the condition may depend on.
+        self.context_frames = math.ceil(self.backbone.reach)
+        with torch.no_grad():
+            self.stack.project.weight[self.output.n_parameters * self.n_values :] = 0
+            nn.init.zeros_(self.voice.weight)
+            nn.init.zeros_(self.voice.bias)
+
+    @property
+    def _n_pairs(self) -> int:
+        return self.n_values * (self.n_values - 1) // 2
+
+    @property
+    def steps_per_frame(self) -> int:
+        """Steps for one latent."""
+        return self.hop_length // self.n_values
+
+    def forward(self, waveform: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
+        """Teacher forcing: the negative log-likelihood of each value, in nats.
+
+        Args:
+            waveform: (B, 1, T), T a multiple of ``hop_length``.
+            latents: (B, C, T / hop_length).
+            speaker: (B, S).
+
+        Returns:
+            (B, n_values, T / n_values) float32.
+        """
+        values = self.to_values(waveform)
+        projected = self.stack.project_condition(self.condition(latents, speaker))
+        before = torch.nn.functional.pad(values, (1, -1))
+        outputs = self.stack.advance(self.inputs(before), projected, self.stack.initial_state(len(values), before))
+        parameters, shift = self.parameters_and_shift(outputs, values)
+        if shift is None:
+            return self.output.nll(parameters, values)
+        return self.output.nll(parameters, values, shift)  # type: ignore[call-arg]
+
+    def bits_per_sample(self, nll: Tensor) -> Tensor:
+        """The mean of `forward`'s result in bits for a sample of the waveform, whatever the bands and their gains."""
+        density = torch.log(self.gains / math.sqrt(self.n_bands)).mean()  # bands times sqrt(n_bands) are orthonormal
+        return (nll.mean() - density) / math.log(2)
+
+    # -- the parts, for samplers ------------------------------------------------------------------------------------
+
+    def condition(self, latents: Tensor, speaker: Tensor) -> Tensor:
+        """Latents (B, C, F), speaker vector (B, S) -> condition of the stack (B, channels, F * rate)."""
+        features = self.backbone.features(latents, speaker)
+        return features + self.voice(speaker).unsqueeze(-1).to(features.dtype)
+
+    def to_values(self, waveform: Tensor) -> Tensor:
+        """(B, 1, T) -> values on the distribution's grid (B, n_values, T / n_values)."""
+        bands = self.pqmf.analysis(waveform) * self.gains
+        steps = bands.unflatten(-1, (-1, self.samples_per_step)).permute(0, 3, 1, 2)
+        return self.output.on_grid(steps.flatten(1, 2))
+
+    def to_bands(self, values: Tensor) -> Tensor:
+        """Values (B, n_values, T) -> sub-bands (B, n_bands, T * samples_per_step)."""
+        steps = values.unflatten(1, (self.samples_per_step, self.n_bands)).permute(0, 2, 3, 1)
+        return steps.flatten(2) / self.gains
+
+    def inputs(self, values: Tensor) -> Tensor:
+        """What the stack is fed for values (B, n_values, T): these, and these companded (B, 2 * n_values, T)."""
+        return torch.cat([values, compand(values)], dim=1)
+
+    def parameters_and_shift(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split the outputs of the stack, and predict from the values themselves.
+
+        Args:
+            outputs: (B, out, T).
+            values: (B, n_values, T), known beforehand: teacher forcing.
+
+        Returns:
+            Parameters (B, n_parameters, n_values, T), and the shift of the locations (B, n_values, T) or None.
+        """
+        parameters, coefficients, pairs = self.split(outputs)
+        if not self.taps:
+            return parameters, None
+        with torch.autocast(outputs.device.type, enabled=False):
+            n_steps = values.shape[-1]
+            padded = torch.nn.functional.pad(values, (self.taps, 0))
+            past = [padded[:, :, self.taps - 1 - k : self.taps - 1 - k + n_steps] for k in range(self.taps)]
+            shift = (coefficients.float() * torch.cat(past, dim=1).unsqueeze(1)).sum(2)
+            rows = [shift[:, 0]]
+            for i in range(1, self.n_values):
+                own = pairs[:, i * (i - 1) // 2 : i * (i + 1) // 2].float()
+                rows.append(shift[:, i] + (own * values[:, :i]).sum(1))
+            return parameters, torch.stack(rows, dim=1)
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (B, out, T) -> parameters (B, P, G, T), coefficients (B, G, taps * G, T), pairs (B, n_pairs, T)."""
+        n = self.n_values
+        parameters, rest = outputs.split([self.output.n_parameters * n, self.n_coefficients], dim=1)
+        pairs = self._n_pairs if self.taps else 0
+        coefficients, pair_coefficients = rest.split([self.n_coefficients - pairs, pairs], dim=1)
+        return parameters.unflatten(1, (-1, n)), coefficients.unflatten(1, (n, -1)), pair_coefficients
+
+
+class WaveNetState:
+    """What a batch of streams remembers between steps: the layers' memories and the last values."""
+
+    def __init__(self, decoder: WaveNetDecoder, batch_size: int = 1) -> None:
+        self.layers = decoder.stack.initial_state(batch_size)
+        #: (B, n_values, max(taps, 1)), the latest first.
+        self.past = self.layers[0].new_zeros(batch_size, decoder.n_values, max(decoder.taps, 1))
+
+
+@torch.inference_mode()
+def draw(
+    decoder: WaveNetDecoder, projected: Tensor, uniform: Tensor, state: WaveNetState, temperature: float = 1.0
+) -> Tensor:
+    """Sample step by step with torch: the plain way, which faster samplers are compared with.
+
+    Args:
+        projected: what ``decoder.stack.project_condition`` gave (B, n_layers * 2 * channels, T').
+        uniform: noise in (0, 1), (B, n_uniform, n_values, T' * hold).
+        state: moved on.
+        temperature: of the distribution.
+
+    Returns:
+        Values (B, n_values, T' * hold).
+    """
+    values = []
+    for t in range(uniform.shape[-1]):
+        column = projected[:, :, t // decoder.hold, None]
+        outputs = decoder.stack.advance(decoder.inputs(state.past[:, :, :1]), column, state.layers)
+        step = draw_step(decoder, outputs, uniform[..., t], state.past, temperature)
+        state.past = torch.cat([step.unsqueeze(-1), state.past[:, :, :-1]], dim=2)
+        values.append(step)
+    return torch.stack(values, dim=-1)
+
+
+def draw_step(
+    decoder: WaveNetDecoder, outputs: Tensor, uniform: Tensor, past: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """The values of one step (B, n_values) from outputs (B, out, 1), noise (B, n_uniform, n_values) and the past."""
+    parameters, coefficients, pairs = (part[..., 0] for part in decoder.split(outputs.float()))
+    if not decoder.taps:
+        return decoder.output.sample(parameters, uniform, temperature=temperature)
+    shift = (coefficients * past.transpose(1, 2).flatten(1).unsqueeze(1)).sum(2)
+    step: list[Tensor] = []
+    for i in range(decoder.n_values):
+        moved = shift[:, i]
+        for j, value in enumerate(step):
+            moved = moved + pairs[:, i * (i - 1) // 2 + j] * value
+        drawn = decoder.output.sample(
+            parameters[:, :, i, None], uniform[:, :, i, None], shift=moved[:, None], temperature=temperature
+        )
+        step.append(drawn[:, 0])
+    return torch.stack(step, dim=1)
