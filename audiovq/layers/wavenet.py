@@ -146,20 +146,6 @@ class WaveNetStack(nn.Module):
         a, b = z.flatten(1, 2).chunk(2, dim=2)
         return torch.tanh(a) * torch.sigmoid(b)
 
-    def _head(self, total: Tensor) -> Tensor:
-        """Sum of the skip paths (B, T, skip) -> (B, out, T), in float32: half of its bits hold no 16-bit audio."""
-        with torch.autocast(total.device.type, enabled=False):
-            return _pointwise(F.relu(_pointwise(F.relu(total.float()), self.mix)), self.project).transpose(1, 2)
-
-    def _gated(self, seen: Tensor, gate: Tensor, weight: Tensor, dilation: int, n_steps: int, hold: int) -> Tensor:
-        """Convolution, condition and gate of one layer -> (B, T, C)."""
-        taps = [seen[:, k * dilation : k * dilation + n_steps] for k in range(self.kernel_size)]
-        matrix = weight.permute(0, 2, 1).flatten(1)  # (2C, kernel_size * C), one block a tap
-        z = F.linear(torch.cat(taps, dim=2), matrix)
-        z = z.view(len(z), -1, hold, z.shape[-1]) + gate.unsqueeze(2)  # each position of the condition is held
-        a, b = z.flatten(1, 2).chunk(2, dim=2)
-        return torch.tanh(a) * torch.sigmoid(b)
-
 
 def _pointwise(x: Tensor, layer: nn.Module) -> Tensor:
     """A convolution of width one over channels that come last: (B, T, in) -> (B, T, out)."""

@@ -27,8 +27,8 @@ class WaveNetDecoder(nn.Module):
 
     Outputs, in this order (``P`` parameters of the distribution, ``G`` values a step):
 
-    * ``P * G``: parameter p of value i is number ``p * G + i``;
-    * with ``taps``, ``G * taps * G`` coefficients: number ``P * G + i * taps * G + k * G + j`` is what value j of step
+    * ``G * P``: parameter p of value i is number ``i * P + p``;
+    * with ``taps``, ``G * taps * G`` coefficients: number ``G * P + i * taps * G + k * G + j`` is what value j of step
       ``t - 1 - k`` adds to the locations of value i;
     * with ``taps``, ``G * (G - 1) / 2``: what values of the same step add, for i = 1: j = 0; for i = 2: j = 0, 1; ...
 
@@ -195,7 +195,7 @@ class WaveNetDecoder(nn.Module):
         parameters, rest = outputs.split([self.output.n_parameters * n, self.n_coefficients], dim=1)
         pairs = self._n_pairs if self.taps else 0
         coefficients, pair_coefficients = rest.split([self.n_coefficients - pairs, pairs], dim=1)
-        return parameters.unflatten(1, (-1, n)), coefficients.unflatten(1, (n, -1)), pair_coefficients
+        return parameters.unflatten(1, (n, -1)).transpose(1, 2), coefficients.unflatten(1, (n, -1)), pair_coefficients
 
 
 class WaveNetState:
