@@ -59,8 +59,7 @@ def train(config: Any) -> Path:
     from lightning.pytorch.loggers import TensorBoardLogger
     from omegaconf import OmegaConf
 
-    from audiovq.training.callbacks import ExportBest, KeepLast, Listen, Progress
-    from audiovq.training.data import SpeechCrops
+    from audiovq.training.callbacks import KeepLast
 
     # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place
     # in the data is the step alone.
@@ -73,17 +72,7 @@ def train(config: Any) -> Path:
     OmegaConf.save(config, folder / "config.yaml")
     torch.manual_seed(config.seed)
     task = instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
-    data = SpeechCrops(
-        cast(list, OmegaConf.to_container(config.data.corpora)),
-        task.codec.sample_rate,
-        task.codec.hop_length,
-        settings.batch_size,
-        settings.crop_seconds,
-        settings.other_seconds,
-        settings.validation_items,
-        settings.max_steps,
-        config.seed,
-    )
+    data, callbacks = parts_of(task, config, folder)
     last = folder / "last.ckpt"
     resume = last if settings.resume and last.is_file() else None
     if resume:
@@ -93,6 +82,8 @@ def train(config: Any) -> Path:
         if data.first_step >= settings.max_steps:
             log.info("all %d steps are done", settings.max_steps)
             return folder
+    elif settings.get("init_from"):
+        task.warm_start(settings.init_from)
     trainer = L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -108,15 +99,36 @@ def train(config: Any) -> Path:
         enable_model_summary=False,
         enable_checkpointing=False,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-        callbacks=[
-            Progress(settings.log_every, data.crop_seconds * settings.batch_size, settings.max_steps),
-            ExportBest(folder),
-            Listen(),
-            KeepLast(folder, settings.checkpoint_every),
-        ],
+        callbacks=[*callbacks, KeepLast(folder, settings.checkpoint_every)],
     )
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
     return folder
+
+
+def parts_of(task: Any, config: Any, folder: Path) -> tuple[Any, list[Any]]:
+    """The batches and callbacks of a task: its own ``data_module`` and ``callbacks``, or crops of speech."""
+    from omegaconf import OmegaConf
+
+    from audiovq.training.callbacks import ExportBest, Listen, Progress
+    from audiovq.training.data import SpeechCrops
+
+    if hasattr(task, "data_module"):
+        return task.data_module(config), task.callbacks(config, folder)
+    settings = config.training
+    data = SpeechCrops(
+        cast(list, OmegaConf.to_container(config.data.corpora)),
+        task.codec.sample_rate,
+        task.codec.hop_length,
+        settings.batch_size,
+        settings.crop_seconds,
+        settings.other_seconds,
+        settings.validation_items,
+        settings.max_steps,
+        config.seed,
+        cast(Any, OmegaConf.to_container(config.perturbation)) if config.get("perturbation") else None,
+    )
+    progress = Progress(settings.log_every, data.crop_seconds * settings.batch_size, settings.max_steps)
+    return data, [progress, ExportBest(folder), Listen()]
 
 
 def strategy_for(settings: Any) -> str:

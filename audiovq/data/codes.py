@@ -1,0 +1,161 @@
+"""A corpus as codes on disk, coded once: flat memory-mapped arrays, found by the codec's and the corpus's hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiovq.errors import AudioVQError
+from audiovq.files import cache_dir
+
+if TYPE_CHECKING:
+    from audiovq.data.utterance import Utterance
+    from audiovq.speech.codec import SpeechCodec
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CodedUtterance:
+    """One recording as codes.
+
+    Attributes:
+        id, speaker, language, split: as in `Utterance`.
+        codes: (K, F) uint16, a view of the memory-mapped file.
+        voice: (S,) int64, the quantized speaker vector.
+        n_samples: at the codec's rate.
+    """
+
+    id: str
+    speaker: str
+    language: str
+    split: str
+    codes: np.ndarray
+    voice: np.ndarray
+    n_samples: int
+
+    @property
+    def n_frames(self) -> int:
+        return self.codes.shape[1]
+
+
+class CodesCache:
+    """A folder with ``codes.u16`` (frames of all utterances end to end, K values a frame, little-endian),
+    ``voices.u16`` (S values an utterance) and ``index.json``.
+
+    Raises:
+        AudioVQError: when the folder is damaged.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+            self.codec: str = index["codec"]
+            self.n_codebooks, self.codebook_size = int(index["n_codebooks"]), int(index["codebook_size"])
+            lines = index["utterances"]
+            self._codes = np.memmap(self.folder / "codes.u16", "<u2", "r").reshape(-1, self.n_codebooks)
+            voices = np.fromfile(self.folder / "voices.u16", "<u2").reshape(len(lines), -1).astype(np.int64)
+        except (OSError, ValueError, KeyError) as error:
+            raise AudioVQError(f"the codes in {self.folder} are damaged ({error}): delete that folder") from None
+        self.utterances = []
+        start = 0
+        for line, voice in zip(lines, voices, strict=True):
+            stop = start + line["n_frames"]
+            about = {name: line[name] for name in ("id", "speaker", "language", "split", "n_samples")}
+            self.utterances.append(CodedUtterance(**about, codes=self._codes[start:stop].T, voice=voice))
+            start = stop
+        if start != len(self._codes):
+            raise AudioVQError(f"the codes in {self.folder} do not fit their index: delete that folder")
+
+    def split(self, name: str) -> list[CodedUtterance]:
+        """The utterances of one split, in the corpus's order.
+
+        Raises:
+            AudioVQError: when there are none.
+        """
+        found = [u for u in self.utterances if u.split == name]
+        if not found:
+            raise AudioVQError(f"the codes in {self.folder} have no split {name!r}")
+        return found
+
+
+def write_codes(
+    folder: str | Path, codec: SpeechCodec, utterances: Sequence[Utterance], progress: Progress | None = None
+) -> CodesCache:
+    """Code every utterance with all codebooks, each as a file of its own; the folder appears when all are done.
+
+    Raises:
+        AudioVQError: for an utterance that cannot be coded, and when there is none.
+    """
+    folder = Path(folder)
+    if not utterances:
+        raise AudioVQError("there are no utterances to code: name another corpus")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        temporary.chmod(0o755)
+        lines: list[dict[str, Any]] = []
+        with (temporary / "codes.u16").open("wb") as codes_file, (temporary / "voices.u16").open("wb") as voices_file:
+            for done, utterance in enumerate(utterances):
+                codes, voice, n_samples = _code(codec, utterance)
+                codes_file.write(np.ascontiguousarray(codes.T).astype("<u2").tobytes())
+                voices_file.write(voice.astype("<u2").tobytes())
+                about = {name: getattr(utterance, name) for name in ("id", "speaker", "language", "split")}
+                lines.append({**about, "n_frames": codes.shape[1], "n_samples": n_samples})
+                if progress is not None:
+                    progress(done + 1, len(utterances))
+        index = {
+            "codec": codec.model_hash.hex(),
+            "n_codebooks": codec.n_codebooks,
+            "codebook_size": codec.codebook_size,
+            "utterances": lines,
+        }
+        (temporary / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
+        if not (folder / "index.json").exists():  # another process may have been faster
+            os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return CodesCache(folder)
+
+
+def _code(codec: SpeechCodec, utterance: Utterance) -> tuple[np.ndarray, np.ndarray, int]:
+    samples = utterance.load()
+    stream = codec.encoder_stream(codec.n_codebooks)
+    packets = stream.push(samples) + stream.finish()
+    assert stream.speaker is not None
+    return np.concatenate(packets, axis=1), stream.speaker, len(samples)
+
+
+def cached_codes(
+    codec: SpeechCodec,
+    corpora: Sequence[str | Path | dict[str, Any]],
+    root: str | Path | None = None,
+    progress: Progress | None = None,
+) -> CodesCache:
+    """The codes of corpora (all splits): from ``<cache>/codes``, or made and kept there.
+
+    The folder's name holds the codec's hash and one over what the corpora list: their utterances, splits, speakers and
+    lengths. Another codec or another preparation thus never meets old codes.
+
+    Raises:
+        AudioVQError: see `open_corpus` and `write_codes`.
+    """
+    from audiovq.data.corpora import open_corpora
+
+    utterances = open_corpora(corpora, None)
+    listing = "\n".join(f"{u.id}\t{u.speaker}\t{u.language}\t{u.split}\t{u.n_samples}\t{u.source}" for u in utterances)
+    data = hashlib.sha256(listing.encode()).hexdigest()[:8]
+    folder = Path(root or cache_dir() / "codes") / f"{codec.model_hash.hex()}-{data}"
+    if (folder / "index.json").is_file():
+        return CodesCache(folder)
+    return write_codes(folder, codec, utterances, progress)

@@ -1,0 +1,7 @@
+"""Autoregressive priors over codes: likelihoods, sampling, and speech out of nothing."""
+
+from audiovq.prior.condition import Condition
+from audiovq.prior.density import VoiceDensity
+from audiovq.prior.model import CodePrior, Drawing
+
+__all__ = ["CodePrior", "Condition", "Drawing", "VoiceDensity"]

@@ -1,0 +1,170 @@
+"""Fast sampling on the CPU: a prior's weights packed for the compiled kernels, and sequences that grow by them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovq.layers.attention import rotary_table
+from audiovq.prior.kernels import backbone_step, depth_step
+from audiovq.prior.rounding import restore_rows, round_rows
+from audiovq.prior.vectors import PANEL, UNROLL
+
+if TYPE_CHECKING:
+    from audiovq.prior.model import CodePrior, Drawing
+
+_ALIGNMENT = 64
+
+
+class _Packer:
+    """Collects matrices in one array of weights and one of scales."""
+
+    def __init__(self) -> None:
+        self.weights: list[np.ndarray] = []
+        self.scales: list[np.ndarray] = []
+        self.matrices: list[tuple[int, int, int, int]] = []
+        self.n_weights = self.n_scales = self.widest = 0
+
+    def add(self, weight: Tensor) -> None:
+        """A matrix (O, I), zeros around it up to whole panels, as (panels, I, PANEL)."""
+        rows, scale = round_rows(weight)
+        n_out, n_in = -(-rows.shape[0] // PANEL) * PANEL, -(-rows.shape[1] // UNROLL) * UNROLL
+        padded = np.zeros((n_out, n_in), np.int8)
+        padded[: rows.shape[0], : rows.shape[1]] = rows.numpy()
+        scales = np.zeros(n_out, np.float32)
+        scales[: len(scale)] = scale.numpy()
+        self.weights.append(padded.reshape(-1, PANEL, n_in).transpose(0, 2, 1).ravel())
+        self.scales.append(scales)
+        self.matrices.append((self.n_weights, self.n_scales, n_in, n_out))
+        self.n_weights, self.n_scales = self.n_weights + padded.size, self.n_scales + n_out
+        self.widest = max(self.widest, n_in, n_out)
+
+    def packed(self) -> tuple[np.ndarray, np.ndarray]:
+        room = np.zeros(self.n_weights + _ALIGNMENT, np.int8)
+        start = -room.ctypes.data % _ALIGNMENT
+        weights = room[start : start + self.n_weights]
+        weights[:] = np.concatenate(self.weights)
+        return weights, np.concatenate(self.scales)
+
+
+def _norm_table(norms: list[Tensor]) -> np.ndarray:
+    return torch.stack([norm.detach().float() for norm in norms]).numpy()
+
+
+class PackedPrior:
+    """The weights of a `CodePrior` with a transformer, for `FastStepper`."""
+
+    def __init__(self, prior: CodePrior) -> None:
+        backbone, depth = prior.backbone, prior.depth
+        packer = _Packer()
+        packer.add(prior.entry.weight)
+        norms = []
+        for block in backbone.blocks:  # type: ignore[union-attr]
+            for linear in (
+                block.attention.project,
+                block.attention.mix,
+                block.feed_forward.expand,
+                block.feed_forward.reduce,
+            ):
+                packer.add(linear.weight)
+            norms += [block.attention_norm.scale, block.feed_forward_norm.scale]
+        self.n_backbone = len(packer.matrices)
+        into = depth.into.weight.unflatten(0, (prior.n_codebooks, depth.depth_width))
+        for book in range(prior.n_codebooks):
+            packer.add(into[book])
+            packer.add(depth.heads[book])
+        for matrix in depth.below:
+            packer.add(matrix)
+        for layer in depth.layers:
+            packer.add(layer.expand.weight)  # type: ignore[union-attr]
+            packer.add(layer.reduce.weight)  # type: ignore[union-attr]
+        self.weights, self.scales = packer.packed()
+        self.matrices = np.array(packer.matrices, np.int64)
+        self.widest = packer.widest
+        self.norms = _norm_table([*norms, backbone.norm.scale])  # type: ignore[union-attr]
+        self.depth_norms = _norm_table([*(norm.scale for norm in depth.norms), depth.norm.scale])  # type: ignore[union-attr]
+        self.eps = np.float32(depth.norm.eps)
+        self.vectors = restore_rows(*round_rows(prior.embedding.vectors)).numpy()
+        attention = backbone.blocks[0].attention  # type: ignore[union-attr, index]
+        self.n_layers, self.n_groups = len(backbone.blocks), attention.n_groups  # type: ignore[arg-type]
+        self.window, self.head_dim = attention.window, attention.head_dim
+        self.width, self.depth_width = prior.width, depth.depth_width
+
+
+class FastStepper:
+    """A batch of sequences that grow frame by frame. As `audiovq.prior.steps.Stepper`, compiled and on one thread.
+
+    Args:
+        packed: the weights.
+        offset: (B, C) float32, what the conditions add to every input.
+        drawing: how codes are drawn.
+        n_codebooks: books to draw.
+    """
+
+    def __init__(self, packed: PackedPrior, offset: np.ndarray, drawing: Drawing, n_codebooks: int) -> None:
+        self.packed, self.n_codebooks = packed, n_codebooks
+        self.offset = np.ascontiguousarray(offset, np.float32)
+        self.how = np.array([drawing.temperature, drawing.top_k, drawing.top_p], np.float64)
+        n = len(offset)
+        ring = (packed.n_layers, n, packed.n_groups)
+        panels, columns = -(-packed.window // PANEL), -(-packed.head_dim // PANEL)
+        self.keys = np.zeros((*ring, panels, packed.head_dim, PANEL), np.float32)
+        self.values = np.zeros((*ring, columns, panels * PANEL, PANEL), np.float32)
+        self.x, self.a, self.b, self.rows = (np.zeros((n, packed.widest), np.float32) for _ in range(4))
+        self.known = np.zeros((n, packed.depth_width), np.float32)
+        self.length = 0
+
+    def hidden(self, codes: np.ndarray) -> np.ndarray:
+        """The frame before (B, K) -> the backbone's output (B, C) for the frame to come; valid until the next call."""
+        p = self.packed
+        cos, sin = rotary_table(torch.tensor([self.length]), p.head_dim).numpy()[:, 0]
+        backbone_step(
+            np.ascontiguousarray(codes),
+            self.offset,
+            p.vectors,
+            p.weights,
+            p.scales,
+            p.matrices[: p.n_backbone],
+            p.norms,
+            self.keys,
+            self.values,
+            self.length,
+            p.window,
+            np.ascontiguousarray(cos),
+            np.ascontiguousarray(sin),
+            p.eps,
+            self.x,
+            self.a,
+            self.b,
+        )
+        self.length += 1
+        return self.a[:, : p.width]
+
+    def advance(self, codes: np.ndarray, uniforms: np.ndarray | None) -> np.ndarray | None:
+        """See `Stepper.advance`."""
+        hidden = self.hidden(codes)
+        if uniforms is None:
+            return None
+        p = self.packed
+        self.rows[:, : p.width] = hidden
+        drawn = np.empty((len(codes), self.n_codebooks), np.int64)
+        depth_step(
+            self.rows,
+            drawn,
+            np.ascontiguousarray(uniforms),
+            p.vectors,
+            p.weights,
+            p.scales,
+            p.matrices[p.n_backbone :],
+            p.depth_norms,
+            p.eps,
+            self.how,
+            self.known,
+            self.x,
+            self.a,
+            self.b,
+        )
+        return drawn

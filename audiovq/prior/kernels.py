@@ -1,0 +1,220 @@
+"""Compiled inner loops of sampling: products with 8-bit weights, attention over a ring, one whole frame.
+
+A step of one stream reads every weight once and computes little with it, so the weights' bytes are its time: they are
+8-bit integers with a float32 scale for each output, turned into float32 in registers and summed in float32. A batch
+reads them once for several streams. Every output is summed over its inputs in order, so that a stream's codes do not
+depend on how many streams run beside it.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from audiovq.prior.drawing import draw
+from audiovq.prior.vectors import LANES, PANEL, UNROLL, exponential, make_product
+
+_bytes_1, _bytes_2, _bytes_4 = (make_product(n, True) for n in (1, 2, 4))
+_floats_1, _floats_2, _floats_4 = (make_product(n, False) for n in (1, 2, 4))
+
+
+@numba.njit(cache=True, nogil=True)
+def multiply(x, out, weights, scales, matrix):
+    """x (B, >= n_in) -> out (B, >= n_out): ``matrix`` = (place of the weights, place of the scales, n_in, n_out)."""
+    place, scale_place, n_in, n_out = matrix[0], matrix[1], matrix[2], matrix[3]
+    n_rows, into, every = x.shape[0], out.shape[1], x.shape[1]
+    for first in range(0, n_out, PANEL):
+        panel = weights.ctypes.data + place + first * n_in
+        scale = scales.ctypes.data + 4 * (scale_place + first)
+        x_at, out_at, left = x.ctypes.data, out.ctypes.data + 4 * first, n_rows
+        while left >= 4:
+            _bytes_4(x_at, every, panel, n_in, out_at, into, scale)
+            x_at, out_at, left = x_at + 16 * every, out_at + 16 * into, left - 4
+        if left >= 2:
+            _bytes_2(x_at, every, panel, n_in, out_at, into, scale)
+            x_at, out_at, left = x_at + 8 * every, out_at + 8 * into, left - 2
+        if left:
+            _bytes_1(x_at, every, panel, n_in, out_at, into, scale)
+
+
+@numba.njit(cache=True, nogil=True)
+def multiply_panel(x_at, every, n_rows, panel, n_in, out_at, into):
+    """Rows of floats times one panel of floats; addresses, and strides in values."""
+    left = n_rows
+    while left >= 4:
+        _floats_4(x_at, every, panel, n_in, out_at, into, 0)
+        x_at, out_at, left = x_at + 16 * every, out_at + 16 * into, left - 4
+    if left >= 2:
+        _floats_2(x_at, every, panel, n_in, out_at, into, 0)
+        x_at, out_at, left = x_at + 8 * every, out_at + 8 * into, left - 2
+    if left:
+        _floats_1(x_at, every, panel, n_in, out_at, into, 0)
+
+
+@numba.njit(cache=True, nogil=True)
+def normalise(x, out, scale, eps):
+    """Rows of x (B, C) by their root mean square, times scale (C,)."""
+    for row in range(x.shape[0]):
+        total = np.float32(0)
+        for i in range(len(scale)):
+            total += x[row, i] * x[row, i]
+        inverse = np.float32(1) / np.sqrt(total / np.float32(len(scale)) + eps)
+        for i in range(len(scale)):
+            out[row, i] = x[row, i] * inverse * scale[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def square_positive(x, n):
+    for row in range(x.shape[0]):
+        for i in range(n):
+            value = max(x[row, i], np.float32(0))
+            x[row, i] = value * value
+
+
+@numba.njit(cache=True, nogil=True)
+def add(x, y, n):
+    for row in range(x.shape[0]):
+        for i in range(n):
+            x[row, i] += y[row, i]
+
+
+@numba.njit(cache=True, nogil=True)
+def turn(x, cos, sin):
+    """Rotary positions of one head (D,), in place."""
+    half = len(cos)
+    for i in range(half):
+        first, second = x[i], x[half + i]
+        x[i] = first * cos[i] - second * sin[i]
+        x[half + i] = first * sin[i] + second * cos[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def soften(scores, n):
+    """Softmax of the first ``n`` scores (their number padded to whole vectors), in place; what follows them is zero."""
+    top = scores[0]
+    for w in range(1, n):
+        top = max(top, scores[w])
+    for w in range(n):
+        scores[w] -= top
+    for w in range(0, n, LANES):
+        exponential(scores.ctypes.data, w)
+    total = np.float32(0)
+    for w in range(n):
+        total += scores[w]
+    for w in range(n):
+        scores[w] /= total
+    for w in range(n, len(scores)):
+        scores[w] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def attend(heads, keys, values, length, window, cos, sin, scores, out, n_heads):
+    """One layer's attention of all streams.
+
+    Args:
+        heads: (B, (H + 2 G) D) queries, keys and values of this step.
+        keys: (B, G, panels, D, PANEL), a ring of ``window`` steps, of which PANEL lie side by side.
+        values: (B, G, D / PANEL, panels * PANEL, PANEL), the same ring step by step.
+        length: steps before this one.
+        cos, sin: (D / 2,) of this position.
+        scores: (H / G, panels * PANEL) to work in.
+        out: (B, H D).
+    """
+    n_groups, dim, columns = keys.shape[1], keys.shape[3], values.shape[2]
+    shared, place, seen = n_heads // n_groups, length % window, min(length + 1, window)
+    scale = np.float32(1 / np.sqrt(dim))
+    mixed = np.empty((shared, columns * PANEL), np.float32)
+    for row in range(heads.shape[0]):
+        for group in range(n_groups):
+            start = (n_heads + group) * dim
+            turn(heads[row, start : start + dim], cos, sin)
+            for i in range(dim):
+                keys[row, group, place // PANEL, i, place % PANEL] = heads[row, start + i]
+                values[row, group, i // PANEL, place, i % PANEL] = heads[row, start + n_groups * dim + i]
+            first = group * shared
+            for head in range(first, first + shared):
+                query = heads[row, head * dim : (head + 1) * dim]
+                turn(query, cos, sin)
+                for i in range(dim):
+                    query[i] *= scale
+            queries_at = heads[row, first * dim :].ctypes.data
+            for panel in range((seen + PANEL - 1) // PANEL):
+                keys_at = keys[row, group, panel].ctypes.data
+                scores_at = scores.ctypes.data + 4 * panel * PANEL
+                multiply_panel(queries_at, dim, shared, keys_at, dim, scores_at, scores.shape[1])
+            for head in range(shared):
+                soften(scores[head], seen)
+            n_in = (seen + UNROLL - 1) // UNROLL * UNROLL
+            for column in range(columns):
+                values_at, mixed_at = values[row, group, column].ctypes.data, mixed.ctypes.data + 4 * column * PANEL
+                multiply_panel(scores.ctypes.data, scores.shape[1], shared, values_at, n_in, mixed_at, mixed.shape[1])
+            for head in range(shared):
+                for i in range(dim):
+                    out[row, (first + head) * dim + i] = mixed[head, i]
+
+
+@numba.njit(cache=True, nogil=True)
+def backbone_step(
+    codes, offset, vectors, weights, scales, matrices, norms, keys, values, length, window, cos, sin, eps, x, a, b
+):
+    """The frame before (B, K) -> the backbone's output in ``a``; ``x``, ``a``, ``b`` are rows to work in.
+
+    Matrices are in the order of use: entry, then project, mix, expand and reduce of each layer.
+    """
+    n_rows, n_books = codes.shape
+    n_layers, n_groups, n_panels = keys.shape[0], keys.shape[2], keys.shape[3]
+    width, dim = offset.shape[1], vectors.shape[2]
+    n_heads = width // (2 * len(cos))
+    scores = np.empty((n_heads // n_groups, n_panels * PANEL), np.float32)
+    for row in range(n_rows):
+        for book in range(n_books):
+            for i in range(dim):
+                a[row, book * dim + i] = vectors[book, codes[row, book], i]
+    multiply(a, x, weights, scales, matrices[0])
+    add(x, offset, width)
+    for layer in range(n_layers):
+        first = 1 + 4 * layer
+        normalise(x, a, norms[2 * layer, :width], eps)
+        multiply(a, b, weights, scales, matrices[first])
+        attend(b, keys[layer], values[layer], length, window, cos, sin, scores, a, n_heads)
+        multiply(a, b, weights, scales, matrices[first + 1])
+        add(x, b, width)
+        normalise(x, a, norms[2 * layer + 1, :width], eps)
+        multiply(a, b, weights, scales, matrices[first + 2])
+        square_positive(b, matrices[first + 2, 3])
+        multiply(b, a, weights, scales, matrices[first + 3])
+        add(x, a, width)
+    normalise(x, a, norms[2 * n_layers, :width], eps)
+
+
+@numba.njit(cache=True, nogil=True)
+def depth_step(hidden, drawn, uniforms, vectors, weights, scales, matrices, norms, eps, how, known, x, a, b):
+    """The backbone's output (B, C) -> codes of the frame's first books into ``drawn`` (B, K').
+
+    Matrices: into and head of each book, the K - 1 that add a book's vector, then expand and reduce of each layer.
+    """
+    n_rows, n_books = drawn.shape
+    total_books, depth_width, dim = vectors.shape[0], known.shape[1], vectors.shape[2]
+    n_layers = norms.shape[0] - 1
+    below, layers = 2 * total_books, 3 * total_books - 1
+    known[:] = 0
+    for book in range(n_books):
+        multiply(hidden, x, weights, scales, matrices[2 * book])
+        add(x, known, depth_width)
+        for layer in range(n_layers):
+            normalise(x, a, norms[layer, :depth_width], eps)
+            multiply(a, b, weights, scales, matrices[layers + 2 * layer])
+            square_positive(b, matrices[layers + 2 * layer, 3])
+            multiply(b, a, weights, scales, matrices[layers + 2 * layer + 1])
+            add(x, a, depth_width)
+        normalise(x, a, norms[n_layers, :depth_width], eps)
+        multiply(a, b, weights, scales, matrices[2 * book + 1])
+        for row in range(n_rows):
+            logits = b[row, : vectors.shape[1] - 1]
+            drawn[row, book] = draw(logits, uniforms[row, book], how[0], int(how[1]), how[2])
+        if book + 1 < n_books:
+            for row in range(n_rows):
+                for i in range(dim):
+                    a[row, i] = vectors[book, drawn[row, book], i]
+            multiply(a, b, weights, scales, matrices[below + book])
+            add(known, b, depth_width)
