@@ -18,7 +18,7 @@ from audiovq.errors import AudioVQError
 MAGIC = b"AVQ"
 VERSION = 1
 MEDIA_SPEECH = 1
-#: Payloads are entropy-coded. Reserved: no version 1 file has it yet.
+#: Rows of numbers may be entropy-coded: speaker vectors and payloads of packets.
 FLAG_ENTROPY_CODED = 0x01
 
 MAX_HEADER_BODY = 1 << 16
@@ -228,9 +228,10 @@ class ContainerReader:
             raise DamagedError("its header is damaged")
         self._seed, self._position = checksum, behind
         flags, media = data[4], data[5]
-        if flags:
-            what = "entropy-coded packets" if flags == FLAG_ENTROPY_CODED else f"unknown features (flags {flags:#x})"
-            raise AudioVQError(f"it has {what}, which this release cannot read; update audiovq")
+        if flags & ~FLAG_ENTROPY_CODED:
+            raise AudioVQError(
+                f"it has unknown features (flags {flags:#x}), which this release cannot read; update audiovq"
+            )
         return Header(media, data[6:10], data[start:-4], flags)
 
     def _available(self, end: int) -> bool:

@@ -1,19 +1,25 @@
 """What a speech file puts into the container: who speaks in the header, what is said in the packets.
 
 Arrays have one row per channel: speakers (channels, S), codes of a packet (channels, K, F). A channel that equals the
-one before it is stored as a single bit, so that two equal channels cost no more than one.
+one before it is stored as a single bit, so that two equal channels cost no more than one. The other rows are
+bit-packed, or entropy-coded where that is shorter.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiovq.bitstream.bits import decode_varint, encode_varint, from_bytes, pack_bits, to_bytes, unpack_bits
-from audiovq.bitstream.container import MEDIA_SPEECH, DamagedError, Header
+from audiovq.bitstream.bits import decode_varint, encode_varint
+from audiovq.bitstream.container import FLAG_ENTROPY_CODED, MEDIA_SPEECH, DamagedError, Header
+from audiovq.bitstream.rows import Decode, pack_rows, rows_are_coded, unpack_rows
 from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.bitstream.entropy import EntropyCoder
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
 MAX_CHANNELS = 255
@@ -33,7 +39,10 @@ class SpeechHeader:
         sample_rate: of the source, Hz.
         n_codebooks, code_bits: codebooks of each frame, and bits of each code.
         packet_frames: frames of a full packet.
-        speakers: quantized speaker vectors, (channels, S) int64, each value of ``speaker_bits`` bits.
+        speakers: quantized speaker vectors, (channels, S) int64, each value of ``speaker_bits`` bits; -1 while they
+            are not known, see `resolve`.
+        entropy_coded: rows may be entropy-coded.
+        coded_speakers: the rows of speakers that are not known yet, as the file has them.
     """
 
     model_hash: bytes
@@ -43,6 +52,8 @@ class SpeechHeader:
     packet_frames: int
     speakers: np.ndarray
     speaker_bits: int
+    entropy_coded: bool = False
+    coded_speakers: bytes | None = None
 
     def __post_init__(self) -> None:
         channels, size = self.speakers.shape
@@ -64,13 +75,16 @@ class SpeechHeader:
         """Channels of the source."""
         return len(self.speakers)
 
-    def to_container(self) -> Header:
-        """The container's header with this one inside."""
+    def to_container(self, coder: EntropyCoder | None = None) -> Header:
+        """The container's header with this one inside; ``coder`` makes it shorter where it is entropy-coded."""
         channels, size = self.speakers.shape
         numbers = (self.n_codebooks, self.code_bits, self.packet_frames, size, self.speaker_bits)
         body = b"".join(encode_varint(n) for n in (self.sample_rate, channels, *numbers))
-        body += _pack_rows(self.speakers[:, None], self.speaker_bits)
-        return Header(MEDIA_SPEECH, self.model_hash, body)
+        rows = self.coded_speakers
+        if rows is None:
+            encode = coder.encode_speakers if coder and self.entropy_coded else None
+            rows = pack_rows(self.speakers, self.speaker_bits, encode)
+        return Header(MEDIA_SPEECH, self.model_hash, body + rows, FLAG_ENTROPY_CODED if self.entropy_coded else 0)
 
     @classmethod
     def from_container(cls, header: Header) -> SpeechHeader:
@@ -95,10 +109,29 @@ class SpeechHeader:
         # Limits first: an array must not be made by a number nobody has checked.
         if not (1 <= channels <= MAX_CHANNELS and 1 <= size <= MAX_SPEAKER_SIZE and 1 <= speaker_bits <= MAX_BITS):
             raise DamagedError("its header is damaged")
-        rows = _unpack_rows(header.body[position:], channels, 1, size, speaker_bits)
+        data, unknown = header.body[position:], np.full((channels, size), -1, np.int64)
+        coded = bool(header.flags & FLAG_ENTROPY_CODED)
+        found_header = cls(header.model_hash, rate, books, code_bits, frames, unknown, speaker_bits, coded, data)
+        if coded and rows_are_coded(data, channels, size, speaker_bits):
+            return found_header
+        rows = unpack_rows(data, channels, (size,), speaker_bits)
         if rows is None:
             raise DamagedError("its header is damaged")
-        return cls(header.model_hash, rate, books, code_bits, frames, rows[:, 0], speaker_bits)
+        return replace(found_header, speakers=rows, coded_speakers=None)
+
+    def resolve(self, coder: EntropyCoder) -> SpeechHeader:
+        """The same with its speakers known.
+
+        Raises:
+            DamagedError: for coded speakers that are none.
+        """
+        if self.coded_speakers is None:
+            return self
+        shape = self.speakers.shape[1:]
+        rows = unpack_rows(self.coded_speakers, self.n_channels, shape, self.speaker_bits, coder.decode_speakers)
+        if rows is None:
+            raise DamagedError("its header is damaged")
+        return replace(self, speakers=rows, coded_speakers=None)
 
     @cached_property
     def _full_lengths(self) -> frozenset[int]:
@@ -107,54 +140,57 @@ class SpeechHeader:
 
     def valid_length(self, length: int, short: bool) -> bool:
         """Whether a packet's payload may have so many bytes."""
+        if self.entropy_coded and not short:
+            return 1 <= length <= max(self._full_lengths)
         return 1 < length <= max(self._full_lengths) + 2 if short else length in self._full_lengths
 
-    def pack(self, codes: np.ndarray) -> tuple[bytes, bool]:
-        """Codes (channels, K, F) -> payload, and whether it is short (fewer frames than a full packet)."""
+    def pack(self, codes: np.ndarray, coder: EntropyCoder | None = None) -> tuple[bytes, bool]:
+        """Codes (channels, K, F) -> payload, and whether it is short (fewer frames than a full packet).
+
+        ``coder`` makes it shorter in an entropy-coded file.
+        """
         n_frames = codes.shape[-1]
         if codes.shape[:2] != (self.n_channels, self.n_codebooks) or not 1 <= n_frames <= self.packet_frames:
             raise ValueError(f"codes {codes.shape} do not fit the header")
         short = n_frames < self.packet_frames
-        return (encode_varint(n_frames) if short else b"") + _pack_rows(codes, self.code_bits), short
+        encode = coder.encode_codes if coder and self.entropy_coded else None
+        return (encode_varint(n_frames) if short else b"") + pack_rows(codes, self.code_bits, encode), short
 
-    def unpack(self, payload: bytes, short: bool) -> np.ndarray:
+    def frames_of(self, payload: bytes, short: bool) -> tuple[int, int]:
+        """The number of frames of a packet, and where in its payload its rows begin.
+
+        Raises:
+            DamagedError: for a number that cannot be.
+        """
+        if not short:
+            return self.packet_frames, 0
+        try:
+            found = decode_varint(payload)
+        except ValueError:
+            found = None
+        if found is None or not 1 <= found[0] < self.packet_frames:
+            raise DamagedError("a packet has an impossible number of frames")
+        return found
+
+    def unpack(self, payload: bytes, short: bool, coder: EntropyCoder | None = None) -> np.ndarray:
         """Inverse of `pack` -> codes (channels, K, F) int64.
 
         Raises:
             DamagedError: for a payload whose size does not fit what it holds.
+            AudioVQError: for an entropy-coded packet without ``coder``.
         """
-        n_frames, start = self.packet_frames, 0
-        if short:
-            try:
-                found = decode_varint(payload)
-            except ValueError:
-                found = None
-            if found is None or not 1 <= found[0] < self.packet_frames:
-                raise DamagedError("a packet has an impossible number of frames")
-            n_frames, start = found
-        codes = _unpack_rows(payload[start:], self.n_channels, self.n_codebooks, n_frames, self.code_bits)
+        n_frames, start = self.frames_of(payload, short)
+        data, shape = payload[start:], (self.n_codebooks, n_frames)
+        decode: Decode | None = None
+        if self.entropy_coded and rows_are_coded(data, self.n_channels, self.n_codebooks * n_frames, self.code_bits):
+            if coder is None:
+                raise AudioVQError("its packets are entropy-coded: they are read with the model that wrote them")
+            found = coder
+
+            def decode(coded: bytes, n_rows: int) -> np.ndarray | None:
+                return found.decode_codes(coded, n_rows, *shape)
+
+        codes = unpack_rows(data, self.n_channels, shape, self.code_bits, decode)
         if codes is None:
             raise DamagedError("a packet has an impossible size")
         return codes
-
-
-def _pack_rows(rows: np.ndarray, bits: int) -> bytes:
-    """(C, ...) -> for rows 1 to C-1 a bit "same as the row before", then every row that is not, bit-packed."""
-    same = [np.array_equal(rows[i], rows[i - 1]) for i in range(1, len(rows))]
-    streams = [np.array(same, np.uint8)]
-    streams += [pack_bits(row, bits) for row, copied in zip(rows, [False, *same], strict=True) if not copied]
-    return to_bytes(*streams)
-
-
-def _unpack_rows(data: bytes, n_rows: int, n_codebooks: int, n_frames: int, bits: int) -> np.ndarray | None:
-    """Inverse of `_pack_rows` -> (C, K, F) int64; None when the size is wrong or the filling bits are not zero."""
-    stream = from_bytes(data)
-    if len(stream) < n_rows - 1:
-        return None
-    same = stream[: n_rows - 1].astype(bool)
-    each = n_codebooks * n_frames * bits
-    used = n_rows - 1 + (n_rows - int(same.sum())) * each
-    if len(data) != -(-used // 8) or stream[used:].any():
-        return None
-    values = unpack_bits(stream[n_rows - 1 : used], bits).reshape(-1, n_codebooks, n_frames)
-    return values[np.cumsum(~np.concatenate([[False], same])) - 1]

@@ -9,17 +9,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiovq.bitstream.container import ContainerReader, DamagedError, End, Gap
+from audiovq.bitstream.entropy import coder_for
+from audiovq.bitstream.entropy_model import FILE_NAME
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.errors import AudioVQError
 from audiovq.speech.waveform import n_resampled
 
 if TYPE_CHECKING:
+    from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.speech.codec import SpeechCodec
 
 
 @dataclass(frozen=True)
 class LostSpeech:
     """A packet that is lost, all channels of it."""
+
+    n_frames: int
+
+
+@dataclass(frozen=True)
+class SkimmedSpeech:
+    """A packet that is there, whose codes were not asked for."""
 
     n_frames: int
 
@@ -31,9 +41,10 @@ class SpeechReader:
         stream: anything with ``read``.
 
     Attributes:
-        header: the file's header.
+        header: the file's header; its speakers may be known only after `expect` or `use`.
         damage: what was lost, in words, when damage was concealed.
         n_packets, n_frames: read or known to be lost so far, frames of each channel.
+        n_payload_bytes: of the packets read so far.
         n_samples: of each channel at the source's rate; known when all packets are out.
         n_model_samples: the same at the model's rate.
         is_complete: whether the end record was found.
@@ -48,7 +59,10 @@ class SpeechReader:
         self.damage: list[str] = []
         self.n_packets = self.n_frames = self.n_samples = self.n_model_samples = 0
         self.is_complete = False
+        self.n_payload_bytes = 0
         self._rate, self._hop, self._codebook_size = 0, 0, 1 << self.header.code_bits
+        self._coder: EntropyCoder | None = None
+        self._skim = False
 
     @property
     def n_bytes(self) -> int:
@@ -75,13 +89,34 @@ class SpeechReader:
         if not fits:
             raise AudioVQError(f"does not fit its model {codec.name}: other codebooks or packets")
         self._rate, self._hop, self._codebook_size = codec.sample_rate, codec.hop_length, codec.codebook_size
+        if header.entropy_coded:
+            coder = coder_for(codec)
+            if coder is None:
+                raise AudioVQError(
+                    f"is entropy-coded, but model {codec.name} has no {FILE_NAME} that fits it; install the model again"
+                )
+            self.use(coder)
 
-    def packets(self, conceal: bool = False) -> Iterator[np.ndarray | LostSpeech]:
+    def use(self, coder: EntropyCoder) -> None:
+        """Read entropy-coded parts with ``coder``.
+
+        Raises:
+            AudioVQError: when it cannot read them.
+        """
+        header = self.header
+        if not coder.can_code(header.n_codebooks, header.code_bits, header.speakers.shape[1], header.speaker_bits):
+            raise AudioVQError(f"does not fit the entropy model of its model {header.model_hash.hex()}")
+        self._coder, self.header = coder, header.resolve(coder)
+
+    def packets(self, conceal: bool = False, skim: bool = False) -> Iterator[np.ndarray | LostSpeech | SkimmedSpeech]:
         """Codes (channels, K, F) in their order, with `LostSpeech` in the place of what is lost when ``conceal``.
+
+        With ``skim`` there is `SkimmedSpeech` in the place of entropy-coded packets: it needs no `expect`.
 
         Raises:
             DamagedError: at the first damage, unless ``conceal``.
         """
+        self._skim = skim
         gap: Gap | None = None
         try:
             for record in self._container.records(self.header.valid_length, conceal):
@@ -102,10 +137,15 @@ class SpeechReader:
         self.n_model_samples = self.n_frames * self._hop
         self.n_samples = self.n_model_samples * self.header.sample_rate // self._rate if self._rate else 0
 
-    def _unpack(self, payload: bytes, short: bool, index: int) -> np.ndarray:
+    def _unpack(self, payload: bytes, short: bool, index: int) -> np.ndarray | SkimmedSpeech:
         if self.n_frames % self.header.packet_frames:
             raise DamagedError("it goes on behind its last packet", index)
-        codes = self.header.unpack(payload, short)
+        self.n_payload_bytes += len(payload)
+        if self._skim and self.header.entropy_coded:
+            n_frames = self.header.frames_of(payload, short)[0]
+            self.n_packets, self.n_frames = index + 1, self.n_frames + n_frames
+            return SkimmedSpeech(n_frames)
+        codes = self.header.unpack(payload, short, self._coder)
         if codes.max() >= self._codebook_size:
             raise DamagedError("it has codes its model does not know", index)
         self.n_packets, self.n_frames = index + 1, self.n_frames + codes.shape[-1]

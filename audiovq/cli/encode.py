@@ -27,6 +27,12 @@ def encode(
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
+    entropy_coding: Annotated[
+        bool,
+        typer.Option(
+            "--entropy-coding/--no-entropy-coding", help="Smaller files with the same codes, if the model can."
+        ),
+    ] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one coder. More seldom help: packets are small.")] = 1,
 ) -> None:
     """Code speech into small .avq files.
@@ -49,6 +55,7 @@ def encode(
         from audiovq.bitstream import encode_file
 
         codec = models.load(model)
-        return encode_file(job.source, job.target, codec, n_codebooks_for(codec, bitrate), mono, progress)
+        n_codebooks = n_codebooks_for(codec, bitrate)
+        return encode_file(job.source, job.target, codec, n_codebooks, mono, progress, entropy_coding=entropy_coding)
 
     run(jobs, force, models, prepare, work)

@@ -14,18 +14,20 @@ def info(
 ) -> None:
     """Tell what an .avq file holds, and check all its checksums."""
     from audiovq.bitstream import inspect_file
-    from audiovq.cli.loading import bundled_name
+    from audiovq.cli.loading import bundled_coder, bundled_name
     from audiovq.errors import AudioVQError
     from audiovq.streams import describe
 
-    found = inspect_file(file)
+    found = inspect_file(file, bundled_coder)
     name = bundled_name(bytes.fromhex(found.model_hash))
     if as_json:
         print(json.dumps({"file": file, "model": name, **found.to_dict()}, indent=2))
     else:
         seconds = "not known, the end is missing" if found.seconds is None else f"{found.seconds:.3f} s"
         rate = "" if found.kbps is None else f", {found.kbps:.2f} kb/s"
-        width = (max(max(s) for s in found.speakers).bit_length() + 3) // 4 or 1
+        speakers = found.speakers or []
+        width = (max((max(s) for s in speakers), default=0).bit_length() + 3) // 4 or 1
+        each = "" if found.coded_bits_per_code is None else f", {found.coded_bits_per_code:.2f} bits a code"
         rows = {
             "file": describe(file),
             "format": f".avq version {found.version}, {found.media}",
@@ -35,7 +37,8 @@ def info(
             "size": f"{found.bytes} bytes{rate}",
             "codes": f"{found.codebooks} codebooks of {found.bits_per_code} bits, {found.frames} frames",
             "packets": f"{found.packets} of up to {found.packet_frames} frames",
-            "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in found.speakers),
+            "coding": ("entropy-coded" if found.coding == "entropy" else "packed") + each,
+            "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "known to its model only",
             "state": found.damage or "whole: all checksums are right",
         }
         for key, value in rows.items():

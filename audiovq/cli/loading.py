@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
+    from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.speech.codec import SpeechCodec
 
 
@@ -72,6 +73,15 @@ def bundled_hashes() -> dict[str, bytes]:
 def bundled_name(model_hash: bytes) -> str | None:
     """Which bundled model has this hash."""
     return next((name for name, found in bundled_hashes().items() if found == model_hash), None)
+
+
+def bundled_coder(model_hash: bytes) -> EntropyCoder | None:
+    """The entropy coder of the bundled model with this hash; None when there is none."""
+    from audiovq.bitstream.entropy import coder_in
+    from audiovq.speech.checkpoint import BUNDLED
+
+    name = bundled_name(model_hash)
+    return None if name is None else coder_in(BUNDLED / name, model_hash)
 
 
 def n_codebooks_for(codec: SpeechCodec, bitrate: float | None) -> int | None:

@@ -1,0 +1,98 @@
+"""Entropy coding of rows of codes and of speaker vectors: the entropy model's probabilities and a range coder.
+
+Each packet is coded on its own: the model starts anew with it and knows nothing of the packets before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
+from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
+
+
+class EntropyCoder:
+    """Codes rows by an `EntropyModel`: bytes there, the same rows back.
+
+    Rows of codes are (R, K, F) int64 with K up to the model's codebooks, rows of speakers (R, S) int64.
+    """
+
+    def __init__(self, model: EntropyModel) -> None:
+        self.model = model
+
+    def can_code(self, n_codebooks: int, code_bits: int, speaker_size: int, speaker_bits: int) -> bool:
+        """Whether the model has probabilities for such rows."""
+        model = self.model
+        return (
+            n_codebooks <= model.n_codebooks
+            and 1 << code_bits == model.codebook_size
+            and model.speaker.shape == (speaker_size, 1 << speaker_bits)
+        )
+
+    def encode_codes(self, rows: np.ndarray) -> bytes:
+        """Rows (R, K, F), R at least 1 -> bytes."""
+        from constriction import stream
+
+        from audiovq.bitstream.entropy_kernels import distributions, make_memory
+
+        _, n_books, n_frames = rows.shape
+        memory = make_memory(self.model.network, n_frames)
+        weights = np.empty((n_books * n_frames, self.model.codebook_size), np.float32)
+        encoder, family = stream.queue.RangeEncoder(), whole_categorical()
+        for row in rows:
+            row = np.ascontiguousarray(row, np.int64)
+            distributions(self.model.network, memory, row, weights)
+            encoder.encode(np.ascontiguousarray(row.T, np.int32).reshape(-1), family, weights)
+        return seal(encoder)
+
+    def decode_codes(self, data: bytes, n_rows: int, n_books: int, n_frames: int) -> np.ndarray | None:
+        """Inverse of `encode_codes` -> (R, K, F) int64; None where the bytes are not such rows."""
+        from audiovq.bitstream.entropy_kernels import decode_rows, make_memory
+
+        rows = np.zeros((n_rows, n_books, n_frames), np.int64)
+        memory = make_memory(self.model.network, n_frames)
+        read = decode_rows(self.model.network, memory, np.frombuffer(data, np.uint8), rows)
+        return rows if len(data) <= read else None
+
+    def encode_speakers(self, rows: np.ndarray) -> bytes:
+        """Rows (R, S), R at least 1 -> bytes."""
+        from constriction import stream
+
+        encoder, family = stream.queue.RangeEncoder(), whole_categorical()
+        weights = self.model.speaker.astype(np.float32)
+        for row in rows:
+            encoder.encode(np.ascontiguousarray(row, np.int32), family, weights)
+        return seal(encoder)
+
+    def decode_speakers(self, data: bytes, n_rows: int) -> np.ndarray | None:
+        """Inverse of `encode_speakers` -> (R, S) int64; None where the bytes are not such rows."""
+        from constriction import stream
+
+        decoder, family = stream.queue.RangeDecoder(to_words(data)), whole_categorical()
+        weights = self.model.speaker.astype(np.float32)
+        try:
+            rows = [decoder.decode(family, weights) for _ in range(n_rows)]
+        except AssertionError:  # what the library raises where no symbol fits
+            return None
+        return np.stack(rows).astype(np.int64)
+
+
+def coder_for(codec: Any) -> EntropyCoder | None:
+    """The coder of a model's codes; None when the model has no entropy model. Made once for each codec.
+
+    Raises:
+        AudioVQError: for a damaged entropy model.
+    """
+    if not hasattr(codec, "_entropy_coder"):
+        folder = getattr(codec, "folder", None)
+        codec._entropy_coder = None if folder is None else coder_in(folder, codec.model_hash)
+    return codec._entropy_coder
+
+
+def coder_in(folder: str | Path, model_hash: bytes) -> EntropyCoder | None:
+    """The coder in the folder of the model with this hash; None when there is none for it."""
+    model = load_entropy_model(folder, model_hash)
+    return None if model is None else EntropyCoder(model)

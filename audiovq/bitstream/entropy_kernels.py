@@ -1,0 +1,223 @@
+"""The integer network that predicts codes, and the range decoder that asks it code by code, compiled by numba.
+
+docs/format.md ("Entropy coding") defines every operation. All of them are on integers, none can overflow within the
+limits that `audiovq.bitstream.entropy_model` checks, and encoder and decoder call the same functions with the same
+numbers: there is nothing in which two machines, numbers of threads or batches could differ.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+SHIFT = 24  # multipliers are in units of 2**-24
+HALF = 1 << (SHIFT - 1)
+MAX_ACTIVATION = 1023
+MAX_STATE = 4095
+PRECISION = 24  # probabilities are in units of 2**-24
+WORD = 32
+
+
+class Network(NamedTuple):
+    """What a model's ``entropy.safetensors`` holds for its codes; docs/format.md names and explains each."""
+
+    embedding: np.ndarray  # (K, V, D) int8
+    first_delays: np.ndarray  # (T0,) int64
+    first_weight: np.ndarray  # (T0, D, H) int8
+    first_multiplier: np.ndarray  # (H,) int64
+    condition: np.ndarray  # (K, H) int64
+    delays: np.ndarray  # (L, T) int64
+    weight: np.ndarray  # (L, T, H, H) int8
+    multiplier: np.ndarray  # (L, H) int64
+    bias: np.ndarray  # (L, H) int64
+    state_weight: np.ndarray  # (K, H, U) int8
+    state_multiplier: np.ndarray  # (K, U) int64
+    sum_weight: np.ndarray  # (K, D, U) int8
+    sum_multiplier: np.ndarray  # (K, U) int64
+    previous: np.ndarray  # (K, V, U) int8
+    previous_multiplier: np.ndarray  # (K, U) int64
+    hidden_bias: np.ndarray  # (K, U) int64
+    output_weight: np.ndarray  # (K, U, V) int8
+    output_multiplier: np.ndarray  # (K, V) int64
+    output_bias: np.ndarray  # (K, V) int64
+    exponential: np.ndarray  # (N,) int64
+
+
+class Memory(NamedTuple):
+    """Intermediate values of one row of codes, `make_memory`."""
+
+    sums: np.ndarray  # (F, D) int32: what the codes of a frame stand for
+    states: np.ndarray  # (L + 1, F, H) int32
+    products: np.ndarray  # (3, max(H, U, V)) int32
+    hidden: np.ndarray  # (U,) int32
+    logits: np.ndarray  # (V,) int64
+    bounds: np.ndarray  # (V + 1,) int64
+
+
+def make_memory(network: Network, n_frames: int) -> Memory:
+    """Memory for rows of ``n_frames`` frames."""
+    n_layers, _, width, _ = network.weight.shape
+    _, n_hidden, n_values = network.output_weight.shape
+    return Memory(
+        np.zeros((n_frames, network.embedding.shape[2]), np.int32),
+        np.zeros((n_layers + 1, n_frames, width), np.int32),
+        np.zeros((3, max(width, n_hidden, n_values)), np.int32),
+        np.zeros(n_hidden, np.int32),
+        np.zeros(n_values, np.int64),
+        np.zeros(n_values + 1, np.int64),
+    )
+
+
+@njit(cache=True)
+def _add_product(out, x, weight):
+    """out += x @ weight; inputs that are zero, half of them after a rectifier, cost nothing."""
+    for j in range(weight.shape[0]):
+        value = np.int32(x[j])
+        if value != 0:
+            for i in range(weight.shape[1]):
+                out[i] = np.int32(out[i] + np.int32(np.int32(weight[j, i]) * value))
+
+
+@njit(cache=True)
+def _step(network, memory, n_books, t):
+    """The state of frame ``t`` from the frames before it, to ``memory.states[-1, t]``."""
+    width = network.condition.shape[1]
+    acc = memory.products[0, :width]
+    acc[:] = 0
+    for i in range(len(network.first_delays)):
+        if t >= network.first_delays[i]:
+            _add_product(acc, memory.sums[t - network.first_delays[i]], network.first_weight[i])
+    for i in range(width):
+        value = ((acc[i] * network.first_multiplier[i] + HALF) >> SHIFT) + network.condition[n_books - 1, i]
+        memory.states[0, t, i] = min(max(value, 0), MAX_ACTIVATION)
+    for layer in range(len(network.weight)):
+        acc[:] = 0
+        for i in range(network.delays.shape[1]):
+            if t >= network.delays[layer, i]:
+                _add_product(acc, memory.states[layer, t - network.delays[layer, i]], network.weight[layer, i])
+        for i in range(width):
+            value = ((acc[i] * network.multiplier[layer, i] + HALF) >> SHIFT) + network.bias[layer, i]
+            value = memory.states[layer, t, i] + min(max(value, 0), MAX_ACTIVATION)
+            memory.states[layer + 1, t, i] = min(value, MAX_STATE)
+
+
+@njit(cache=True)
+def _bound(network, memory, book, t, before):
+    """Cumulative weights of the codes of a book, given frame ``t``'s state and coarser books -> ``memory.bounds``.
+
+    ``before`` is the code of the book before this one. The weights sum to 2**PRECISION - V.
+    """
+    n_hidden, n_values = network.output_weight.shape[1:]
+    state, partial = memory.products[0, :n_hidden], memory.products[1, :n_hidden]
+    state[:] = 0
+    _add_product(state, memory.states[-1, t], network.state_weight[book])
+    partial[:] = 0
+    if book > 0:
+        _add_product(partial, memory.sums[t], network.sum_weight[book])
+    for i in range(n_hidden):
+        value = state[i] * network.state_multiplier[book, i]
+        if book > 0:
+            value += partial[i] * network.sum_multiplier[book, i]
+            value += network.previous[book, before, i] * network.previous_multiplier[book, i]
+        value = ((value + HALF) >> SHIFT) + network.hidden_bias[book, i]
+        memory.hidden[i] = min(max(value, 0), MAX_ACTIVATION)
+    acc = memory.products[2, :n_values]
+    acc[:] = 0
+    _add_product(acc, memory.hidden, network.output_weight[book])
+    logits, bounds = memory.logits, memory.bounds
+    for i in range(n_values):
+        logits[i] = ((acc[i] * network.output_multiplier[book, i] + HALF) >> SHIFT) + network.output_bias[book, i]
+    best = logits[0]
+    for i in range(n_values):
+        best = max(best, logits[i])
+    last = len(network.exponential) - 1
+    total = 0
+    for i in range(n_values):
+        bounds[i] = total
+        total += network.exponential[min(best - logits[i], last)]
+    target = (1 << PRECISION) - n_values
+    factor = (target << 32) // total
+    for i in range(n_values):
+        bounds[i] = (bounds[i] * factor) >> 32
+    bounds[n_values] = target
+
+
+@njit(cache=True)
+def _account(network, memory, book, t, code):
+    for i in range(memory.sums.shape[1]):
+        memory.sums[t, i] += network.embedding[book, code, i]
+
+
+@njit(cache=True)
+def distributions(network, memory, codes, weights):
+    """What the network gives each code of a row ``codes (K, F)`` -> ``weights (F * K, V)`` float32, whole numbers."""
+    n_books, n_frames = codes.shape
+    memory.sums[:] = 0
+    bounds = memory.bounds
+    for t in range(n_frames):
+        _step(network, memory, n_books, t)
+        before = 0
+        for book in range(n_books):
+            _bound(network, memory, book, t, before)
+            row = weights[t * n_books + book]
+            for i in range(len(row)):
+                row[i] = bounds[i + 1] - bounds[i]
+            before = codes[book, t]
+            _account(network, memory, book, t, before)
+
+
+@njit(cache=True)
+def _next_word(data, position):
+    """Four bytes as a number, most significant first; behind the end there are zeros."""
+    word = np.uint64(0)
+    for i in range(4):
+        word = word << np.uint64(8)
+        if position + i < len(data):
+            word = word | np.uint64(data[position + i])
+    return word
+
+
+@njit(cache=True)
+def decode_rows(network, memory, data, codes):
+    """Range-decode ``codes (R, K, F)`` from bytes -> the number of bytes asked for; -1 where no code fits.
+
+    The coder is that of constriction's ``RangeDecoder`` (64 bits of state, words of 32).
+    """
+    n_rows, n_books, n_frames = codes.shape
+    bounds = memory.bounds
+    n_values = len(bounds) - 1
+    word, precision, one = np.uint64(WORD), np.uint64(PRECISION), np.uint64(1)
+    offset = _next_word(data, 0) << word | _next_word(data, 4)
+    width = ~np.uint64(0)
+    position = 8
+    for r in range(n_rows):
+        memory.sums[:] = 0
+        for t in range(n_frames):
+            _step(network, memory, n_books, t)
+            before = 0
+            for book in range(n_books):
+                _bound(network, memory, book, t, before)
+                scale = width >> precision
+                quantile = offset // scale
+                if quantile >= one << precision:
+                    return -1
+                # The last code whose interval begins at or before the quantile: code i begins at bounds[i] + i.
+                low, high, place = 0, n_values, np.int64(quantile)
+                while high - low > 1:
+                    middle = (low + high) >> 1
+                    if bounds[middle] + middle <= place:
+                        low = middle
+                    else:
+                        high = middle
+                offset -= scale * np.uint64(bounds[low] + low)
+                width = scale * np.uint64(bounds[low + 1] - bounds[low] + 1)
+                if width >> word == np.uint64(0):
+                    offset = offset << word | _next_word(data, position)
+                    width = width << word
+                    position += 4
+                codes[r, book, t] = low
+                before = low
+                _account(network, memory, book, t, low)
+    return position
