@@ -23,17 +23,20 @@ if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
 
 
-def target_voice(codec: SpeechCodec, targets: Sequence[str | Path]) -> TargetVoice:
+def target_voice(codec: SpeechCodec, targets: Sequence[str | Path], voice: TargetVoice | None = None) -> TargetVoice:
     """The voice of all ``targets`` together: paths of recordings or .avq files, names of bundled voices.
 
-    A path that exists comes before a name. Of an .avq file the header alone is used.
+    A path that exists comes before a name. Of an .avq file the header alone is used. They are added to ``voice``, where
+    there is one.
 
     Raises:
         AudioVQError: for what is neither, cannot be read, was written by another model, or holds too little speech.
     """
     if not targets:
         raise AudioVQError("no target voice was named")
-    voice = TargetVoice(codec, " and ".join(map(str, targets)) if len(targets) < 4 else f"{len(targets)} targets")
+    if voice is None:
+        name = " and ".join(map(str, targets)) if len(targets) < 4 else f"{len(targets)} targets"
+        voice = TargetVoice(codec, name)
     for target in targets:
         name = str(target)
         if not os.path.exists(name):

@@ -72,7 +72,7 @@ def convert(
     from audiovq.speech.checkpoint import conversion_model
     from audiovq.speech.waveform import READABLE, check_writable
 
-    register = _pitch(pitch)
+    register = parse_pitch(pitch)
     jobs = plan(inputs, output, [*READABLE, ".avq"], lambda name: ".avq" if _is_coded(name) else ".wav")
     for job in jobs:
         if not _is_coded(job.target):
@@ -111,7 +111,7 @@ def _is_coded(name: str) -> bool:
     return name.lower().endswith(".avq")
 
 
-def _pitch(text: str) -> Pitch:
+def parse_pitch(text: str) -> Pitch:
     """What ``--pitch`` says.
 
     Raises:

@@ -35,13 +35,18 @@ class Options:
     metrics: list[str] | None
     align: bool
     language: str | None
+    codebooks: list[int] | None = None
+    pitch: str = "auto"
+    pairs: int = 0
+    world: bool = False
 
 
 def evaluate(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split.",
+            help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split. "
+            "conversion: a model as a converter of voices.",
             show_default=False,
             metavar="[REF_DIR DEG_DIR]",
         ),
@@ -69,6 +74,13 @@ def evaluate(
     language: Annotated[
         str | None, typer.Option(help="Folders: language of all recordings, for word errors.", show_default=False)
     ] = None,
+    codebooks: Annotated[
+        str | None,
+        typer.Option(help="Conversion: how many carry what is said, with commas.", show_default=False),
+    ] = None,
+    pitch: Annotated[str, typer.Option(help="Conversion: auto, keep or semitones.")] = "auto",
+    pairs: Annotated[int, typer.Option(help="Conversion: so many pairs, drawn evenly; 0: all.", min=0)] = 0,
+    world: Annotated[bool, typer.Option("--world", help="Conversion: the WORLD baseline too.")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Draw bit rate against quality here.", show_default=False)
@@ -83,7 +95,7 @@ def evaluate(
         model=model,
         split=_names(split),
         data=_names(data),
-        bitrates=None if bitrates is None else _numbers(bitrates),
+        bitrates=None if bitrates is None else _numbers(bitrates, "--bitrates"),
         decoder=decoder,
         limit=limit,
         peers=peers or peers_only,
@@ -91,6 +103,10 @@ def evaluate(
         metrics=None if metrics is None else _names(metrics),
         align=align,
         language=language,
+        codebooks=None if codebooks is None else [round(n) for n in _numbers(codebooks, "--codebooks")],
+        pitch=pitch,
+        pairs=pairs,
+        world=world,
     )
     for path in (json, picture):
         if path is not None and path.is_dir():
@@ -151,7 +167,35 @@ def _evaluate_split(options: Options) -> Report:
         return evaluate_split(splits, systems, metrics, options.limit, about, progress)
 
 
-PROTOCOLS = {"split": _evaluate_split}
+def _evaluate_conversion(options: Options) -> Report:
+    from audiovq.cli.convert import parse_pitch
+    from audiovq.data.corpora import open_corpora
+    from audiovq.evaluation.conversion import converters as ways
+    from audiovq.evaluation.conversion.measures import chosen
+    from audiovq.evaluation.conversion.pairs import read_pairs
+    from audiovq.evaluation.conversion.protocol import evaluate_conversion
+    from audiovq.speech.checkpoint import conversion_model
+    from audiovq.speech.codec import SpeechCodec
+
+    if options.bitrates is not None or options.peers or options.align or options.language:
+        raise AudioVQError("conversion takes --codebooks, --pitch, --decoder, --pairs, --world and --metrics")
+    groups, register = chosen(options.metrics), parse_pitch(options.pitch)
+    pairs = read_pairs(open_corpora(options.data, None)).limited(options.pairs)
+    codec = SpeechCodec.from_pretrained(options.model or conversion_model())
+    rows: list[ways.Converter] = [ways.RealSpeech(), ways.Unconverted()]
+    for n_codebooks in options.codebooks or [codec.conversion_codebooks]:
+        rows.append(ways.Reconstruction(codec, n_codebooks, options.decoder))
+        rows.append(ways.ModelConverter(codec, n_codebooks, register, options.decoder))
+    if options.world:
+        from audiovq.evaluation.conversion.world import WorldConverter
+
+        rows.append(WorldConverter())
+    about = {"data": options.data, "model": codec.name, "model_hash": codec.model_hash.hex()}
+    with _progress() as progress:
+        return evaluate_conversion(pairs, rows, groups, about, progress=progress)
+
+
+PROTOCOLS = {"split": _evaluate_split, "conversion": _evaluate_conversion}
 """What the first word may name instead of a folder."""
 
 
@@ -169,9 +213,7 @@ def _show(report: Report, json: Path | None, picture: Path | None) -> None:
     if json is not None:
         typer.echo(f"figures: {json}")
     if picture is not None:
-        from audiovq.evaluation.picture import draw
-
-        draw(report, picture)
+        report.draw(picture)
         typer.echo(f"picture: {picture}")
 
 
@@ -182,11 +224,11 @@ def _names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, option: str) -> list[float]:
     try:
         return [float(name) for name in _names(text)]
     except ValueError:
-        raise AudioVQError(f"--bitrates takes numbers with commas between them, got {text!r}") from None
+        raise AudioVQError(f"{option} takes numbers with commas between them, got {text!r}") from None
 
 
 @contextmanager

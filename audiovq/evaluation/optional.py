@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -19,3 +25,21 @@ def need(module: str, what: str) -> Any:
     except ImportError as error:
         missing = error.name or module
         raise AudioVQError(f"{what} needs the package {missing!r}: pip install 'audiovq[eval]'") from error
+
+
+@contextmanager
+def with_pkg_resources() -> Iterator[None]:
+    """A stand-in for the module ``pkg_resources`` while packages are imported that ask it for a version alone.
+
+    setuptools has dropped that module.
+    """
+    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
+        yield
+        return
+    stand_in = types.ModuleType("pkg_resources")
+    stand_in.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
+    sys.modules["pkg_resources"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["pkg_resources"]

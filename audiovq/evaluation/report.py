@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +129,12 @@ class Report:
     @property
     def metric_names(self) -> list[str]:
         measured = {name for system in self.systems for name in system.overall.metrics}
-        return [name for name in METRICS if name in measured]
+        return [name for name in self.columns() if name in measured]
+
+    @staticmethod
+    def columns() -> Mapping[str, Any]:
+        """What may be measured, in the order of the columns, each with a label, which way is up, and its decimals."""
+        return {name: metric_class(name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: each system's overall means stand directly in it."""
@@ -141,6 +146,16 @@ class Report:
             order = ["name", "split", "kbps", "file_kbps", "n", "seconds", "metrics"]
             systems[-1] = {**{key: systems[-1][key] for key in order}, **systems[-1]}
         return {"protocol": self.protocol, "systems": systems}
+
+    def draw(self, path: str | Path) -> None:
+        """The report as a picture.
+
+        Raises:
+            AudioVQError: when there is nothing to draw, or the file's type is not known.
+        """
+        from audiovq.evaluation.picture import draw
+
+        draw(self, path)
 
     def write_json(self, path: str | Path) -> None:
         """Write it, whole or not at all; NaN never occurs."""
@@ -166,18 +181,18 @@ class Report:
         table.add_column("system", no_wrap=True)
         if coded:
             table.add_column("kb/s", justify="right", no_wrap=True)
+        columns = self.columns()
         for name in self.metric_names:
-            arrow = "↑" if metric_class(name).higher_is_better else "↓"
-            table.add_column(f"{metric_class(name).label} {arrow}", justify="right")
+            arrow = {True: " ↑", False: " ↓", None: ""}[columns[name].higher_is_better]
+            table.add_column(f"{columns[name].label}{arrow}", justify="right")
         for system in systems:
             rate = [f"{system.kbps:.2f}" if system.kbps is not None else "–"] if coded else []
-            values = [_cell(system.overall.metrics.get(name), name) for name in self.metric_names]
+            values = [_cell(system.overall.metrics.get(name), columns[name].decimals) for name in self.metric_names]
             table.add_row(system.name, *rate, *values)
         return table
 
 
-def _cell(mean: Mean | None, name: str) -> str:
+def _cell(mean: Mean | None, decimals: int) -> str:
     if mean is None:
         return "–"
-    decimals = metric_class(name).decimals
     return f"{mean.mean:.{decimals}f}" + ("" if mean.ci95 is None else f" ±{mean.ci95:.{decimals}f}")

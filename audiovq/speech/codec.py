@@ -20,7 +20,12 @@ from audiovq.speech.parallel import ParallelDecoder
 from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
 
 if TYPE_CHECKING:
+    from audiovq.speech.disguise import Pitch
     from audiovq.speech.stream import DecoderStream, EncoderStream
+    from audiovq.speech.target import TargetVoice
+
+    #: Something that tells a voice: a recording, or where one is, or a bundled voice's name.
+    Target = str | Path | Tensor | np.ndarray
 
 
 @dataclass
@@ -53,6 +58,7 @@ class SpeechCodec(nn.Module):
         packet_frames: latents of a packet.
         default_n_codebooks: what `encode` uses when nothing is asked for.
         name: the model's name, for messages.
+        conversion_codebooks: what `convert` uses when nothing is asked for; ``default_n_codebooks`` when None.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class SpeechCodec(nn.Module):
         packet_frames: int = 200,
         default_n_codebooks: int = 4,
         name: str = "unnamed",
+        conversion_codebooks: int | None = None,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(  # noqa: C408
@@ -76,6 +83,7 @@ class SpeechCodec(nn.Module):
             packet_frames=packet_frames,
             default_n_codebooks=default_n_codebooks,
             name=name,
+            conversion_codebooks=conversion_codebooks,
         )
         self.name, self.sample_rate, self.packet_frames = name, sample_rate, packet_frames
         self.encoder = SpeechEncoder(**encoder)
@@ -91,6 +99,7 @@ class SpeechCodec(nn.Module):
         self.n_codebooks: int = quantizer["n_codebooks"]
         self.codebook_size: int = quantizer["codebook_size"]
         self.default_n_codebooks = default_n_codebooks
+        self.conversion_codebooks = conversion_codebooks or default_n_codebooks
         self._span_encoder: SpanEncoder | None = None
         #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
@@ -153,11 +162,7 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: for an empty, NaN or infinite waveform, or a number of codebooks the model has not.
         """
-        items = [np.asarray(w.detach().cpu().float()).reshape(-1) for w in waveform]
-        if sample_rate != self.sample_rate:
-            from audiovq.speech.waveform import resample
-
-            items = [resample(item, sample_rate, self.sample_rate) for item in items]
+        items = [self._at_own_rate(item, sample_rate) for item in waveform]
         codes, speakers = [], []
         for item in items:
             stream = self.encoder_stream(n_codebooks)
@@ -195,6 +200,73 @@ class SpeechCodec(nn.Module):
             pieces.append(stream.finish(n_samples))
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
         return torch.stack(waveforms).unsqueeze(1)
+
+    def convert(
+        self,
+        waveform: Tensor | Sequence[Tensor],
+        to: TargetVoice | Target | Sequence[Target],
+        sample_rate: int = 16000,
+        n_codebooks: int | None = None,
+        pitch: Pitch = "auto",
+        decoder: str = "parallel",
+    ) -> Tensor:
+        """Let another voice say it -> (B, 1, max n_samples) at the codec's rate; shorter items end in zeros.
+
+        Args:
+            waveform: (B, 1, T), or a list of B waveforms (T_i,).
+            to: the voice: a recording (T,) at ``sample_rate``, a path of one, an .avq file, a bundled voice's name, or
+                several of these, which are averaged; or what `target_voice` gave.
+            sample_rate: of the waveforms, Hz.
+            n_codebooks: how many books carry what is said; the model's default for conversion when None.
+            pitch: moves each source before it is coded: ``auto`` to the target's register, ``keep`` not at all, or by
+                so many semitones.
+            decoder: which of the model's decoders.
+
+        Raises:
+            AudioVQError: for a target that is silent, too short or not to be found; see also `encode` and `decode`.
+        """
+        from audiovq.speech.disguise import make_shifter
+
+        voice = self.target_voice(to, sample_rate)
+        n_books = self.conversion_codebooks if n_codebooks is None else n_codebooks
+        sources = []
+        for item in waveform:
+            samples = self._at_own_rate(item, sample_rate)
+            shifter = make_shifter(self.sample_rate, pitch, voice.pitch)
+            if shifter is not None:
+                samples = np.concatenate([shifter.push(samples[:, None]), shifter.finish()])[:, 0]
+            sources.append(torch.from_numpy(samples))
+        encoded = self.encode(sources, self.sample_rate, n_books)
+        vectors = torch.from_numpy(voice.vector()).expand(len(sources), -1)
+        return self.decode(encoded, decoder, vectors)
+
+    def target_voice(self, to: TargetVoice | Target | Sequence[Target], sample_rate: int = 16000) -> TargetVoice:
+        """A voice for `convert`, made once for many sources; its ``warnings()`` say what is doubtful about it.
+
+        Raises:
+            AudioVQError: for what is no recording, no .avq file of this model and no bundled voice.
+        """
+        from audiovq.bitstream import target_voice
+        from audiovq.speech.target import TargetVoice
+
+        if isinstance(to, TargetVoice):
+            return to
+        targets = [to] if isinstance(to, str | Path | Tensor | np.ndarray) else list(to)
+        voice = TargetVoice(self)
+        for target in targets:
+            if isinstance(target, str | Path):
+                target_voice(self, [target], voice)
+            else:
+                voice.add(self._at_own_rate(target, sample_rate))
+                voice.finish_recording()
+        return voice
+
+    def _at_own_rate(self, waveform: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:
+        """One waveform as (T,) float32 at the codec's rate."""
+        from audiovq.speech.waveform import resample
+
+        samples = torch.as_tensor(waveform).detach().cpu().float().reshape(-1).numpy()
+        return samples if sample_rate == self.sample_rate else resample(samples, sample_rate, self.sample_rate)
 
     def save(self, encoded: EncodedSpeech, target: str | Path) -> None:
         """Write an .avq file. The items of a batch of equal lengths become its channels.

@@ -10,6 +10,8 @@ from audiovq.evaluation.conversion.pairs import ConversionPair
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
+    from audiovq.speech.disguise import Pitch
+    from audiovq.speech.target import TargetVoice
 
 
 class Converter(Protocol):
@@ -70,3 +72,25 @@ class Reconstruction:
         source = torch.from_numpy(pair.source.load())
         encoded = self._codec.encode([source], n_codebooks=self._n_codebooks)
         return self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
+
+
+class ModelConverter:
+    """A `SpeechCodec` with the target's speaker vector, made from the target's reference."""
+
+    family, keeps_words = "converter", True
+
+    def __init__(self, codec: SpeechCodec, n_codebooks: int | None, pitch: Pitch, decoder: str) -> None:
+        n_codebooks = codec.check_n_codebooks(n_codebooks or codec.conversion_codebooks)
+        self._codec, self._options = codec, {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder}
+        self.name = f"converted ({n_codebooks}, pitch {pitch})"
+        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}"
+        self._voices: dict[str, TargetVoice] = {}
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        import torch
+
+        voice = pair.target
+        if voice.speaker not in self._voices:
+            self._voices[voice.speaker] = self._codec.target_voice(voice.reference.load())
+        source = torch.from_numpy(pair.source.load())
+        return self._codec.convert([source], self._voices[voice.speaker], **self._options)[0, 0].numpy()  # type: ignore[arg-type]

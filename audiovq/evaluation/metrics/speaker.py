@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
-import sys
-import types
 
 import numpy as np
 
 from audiovq.evaluation.metrics.base import Metric
-from audiovq.evaluation.optional import need
+from audiovq.evaluation.optional import need, with_pkg_resources
 from audiovq.evaluation.pair import Pair
 from audiovq.evaluation.statistics import Score
 
@@ -22,17 +18,8 @@ def load_voice_encoder():
     Raises:
         AudioVQError: when it is not installed.
     """
-    # Its voice detector imports pkg_resources for nothing but its own version, and setuptools has dropped that module.
-    stand_in = None
-    if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
-        stand_in = types.ModuleType("pkg_resources")
-        stand_in.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
-        sys.modules["pkg_resources"] = stand_in
-    try:
+    with with_pkg_resources():  # which its voice detector wants
         resemblyzer = need("resemblyzer", "speaker cosine")
-    finally:
-        if stand_in is not None:
-            del sys.modules["pkg_resources"]
     return resemblyzer, resemblyzer.VoiceEncoder("cpu", verbose=False)
 
 

@@ -1,0 +1,55 @@
+"""The plainest conversion there is: the target's pitch statistics and mean spectral envelope, by the vocoder WORLD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from audiovq.evaluation.conversion.pairs import ConversionPair
+from audiovq.evaluation.optional import need, with_pkg_resources
+from audiovq.evaluation.pair import SAMPLE_RATE
+from audiovq.speech.pitch import CEILING, FLOOR
+
+
+class WorldConverter:
+    """Log F0 gets the target's mean and deviation, the log envelope the difference of both voices' means."""
+
+    name, family, keeps_words = "WORLD statistics", "baseline", True
+    call = "pyworld: log F0 to the target's mean and deviation, the envelope moved by the difference of the means"
+
+    def __init__(self) -> None:
+        with with_pkg_resources():
+            self._world: Any = need("pyworld", "the WORLD baseline")
+        self._known: dict[str, tuple[float, float, np.ndarray]] = {}
+
+    def _analyse(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x = samples.astype(np.float64)
+        pitch, times = self._world.dio(x, SAMPLE_RATE, f0_floor=FLOOR, f0_ceil=CEILING)
+        pitch = self._world.stonemask(x, pitch, times, SAMPLE_RATE)
+        return pitch, self._world.cheaptrick(x, pitch, times, SAMPLE_RATE), times
+
+    def _statistics(self, pitch: np.ndarray, envelope: np.ndarray) -> tuple[float, float, np.ndarray]:
+        """Mean and deviation of log F0, and the mean log envelope, over the voiced frames."""
+        voiced = pitch > 0
+        logs = np.log(pitch[voiced]) if voiced.any() else np.log([150.0])
+        mean_envelope = np.log(envelope[voiced] if voiced.any() else envelope).mean(axis=0)
+        return float(logs.mean()), float(max(logs.std(), 1e-3)), mean_envelope
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        """(T,) float32, as long as the source."""
+        target = pair.target.speaker
+        if target not in self._known:
+            self._known[target] = self._statistics(*self._analyse(pair.target.reference.load())[:2])
+        source = pair.source.load()
+        pitch, envelope, times = self._analyse(source)
+        noise = self._world.d4c(source.astype(np.float64), pitch, times, SAMPLE_RATE)
+        own, wanted = self._statistics(pitch, envelope), self._known[target]
+        voiced = pitch > 0
+        moved = np.zeros_like(pitch)
+        moved[voiced] = np.exp((np.log(pitch[voiced]) - own[0]) / own[1] * wanted[1] + wanted[0])
+        other = np.exp(np.log(envelope) + (wanted[2] - own[2])[None])
+        out = self._world.synthesize(np.clip(moved, 0, 2 * CEILING), other, noise, SAMPLE_RATE)
+        # The level of the target's recordings is not its voice.
+        out *= np.sqrt(np.mean(source.astype(np.float64) ** 2) / max(np.mean(out**2), 1e-12))
+        return np.pad(out, (0, max(0, len(source) - len(out))))[: len(source)].astype(np.float32)
