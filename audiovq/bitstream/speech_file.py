@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiovq.bitstream.container import ContainerWriter
+from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.speech_layout import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.errors import AudioVQError
@@ -21,7 +22,7 @@ from audiovq.streams import Place, describe, errors_about, open_input, open_outp
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import EncodedSpeech, SpeechCodec
-    from audiovq.speech.shift import Shifter
+    from audiovq.speech.disguise import Disguise
 
 #: Called now and then with how much is done and how much there is in all (None: not known), in any one unit.
 Progress = Callable[[float, float | None], None]
@@ -52,22 +53,33 @@ class _SpeechWriter:
     """Codes of all channels to a container."""
 
     def __init__(
-        self, stream: Any, codec: SpeechCodec, sample_rate: int, speakers: np.ndarray, n_codebooks: int
+        self,
+        stream: Any,
+        codec: SpeechCodec,
+        sample_rate: int,
+        speakers: np.ndarray,
+        n_codebooks: int,
+        entropy_coding: bool,
     ) -> None:
+        code_bits, size = (codec.codebook_size - 1).bit_length(), speakers.shape[1]
+        coder = coder_for(codec) if entropy_coding else None
+        fits = coder is not None and coder.can_code(n_codebooks, code_bits, size, speaker_bits(codec))
+        self.coder = coder if fits else None
         self.header = SpeechHeader(
             model_hash=codec.model_hash,
             sample_rate=sample_rate,
             n_codebooks=n_codebooks,
-            code_bits=(codec.codebook_size - 1).bit_length(),
+            code_bits=code_bits,
             packet_frames=codec.packet_frames,
             speakers=speakers,
             speaker_bits=speaker_bits(codec),
+            entropy_coded=self.coder is not None,
         )
-        self.container = ContainerWriter(stream, self.header.to_container())
+        self.container = ContainerWriter(stream, self.header.to_container(self.coder))
 
     def write(self, codes: np.ndarray) -> None:
         """A packet of codes (channels, K, F)."""
-        payload, short = self.header.pack(codes)
+        payload, short = self.header.pack(codes, self.coder)
         self.container.write_packet(payload, short)
 
 
@@ -83,8 +95,8 @@ def encode_file(
     n_codebooks: int | None = None,
     mono: bool = False,
     progress: Progress | None = None,
-    voice: np.ndarray | None = None,
-    shift: Shifter | None = None,
+    disguise: Disguise | None = None,
+    entropy_coding: bool = True,
 ) -> CodingReport:
     """Code audio of any length in constant memory; the bytes do not depend on how the audio arrives.
 
@@ -94,8 +106,8 @@ def encode_file(
         codec: the model.
         n_codebooks: for each channel; the model's default when None.
         mono: mix all channels down to one first.
-        voice: a quantized speaker vector (S,) for the header in the place of the source's own.
-        shift: moves the pitch before coding.
+        disguise: another voice for the header in the place of the source's own.
+        entropy_coding: make the file smaller without changing a code, where the model can.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
@@ -118,12 +130,13 @@ def encode_file(
                 # The output is opened with the first packet: it brings the speakers, which stand in the header.
                 if writer is None:
                     stream = stack.enter_context(open_output(target))
-                    own = [np.asarray(channel.speaker, np.int64) for channel in channels]
-                    speakers = np.stack(own) if voice is None else np.tile(voice, (n_channels, 1))
-                    writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, codes[0].shape[0])
+                    vectors = [channel.speaker if disguise is None else disguise.vector for channel in channels]
+                    speakers = np.stack([np.asarray(vector, np.int64) for vector in vectors])
+                    n_books = codes[0].shape[0]
+                    writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, n_books, entropy_coding)
                 writer.write(np.stack(codes))
 
-        for samples in model_blocks(audio, codec, mono, shift):
+        for samples in model_blocks(audio, codec, mono, disguise):
             if samples is None:
                 write([channel.finish() for channel in channels])
             else:
@@ -132,22 +145,33 @@ def encode_file(
                 progress(audio.n_read, audio.n_frames)
         assert writer is not None
         writer.container.finish(audio.n_read)
-        return CodingReport(audio.n_read / audio.sample_rate, n_channels, writer.container.n_bytes, audio.n_clipped)
+        return CodingReport(
+            audio.n_read / audio.sample_rate,
+            n_channels,
+            writer.container.n_bytes,
+            audio.n_clipped,
+            remarks=[] if disguise is None else disguise.remarks,
+        )
 
 
 def model_blocks(
-    audio: AudioReader, codec: SpeechCodec, mono: bool = False, shift: Shifter | None = None
+    audio: AudioReader, codec: SpeechCodec, mono: bool = False, disguise: Disguise | None = None
 ) -> Iterator[np.ndarray | None]:
-    """Blocks (n, channels) at the model's rate, shifted in pitch where this is wanted, then None at the end."""
-    n_channels = 1 if mono else audio.n_channels
-    resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
+    """Blocks (n, channels) at the model's rate, ready to be coded, then None at the end."""
+    resampler = Resampler(audio.sample_rate, codec.sample_rate, 1 if mono else audio.n_channels)
     for block in audio.blocks():
         if mono:
             block = block.mean(axis=1, keepdims=True, dtype=np.float32)
         samples = resampler.push(block)
-        yield samples if shift is None else shift.push(samples)
+        yield samples if disguise is None else disguise.push(samples, codec.sample_rate)
     rest = resampler.finish(n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate))
-    yield rest if shift is None else np.concatenate([shift.push(rest), shift.finish()])
+    if disguise is None:
+        yield rest
+    else:
+        yield disguise.push(rest, codec.sample_rate)
+        held_back = disguise.finish(codec.sample_rate)
+        if held_back is not None:
+            yield held_back
     yield None
 
 
@@ -158,7 +182,8 @@ def decode_file(
     decoder: str = "parallel",
     conceal: bool = False,
     progress: Progress | None = None,
-    voice: np.ndarray | None = None,
+    voice: Callable[[SpeechCodec], np.ndarray] | None = None,
+    n_codebooks: int | None = None,
 ) -> CodingReport:
     """Decode a file of any length in constant memory, at the source's rate, channels and exact length.
 
@@ -168,7 +193,8 @@ def decode_file(
         codec: the model that wrote the file, or what gives it for a model hash.
         decoder: which of the model's decoders.
         conceal: decode what is good of a damaged file, with silence for what is lost.
-        voice: a quantized speaker vector (S,) to speak with instead of the file's own.
+        voice: gives, for a model, the quantized speaker vector (S,) to speak with instead of the file's own.
+        n_codebooks: decode no more than so many of them.
 
     Raises:
         AudioVQError: for a damaged file, unless ``conceal``; a file of another model; a target that cannot be written.
@@ -176,10 +202,11 @@ def decode_file(
     """
     with errors_about(describe(source)), open_input(source) as stream:
         speech = SpeechReader(stream)
-        header = speech.header
-        model: Any = codec if hasattr(codec, "decoder_stream") else codec(header.model_hash)  # type: ignore[operator]
+        model_hash = speech.header.model_hash
+        model: Any = codec if hasattr(codec, "decoder_stream") else codec(model_hash)  # type: ignore[operator]
         speech.expect(model)
-        speakers = header.speakers if voice is None else np.tile(voice, (header.n_channels, 1))
+        header = speech.header
+        speakers = header.speakers if voice is None else np.tile(voice(model), (header.n_channels, 1))
         channels = [model.decoder_stream(speaker, decoder) for speaker in speakers]
         resampler = Resampler(model.sample_rate, header.sample_rate, header.n_channels)
         total = _size(stream)
@@ -188,8 +215,8 @@ def decode_file(
             for item in speech.packets(conceal):
                 if isinstance(item, LostSpeech):
                     pieces = [channel.push(None, n_frames=item.n_frames) for channel in channels]
-                else:
-                    pieces = [channel.push(codes) for channel, codes in zip(channels, item, strict=True)]
+                elif isinstance(item, np.ndarray):
+                    pieces = [channel.push(codes[:n_codebooks]) for channel, codes in zip(channels, item, strict=True)]
                 if audio is None:
                     audio = stack.enter_context(create_audio(target, header.sample_rate, header.n_channels))
                 audio.write(resampler.push(np.stack(pieces, axis=1)))
@@ -214,8 +241,10 @@ def _size(stream: Any) -> int | None:
         return None
 
 
-def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec) -> None:
+def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec, entropy_coding: bool = True) -> None:
     """Write what ``codec.encode`` gave. The items of a batch become the channels of one file.
+
+    ``entropy_coding`` makes the file smaller without changing a code, where the model can.
 
     Raises:
         AudioVQError: for items of unequal lengths (save them one by one), and a target that cannot be written.
@@ -229,7 +258,7 @@ def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec) -> N
     if not 1 <= n_frames <= codes.shape[-1]:
         raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
     with open_output(target) as stream:
-        writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, codes.shape[1])
+        writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, codes.shape[1], entropy_coding)
         for start in range(0, n_frames, codec.packet_frames):
             writer.write(codes[..., start : min(start + codec.packet_frames, n_frames)])
         writer.container.finish(n_samples)
