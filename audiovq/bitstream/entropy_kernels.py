@@ -34,10 +34,10 @@ class Network(NamedTuple):
     bias: np.ndarray  # (L, H) int64
     state_weight: np.ndarray  # (K, H, U) int8
     state_multiplier: np.ndarray  # (K, U) int64
-    sum_weight: np.ndarray  # (K, D, U) int8
-    sum_multiplier: np.ndarray  # (K, U) int64
-    previous: np.ndarray  # (K, V, U) int8
-    previous_multiplier: np.ndarray  # (K, U) int64
+    sum_weight: np.ndarray  # (K - 1, D, U) int8
+    sum_multiplier: np.ndarray  # (K - 1, U) int64
+    previous: np.ndarray  # (K - 1, V, U) int8
+    previous_multiplier: np.ndarray  # (K - 1, U) int64
     hidden_bias: np.ndarray  # (K, U) int64
     output_weight: np.ndarray  # (K, U, V) int8
     output_multiplier: np.ndarray  # (K, V) int64
@@ -115,12 +115,12 @@ def _bound(network, memory, book, t, before):
     _add_product(state, memory.states[-1, t], network.state_weight[book])
     partial[:] = 0
     if book > 0:
-        _add_product(partial, memory.sums[t], network.sum_weight[book])
+        _add_product(partial, memory.sums[t], network.sum_weight[book - 1])
     for i in range(n_hidden):
         value = state[i] * network.state_multiplier[book, i]
         if book > 0:
-            value += partial[i] * network.sum_multiplier[book, i]
-            value += network.previous[book, before, i] * network.previous_multiplier[book, i]
+            value += partial[i] * network.sum_multiplier[book - 1, i]
+            value += network.previous[book - 1, before, i] * network.previous_multiplier[book - 1, i]
         value = ((value + HALF) >> SHIFT) + network.hidden_bias[book, i]
         memory.hidden[i] = min(max(value, 0), MAX_ACTIVATION)
     acc = memory.products[2, :n_values]
