@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.disguise import heard_seconds
+from audiovq.speech.disguise import doubts, heard_seconds
 from audiovq.speech.pitch import HOP_SECONDS, median_pitch, track_pitch
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ CHUNK_SECONDS = 4.0
 """A recording's vector is the mean over pieces of about this length."""
 SHORTEST, SHORT = 0.5, 3.0
 """Seconds of speech: less is an error, less is warned of."""
+TWO_VOICES = 20.0
+"""`separation` above which two voices are suspected: of 20 s of one voice 2 % are over it, of 10 s each of two 80 %."""
+MOST_PIECES = 300
 
 
 class TargetVoice:
@@ -39,6 +42,8 @@ class TargetVoice:
         self._levels: list[np.ndarray] = []
         self._weights: list[float] = []
         self._pitches: list[np.ndarray] = []
+        self._pieces: list[np.ndarray] = []
+        self._opening: list[np.ndarray] = []
         self.seconds = 0.0
 
     def add(self, samples: np.ndarray) -> None:
@@ -77,6 +82,11 @@ class TargetVoice:
         self._levels.append(levels[0].double().numpy())
         self._weights.append(heard)
         self._pitches.append(track_pitch(samples, self._codec.sample_rate))
+        if not self._opening:
+            self._opening = [samples]
+        for piece in np.array_split(samples, 2) if len(self._pieces) < MOST_PIECES else ():
+            if heard_seconds(piece, self._codec.sample_rate) > SHORTEST:
+                self._pieces.append(encoder.levels_of(torch.from_numpy(piece)[None, None])[0].double().numpy())
 
     def vector(self) -> np.ndarray:
         """The quantized speaker vector (S,) int64.
@@ -97,9 +107,38 @@ class TargetVoice:
         found = []
         if self.seconds < SHORT:
             found.append(f"only {self.seconds:.1f} s of speech; several seconds tell a voice better")
+        if self._opening and (why := doubts(self._opening[0], self._codec.sample_rate)):
+            found.append(f"it has {why}; a target should be one clear voice")
+        if separation(self._pieces) > TWO_VOICES:
+            found.append("it sounds like more than one voice; give recordings of the wanted one alone")
         return found
 
     @property
     def pitch(self) -> float | None:
         """The register in Hz; None when no voiced speech was heard."""
         return median_pitch(np.concatenate(self._pitches)) if self._pitches else None
+
+
+def separation(points: list[np.ndarray]) -> float:
+    """How far some points (S,) fall into two groups: the squared distance of their means over the variance within.
+
+    Two means (Lloyd 1982), started from the two points farthest apart. 0 for fewer than four points, or where a group
+    is a single point.
+    """
+    if len(points) < 4:
+        return 0.0
+    x = np.asarray(points)
+    apart = np.square(x[:, None] - x[None]).sum(axis=-1)
+    first, second = np.unravel_index(apart.argmax(), apart.shape)
+    near = apart[:, second] < apart[:, first]
+    for _ in range(20):
+        if min(near.sum(), (~near).sum()) < 2:
+            return 0.0
+        means = x[~near].mean(axis=0), x[near].mean(axis=0)
+        distances = [np.square(x - mean).sum(axis=1) for mean in means]
+        nearer = distances[1] < distances[0]
+        if (nearer == near).all():
+            break
+        near = nearer
+    within = np.where(near, distances[1], distances[0]).sum() / (len(x) - 2)
+    return float(np.square(means[1] - means[0]).sum() / max(within, 1e-9))

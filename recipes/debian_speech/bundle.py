@@ -123,6 +123,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(options.run / "best" / name, folder / name)
+    # The bundled voices are vectors of these very weights.
+    subprocess.run([sys.executable, str(HERE.parent / "voice_conversion" / "make_speakers.py"), "speech"], check=True)
     if not options.no_measure:
         measure(options.limit)
     (folder / "README.md").write_text(card(folder, options.run, options.note))

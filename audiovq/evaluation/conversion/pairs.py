@@ -144,16 +144,16 @@ def build_pairs(utterances: Iterable[Utterance]) -> dict[str, Any]:
             sources[short_name(stretch.id.rpartition("/")[0].rpartition("/")[0]) + _tail(stretch.id)] = _ids(stretch)
         voices[speaker] = {
             "kind": "seen",
-            "reference": [u.id for u in _spread(splits["train"], REFERENCE_SECONDS)],
-            "judge": [_ids(s) for s in join(_spread(splits["validation"], JUDGE_SECONDS))],
+            "reference": [u.id for u in spread(splits["train"], REFERENCE_SECONDS)],
+            "judge": [_ids(s) for s in join(spread(splits["validation"], JUDGE_SECONDS))],
             "real": [_ids(s) for s in spoken],
         }
     for speaker in unseen:
         dealt = [by_voice[speaker]["unseen"][i::3] for i in range(3)]
         voices[speaker] = {
             "kind": "unseen",
-            "reference": [u.id for u in _spread(dealt[0], REFERENCE_SECONDS)],
-            "judge": [_ids(s) for s in join(_spread(dealt[1], JUDGE_SECONDS))],
+            "reference": [u.id for u in spread(dealt[0], REFERENCE_SECONDS)],
+            "judge": [_ids(s) for s in join(spread(dealt[1], JUDGE_SECONDS))],
             "real": [_ids(s) for s in choose(join(dealt[2]), n_stretches)],
         }
     for number, speaker in enumerate(seen):
@@ -179,7 +179,7 @@ def _with_text(utterances: Sequence[Utterance]) -> list[Utterance]:
     return [u for u in utterances if u.text is not None] or list(utterances)
 
 
-def _spread(utterances: Sequence[Utterance], seconds: float) -> list[Utterance]:
+def spread(utterances: Sequence[Utterance], seconds: float) -> list[Utterance]:
     """At least so many seconds (or all there is), from all over a voice's recordings."""
     taken: dict[int, float] = {}
     turn = 0
