@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from audiovq.prior.speech import SpeechPrior
     from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 
 _LAZY = {
     "SpeechCodec": "audiovq.speech.codec",
     "EncodedSpeech": "audiovq.speech.codec",
+    "SpeechPrior": "audiovq.prior.speech",
 }
 
-__all__ = ["EncodedSpeech", "SpeechCodec", "__version__"]
+__all__ = ["EncodedSpeech", "SpeechCodec", "SpeechPrior", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

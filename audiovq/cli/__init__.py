@@ -23,6 +23,7 @@ VERBS = {
     "decode": "Turn .avq files back into speech.",
     "convert": "Let another voice say it: convert recordings or .avq files to a target voice.",
     "speakers": "List the voices that came with the model.",
+    "generate": "Draw speech from the prior over the codes: new, or going on from a recording.",
     "info": "Tell what an .avq file holds.",
     "models": "List the models that came with the package.",
     "evaluate": "Measure quality: a folder of references against a folder of decoded files.",

@@ -3,5 +3,6 @@
 from audiovq.prior.condition import Condition
 from audiovq.prior.density import VoiceDensity
 from audiovq.prior.model import CodePrior, Drawing
+from audiovq.prior.speech import SpeechPrior
 
-__all__ = ["CodePrior", "Condition", "Drawing", "VoiceDensity"]
+__all__ = ["CodePrior", "Condition", "Drawing", "SpeechPrior", "VoiceDensity"]

@@ -23,9 +23,9 @@ class Condition:
     speaker: Tensor | None = None
     language: Tensor | None = None
 
-    def repeat(self, n: int) -> Condition:
-        """The same conditions for ``n`` times as many items."""
-        return Condition(*(None if x is None else x.repeat_interleave(n, 0) for x in (self.speaker, self.language)))
+    def items(self, start: int, stop: int) -> Condition:
+        """Those of some items."""
+        return Condition(*(None if x is None else x[start:stop] for x in (self.speaker, self.language)))
 
 
 class Conditioner(nn.Module):

@@ -55,7 +55,8 @@ class VoiceDensity:
         factor = bandwidth * directions[:rank].T * (sizes[:rank] / np.sqrt(max(n - 1, 1)))
         weights = np.sqrt([totals[name] for name in kept])  # a voice heard long is not that much likelier
         parts = (means, weights / weights.sum(), factor.reshape(dim, -1), spread)
-        return cls(*(part.astype(np.float32) for part in parts), levels)
+        means, weights, factor, spread = (np.ascontiguousarray(part, np.float32) for part in parts)
+        return cls(means, weights, factor, spread, levels)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """A voice: (S,) int64 in ``[0, levels)``."""
@@ -79,5 +80,5 @@ class VoiceDensity:
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray]) -> VoiceDensity:
         """What `tensors` gave."""
-        names = ("means", "weights", "factor", "spread")
-        return cls(*(np.ascontiguousarray(tensors[n], np.float32) for n in names), int(tensors["levels"][0]))
+        named = {n: np.ascontiguousarray(tensors[n], np.float32) for n in ("means", "weights", "factor", "spread")}
+        return cls(**named, levels=int(tensors["levels"][0]))

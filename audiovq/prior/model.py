@@ -174,12 +174,13 @@ class CodePrior(nn.Module):
         drawing: Drawing | None = None,
         seed: int = 0,
         n_codebooks: int | None = None,
+        first: int = 0,
         fast: bool | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Draw ``n`` sequences -> (n, K', P + n_frames), the prompt's codes first.
 
-        Sequence i draws from the seed ``(seed, i)`` alone, so that it is the same whatever ``n`` is.
+        Sequence i draws from the seed ``(seed, first + i)`` alone, so that it is the same whatever ``n`` is.
 
         Args:
             n_frames: to draw.
@@ -189,6 +190,7 @@ class CodePrior(nn.Module):
             drawing: temperature and the like.
             seed: of all draws.
             n_codebooks: K', books to draw; all by default.
+            first: number of the first sequence.
             fast: with the compiled sampler (a transformer on the CPU only), which rounds weights to 8 bits; None: where
                 that is possible. A prior loaded from its folder has such weights already.
             progress: called with frames done and frames there are.
@@ -203,7 +205,8 @@ class CodePrior(nn.Module):
             raise AudioVQError(f"{n} sequences of {n_frames} frames cannot be drawn")
         given = self._prompt(prompt, n, books)
         stepper = self._stepper(n, condition, drawing or Drawing(), books, fast)
-        uniforms = np.stack([np.random.default_rng([seed, i]).random((n_frames, books), np.float32) for i in range(n)])
+        generators = [np.random.default_rng([seed, first + i]) for i in range(n)]
+        uniforms = np.stack([rng.random((n_frames, books), np.float32) for rng in generators])
         total = given.shape[2] + n_frames
         codes = np.full((total + 1, n, self.n_codebooks), self.absent)
         codes[1 : 1 + given.shape[2], :, :books] = given.transpose(2, 0, 1)

@@ -119,7 +119,7 @@ def _emit_product(builder, n_rows: int, bytes_: bool, x, x_stride, weights, n_in
             builder.store(total, _pointer(builder, out, place, _FLOATS), align=4)
 
 
-@intrinsic
+@intrinsic  # type: ignore[misc]
 def exponential(typing, address, offset):
     """exp of the LANES floats at ``address`` and ``offset`` values on, in place; for values up to 0, exact to 2e-7.
 
@@ -128,7 +128,8 @@ def exponential(typing, address, offset):
 
     def generate(context, builder, signature, arguments):
         fma, rint, larger = (_library(builder, *what) for what in (("fma", 3), ("rint", 1), ("maxnum", 2)))
-        place = _pointer(builder, *arguments, _FLOATS)
+        start, n_values = arguments
+        place = _pointer(builder, start, n_values, _FLOATS)
         x = builder.call(larger, [builder.load(place, align=4), _all(-87.0)])
         scaled = builder.fmul(x, _all(1 / math.log(2)))
         whole = builder.call(rint, [scaled])
