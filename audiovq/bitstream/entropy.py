@@ -57,6 +57,16 @@ class EntropyCoder:
         read = decode_rows(self.model.network, memory, np.frombuffer(data, np.uint8), rows)
         return rows if len(data) <= read else None
 
+    def bits(self, row: np.ndarray) -> float:
+        """What the model's integers give a row of codes (K, F): the ideal length, without the coder's rounding."""
+        from audiovq.bitstream.entropy_kernels import PRECISION, distributions, make_memory
+
+        row = np.ascontiguousarray(row, np.int64)
+        weights = np.empty((row.size, self.model.codebook_size), np.float32)
+        distributions(self.model.network, make_memory(self.model.network, row.shape[1]), row, weights)
+        chosen = weights[np.arange(row.size), row.T.reshape(-1)]
+        return float((PRECISION - np.log2(chosen.astype(np.float64) + 1)).sum())
+
     def encode_speakers(self, rows: np.ndarray) -> bytes:
         """Rows (R, S), R at least 1 -> bytes."""
         from constriction import stream

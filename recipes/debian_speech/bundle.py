@@ -1,4 +1,5 @@
-"""Last stage: put a run's best weights into the package, measure them, write the model card from what was measured.
+"""Last stage: put a run's best weights into the package, fit the entropy model to their codes, measure them, write the
+model card from what was measured.
 
 python recipes/debian_speech/bundle.py [--run DIR] [--limit N] [--no-measure]
 """
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "speech")
     parser.add_argument("--limit", type=int, default=36, help="stretches of each split; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
+    parser.add_argument("--no-entropy", action="store_true", help="leave the entropy model as it is")
     parser.add_argument("--note", default="", help="a remark on the training for the model card")
     options = parser.parse_args()
     folder = BUNDLED / "speech"
@@ -125,6 +127,9 @@ def main() -> None:
         shutil.copyfile(options.run / "best" / name, folder / name)
     # The bundled voices are vectors of these very weights.
     subprocess.run([sys.executable, str(HERE.parent / "voice_conversion" / "make_speakers.py"), "speech"], check=True)
+    if not options.no_entropy:
+        (folder / "entropy.safetensors").unlink(missing_ok=True)
+        subprocess.run([sys.executable, str(HERE / "fit_entropy.py"), "--model", str(folder)], check=True)
     if not options.no_measure:
         measure(options.limit)
     (folder / "README.md").write_text(card(folder, options.run, options.note))
