@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import SpeechCodec
 
 
 @dataclass
@@ -26,6 +30,12 @@ class Condition:
     def items(self, start: int, stop: int) -> Condition:
         """Those of some items."""
         return Condition(*(None if x is None else x[start:stop] for x in (self.speaker, self.language)))
+
+
+def condition_of(codec: SpeechCodec, batch: Mapping[str, Tensor]) -> Condition:
+    """Of a batch with quantized speaker vectors ``voice`` (B, S) and numbers ``language`` (B,)."""
+    with torch.no_grad():
+        return Condition(codec.speaker_encoder.decode(batch["voice"]).float(), batch["language"])
 
 
 class Conditioner(nn.Module):

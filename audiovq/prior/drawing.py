@@ -31,7 +31,7 @@ def draw(logits: np.ndarray, uniform: float, temperature: float, top_k: int, top
     for i in range(n):
         weights[i] = (logits[i] - logits[best]) * inverse
     for i in range(0, n, LANES):
-        exponential(weights.ctypes.data, i)
+        exponential(weights.ctypes.data, i)  # type: ignore[call-arg]
     least = np.float32(0)
     if 0 < top_k < n or top_p < 1:
         ordered = np.sort(weights[:n])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,11 +58,12 @@ class PackedPrior:
     """The weights of a `CodePrior` with a transformer, for `FastStepper`."""
 
     def __init__(self, prior: CodePrior) -> None:
-        backbone, depth = prior.backbone, prior.depth
+        backbone: Any = prior.backbone
+        depth: Any = prior.depth
         packer = _Packer()
         packer.add(prior.entry.weight)
         norms = []
-        for block in backbone.blocks:  # type: ignore[union-attr]
+        for block in backbone.blocks:
             for linear in (
                 block.attention.project,
                 block.attention.mix,
@@ -79,17 +80,17 @@ class PackedPrior:
         for matrix in depth.below:
             packer.add(matrix)
         for layer in depth.layers:
-            packer.add(layer.expand.weight)  # type: ignore[union-attr]
-            packer.add(layer.reduce.weight)  # type: ignore[union-attr]
+            packer.add(layer.expand.weight)
+            packer.add(layer.reduce.weight)
         self.weights, self.scales = packer.packed()
         self.matrices = np.array(packer.matrices, np.int64)
         self.widest = packer.widest
-        self.norms = _norm_table([*norms, backbone.norm.scale])  # type: ignore[union-attr]
-        self.depth_norms = _norm_table([*(norm.scale for norm in depth.norms), depth.norm.scale])  # type: ignore[union-attr]
+        self.norms = _norm_table([*norms, backbone.norm.scale])
+        self.depth_norms = _norm_table([*(norm.scale for norm in depth.norms), depth.norm.scale])
         self.eps = np.float32(depth.norm.eps)
         self.vectors = restore_rows(*round_rows(prior.embedding.vectors)).numpy()
-        attention = backbone.blocks[0].attention  # type: ignore[union-attr, index]
-        self.n_layers, self.n_groups = len(backbone.blocks), attention.n_groups  # type: ignore[arg-type]
+        attention = backbone.blocks[0].attention
+        self.n_layers, self.n_groups = len(backbone.blocks), attention.n_groups
         self.window, self.head_dim = attention.window, attention.head_dim
         self.width, self.depth_width = prior.width, depth.depth_width
 

@@ -97,7 +97,7 @@ def soften(scores, n):
     for w in range(n):
         scores[w] -= top
     for w in range(0, n, LANES):
-        exponential(scores.ctypes.data, w)
+        exponential(scores.ctypes.data, w)  # type: ignore[call-arg]
     total = np.float32(0)
     for w in range(n):
         total += scores[w]

@@ -119,7 +119,7 @@ def _emit_product(builder, n_rows: int, bytes_: bool, x, x_stride, weights, n_in
             builder.store(total, _pointer(builder, out, place, _FLOATS), align=4)
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def exponential(typing, address, offset):
     """exp of the LANES floats at ``address`` and ``offset`` values on, in place; for values up to 0, exact to 2e-7.
 

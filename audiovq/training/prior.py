@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 from audiovq.prior.checkpoint import save_prior
-from audiovq.prior.condition import Condition
+from audiovq.prior.condition import Condition, condition_of
 from audiovq.prior.density import VoiceDensity
 from audiovq.prior.model import CodePrior
 from audiovq.speech.codec import SpeechCodec
-from audiovq.training.prior_data import CodeRuns, CodeStretches, PriorData, decode_voices, make_tapes
+from audiovq.training.prior_data import PriorData
 from audiovq.training.schedule import trapezoid
 
 log = logging.getLogger("audiovq")
@@ -113,7 +114,7 @@ class CodePriorTask(L.LightningModule):
         return torch.optim.AdamW(groups, self.learning_rate, (0.9, 0.98), foreach=True)
 
     def condition(self, batch: dict[str, Tensor]) -> Condition:
-        return Condition(decode_voices(self._codec[0], batch["voice"]), batch["language"])
+        return condition_of(self._codec[0], batch)
 
     def book_nats(self, prior: CodePrior, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Sum of nats and number of codes of each book, (K,) each."""
