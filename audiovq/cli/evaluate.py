@@ -39,6 +39,13 @@ class Options:
     pitch: str = "auto"
     pairs: int = 0
     world: bool = False
+    prior: str | None = None
+    samples: int = 24
+    seconds: float = 10.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
 
 
 def evaluate(
@@ -46,7 +53,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split. "
-            "conversion: a model as a converter of voices.",
+            "conversion: a model as a converter of voices. generation: a prior over the codes, and what it draws.",
             show_default=False,
             metavar="[REF_DIR DEG_DIR]",
         ),
@@ -81,6 +88,15 @@ def evaluate(
     pitch: Annotated[str, typer.Option(help="Conversion: auto, keep or semitones.")] = "auto",
     pairs: Annotated[int, typer.Option(help="Conversion: so many pairs, drawn evenly; 0: all.", min=0)] = 0,
     world: Annotated[bool, typer.Option("--world", help="Conversion: the WORLD baseline too.")] = False,
+    prior: Annotated[
+        str | None, typer.Option(help="Generation: folder of the prior; default: the model's own.", show_default=False)
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Generation: how many.", min=1)] = 24,
+    seconds: Annotated[float, typer.Option(help="Generation: length of each.")] = 10.0,
+    temperature: Annotated[float, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 0,
+    top_p: Annotated[float, typer.Option(help="Generation: as of audiovq generate.", min=0, max=1)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 0,
     json: Annotated[Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Draw bit rate against quality here.", show_default=False)
@@ -107,6 +123,13 @@ def evaluate(
         pitch=pitch,
         pairs=pairs,
         world=world,
+        prior=prior,
+        samples=samples,
+        seconds=seconds,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
     )
     for path in (json, picture):
         if path is not None and path.is_dir():
@@ -195,7 +218,34 @@ def _evaluate_conversion(options: Options) -> Report:
         return evaluate_conversion(pairs, rows, groups, about, progress=progress)
 
 
-PROTOCOLS = {"split": _evaluate_split, "conversion": _evaluate_conversion}
+def _evaluate_generation(options: Options) -> Report:
+    from audiovq.data.codes import cached_codes
+    from audiovq.evaluation.generation.protocol import Settings, evaluate_generation
+    from audiovq.prior.speech import SpeechPrior
+
+    if options.bitrates is not None or options.peers or options.align or options.language or options.pairs:
+        raise AudioVQError("generation takes --prior, --split, --samples, --seconds, --seed and how codes are drawn")
+    if len(options.split) > 1 or len(options.codebooks or []) > 1:
+        raise AudioVQError("generation takes one --split and one number of --codebooks")
+    settings = Settings(
+        n_samples=options.samples,
+        seconds=options.seconds,
+        seed=options.seed,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        n_codebooks=options.codebooks[0] if options.codebooks else None,
+        dnsmos=options.metrics is None or "dnsmos" in options.metrics,
+    )
+    source = SpeechPrior.from_pretrained(options.model, options.prior)
+    about = {"data": options.data, "model": source.codec.name, "model_hash": source.codec.model_hash.hex()}
+    about["prior"] = source.prior.name
+    with _progress() as progress:
+        cache = cached_codes(source.codec, options.data, progress=lambda done, total: progress("coding", done, total))
+        return evaluate_generation(source, cache, options.split[0], settings, about, progress)
+
+
+PROTOCOLS = {"split": _evaluate_split, "conversion": _evaluate_conversion, "generation": _evaluate_generation}
 """What the first word may name instead of a folder."""
 
 
