@@ -18,10 +18,13 @@ class FakeCodec:
     n_codebooks, codebook_size, default_n_codebooks = 8, 1024, 4
     frame_rate = 50.0
     bitrates = tuple(0.5 * k for k in range(1, 9))
+    conversion_codebooks = 4
+    folder = None
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
         self.model_hash = zlib.crc32(name.encode()).to_bytes(4, "big")
+        self.speaker_encoder = FakeSpeakerEncoder()
 
     def encoder_stream(self, n_codebooks=None):
         return FakeEncoderStream(self, n_codebooks or self.default_n_codebooks)
@@ -30,6 +33,17 @@ class FakeCodec:
         if decoder != "parallel":
             raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: parallel")
         return FakeDecoderStream(self, speaker)
+
+
+class FakeSpeakerEncoder:
+    """Hears the loudness and no more."""
+
+    levels = 16
+
+    def levels_of(self, waveform):
+        import torch
+
+        return 15 * waveform.abs().mean(dim=-1).clamp(0, 1).expand(-1, 32) + torch.zeros(1)
 
 
 class FakeEncoderStream:

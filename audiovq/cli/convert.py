@@ -89,7 +89,9 @@ def convert(
         from audiovq.bitstream.targets import target_voice
 
         if codec.model_hash not in voices:
-            found = voices[codec.model_hash] = target_voice(codec, to)
+            found = target_voice(codec, to)
+            found.vector()  # what cannot be used is an error, with no warnings before it
+            voices[codec.model_hash] = found
             for line in found.warnings():
                 print(f"audiovq: {found.name}: warning: {line}", file=sys.stderr)
         return voices[codec.model_hash]
@@ -97,7 +99,7 @@ def convert(
     def prepare() -> None:
         # What is wrong with the target shows before the first file is begun.
         if model is not None or any(not _is_coded(job.source) for job in jobs if job.source != "-"):
-            voice(choose(None)).vector()
+            voice(choose(None))
 
     def work(job: Job, progress: Progress) -> CodingReport:
         from audiovq.bitstream import convert_file

@@ -14,6 +14,8 @@ BUNDLED = Path(__file__).resolve().parent.parent / "pretrained"
 DEFAULT_MODEL = "speech"
 #: The bundled model whose codes say least of who speaks; where it is missing, the default one converts.
 CONVERSION_MODEL = "conversion"
+#: Folder of the WaveNet decoder inside a model's.
+WAVENET = "wavenet"
 #: Buffers of quantizers that only training reads; exported models leave them out.
 TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 
@@ -23,9 +25,9 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
-def conversion_model() -> str:
-    """Name of the bundled model that converts voices unless another one is named."""
-    return CONVERSION_MODEL if CONVERSION_MODEL in bundled_models() else DEFAULT_MODEL
+def conversion_model() -> str | None:
+    """Name of the bundled model that converts voices unless another one is named; None: the default one."""
+    return CONVERSION_MODEL if CONVERSION_MODEL in bundled_models() else None
 
 
 def model_folder(name_or_dir: str | Path | None) -> Path:
@@ -70,20 +72,64 @@ def is_training_buffer(name: str) -> bool:
 
 def save_codec(codec, folder: str | Path, dtype: Any = None) -> None:
     """Write the configuration and the weights; floating-point tensors are stored as ``dtype``, float16 by default."""
+    _save(codec.state_dict(), codec.config, Path(folder), dtype)
+
+
+def _save(tensors: dict[str, Any], config: dict[str, Any], folder: Path, dtype: Any) -> None:
     import torch
     from safetensors.torch import save
 
-    folder, dtype = Path(folder), dtype or torch.float16
+    dtype = dtype or torch.float16
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
+    kept = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
-        for name, tensor in codec.state_dict().items()
+        for name, tensor in tensors.items()
         if not is_training_buffer(name)
     }
     with atomic_write(folder / "model.safetensors") as path:
-        path.write_bytes(save(tensors))  # save_file would make the file private
+        path.write_bytes(save(kept))  # save_file would make the file private
     with atomic_write(folder / "config.json") as path:
-        path.write_text(json.dumps(codec.config, indent=2) + "\n")
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def save_wavenet(wavenet, folder: str | Path, made_for: bytes, dtype: Any = None) -> None:
+    """Write a `WaveNetDecoder` into the folder of a model, as ``wavenet/config.json`` and ``wavenet/model.safetensors``.
+
+    ``made_for`` is the `codes_hash` of the model whose codes it reads; `load_wavenet` holds it against the model's.
+    """
+    config = {**wavenet.config, "codes_hash": made_for.hex()}
+    _save(wavenet.state_dict(), config, Path(folder) / WAVENET, dtype)
+
+
+def has_wavenet(folder: Path | None) -> bool:
+    """Whether a model's folder holds a WaveNet."""
+    return folder is not None and (folder / WAVENET / "config.json").is_file()
+
+
+def load_wavenet(folder: Path, model_hash: bytes):
+    """The `WaveNetDecoder` in the folder of the model with this `codes_hash`.
+
+    Raises:
+        AudioVQError: when there is none, its files are damaged, or it reads another model's codes.
+    """
+    from safetensors.torch import load
+
+    from audiovq.speech.wavenet import WaveNetDecoder
+
+    own = folder / WAVENET
+    try:
+        config = json.loads((own / "config.json").read_text())
+        made_for = bytes.fromhex(config.pop("codes_hash"))
+        wavenet = WaveNetDecoder(**config)
+        wavenet.load_state_dict({k: v.float() for k, v in load((own / "model.safetensors").read_bytes()).items()})
+    except Exception as error:
+        raise AudioVQError(f"the WaveNet in {own} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if made_for != model_hash:
+        raise AudioVQError(
+            f"the WaveNet in {own} reads the codes of model {made_for.hex()}, not of {model_hash.hex()} beside it: "
+            "train it anew (audiovq train experiment=wavenet_debian), or decode with --decoder parallel"
+        )
+    return wavenet.eval()
 
 
 def load_codec(name_or_dir: str | Path | None = None):

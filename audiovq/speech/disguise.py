@@ -15,7 +15,7 @@ Pitch = float | Literal["auto", "keep"]
 
 _FRAME_SECONDS = 0.02
 _QUIET_DB, _SILENT_DB = 40.0, -65.0  # below the loudest frames, and below full scale: nothing is heard
-# Of what is heard in 10 s of the corpus's main voices .59 to .87 is voiced, and their pitch moves by .14 to .30 semitones
+# Of what is heard in 10 s of the corpus's main voices .59 to .87 is voiced, and pitch moves by .14 to .30 semitones
 # from one frame to the next (medians); in 15 pieces of a game's music one of the two is under these.
 _FEWEST_VOICED = 0.4
 _STILL_PITCH = 0.09

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from audiovq.speech.pitch import FLOOR, HOP_SECONDS, median_pitch, track_pitch
@@ -36,7 +38,7 @@ def shift_pitch(samples: np.ndarray, semitones: float, sample_rate: int = 16000)
     left, right = np.diff(marks, prepend=2 * marks[0] - marks[1]), np.diff(marks, append=2 * marks[-1] - marks[-2])
     for place, i in zip(places, sources, strict=True):
         before, after = min(int(left[i]), longest), min(int(right[i]), longest)
-        window = np.concatenate([_rise(before), _rise(after)[::-1]])
+        window = _window(before, after)
         grain = padded[marks[i] - before + longest : marks[i] + after + longest] * window
         start = place - before + longest
         first, last = max(-start, 0), min(len(grain), len(out) - start)
@@ -44,9 +46,22 @@ def shift_pitch(samples: np.ndarray, semitones: float, sample_rate: int = 16000)
     return out[longest : longest + len(samples)]
 
 
+@cache
 def _rise(n: int) -> np.ndarray:
     """The rising half of a Hann window (n,)."""
     return (0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / max(n, 1))).astype(np.float32)
+
+
+@cache
+def _window(before: int, after: int) -> np.ndarray:
+    """Rises over ``before`` samples and falls over ``after``."""
+    return np.concatenate([_rise(before), _rise(after)[::-1]])
+
+
+@cache
+def _due(n: int) -> np.ndarray:
+    """What a peak is worth by its place: most where it is due, half at the edges (n,)."""
+    return (1 - 0.5 * np.abs(np.linspace(-1, 1, n))).astype(np.float32)
 
 
 def _marks(samples: np.ndarray, pitch: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,9 +89,10 @@ def _marks(samples: np.ndarray, pitch: np.ndarray, sample_rate: int) -> tuple[np
         near = samples[low:high]
         if len(near) < high - low:
             break
-        # A peak close to where it is due is worth more than a higher one at the edge.
-        due = 1 - 0.5 * np.abs(np.linspace(-1, 1, len(near))) if voiced[-1] else 1.0
-        marks.append(low + int(np.argmax((sign * near + np.abs(near).max()) * due)))
+        height = sign * near
+        if voiced[-1]:  # a peak close to where it is due is worth more than a higher one at the edge
+            height = (height - height.min()) * _due(len(near))
+        marks.append(low + int(height.argmax()))
         periods.append(period)
         voiced.append(True)
     if len(marks) < 2:
@@ -101,7 +117,8 @@ def _places(marks: np.ndarray, periods: np.ndarray, voiced: np.ndarray, ratio: f
                 i += 1
             places.append(round(time))
             sources.append(i)
-            time += periods[i] / ratio
+            gap = marks[i + 1] - marks[i] if i < last else periods[i]
+            time += float(gap) / ratio
     return places, sources
 
 

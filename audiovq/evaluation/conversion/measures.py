@@ -96,7 +96,7 @@ class Judge:
     def pitch(self, samples: np.ndarray) -> np.ndarray:
         """The pitch track of a recording, see `track_pitch`."""
         key = fingerprint(samples)
-        track = self._cache.get("pitch-1", key, lambda: [round(float(hz), 2) for hz in track_pitch(samples)])
+        track = self._cache.get("pitch-2", key, lambda: [round(float(hz), 2) for hz in track_pitch(samples)])
         return np.array(track)
 
     def score(self, pair: ConversionPair, converted: np.ndarray, keeps_words: bool) -> Scores:
