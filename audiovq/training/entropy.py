@@ -42,18 +42,19 @@ class EntropySettings:
     hidden: int = 128
     first_delays: tuple[int, ...] = (1, 2, 3)
     delays: tuple[tuple[int, ...], ...] = ((0, 3), (0, 6))
-    steps: int = 5000
+    steps: int = 4500
     batch: int = 12
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     n_codebooks: tuple[tuple[int, float], ...] = (
-        (1, 0.2),
-        (2, 0.2),
-        (4, 0.2),
-        (8, 0.2),
-        (3, 0.07),
-        (5, 0.05),
-        (6, 0.08),
+        (1, 0.13),
+        (2, 0.15),
+        (3, 0.06),
+        (4, 0.22),
+        (5, 0.04),
+        (6, 0.05),
+        (7, 0.04),
+        (8, 0.31),
     )
     seed: int = 0
 

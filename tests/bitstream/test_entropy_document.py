@@ -1,0 +1,159 @@
+"""docs/format.md is right about entropy coding: a decoder made of its words alone finds the codes, in plain integers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from audiovq.bitstream.container import ContainerReader, Packet
+from audiovq.bitstream.speech_layout import SpeechHeader
+
+GOLDEN = Path(__file__).parent / "golden"
+TENSORS = {name: tensor.tolist() for name, tensor in load_file(GOLDEN / "entropy.safetensors").items()}
+VALUES, BITS, CHANNELS, BOOKS = 16, 4, 3, 3
+
+
+class RangeDecoder:
+    def __init__(self, data):
+        self.data, self.position, self.width = data, 8, 2**64 - 1
+        self.offset = int.from_bytes(data[:8].ljust(8, b"\0"), "big")
+
+    def symbol(self, weights):
+        assert sum(weights) == 2**24 - len(weights)
+        scale = self.width >> 24
+        q = self.offset // scale
+        assert q < 2**24
+        begin = 0
+        symbol = 0
+        while q >= begin + weights[symbol] + 1:
+            begin += weights[symbol] + 1
+            symbol += 1
+        self.offset -= scale * begin
+        self.width = scale * (weights[symbol] + 1)
+        if self.width < 2**32:
+            more = self.data[self.position : self.position + 4].ljust(4, b"\0")
+            self.offset, self.width = (self.offset << 32) + int.from_bytes(more, "big"), self.width << 32
+            self.position += 4
+        return symbol
+
+
+def product(x, matrix):
+    return [sum(a * row[i] for a, row in zip(x, matrix, strict=True)) for i in range(len(matrix[0]))]
+
+
+def add(*vectors):
+    return [sum(values) for values in zip(*vectors, strict=True)]
+
+
+def times(a, b):
+    return [x * y for x, y in zip(a, b, strict=True)]
+
+
+def rounded(vector):
+    return [(a + 2**23) >> 24 for a in vector]
+
+
+def clip(vector, high):
+    return [min(max(a, 0), high) for a in vector]
+
+
+def state(sums, t):
+    n = TENSORS
+    total = [0] * len(n["first_multiplier"])
+    for delay, weight in zip(n["first_delays"], n["first_weight"], strict=True):
+        if t >= delay:
+            total = add(total, product(sums[t - delay], weight))
+    layers = [clip(add(rounded(times(total, n["first_multiplier"])), n["condition"][BOOKS - 1]), 1023)]
+    past = STATES[: t * (len(n["weight"]) + 1)]
+    for i, delays in enumerate(n["delays"]):
+        total = [0] * len(layers[0])
+        for delay, weight in zip(delays, n["weight"][i], strict=True):
+            if delay == 0:
+                total = add(total, product(layers[i], weight))
+            elif t >= delay:
+                total = add(total, product(past[(t - delay) * (len(n["weight"]) + 1) + i], weight))
+        y = clip(add(rounded(times(total, n["multiplier"][i])), n["bias"][i]), 1023)
+        layers.append([min(a + b, 4095) for a, b in zip(layers[i], y, strict=True)])
+    STATES.extend(layers)
+    return layers[-1]
+
+
+STATES: list[list[int]] = []
+
+
+def weights_of(s, partial, book, before):
+    n = TENSORS
+    a = times(product(s, n["state_weight"][book]), n["state_multiplier"][book])
+    if book:
+        a = add(a, times(product(partial, n["sum_weight"][book - 1]), n["sum_multiplier"][book - 1]))
+        a = add(a, times(n["previous"][book - 1][before], n["previous_multiplier"][book - 1]))
+    u = clip(add(rounded(a), n["hidden_bias"][book]), 1023)
+    g = add(rounded(times(product(u, n["output_weight"][book]), n["output_multiplier"][book])), n["output_bias"][book])
+    e = [n["exponential"][min(max(g) - value, len(n["exponential"]) - 1)] for value in g]
+    f = (2**24 - VALUES) * 2**32 // sum(e)
+    d = [sum(e[:i]) * f >> 32 for i in range(VALUES)] + [2**24 - VALUES]
+    return [d[i + 1] - d[i] for i in range(VALUES)]
+
+
+def decode_row(decoder, n_frames):
+    STATES.clear()
+    sums, codes = [], []
+    for t in range(n_frames):
+        s, partial, frame = state(sums, t), [0] * len(TENSORS["embedding"][0][0]), []
+        for book in range(BOOKS):
+            frame.append(decoder.symbol(weights_of(s, partial, book, frame[-1] if frame else 0)))
+            partial = add(partial, TENSORS["embedding"][book][frame[-1]])
+        sums.append(partial)
+        codes.append(frame)
+    return [list(book) for book in zip(*codes, strict=True)]
+
+
+def rows(data, shape_size, packed_bits, decode):
+    """The rows of all channels, by the rule for which way they are stored."""
+    bits = "".join(f"{byte:08b}" for byte in data)
+    same, rest = bits[: CHANNELS - 1], bits[CHANNELS - 1 :]
+    stored = CHANNELS - same.count("1")
+    if len(data) == -(-(CHANNELS - 1 + stored * shape_size * packed_bits) // 8):
+        numbers = [int(rest[i * packed_bits : (i + 1) * packed_bits], 2) for i in range(stored * shape_size)]
+        found = [numbers[i * shape_size : (i + 1) * shape_size] for i in range(stored)]
+        coded = False
+    else:
+        found, coded = decode(RangeDecoder(data[1:]), stored), True
+    result = []
+    for channel in range(CHANNELS):
+        result.append(result[-1] if channel and same[channel - 1] == "1" else found.pop(0))
+    return result, coded
+
+
+def test_decoder_from_the_document():
+    data = (GOLDEN / "entropy_coded.avq").read_bytes()
+    expected = np.load(GOLDEN / "small_codes.npz")
+    reader = ContainerReader(io.BytesIO(data))
+    header = SpeechHeader.from_container(reader.header)
+
+    def speakers(decoder, n):
+        return [[decoder.symbol(TENSORS["speaker"][i]) for i in range(32)] for _ in range(n)]
+
+    found, coded = rows(header.coded_speakers, 32, 4, speakers)
+    assert coded
+    assert np.array_equal(found, expected["speakers"])
+    start, ways = 0, []
+    for record in reader.records(header.valid_length):
+        if not isinstance(record, Packet):
+            continue
+        n_frames = record.payload[0] if record.short else 20
+        payload = record.payload[record.short :]
+
+        def codes(decoder, n, n_frames=n_frames):
+            return [np.ravel(decode_row(decoder, n_frames)).tolist() for _ in range(n)]
+
+        found, coded = rows(payload, BOOKS * n_frames, BITS, codes)
+        ways.append(coded)
+        packet = expected["codes"][..., start : start + n_frames]
+        assert np.array_equal(np.array(found).reshape(packet.shape), packet)
+        start += n_frames
+    assert ways == [True, False, True]
+    assert start == 47
