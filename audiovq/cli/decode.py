@@ -25,6 +25,7 @@ def decode(
     decoder: Annotated[
         str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
     ] = "parallel",
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise that the WaveNet draws from.")] = 0,
     conceal: Annotated[
         bool, typer.Option("--conceal", help="Decode what is good of a damaged file, with silence for the rest.")
     ] = False,
@@ -48,7 +49,7 @@ def decode(
     jobs = plan(inputs, output, [".avq"], ".wav")
     for job in jobs:
         check_writable(job.target)
-    models = Models(threads)
+    models = Models(threads, seed)
 
     def prepare() -> None:
         if model is not None:

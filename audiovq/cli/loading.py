@@ -18,13 +18,14 @@ class Models:
     Args:
         threads: that torch may use. One by default: the tensors of a packet are too small to be worth sharing out, and
             a machine's other cores are better used by other files.
+        seed: of what decoders draw.
 
     Attributes:
         seconds: spent on loading.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        self._threads = threads
+    def __init__(self, threads: int = 1, seed: int = 0) -> None:
+        self._threads, self._seed = threads, seed
         self._loaded: dict[str | None, SpeechCodec] = {}
         self.seconds = 0.0
 
@@ -43,6 +44,7 @@ class Models:
 
                 torch.set_num_threads(self._threads)
                 self._loaded[name_or_dir] = SpeechCodec.from_pretrained(name_or_dir)
+                self._loaded[name_or_dir].seed = self._seed
             finally:
                 self.seconds += time.perf_counter() - start
         return self._loaded[name_or_dir]

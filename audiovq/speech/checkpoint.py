@@ -93,7 +93,7 @@ def _save(tensors: dict[str, Any], config: dict[str, Any], folder: Path, dtype: 
 
 
 def save_wavenet(wavenet, folder: str | Path, made_for: bytes, dtype: Any = None) -> None:
-    """Write a `WaveNetDecoder` into the folder of a model, as ``wavenet/config.json`` and ``wavenet/model.safetensors``.
+    """Write a `WaveNetDecoder` into a model's folder: ``wavenet/config.json`` and ``wavenet/model.safetensors``.
 
     ``made_for`` is the `codes_hash` of the model whose codes it reads; `load_wavenet` holds it against the model's.
     """

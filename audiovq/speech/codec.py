@@ -21,8 +21,10 @@ from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
 
 if TYPE_CHECKING:
     from audiovq.speech.disguise import Pitch
+    from audiovq.speech.sampler import WaveNetSampler
     from audiovq.speech.stream import DecoderStream, EncoderStream
     from audiovq.speech.target import TargetVoice
+    from audiovq.speech.wavenet import WaveNetDecoder
 
     #: Something that tells a voice: a recording, or where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
@@ -52,7 +54,7 @@ class SpeechCodec(nn.Module):
 
     Args:
         encoder, quantizer, decoder: constructor arguments of `SpeechEncoder`, `ResidualVectorQuantizer` and
-            `ParallelDecoder`.
+            `ParallelDecoder`; ``decoder=None`` for a model whose WaveNet is its only decoder.
         speaker_encoder: constructor arguments of `SpeakerEncoder`, or of `SpeakerTable` when ``n_speakers`` is there.
         sample_rate: Hz.
         packet_frames: latents of a packet.
@@ -66,7 +68,7 @@ class SpeechCodec(nn.Module):
         encoder: dict[str, Any],
         quantizer: dict[str, Any],
         speaker_encoder: dict[str, Any],
-        decoder: dict[str, Any],
+        decoder: dict[str, Any] | None,
         sample_rate: int = 16000,
         packet_frames: int = 200,
         default_n_codebooks: int = 4,
@@ -95,12 +97,19 @@ class SpeechCodec(nn.Module):
         self.speaker_encoder: SpeakerTable | SpeakerEncoder = (
             SpeakerTable(**speaker_encoder) if self.has_speaker_table else SpeakerEncoder(**speaker_encoder)
         )
-        self.decoder = ParallelDecoder(latent_dim, self.speaker_encoder.dim, hop_length=self.hop_length, **decoder)
+        #: None where a WaveNet is the only decoder, which nobody but `decoder_stream` needs to know.
+        self.decoder: ParallelDecoder = None  # type: ignore[assignment]
+        if decoder is not None:
+            speaker_dim = self.speaker_encoder.dim
+            self.decoder = ParallelDecoder(latent_dim, speaker_dim, hop_length=self.hop_length, **decoder)
         self.n_codebooks: int = quantizer["n_codebooks"]
         self.codebook_size: int = quantizer["codebook_size"]
         self.default_n_codebooks = default_n_codebooks
         self.conversion_codebooks = conversion_codebooks or default_n_codebooks
         self._span_encoder: SpanEncoder | None = None
+        self._wavenet: tuple[WaveNetDecoder, WaveNetSampler] | None = None
+        #: Seed of the noise that the WaveNet decoder draws with.
+        self.seed = 0
         #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
         #: Where it was loaded from: bundled voices lie beside the weights.
@@ -182,7 +191,7 @@ class SpeechCodec(nn.Module):
 
         Args:
             encoded: what `encode` gave.
-            decoder: ``parallel``.
+            decoder: ``parallel``, or ``wavenet`` where the model has one.
             speaker: other speaker vectors (B, S) to speak with, as integers: this converts the voice.
 
         Raises:
@@ -316,8 +325,36 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: for a decoder this model has not.
         """
-        from audiovq.speech.stream import DecoderStream
+        if decoder not in self.decoders:
+            raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
+        if decoder == "parallel":
+            from audiovq.speech.stream import ParallelStream
 
-        if decoder != "parallel":
-            raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: parallel")
-        return DecoderStream(self, speaker)
+            return ParallelStream(self, speaker)
+        from audiovq.speech.wavenet_stream import WaveNetStream
+
+        return WaveNetStream(self, *self.wavenet(), speaker, self.seed)
+
+    @property
+    def decoders(self) -> list[str]:
+        """Names of the decoders that the model has."""
+        from audiovq.speech.checkpoint import has_wavenet
+
+        found = self._wavenet is not None or has_wavenet(self.folder)
+        return ["parallel"] * (self.decoder is not None) + ["wavenet"] * found
+
+    def wavenet(self) -> tuple[WaveNetDecoder, WaveNetSampler]:
+        """The WaveNet that lies in the model's folder, and its sampler; loaded when it is first asked for.
+
+        Raises:
+            AudioVQError: when there is none, it is damaged, or it was made for another model.
+        """
+        if self._wavenet is None:
+            from audiovq.speech.checkpoint import load_wavenet
+            from audiovq.speech.sampler import WaveNetSampler
+
+            if self.folder is None:
+                raise AudioVQError(f"model {self.name} was not loaded from a folder that could hold a WaveNet")
+            wavenet = load_wavenet(self.folder, self.model_hash)
+            self._wavenet = wavenet, WaveNetSampler(wavenet)
+        return self._wavenet

@@ -97,18 +97,17 @@ class EncoderStream:
 
 
 class DecoderStream:
-    """Packets of codes in, one channel of waveform out. See `SpeechCodec.decoder_stream`."""
+    """Packets of codes in, one channel of waveform out. See `SpeechCodec.decoder_stream`.
 
-    def __init__(self, codec, speaker: np.ndarray) -> None:
-        self.codec = codec
-        with torch.inference_mode():
-            vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
-            self._decoder = SpanDecoder(codec.decoder, vector[0])
-        self._context = codec.decoder.context_frames
+    What is left to the decoders is `_decode`. ``context`` is how many latents on either side they need.
+    """
+
+    def __init__(self, codec, context: int) -> None:
+        self.codec, self._context = codec, context
         self._latents: torch.Tensor | None = None  # from position self._start on
         self._start = 0
         self._end = 0  # frames received
-        self._emitted = 0  # frames decoded and given out
+        self._given = 0  # samples given out
 
     def push(self, codes: np.ndarray | None, n_frames: int | None = None) -> np.ndarray:
         """The next packet (K, F), or None and its number of frames when it is lost -> samples that are ready.
@@ -124,7 +123,9 @@ class DecoderStream:
                 latents = torch.zeros(1, self.codec.encoder.latent_dim, n_frames)
             self._latents = latents if self._latents is None else torch.cat([self._latents, latents], dim=-1)
             self._end += latents.shape[-1]
-            return self._decode(self._end - self._context)
+            piece = self._decode(self._end - self._context)
+        self._given += len(piece)
+        return piece
 
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples.
@@ -135,19 +136,41 @@ class DecoderStream:
         hop = self.codec.hop_length
         if not (self._end - 1) * hop < n_samples <= self._end * hop:
             raise AudioVQError(f"{n_samples} samples do not fit {self._end} frames of {hop}: the file is damaged")
-        given = self._emitted * hop
         with torch.inference_mode():
-            return self._decode(self._end, ended=True)[: n_samples - given]
+            return self._decode(self._end, ended=True)[: n_samples - self._given]
 
     def _decode(self, until: int, ended: bool = False) -> np.ndarray:
-        """Samples of the frames from the last one given out to ``until``."""
-        if until <= self._emitted or self._latents is None:
-            return np.zeros(0, np.float32)
-        first = max(self._emitted - self._context, 0)
-        last = min(until + self._context, self._end)
-        window = self._latents[0, :, first - self._start : last - self._start]
-        piece = self._decoder(window, first, self._end if ended else None, self._emitted, until).numpy()
-        self._emitted = until
+        """Samples that follow those given out, of frames that have their context: those before ``until``."""
+        raise NotImplementedError
+
+    def _window(self, first: int, last: int) -> tuple[torch.Tensor, int]:
+        """Latents (C, F) of frames ``first`` to ``last`` with their context, and the position of the first of them."""
+        assert self._latents is not None
+        begin, end = max(first - self._context, 0), min(last + self._context, self._end)
+        return self._latents[0, :, begin - self._start : end - self._start], begin
+
+    def _forget(self, until: int) -> None:
+        """Drop latents that frames from ``until`` on do not need."""
+        assert self._latents is not None
         keep = max(until - self._context, 0)
         self._latents, self._start = self._latents[..., keep - self._start :], keep
+
+
+class ParallelStream(DecoderStream):
+    """The parallel decoder."""
+
+    def __init__(self, codec, speaker: np.ndarray) -> None:
+        super().__init__(codec, codec.decoder.context_frames)
+        with torch.inference_mode():
+            vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
+            self._decoder = SpanDecoder(codec.decoder, vector[0])
+        self._emitted = 0  # frames decoded
+
+    def _decode(self, until: int, ended: bool = False) -> np.ndarray:
+        if until <= self._emitted or self._latents is None:
+            return np.zeros(0, np.float32)
+        window, first = self._window(self._emitted, until)
+        piece = self._decoder(window, first, self._end if ended else None, self._emitted, until).numpy()
+        self._emitted = until
+        self._forget(until)
         return piece

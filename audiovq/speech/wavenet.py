@@ -104,10 +104,19 @@ class WaveNetDecoder(nn.Module):
         )
         #: Latents on either side that one position of the condition may depend on.
         self.context_frames = math.ceil(self.backbone.reach)
+        self._start()
+
+    def _start(self) -> None:
+        """A start from which few steps are lost: no prediction, no voice, mixtures as narrow as speech is small."""
+        project, n = self.stack.project, self.n_values * self.output.n_parameters
+        assert project.bias is not None
         with torch.no_grad():
-            self.stack.project.weight[self.output.n_parameters * self.n_values :] = 0
-            nn.init.zeros_(self.voice.weight)
-            nn.init.zeros_(self.voice.bias)
+            for zero in (project.weight[n:], project.bias, self.voice.weight, self.voice.bias):
+                zero.zero_()
+            if isinstance(self.output, LogisticMixture):
+                bias = project.bias[:n].view(self.n_values, 3, self.output.n_mixtures)
+                bias[:, 1] = torch.linspace(-0.02, 0.02, self.output.n_mixtures)
+                bias[:, 2] = -4.0
 
     @property
     def _n_pairs(self) -> int:

@@ -55,6 +55,7 @@ def train(config: Any) -> Path:
     """
     import lightning as L
     import torch
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
     from lightning.pytorch.loggers import TensorBoardLogger
     from omegaconf import OmegaConf
@@ -71,7 +72,10 @@ def train(config: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml")
     torch.manual_seed(config.seed)
-    task = instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
+    try:
+        task = instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
+    except InstantiationException as error:
+        raise error.__cause__ if isinstance(error.__cause__, AudioVQError) else error
     data, callbacks = parts_of(task, config, folder)
     last = folder / "last.ckpt"
     resume = last if settings.resume and last.is_file() else None
@@ -83,6 +87,8 @@ def train(config: Any) -> Path:
             log.info("all %d steps are done", settings.max_steps)
             return folder
     elif settings.get("init_from"):
+        if not hasattr(task, "warm_start"):
+            raise AudioVQError("training.init_from is for codecs: this task begins from nothing")
         task.warm_start(settings.init_from)
     trainer = L.Trainer(
         accelerator=settings.accelerator,

@@ -1,0 +1,275 @@
+"""The training task of the WaveNet decoder: on the codes of a trained codec, or together with an encoder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
+from audiovq.quantize import Quantized
+from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
+from audiovq.speech.codec import SpeechCodec
+from audiovq.speech.wavenet import WaveNetDecoder
+from audiovq.speech.wavenet_stream import draw_waveform
+from audiovq.training.callbacks import ExportBest, Progress, compare
+from audiovq.training.data import SpeechCrops
+from audiovq.training.schedule import trapezoid
+
+#: Numbers of codebooks that validation listens to, as far as the codec has them.
+VALIDATED = (1, 2, 4, 8)
+
+
+class WaveNetTask(L.LightningModule):
+    """Maximum likelihood of the waveform given codes and voice, by teacher forcing.
+
+    Every step draws its random numbers from ``(seed, step, rank)``, so that a resumed run continues exactly.
+
+    Args:
+        decoder: constructor arguments of `WaveNetDecoder` but for those that the codec decides.
+        codec: a trained codec, held fixed: a model's name or folder; None for the bundled one. One WaveNet then serves
+            all its bitrates: each item is coded with a number of codebooks drawn at random.
+        model: constructor arguments of a `SpeechCodec` to be trained together with the WaveNet (van den Oord et al.
+            2017, eq. 3); then ``codec`` is not looked at. Its parallel decoder is left out.
+        book_weights: how often 1, 2, ... codebooks are drawn; None: equally often.
+        backbone_from_codec: begin with the weights of the parallel decoder's backbone, which must have the same shapes.
+        quantizer_weight: of the quantizer's loss beside the mean negative log-likelihood in nats.
+        learning_rate, warmup_steps, max_steps, decay_steps, weight_decay: AdamW with a trapezoidal schedule.
+        average_decay: of the moving average of the weights, which is validated and exported.
+        clip: largest norm of the gradient.
+    """
+
+    def __init__(
+        self,
+        decoder: dict[str, Any],
+        codec: str | None,
+        model: dict[str, Any] | None,
+        book_weights: list[float] | None,
+        backbone_from_codec: bool,
+        quantizer_weight: float,
+        learning_rate: float,
+        warmup_steps: int,
+        max_steps: int,
+        decay_steps: int,
+        weight_decay: float,
+        average_decay: float,
+        clip: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.joint = model is not None
+        given = SpeechCodec(**{**model, "decoder": None}) if model is not None else SpeechCodec.from_pretrained(codec)
+        self._fixed = None if self.joint else [given.requires_grad_(False)]  # in a list: no part of this task's state
+        wavenet = WaveNetDecoder(given.encoder.latent_dim, given.speaker_encoder.dim, given.hop_length, **decoder)
+        if backbone_from_codec:
+            take_backbone(wavenet, given)
+        self.trained = nn.ModuleDict({"wavenet": wavenet, **({"codec": given} if self.joint else {})})
+        self.average = copy.deepcopy(self.trained).requires_grad_(False)
+        weights = [1.0] * given.n_codebooks if book_weights is None else book_weights
+        if len(weights) != given.n_codebooks:
+            raise AudioVQError(f"book_weights must be {given.n_codebooks} numbers, one for each codebook of the codec")
+        self.book_weights, self.quantizer_weight, self.clip = torch.tensor(weights), quantizer_weight, clip
+        self.learning_rate, self.weight_decay, self.average_decay = learning_rate, weight_decay, average_decay
+        self.schedule, self.seed = (warmup_steps, max_steps, decay_steps), seed
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    step: Tensor
+
+    @property
+    def codec(self) -> SpeechCodec:
+        """The codec whose codes are read, as it is now."""
+        return self._codec_of(self.trained)
+
+    def _codec_of(self, modules: nn.ModuleDict) -> SpeechCodec:
+        codec = self._fixed[0] if self._fixed is not None else modules["codec"]
+        assert isinstance(codec, SpeechCodec)
+        return codec
+
+    # -- what a run asks for ----------------------------------------------------------------------------------------
+
+    def data_module(self, config: Any) -> SpeechCrops:
+        """Crops of speech, as the codec's own training has them."""
+        from omegaconf import OmegaConf
+
+        settings, corpora = config.training, OmegaConf.to_container(config.data.corpora)
+        assert isinstance(corpora, list)
+        return SpeechCrops(
+            corpora,
+            self.codec.sample_rate,
+            self.codec.hop_length,
+            settings.batch_size,
+            settings.crop_seconds,
+            settings.other_seconds,
+            settings.validation_items,
+            settings.max_steps,
+            config.seed,
+        )
+
+    def callbacks(self, config: Any, folder: Path) -> list[L.Callback]:
+        """Exports, the log, and something to hear."""
+        settings = config.training
+        hop, rate = self.codec.hop_length, self.codec.sample_rate
+        seconds = round(settings.crop_seconds * rate / hop) * hop / rate * settings.batch_size
+        return [
+            Progress(settings.log_every, seconds, settings.max_steps),
+            ExportWaveNet(folder),
+            ListenToWaveNet(settings.get("listen_items", 2), settings.get("listen_seconds", 1.0)),
+        ]
+
+    def on_fit_start(self) -> None:
+        if self._fixed is not None:
+            self._fixed[0].to(self.device)
+        known = self.codec.speaker_encoder.levels
+        speakers = getattr(getattr(self.trainer, "datamodule", None), "train", None)
+        if self.codec.has_speaker_table and speakers is not None and len(speakers.speakers) > known:
+            raise AudioVQError(
+                f"the data has {len(speakers.speakers)} speakers, the model's table {known} rows: "
+                "set model.speaker_encoder.n_speakers"
+            )
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        decayed = [p for p in self.trained.parameters() if p.dim() > 1]
+        others = [p for p in self.trained.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, self.learning_rate, (0.9, 0.99), foreach=True)
+
+    def speaker_input(self, batch: dict[str, Tensor]) -> Tensor:
+        """What tells the codec who speaks: a number for a table, another stretch of speech else."""
+        return batch["speaker"] if self.codec.has_speaker_table else batch["other"]
+
+    def code(self, batch: dict[str, Tensor], modules: nn.ModuleDict, books: Tensor | int) -> tuple[Quantized, Tensor]:
+        """What the decoder is told of a batch: quantized latents (B, C, F), and the speaker vectors (B, S).
+
+        ``books`` (B,), or one number for all, is of codebooks for each item of a fixed codec.
+        """
+        codec = self._codec_of(modules)
+        if self._fixed is None:
+            quantized = codec.quantizer(codec.encoder(batch["waveform"]), books if isinstance(books, int) else None)
+            return quantized, codec.speaker_encoder(self.speaker_input(batch))
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the codes that a file would hold
+            codes = codec.quantizer.encode(codec.encoder(batch["waveform"]))
+            numbers = [books] * len(codes) if isinstance(books, int) else books.tolist()
+            latents = [codec.quantizer.decode(c[None, :n]) for c, n in zip(codes, numbers, strict=True)]
+            quantized = Quantized(torch.cat(latents), codes, torch.zeros((), device=self.device), {})
+            return quantized, codec.speaker_encoder(self.speaker_input(batch))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        step = int(self.step)
+        torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate * trapezoid(step, *self.schedule)
+        books = 1 + torch.multinomial(self.book_weights, len(batch["waveform"]), replacement=True)
+        quantized, speaker = self.code(batch, self.trained, books)
+        wavenet = self.trained["wavenet"]
+        nll = wavenet(batch["waveform"], quantized.latents, speaker)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(nll.mean() + self.quantizer_weight * quantized.loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.clip)
+        optimizer.step()
+        self.update_average(step)
+        self.step += 1
+        bits = wavenet.bits_per_sample(nll.detach())  # type: ignore[operator]
+        self.log_dict({"train/bits": bits, "train/gradient_norm": norm})
+        if self.joint:
+            self.log("train/quantizer_loss", quantized.loss.detach())
+            self.log_dict({f"codebook/{k}": v.float().mean() for k, v in quantized.metrics.items()})
+        self.log("step", float(step))
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Move the averaged weights towards the current ones; the decay grows, so that the start is forgotten soon."""
+        decay = min(self.average_decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.trained.parameters()), 1 - decay)
+
+    def on_validation_start(self) -> None:
+        """Codebook statistics are averages already: the averaged model takes them as they are."""
+        own = dict(self.average.named_parameters())
+        self.average.load_state_dict({**self.trained.state_dict(), **own})
+        self.average.eval()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        wavenet: Any = self.average["wavenet"]
+        total = []
+        for n in [n for n in VALIDATED if n <= self.codec.n_codebooks]:
+            quantized, speaker = self.code(batch, self.average, n)
+            bits = wavenet.bits_per_sample(wavenet(batch["waveform"], quantized.latents, speaker))
+            self.log(f"validation/bits_{n}", bits, sync_dist=True)
+            total.append(bits)
+        self.log("validation/loss", torch.stack(total).mean(), sync_dist=True)
+        self.log("step", float(self.step))
+
+    def export(self, folder: Path) -> None:
+        """A model folder: the codec's files, and the WaveNet's beside them."""
+        fixed = self._fixed[0] if self._fixed is not None else None
+        if fixed is None:
+            save_codec(self.average["codec"], folder)
+            made_for = codes_hash(folder)
+        else:
+            made_for = fixed.model_hash
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("config.json", "model.safetensors"):
+                if fixed.folder is not None and fixed.folder.resolve() != folder.resolve():
+                    with atomic_write(folder / name) as path:
+                        shutil.copyfile(fixed.folder / name, path)
+        save_wavenet(self.average["wavenet"], folder, made_for)
+
+
+def take_backbone(wavenet: WaveNetDecoder, codec: SpeechCodec) -> None:
+    """Copy the parallel decoder's backbone: it has learned what the codes mean already.
+
+    Raises:
+        AudioVQError: when the shapes differ.
+    """
+    theirs = codec.decoder.state_dict() if codec.decoder is not None else {}
+    own = wavenet.backbone.state_dict()
+    if any(name not in theirs or theirs[name].shape != own[name].shape for name in own):
+        raise AudioVQError(
+            f"the backbone of model {codec.name}'s decoder has another shape than the WaveNet's: make them alike "
+            "(task.decoder.backbone), or start anew with task.backbone_from_codec=false"
+        )
+    wavenet.backbone.load_state_dict({name: theirs[name] for name in own})
+
+
+class ExportWaveNet(ExportBest):
+    """Export the averaged weights: ``best`` whenever validation improves, ``latest`` each time."""
+
+    def export(self, task: Any, name: str, loss: float) -> None:
+        task.export(self.folder / name)
+        with atomic_write(self.folder / name / "training.json") as path:
+            path.write_text(json.dumps({"step": int(task.step), "validation_loss": loss}) + "\n")
+
+
+class ListenToWaveNet(L.Callback):
+    """Drawn audio and spectrograms of the first validation items in TensorBoard, at every validation."""
+
+    def __init__(self, n_items: int, seconds: float) -> None:
+        self.n_items, self.seconds = n_items, seconds
+
+    @torch.inference_mode()
+    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
+        writer = getattr(trainer.logger, "experiment", None)
+        if writer is None or not trainer.is_global_zero or trainer.sanity_checking or not self.n_items:
+            return
+        loader: Any = trainer.val_dataloaders
+        codec, wavenet = task.codec, task.average["wavenet"]
+        length = max(round(self.seconds * codec.sample_rate / codec.hop_length), 1) * codec.hop_length
+        batch = {k: v[: self.n_items].to(task.device) for k, v in next(iter(loader)).items()}
+        batch["waveform"] = batch["waveform"][..., :length]
+        quantized, speaker = task.code(batch, task.average, codec.default_n_codebooks)
+        decoded = draw_waveform(wavenet, quantized.latents.float(), speaker.float(), seed=0)
+        step = int(task.step)
+        for i, (reference, estimate) in enumerate(zip(batch["waveform"], decoded, strict=True)):
+            for name, signal in (("reference", reference), ("decoded", estimate)):
+                writer.add_audio(f"{name}/{i}", signal.float().cpu().clamp(-1, 1), step, codec.sample_rate)
+            writer.add_figure(f"spectrogram/{i}", compare(reference[0], estimate[0], codec.sample_rate), step)
