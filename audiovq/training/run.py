@@ -75,7 +75,9 @@ def train(config: Any) -> Path:
     try:
         task = instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
     except InstantiationException as error:
-        raise error.__cause__ if isinstance(error.__cause__, AudioVQError) else error
+        if isinstance(error.__cause__, AudioVQError):
+            raise error.__cause__ from None
+        raise
     data, callbacks = parts_of(task, config, folder)
     last = folder / "last.ckpt"
     resume = last if settings.resume and last.is_file() else None
