@@ -23,6 +23,8 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/debian_speech/prepare.py
 	$(BIN)/audiovq train experiment=speech_debian
 	$(BIN)/python recipes/debian_speech/bundle.py
+	$(BIN)/audiovq train experiment=prior_debian
+	$(BIN)/python recipes/speech_generation/bundle.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

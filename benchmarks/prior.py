@@ -2,14 +2,14 @@
 
     python benchmarks/prior.py [--json] [--steps 200] [--rounds 3] [--seconds 10] [--model NAME|DIR] [--prior DIR]
 
-``vs_gpt2_one_stream`` and ``vs_gpt2_batch16`` compare like with like: a prior over one book of 1024, six layers of 384,
-where a step of the backbone gives one token, against `GPT2LMHeadModel` (random weights) with its key-value cache, called
-token by token in a bare loop under `torch.inference_mode`; both draw from the softmax. They take turns and the medians
-count. GPT-2's loop is the quicker of its own `generate` and of that one.
+``vs_gpt2_one_stream`` and ``vs_gpt2_batch16`` compare like with like: a prior over one book of 1024, six layers of
+384, where a step of the backbone gives one token, against `GPT2LMHeadModel` (random weights) with its key-value cache;
+both draw from the softmax. GPT-2 runs by its own `generate` and by a bare loop under `torch.inference_mode`; we compare
+with the quicker of the two. All take turns, and medians of processor time count.
 
 ``codes_per_second_*`` is the whole prior with its eight books, each code a token of 1024: what generating speech takes.
-``speech_10s_seconds`` is one stream of ten seconds, sampled and decoded. ``int8_nats`` is what rounding the weights to 8
-bits moves the likelihood of random codes by, ``deviation`` the largest difference of the compiled sampler to the full
+``speech_10s_seconds`` is one stream of ten seconds, sampled and decoded. ``int8_nats`` is what rounding the weights to
+8 bits moves the likelihood of random codes by, ``deviation`` the largest difference of the compiled sampler to the full
 forward pass with the same weights.
 """
 

@@ -1,0 +1,87 @@
+"""Last stage: measure the prior and its speed, and write ``results.json``, ``results.png`` and ``results.md``.
+
+    python recipes/speech_generation/measure.py [--model NAME|DIR] [--prior DIR] [--samples N] [--no-speed]
+
+`audiovq evaluate generation` on the test split, and `benchmarks/prior.py`; how codes are drawn (``--temperature``,
+``--top-p``) is chosen on the validation split, never here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from audiovq.files import atomic_write
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.json"
+SPEED = ("vs_gpt2", "codes_vs_gpt2", "tokens_per_second", "codes_per_second", "speech_10s_seconds", "deviation", "int8")
+
+
+def run(*command: str) -> None:
+    """One command, or the end."""
+    if subprocess.run([sys.executable, "-W", "ignore", *command]).returncode:
+        raise SystemExit("measuring failed; nothing was written")
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The figures as tables for a README or a model card."""
+    lines = ["| model | nats per code | by book | bits/s |", "|---|---|---|---|"]
+    for name, found in results["likelihood"].items():
+        books = " ".join(f"{x:.2f}" for x in found["nats_per_code_by_book"])
+        lines.append(f"| {name} | {found['nats_per_code']:.3f} | {books} | {found['bits_per_second']:.0f} |")
+    lines += ["", "| | samples | real speech | other real speech |", "|---|---|---|---|"]
+    names = ("samples", "real speech", "other real speech")
+    for kind in ("unigram", "bigram"):
+        drawn, other = (results["divergence"][name][kind][0] for name in (names[0], names[2]))
+        lines.append(f"| {kind} divergence, first book, bits | {drawn:.3f} | 0 | {other:.3f} |")
+    for key in ("pause_share", "pauses_per_second", "pause_seconds_mean", "voiced_share", "register_median"):
+        values = (results["sound"][name][key] for name in names)
+        lines.append(
+            f"| {key.replace('_', ' ')} | " + " | ".join("" if v is None else f"{v:.3g}" for v in values) + " |"
+        )
+    if "dnsmos" in results:
+        values = (results["dnsmos"][name] for name in names[:2])
+        lines.append("| DNSMOS | " + " | ".join(f"{v['mean']:.2f} ± {v['ci95'] or 0:.2f}" for v in values) + " | |")
+    for what, found in results["copied"]["samples"].items():
+        real = results["copied"]["real speech"][what]["longest"]
+        what = what.replace("_", " ")
+        lines.append(f"| longest stretch that training has, {what}, s | {found['longest']:.2f} | {real:.2f} | |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="the codec; default: the bundled speech model")
+    parser.add_argument("--prior", help="the prior's folder; default: the codec's own")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--no-speed", action="store_true", help="leave benchmarks/prior.py out")
+    options = parser.parse_args()
+    which = ["--model", options.model] if options.model else []
+    which += ["--prior", options.prior] if options.prior else []
+    drawing = ["--samples", str(options.samples), "--temperature", str(options.temperature)]
+    drawing += ["--top-p", str(options.top_p), "--split", options.split]
+    files = ["--json", str(RESULTS), "--picture", str(HERE / "results.png")]
+    run("-m", "audiovq", "evaluate", "generation", *which, *drawing, *files)
+    results = json.loads(RESULTS.read_text())
+    if not options.no_speed:
+        command = [sys.executable, "-W", "ignore", str(HERE.parents[1] / "benchmarks" / "prior.py"), "--json", *which]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit("the benchmark failed; results.json has no speed")
+        results["speed"] = {key: value for key, value in json.loads(done.stdout).items() if key.startswith(SPEED)}
+    with atomic_write(RESULTS) as path:
+        path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (HERE / "results.md").write_text(summary(results))
+    print(summary(results))
+
+
+if __name__ == "__main__":
+    main()
