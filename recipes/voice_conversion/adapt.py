@@ -1,0 +1,159 @@
+"""Adapt a model to one new voice: its speaker vector and the decoder are tuned on a few minutes of its speech.
+
+    python recipes/voice_conversion/adapt.py RECORDING_OR_FOLDER ... --name anna --out models/anna
+    audiovq convert talk.wav --model models/anna --to anna -o out.wav
+
+Encoder and codebooks stay as they are, so codes, files and the other voices' vectors stay valid. The encoder hears the
+recordings with other formants and in other registers, as it will hear other people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audiovq import SpeechCodec
+from audiovq.data.perturb import Perturbation
+from audiovq.errors import AudioVQError
+from audiovq.speech.checkpoint import conversion_model, save_codec
+from audiovq.speech.target import TargetVoice
+from audiovq.speech.voices import BundledVoice, read_voices, write_voices
+from audiovq.speech.waveform import READABLE, open_audio, resample
+from audiovq.training.losses import ComplexSTFTLoss, EnvelopeCorrelationLoss, MultiResolutionMelLoss
+
+CROP_FRAMES = 48
+SHORTEST = 20.0
+
+
+def find(places: list[Path]) -> list[Path]:
+    """The recordings that are named, and those in folders that are named."""
+    found = []
+    for place in places:
+        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in READABLE) if place.is_dir() else [place]
+        if not inside:
+            raise AudioVQError(f"{place}: no recordings in this folder")
+        found += inside
+    return found
+
+
+def load(path: Path, sample_rate: int) -> np.ndarray:
+    """(T,) float32, all channels mixed."""
+    with open_audio(path) as audio:
+        samples = np.concatenate([block.mean(axis=1) for block in audio.blocks()])
+        return resample(samples, audio.sample_rate, sample_rate)
+
+
+class Crops:
+    """Random stretches of one voice, as they are and as somebody else."""
+
+    def __init__(self, samples: np.ndarray, length: int, seed: int) -> None:
+        self.samples, self.length, self.rng = samples, length, np.random.default_rng(seed)
+        self.perturb = Perturbation(pitch_share=0.5)
+
+    def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Recordings (B, 1, T), the same disguised (B, 1, T), and which of these were moved in pitch (B,)."""
+        starts = self.rng.integers(0, len(self.samples) - self.length + 1, size)
+        crops = [self.samples[start : start + self.length] for start in starts]
+        heard, moved = zip(*[self.perturb(crop, self.rng) for crop in crops], strict=True)
+        return (
+            torch.from_numpy(np.stack(crops))[:, None],
+            torch.from_numpy(np.stack(heard))[:, None],
+            torch.tensor(moved),
+        )
+
+
+def tune(codec: SpeechCodec, samples: np.ndarray, vector: np.ndarray, steps: int, rate: float, batch: int) -> None:
+    """Move the decoder's weights towards this voice, given its speaker vector (S,)."""
+    codec.requires_grad_(False)
+    parameters = list(codec.decoder.requires_grad_(True).parameters())
+    optimizer = torch.optim.AdamW(parameters, rate, (0.8, 0.99), weight_decay=0.0)
+    mel, stft, envelope = MultiResolutionMelLoss(), ComplexSTFTLoss(), EnvelopeCorrelationLoss()
+    crops = Crops(samples, CROP_FRAMES * codec.hop_length, seed=0)
+    speaker = codec.speaker_encoder.decode(torch.from_numpy(vector)[None]).expand(batch, -1)
+    losses: list[float] = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 20, (steps - step) / (0.4 * steps))
+        target, heard, moved = crops.batch(batch)
+        with torch.no_grad():
+            # Any number of books: the model converts with few and codes with many.
+            n_codebooks = int(torch.randint(1, codec.n_codebooks + 1, ()))
+            codes = codec.quantizer.encode(codec.encoder(heard), n_codebooks)
+            latents = codec.quantizer.decode(codes)
+        decoded = codec.decoder(latents, speaker)
+        loss = 1.5 * mel(decoded, target) + stft(decoded, target)[1] + envelope(decoded, target)
+        if not bool(moved.all()):
+            loss = loss + 0.5 * stft(decoded[~moved], target[~moved])[0]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            print(f"step {step + 1} of {steps}: loss {np.mean(losses[-50:]):.3f}", flush=True)
+    codec.eval()
+
+
+def adapt(codec: SpeechCodec, recordings: list[np.ndarray], name: str, options: argparse.Namespace) -> BundledVoice:
+    """Tune the model and give the voice's entry for ``speakers.json``.
+
+    Raises:
+        AudioVQError: for too little speech.
+    """
+    voice = TargetVoice(codec, name)
+    for samples in recordings:
+        voice.add(samples)
+        voice.finish_recording()
+    for line in voice.warnings():
+        print(f"warning: {line}", file=sys.stderr)
+    if voice.seconds < SHORTEST:
+        raise AudioVQError(
+            f"{voice.seconds:.0f} s of speech are too little to adapt to: give at least {SHORTEST:.0f} s"
+        )
+    vector = voice.vector()
+    tune(codec, np.concatenate(recordings), vector, options.steps, options.rate, options.batch)
+    return BundledVoice(
+        name=name,
+        languages=[options.language] if options.language else [],
+        sex=None,
+        seconds=round(voice.seconds, 1),
+        pitch=None if voice.pitch is None else round(voice.pitch, 1),
+        vector=vector.tolist(),
+        licence=options.licence,
+        source="adapted",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recordings", nargs="+", type=Path, help="recordings of the voice, or folders of them")
+    parser.add_argument("--name", required=True, help="what the voice is called")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the adapted model")
+    parser.add_argument("--model", default=None, help="what to begin from; default: the bundled one for conversion")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--language", default=None)
+    parser.add_argument("--licence", default="unknown")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    codec = SpeechCodec.from_pretrained(options.model or conversion_model())
+    known = read_voices(codec)
+    recordings = [load(path, codec.sample_rate) for path in find(options.recordings)]
+    voice = adapt(codec, recordings, options.name, options)
+    save_codec(codec, options.out)
+    # Read back: what is on disk is rounded to half precision, and the codes' hash is that of the files.
+    codec = SpeechCodec.from_pretrained(options.out)
+    write_voices(codec, [*(v for v in known.values() if v.name != voice.name), voice], options.out)
+    print(f"{options.out}: audiovq convert IN --model {options.out} --to {voice.name} -o OUT")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AudioVQError as error:
+        sys.exit(f"error: {error}")

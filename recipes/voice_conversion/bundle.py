@@ -1,0 +1,83 @@
+"""Put a run's best weights into the package as the model for conversion, with its voices, figures and model card.
+
+python recipes/voice_conversion/bundle.py [--run DIR] [--name conversion] [--no-measure] [--note TEXT]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from evaluate import RESULTS, tables
+
+from audiovq import SpeechCodec
+from audiovq.files import cache_dir
+from audiovq.speech.checkpoint import BUNDLED, CONVERSION_MODEL
+
+HERE = Path(__file__).resolve().parent
+
+CARD = """# {name}
+
+Speech codec of audiovq for voice conversion: codes that say little of who speaks, and a quantized speaker vector that
+says it. {parameters:.1f} million weights, float16. `audiovq convert` uses it where nothing else is asked for, with
+{books} of its {all_books} codebooks.
+
+* **Trained by** `audiovq train experiment=voice_debian`, {steps} steps. {note}
+* **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
+  Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
+  (GPL-2+), prepared by `recipes/debian_speech/prepare.py`. Test and validation files, the Catalan and Danish voices of
+  tuxpaint-stamps-default and the reserved files were left out.
+* **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under
+  CC-BY-SA-3.0 and GPL-2+ with the attribution above. The code is Apache-2.0.
+* **Voices** by name: `audiovq speakers`; vectors of training recordings, in `speakers.json`.
+* **Hash in files**: `{model_hash}`.
+
+## Figures
+
+By `audiovq evaluate conversion`, see docs/conversion.md for what is measured. {tables}
+## What it is bad at
+
+* It heard some 20 clear voices. Voices unlike them come out as something between the ones it knows.
+* Noise, music and several voices at once are turned into something like speech.
+* A voice can be misused: convert to voices of people who agreed to it, and say that the result is converted.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / CONVERSION_MODEL)
+    parser.add_argument("--name", default=CONVERSION_MODEL)
+    parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
+    parser.add_argument("--codebooks", default=None, help="to measure with, with commas")
+    parser.add_argument("--note", default="", help="a remark on the training for the model card")
+    options = parser.parse_args()
+    folder = BUNDLED / options.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(options.run / "best" / name, folder / name)
+    subprocess.run([sys.executable, str(HERE / "make_speakers.py"), options.name], check=True)
+    if not options.no_measure:
+        books = [] if options.codebooks is None else ["--codebooks", options.codebooks]
+        subprocess.run([sys.executable, str(HERE / "evaluate.py"), "--model", options.name, *books], check=True)
+    codec = SpeechCodec.from_pretrained(options.name)
+    training = json.loads((options.run / "best" / "training.json").read_text())
+    card = CARD.format(
+        name=options.name,
+        parameters=sum(p.numel() for p in codec.parameters()) / 1e6,
+        books=codec.conversion_codebooks,
+        all_books=codec.n_codebooks,
+        steps=training["step"],
+        note=options.note,
+        model_hash=codec.model_hash.hex(),
+        tables=tables(json.loads(RESULTS.read_text(encoding="utf-8"))),
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    print(f"bundled {options.run / 'best'} as {folder}")
+
+
+if __name__ == "__main__":
+    main()
