@@ -1,0 +1,190 @@
+"""Sampling a WaveNet decoder value by value, many times faster than a framework can call its layers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numba.core import event
+from torch import Tensor
+
+from audiovq.speech import sampler_kernels
+from audiovq.speech.sampler_kernels import State
+from audiovq.speech.sampler_layout import WEIGHTS, aligned, fresh_state, lay_out, lay_out_condition
+from audiovq.speech.wavenet import WaveNetDecoder
+
+logger = logging.getLogger(__name__)
+
+#: Positions of the condition, of all streams together, that are projected at a time: some 8 MB.
+CONDITION_ROWS = 512
+
+
+class WaveNetSampler:
+    """A `WaveNetDecoder` with its weights laid out for the sampling kernel. Make it anew when the weights change.
+
+    Every layer remembers its past inputs (the "fast WaveNet", Le Paine et al. 2016), so that a step costs each weight
+    one multiplication. Streams in a batch share the reading of the weights and otherwise know nothing of each other:
+    each has the same bits as alone. Nothing is drawn here: noise comes from outside, see `Noise`.
+
+    The kernel is compiled when it is first called on a machine, which takes some 10 to 20 seconds and is said in the
+    log; afterwards it comes from the cache folder in a fraction of a second.
+
+    Args:
+        decoder: on the CPU; any number of bands, samples per step and either distribution.
+        weights: "float32", or "bfloat16", which halves the memory read at every step. See `lay_out`.
+
+    Raises:
+        AudioVQError: for a decoder or weights that the kernel cannot take.
+    """
+
+    def __init__(self, decoder: WaveNetDecoder, weights: str = "float32") -> None:
+        with torch.no_grad():
+            self.net = lay_out(decoder, weights)
+            self._condition = lay_out_condition(decoder.stack, self.net)
+        self.weights, self.hold, self.taps = weights, decoder.hold, decoder.taps
+        self.n_values, self.n_uniform = decoder.n_values, decoder.output.n_uniform
+        self.n_outputs = decoder.stack.out_channels
+        self._size = WEIGHTS[weights]
+
+    def state(self, batch_size: int = 1) -> State:
+        """What a batch of streams remembers, before its first step: for `sample`, which moves it on."""
+        return fresh_state(self.net, self.taps, batch_size)
+
+    def sample(
+        self,
+        condition: Tensor,
+        uniform: Tensor,
+        state: State | None = None,
+        given: Tensor | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw the values of some more steps.
+
+        Args:
+            condition: of the stack (B, condition_channels, F), as `WaveNetDecoder.condition` gives it.
+            uniform: noise within (0, 1), (B, n_uniform, n_values, F * hold), as `Noise` gives it.
+            state: of `state` or as an earlier call left it; any division of a sequence gives the same values.
+            given: (B, n_values, N): values of the first N steps, which are taken instead of drawn ones (to continue a
+                prompt); for mu-law, on its grid.
+            temperature: below 1 draws nearer to the most likely values.
+
+        Returns:
+            Values (B, n_values, F * hold) in [-1, 1]; `WaveNetDecoder.to_bands` knows what they stand for.
+        """
+        return self._run(condition, uniform, state, given, temperature, want_outputs=False)[0]
+
+    def outputs(self, condition: Tensor, values: Tensor, state: State | None = None) -> Tensor:
+        """Teacher forcing: what the network says of each step, told the values before it (B, n_values, F * hold).
+
+        Returns:
+            (B, n_outputs, F * hold), the outputs of `WaveNetStack`.
+        """
+        noise = values.new_full((len(values), self.n_uniform, *values.shape[1:]), 0.5)
+        return self._run(condition, noise, state, values, 1.0, want_outputs=True)[1]
+
+    def _run(
+        self,
+        condition: Tensor,
+        uniform: Tensor,
+        state: State | None,
+        given: Tensor | None,
+        temperature: float,
+        want_outputs: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Values and outputs, time last."""
+        batch, _, n_frames = condition.shape
+        steps = n_frames * self.hold
+        if uniform.shape != (batch, self.n_uniform, self.n_values, steps):
+            want = (batch, self.n_uniform, self.n_values, steps)
+            raise ValueError(f"noise of shape {tuple(uniform.shape)} for this condition, which asks for {want}")
+        if given is not None and given.shape != (batch, self.n_values, min(given.shape[-1], steps)):
+            raise ValueError(f"given values of shape {tuple(given.shape)}, more or other than are drawn")
+        state = self.state(batch) if state is None else state
+        noise = _numbers(uniform.permute(3, 0, 2, 1))
+        told = (
+            _numbers(given.permute(2, 0, 1)) if given is not None else np.zeros((0, batch, self.n_values), np.float32)
+        )
+        frames = _numbers(condition.permute(2, 0, 1))
+        values = np.zeros((steps, batch, self.n_values), np.float32)
+        outputs = np.zeros((steps if want_outputs else 0, batch, self.n_outputs), np.float32)
+        chunk = max(CONDITION_ROWS // batch, 1)
+        with _saying_when_compiling():
+            for first in range(0, n_frames, chunk):
+                part = frames[first : first + chunk]
+                now = slice(first * self.hold, (first + len(part)) * self.hold)
+                sampler_kernels.run(
+                    self.net, state, self._project(part), self.hold, noise[now], told[now], float(temperature),
+                    values[now], outputs[now], self._size,
+                )  # fmt: skip
+        return torch.from_numpy(values).permute(1, 2, 0), torch.from_numpy(outputs).permute(1, 2, 0)
+
+    def _project(self, frames: np.ndarray) -> np.ndarray:
+        """Condition (F, B, channels) -> what is added inside the gates (F, B, n_layers * z_width) float32.
+
+        In float64: the float32 result then does not depend on how many frames are projected together.
+        """
+        weight, bias = self._condition
+        projected = aligned((*frames.shape[:2], weight.shape[1]))
+        projected[:] = (
+            frames.reshape(-1, frames.shape[2]).astype(np.float64).dot(weight).reshape(projected.shape) + bias
+        )
+        return projected
+
+
+class Noise:
+    """Uniform numbers for every step of a recording, from a seed: the same at the same place, wherever one begins.
+
+    Args:
+        sampler: whose ``n_uniform`` and ``n_values`` are taken.
+        seed: of all numbers.
+    """
+
+    #: Steps that are drawn together.
+    BLOCK = 4096
+
+    def __init__(self, sampler: WaveNetSampler, seed: int = 0) -> None:
+        self.seed, self.shape = seed, (sampler.n_values, sampler.n_uniform)
+
+    def at(self, start: int, n_steps: int) -> Tensor:
+        """Steps from ``start`` on -> (1, n_uniform, n_values, n_steps) float32, 0 and 1 excluded."""
+        first, last = start // self.BLOCK, -(-(start + n_steps) // self.BLOCK)
+        blocks = [self._block(index) for index in range(first, max(last, first + 1))]
+        skip = start - first * self.BLOCK
+        numbers = np.concatenate(blocks)[skip : skip + n_steps]
+        return torch.from_numpy(numbers).permute(2, 1, 0).unsqueeze(0)
+
+    def _block(self, index: int) -> np.ndarray:
+        # Philox is a function of its key and a counter, with a stream that is the same everywhere. The middle of one of
+        # 2^23 steps is exact in float32 and neither 0 nor 1.
+        bits = np.random.Philox(key=np.array([self.seed, index], np.uint64))
+        words = bits.random_raw(self.BLOCK * int(np.prod(self.shape)))
+        return (((words >> np.uint64(41)) + 0.5) * 2.0**-23).astype(np.float32).reshape(self.BLOCK, *self.shape)
+
+
+@contextmanager
+def _saying_when_compiling():
+    """Log it when numba finds no compiled kernel in its cache."""
+
+    class Listener(event.Listener):
+        began: float | None = None
+
+        def on_start(self, event) -> None:
+            if self.began is None:
+                self.began = time.perf_counter()
+                logger.info("compiling the WaveNet sampler for this machine, once: 10 to 20 seconds")
+
+        def on_end(self, event) -> None:
+            pass
+
+    listener = Listener()
+    with event.install_listener("numba:compile", listener):
+        yield
+    if listener.began is not None:
+        logger.info("the WaveNet sampler is compiled and kept for the next time")
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())

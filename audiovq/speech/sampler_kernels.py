@@ -1,0 +1,344 @@
+"""The WaveNet's recurrence, one sample after the other, compiled by numba.
+
+Streams of a batch advance in step, so that each matrix is read once for all of them. Per step and layer::
+
+    pre = past taps (x of `dilation` steps ago, from a ring)      y = [ x | sum of skips ], a row per stream
+    z   = pre + condition + W_now x
+    h   = tanh(z[:C]) * sigmoid(z[C:])
+    y   = y + bias + W_out h
+
+The past taps of a layer whose dilation is a multiple of `BLOCK` depend on nothing newer than `BLOCK` steps: they are
+computed for `BLOCK` steps at a time, which reads their weights once instead of `BLOCK` times.
+
+Compiled code is kept on disk (see `cache_folder`), in a folder named after the sources: it is never older than they.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numba.core import config as numba_config
+
+from audiovq.files import cache_dir
+from audiovq.speech import sampler_vectors
+from audiovq.speech.sampler_vectors import (
+    TILE,
+    add_scaled,
+    address,
+    copy,
+    exp_below,
+    gate,
+    rectify,
+    tile_1x1,
+    tile_1x2,
+    tile_4x1,
+)
+
+logger = logging.getLogger(__name__)
+config: Any = numba_config  # its settings are made at run time
+
+BLOCK = 8
+CATEGORICAL, LOGISTICS = 0, 1
+DILATION, RING, PAST, NOW, OUT, BIAS, BLOCKS = range(7)  # columns of `Network.layers`
+
+
+class Network(NamedTuple):
+    """A network laid out for the kernel. Sizes ending in ``_width`` are padded: floats from one row to the next."""
+
+    weights: (
+        np.ndarray
+    )  # flat float32, or uint32 with a pair of bfloat16 each: panels of all matrices in the order of use
+    biases: np.ndarray  # flat float32
+    layers: np.ndarray  # (L, 7) int64, see DILATION etc.; weights and biases by the place of their first
+    n_taps: int
+    input_weight: np.ndarray  # (2 * n_values, x_width) float32: of the values, of these companded
+    input_bias: np.ndarray  # (x_width,)
+    x_width: int
+    y_width: int
+    z_width: int
+    skip_width: int
+    hidden_width: int
+    logits_width: int
+    head: np.ndarray  # (4,) int64: places of weight, bias, weight, bias
+    n_values: int  # drawn at each step
+    n_outputs: int  # of the network: for each value its parameters, for each its coefficients, then the pairs'
+    n_parameters: int  # of the distribution of one value
+    kind: int  # CATEGORICAL or LOGISTICS
+    levels: np.ndarray  # float32: the value of every class; one entry, the distance of two levels, with LOGISTICS
+    low_scale: float  # least logarithm of the scale of a logistic
+
+
+class State(NamedTuple):
+    """What the past leaves behind, for a batch of streams, and memory for the values of a step."""
+
+    rings: np.ndarray  # inputs of every layer in the past, rows of (B, x_width)
+    pre: np.ndarray  # the past taps' part of z, (L, BLOCK, B, z_width)
+    past: np.ndarray  # (B, max(taps, 1), n_values) the last values, latest first
+    clock: np.ndarray  # (1,) int64: steps so far
+    y: np.ndarray  # this and what follows: (B, width)
+    z: np.ndarray
+    h: np.ndarray
+    skip: np.ndarray
+    hidden: np.ndarray
+    logits: np.ndarray
+    zeros: np.ndarray
+    probabilities: np.ndarray
+
+
+class Places(NamedTuple):
+    """Addresses of the arrays and their sizes: plain numbers, which cost nothing to hand on."""
+
+    weights: int
+    biases: int
+    rings: int
+    pre: int
+    y: int
+    z: int
+    h: int
+    zeros: int
+    condition: int
+    batch: int
+    n_layers: int
+    n_taps: int
+    x_width: int
+    y_width: int
+    z_width: int
+
+
+def cache_folder() -> Path | None:
+    """For compiled kernels: ``NUMBA_CACHE_DIR``, else under `audiovq.files.cache_dir`; None when not writable."""
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(os.environ["NUMBA_CACHE_DIR"])
+    sources = b"".join(Path(name).read_bytes() for name in (__file__, str(sampler_vectors.__file__)))
+    folder = cache_dir() / "kernels" / hashlib.sha256(sources).hexdigest()[:12]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def compiled(function) -> Any:
+    """numba's njit, with its cache in `cache_folder`."""
+    folder, previous = cache_folder(), config.CACHE_DIR
+    if folder is None:
+        logger.warning("no folder to keep compiled kernels in: they are compiled anew at each start; set AUDIOVQ_CACHE")
+        return njit(nogil=True, error_model="numpy")(function)
+    try:
+        config.CACHE_DIR = str(folder)  # read when the decorator runs
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
+    finally:
+        config.CACHE_DIR = previous
+
+
+inlined = njit(error_model="numpy", forceinline=True)
+
+
+@njit(error_model="numpy")
+def matmul(out, os, a, as_, b, bs, w, x, xs, k, n, rows, size):
+    """out = a + b + x @ w for ``rows`` rows of k inputs and n outputs, a multiple of TILE.
+
+    Addresses, each with the floats from one row to the next; ``size`` is the bytes of a weight, and its type that of
+    the weights (see `sampler_vectors`).
+    """
+    panel, columns = TILE * k * int(size), 4 * TILE
+    if rows == 1:
+        for _ in range(n // TILE // 2):
+            tile_1x2(out, os, a, as_, b, bs, w, x, xs, k, size)
+            out, a, b, w = out + 2 * columns, a + 2 * columns, b + 2 * columns, w + 2 * panel
+        if n // TILE % 2:
+            tile_1x1(out, os, a, as_, b, bs, w, x, xs, k, size)
+        return
+    for _ in range(n // TILE):
+        for r in range(0, rows - 3, 4):
+            tile_4x1(out + 4 * r * os, os, a + 4 * r * as_, as_, b + 4 * r * bs, bs, w, x + 4 * r * xs, xs, k, size)
+        for r in range(rows // 4 * 4, rows):
+            tile_1x1(out + 4 * r * os, os, a + 4 * r * as_, as_, b + 4 * r * bs, bs, w, x + 4 * r * xs, xs, k, size)
+        out, a, b, w = out + columns, a + columns, b + columns, w + panel
+
+
+@inlined
+def past_taps(p, row, layer, clock, size):
+    """Fill ``pre`` of one layer for this step, or for this and the next ``BLOCK - 1``."""
+    slot = clock % BLOCK
+    if row[BLOCKS] and slot:
+        return
+    rows = p.batch * BLOCK if row[BLOCKS] else p.batch
+    k, n = p.x_width, p.z_width
+    out = p.pre + 4 * (layer * BLOCK + slot) * p.batch * n
+    length = (p.n_taps - 1) * row[DILATION]
+    for tap in range(1, p.n_taps):
+        x = p.rings + 4 * (row[RING] + (clock - tap * row[DILATION]) % length) * p.batch * k
+        w = p.weights + row[PAST] + (tap - 1) * k * n * int(size)
+        first, step = (p.zeros, 0) if tap == 1 else (out, n)
+        matmul(out, n, first, step, p.zeros, 0, w, x, k, k, n, rows, size)
+
+
+@inlined
+def layer_step(p, row, layer, clock, frame, size):
+    """Advance x and the sum of skips in ``y`` through one layer."""
+    past_taps(p, row, layer, clock, size)
+    k, n, batch = p.x_width, p.z_width, p.batch
+    ring = p.rings + 4 * (row[RING] + clock % ((p.n_taps - 1) * row[DILATION])) * batch * k
+    for b in range(batch):
+        copy(ring + 4 * b * k, p.y + 4 * b * p.y_width, k)
+    step = p.n_layers * n
+    condition = p.condition + 4 * (frame * batch * step + layer * n)
+    pre = p.pre + 4 * (layer * BLOCK + clock % BLOCK) * batch * n
+    matmul(p.z, n, pre, n, condition, step, p.weights + row[NOW], p.y, p.y_width, k, n, batch, size)
+    for b in range(batch):
+        gate(p.h + 4 * b * k, p.z + 4 * b * n, k)
+    n = p.y_width
+    matmul(p.y, n, p.y, n, p.biases + 4 * row[BIAS], 0, p.weights + row[OUT], p.h, k, k, n, batch, size)
+
+
+@inlined
+def compand(value):
+    """mu-law of 8 bits, see `audiovq.layers.output.compand`."""
+    return np.float32(math.copysign(math.log1p(255.0 * abs(value)) / math.log(256.0), value))
+
+
+@inlined
+def input_layer(p, net, state):
+    """``y`` from the last values and the same companded; the sum of skips starts at 0."""
+    k, width, weight = p.x_width, p.y_width, address(net.input_weight)
+    for b in range(p.batch):
+        y = p.y + 4 * b * width
+        copy(y, address(net.input_bias), k)
+        copy(y + 4 * k, p.zeros, width - k)
+        for i in range(net.n_values):
+            value = state.past[b, 0, i]
+            add_scaled(y, weight + 4 * i * k, value, k)
+            add_scaled(y, weight + 4 * (net.n_values + i) * k, compand(value), k)
+
+
+@inlined
+def head(p, net, state, size):
+    """``logits`` from the sum of skips: rectifier, 1x1, rectifier, 1x1."""
+    skip, hidden, logits = address(state.skip), address(state.hidden), address(state.logits)
+    k, n, m = net.skip_width, net.hidden_width, net.logits_width
+    for b in range(p.batch):
+        rectify(skip + 4 * b * k, p.y + 4 * (b * p.y_width + p.x_width), k)
+    w, bias = p.weights + net.head[0], p.biases + 4 * net.head[1]
+    matmul(hidden, n, bias, 0, p.zeros, 0, w, skip, k, k, n, p.batch, size)
+    rectify(hidden, hidden, p.batch * n)
+    w, bias = p.weights + net.head[2], p.biases + 4 * net.head[3]
+    matmul(logits, m, bias, 0, p.zeros, 0, w, hidden, n, n, m, p.batch, size)
+
+
+@njit(error_model="numpy")
+def draw_class(net, state, logits, uniform, sharpness):
+    """The value of the class whose stretch of the cumulated probabilities holds ``uniform``."""
+    top = logits.max()
+    p, n = state.probabilities, len(logits)
+    exp_below(address(p), address(logits), n, top, sharpness)
+    total = np.float32(0)
+    for i in range(n):
+        total += p[i]
+        p[i] = total
+    return net.levels[min(np.searchsorted(p[:n], uniform * total, side="right"), n - 1)]
+
+
+@njit(error_model="numpy")
+def draw_logistic(net, logits, choice, uniform, temperature, shift):
+    """A component of the mixture by ``choice``, then its inverse distribution at ``uniform``, on the grid of levels."""
+    n = len(logits) // 3
+    top = logits[:n].max()
+    total = 0.0
+    for i in range(n):
+        total += math.exp(logits[i] - top)
+    goal, seen, chosen = choice * total, 0.0, 0
+    for i in range(n):
+        seen += math.exp(logits[i] - top)
+        chosen = i
+        if seen > goal:
+            break
+    scale = temperature * math.exp(max(logits[2 * n + chosen], net.low_scale))
+    value = logits[n + chosen] + shift + scale * (math.log(uniform) - math.log1p(-uniform))
+    grid = net.levels[0]
+    return np.float32(round((min(max(value, -1.0), 1.0) + 1.0) / grid) * grid - 1.0)
+
+
+@njit(error_model="numpy")
+def draw_step(net, state, b, noise, given, temperature):
+    """The values of one step of stream ``b``, into ``state.past[b, 0]``: given, or drawn, each knowing those before."""
+    past, n, size = state.past[b], net.n_values, net.n_parameters
+    outputs = state.logits[b * net.logits_width :]
+    taps = len(past) if net.n_outputs > n * size else 0
+    values = np.empty(n, np.float32)
+    for i in range(n):
+        if len(given):
+            values[i] = given[i]
+            continue
+        logits = outputs[i * size : (i + 1) * size]
+        if net.kind == CATEGORICAL:
+            values[i] = draw_class(net, state, logits, noise[i, 0], np.float32(1.0 / temperature))
+            continue
+        shift, at = 0.0, n * (size + i * taps)
+        for k in range(taps):
+            for j in range(n):
+                shift += outputs[at + k * n + j] * past[k, j]
+        if taps:
+            at = n * (size + n * taps) + i * (i - 1) // 2
+            for j in range(i):
+                shift += outputs[at + j] * values[j]
+        values[i] = draw_logistic(net, logits, noise[i, 0], noise[i, 1], temperature, shift)
+    for k in range(len(past) - 1, 0, -1):
+        past[k] = past[k - 1]
+    past[0] = values
+
+
+@compiled
+def run(net, state, condition, hold, noise, given, temperature, values, outputs, size):
+    """Advance all streams by ``len(values)`` steps.
+
+    Args:
+        condition: (F, B, L, z_width) float32: what is added inside the gates, biases included.
+        hold: steps that each of the F frames lasts.
+        noise: (T, B, n_values, n_uniform) float32 between 0 and 1, both excluded.
+        given: (N, B, n_values) float32: the values of the first N <= T steps, not to be drawn.
+        temperature: divides logits, multiplies scales.
+        values: (T, B, n_values) float32, written.
+        outputs: of the network, (T, B, n_outputs) float32, written; or (0, ...) when nobody wants them.
+        size: bytes of a weight, float32(4) for float32 or uint32(2) for pairs of bfloat16.
+    """
+    p = Places(
+        address(net.weights),
+        address(net.biases),
+        address(state.rings),
+        address(state.pre),
+        address(state.y),
+        address(state.z),
+        address(state.h),
+        address(state.zeros),
+        address(condition),
+        values.shape[1],
+        len(net.layers),
+        net.n_taps,
+        net.x_width,
+        net.y_width,
+        net.z_width,
+    )
+    layers = net.layers
+    for t in range(len(values)):
+        clock = state.clock[0]
+        input_layer(p, net, state)
+        for i in range(p.n_layers):
+            row = (layers[i, 0], layers[i, 1], layers[i, 2], layers[i, 3], layers[i, 4], layers[i, 5], layers[i, 6])
+            layer_step(p, row, i, clock, t // hold, size)
+        head(p, net, state, size)
+        for b in range(p.batch):
+            known = given[t, b] if t < len(given) else given[0, 0, :0]
+            draw_step(net, state, b, noise[t, b], known, temperature)
+            values[t, b] = state.past[b, 0]
+            if len(outputs):
+                at = b * net.logits_width
+                outputs[t, b] = state.logits[at : at + net.n_outputs]
+        state.clock[0] = clock + 1

@@ -1,0 +1,299 @@
+"""Vector instructions for the WaveNet sampler, as numba intrinsics.
+
+numba leaves vectorising to LLVM, which stops at half the width of AVX-512 and keeps no tile of results in registers.
+So the few inner loops are written as LLVM instructions on vectors of `WIDTH` floats, here and nowhere else. LLVM turns
+them into whatever the processor has; `WIDTH` only says what suits it.
+
+A matrix (rows of inputs, K) x (K, n) is cut into panels of `TILE` outputs, each stored as (K, TILE): the inner loop
+over K reads weights in one go and multiplies them by one input value, in a tile of accumulators that never leaves the
+registers::
+
+    panel 0 |k=0: TILE weights|k=1: ...|  panel 1 |k=0 ...          accumulators: rows x (TILE / WIDTH) vectors
+
+Weights are float32, or pairs of bfloat16 in 32 bits: the lower half of each is the first vector's weight, and the
+whole, read as a float32, is the second's (`audiovq.speech.sampler_layout` rounds the upper half so that it is as near
+as bfloat16 gets, whatever lies below). That halves the memory to be read for one shift to every two multiply-adds.
+
+Every output is one chain of fused multiply-adds over k, whatever the number of rows: a stream gets the same bits alone
+and in a batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import extending, types
+from numba.core import config as numba_config
+
+config: Any = numba_config  # its settings are made at run time
+intrinsic: Any = extending.intrinsic  # typed as a function of (typing context, arguments), which callers never see
+
+F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+# exp(r) = 1 + r + r^2 P(r) on |r| <= ln(2) / 2: a Chebyshev fit of P, relative error 1.2e-8.
+EXP_POLYNOMIAL = (0.5000000015, 0.1666656960, 0.0416664483, 0.0083643834, 0.0013935455)
+LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
+ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer that stands in the lowest bits
+
+
+def cpu_features() -> set[str]:
+    """Names (LLVM's) of what the processor numba compiles for can do."""
+    if config.CPU_FEATURES is not None:
+        return {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    return {name for name, present in binding.get_host_cpu_features().items() if present}
+
+
+def vector_width() -> int:
+    """Floats of the widest vectors of the processor numba compiles for."""
+    features = cpu_features()
+    return 16 if "avx512f" in features else 8 if "avx" in features else 4
+
+
+WIDTH = vector_width()
+VECTORS = 4  # of one panel
+TILE = WIDTH * VECTORS
+
+VEC = ir.VectorType(F32, WIDTH)
+IVEC = ir.VectorType(I32, WIDTH)
+
+
+def _vec(value: float) -> ir.Constant:
+    return ir.Constant(VEC, [value] * WIDTH)
+
+
+def _index(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+def _call(builder, name: str, *arguments):
+    """An LLVM function on vectors, declared in the module at its first use."""
+    name = f"llvm.{name}.v{WIDTH}f32"
+    kind = ir.FunctionType(VEC, [VEC] * len(arguments))
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, arguments)
+
+
+def _pointer(builder, address):
+    return builder.inttoptr(address, F32.as_pointer())
+
+
+def _load(builder, pointer, kind=VEC):
+    # Memory is aligned to whole vectors; where it is not, slow is better than wrong.
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=4)
+
+
+def _store(builder, value, pointer) -> None:
+    builder.store(value, builder.bitcast(pointer, VEC.as_pointer()), align=4)
+
+
+def _load_panel(builder, w, row, kind):
+    """The `VECTORS` vectors of weights of one row of a panel, as float32."""
+    if kind == types.float32:
+        return [_load(builder, builder.gep(w, [builder.add(row, _index(j * WIDTH))])) for j in range(VECTORS)]
+    vectors = []
+    for j in range(0, VECTORS, 2):
+        place = builder.add(builder.udiv(row, _index(2)), _index(j // 2 * WIDTH))
+        pair = _load(builder, builder.gep(w, [place]), IVEC)
+        lower = builder.shl(pair, ir.Constant(IVEC, [16] * WIDTH))
+        vectors += [builder.bitcast(lower, VEC), builder.bitcast(pair, VEC)]
+    return vectors
+
+
+def _broadcast(builder, value):
+    undefined = ir.Constant(VEC, ir.Undefined)
+    single = builder.insert_element(undefined, value, I32(0))
+    return builder.shuffle_vector(single, undefined, ir.Constant(IVEC, [0] * WIDTH))
+
+
+def _make_tile(rows: int, panels: int, unroll: int = 4):
+    """The kernel for ``rows`` rows of inputs and ``panels`` neighbouring panels."""
+
+    @intrinsic
+    def tile(typing, out, os, a, as_, b, bs, w, x, xs, k, kind):
+        """out[r] = a[r] + b[r] + x[r] @ w for `rows` rows: each an address and the floats from one row to the next.
+
+        k is a multiple of 4; out may be a; ``kind`` has the type of the weights: float32, or uint32 for pairs.
+        """
+
+        def generate(context, builder, signature, arguments):
+            out, os, a, as_, b, bs, w, x, xs, k, _ = arguments
+            out, a, b, w, x = (_pointer(builder, address) for address in (out, a, b, w, x))
+
+            def at(pointer, step, r, j):
+                return builder.gep(pointer, [builder.add(builder.mul(step, _index(r)), _index(j * WIDTH))])
+
+            cells = [(r, j) for r in range(rows) for j in range(panels * VECTORS)]
+            start = [
+                builder.fadd(_load(builder, at(a, as_, *cell)), _load(builder, at(b, bs, *cell))) for cell in cells
+            ]
+            before = builder.block
+            loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("store")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            i = builder.phi(I64)
+            sums = [builder.phi(VEC) for _ in cells]
+            totals = list(sums)
+            for u in range(unroll):
+                ki = builder.add(i, _index(u))
+                weights = []
+                for panel in range(panels):
+                    row = builder.mul(builder.add(ki, builder.mul(k, _index(panel))), _index(TILE))
+                    weights += _load_panel(builder, w, row, signature.args[-1])
+                for r in range(rows):
+                    value = builder.load(builder.gep(x, [builder.add(builder.mul(xs, _index(r)), ki)]))
+                    value = _broadcast(builder, value)
+                    for n, (row, j) in enumerate(cells):
+                        if row == r:
+                            totals[n] = _call(builder, "fmuladd", weights[j], value, totals[n])
+            following = builder.add(i, _index(unroll))
+            for phi, first, then in [(i, _index(0), following), *zip(sums, start, totals, strict=True)]:
+                phi.add_incoming(first, before)
+                phi.add_incoming(then, loop)
+            builder.cbranch(builder.icmp_signed("<", following, k), loop, after)
+            builder.position_at_end(after)
+            for total, cell in zip(totals, cells, strict=True):
+                _store(builder, total, at(out, os, *cell))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 10, kind), generate
+
+    return tile
+
+
+tile_1x2, tile_1x1, tile_4x1 = _make_tile(1, 2), _make_tile(1, 1), _make_tile(4, 1)
+
+
+def _clip(builder, value, low: float, high: float):
+    value = builder.select(builder.fcmp_ordered("<", value, _vec(high)), value, _vec(high))
+    return builder.select(builder.fcmp_ordered(">", value, _vec(low)), value, _vec(low))
+
+
+def _exp(builder, value):
+    """exp of a vector with |value| <= 87; relative error 2e-7."""
+    shifted = _call(builder, "fmuladd", value, _vec(LOG2_E), _vec(ROUND))
+    whole = builder.fsub(shifted, _vec(ROUND))
+    rest = _call(builder, "fmuladd", whole, _vec(-LN2_HIGH), value)
+    rest = _call(builder, "fmuladd", whole, _vec(-LN2_LOW), rest)
+    series = _vec(EXP_POLYNOMIAL[-1])
+    for coefficient in EXP_POLYNOMIAL[-2::-1]:
+        series = _call(builder, "fmuladd", series, rest, _vec(coefficient))
+    series = _call(builder, "fmuladd", series, builder.fmul(rest, rest), rest)
+    series = builder.fadd(series, _vec(1.0))
+    # 2^whole, put together from the bits that hold it
+    exponent = builder.add(builder.bitcast(shifted, IVEC), ir.Constant(IVEC, [127] * WIDTH))
+    power = builder.bitcast(builder.shl(exponent, ir.Constant(IVEC, [23] * WIDTH)), VEC)
+    return builder.fmul(series, power)
+
+
+def _elementwise(builder, n, body) -> None:
+    """Run ``body(index)`` for index 0, WIDTH, ... below ``n``, a multiple of WIDTH and not 0."""
+    before, loop, after = builder.block, builder.append_basic_block("vectors"), builder.append_basic_block("after")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i = builder.phi(I64)
+    body(i)
+    following = builder.add(i, _index(WIDTH))
+    i.add_incoming(_index(0), before)
+    i.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+    builder.position_at_end(after)
+
+
+@intrinsic
+def gate(typing, out, x, n):
+    """out[i] = tanh(x[i]) * sigmoid(x[n + i]) for i < n, a multiple of WIDTH; error below 3e-7."""
+
+    def generate(context, builder, signature, arguments):
+        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
+
+        def body(i):
+            filtered = _clip(builder, _load(builder, builder.gep(x, [i])), -9.0, 9.0)
+            gated = _clip(builder, _load(builder, builder.gep(x, [builder.add(i, n)])), -40.0, 40.0)
+            u = _exp(builder, builder.fmul(filtered, _vec(-2.0)))
+            v = _exp(builder, builder.fmul(gated, _vec(-1.0)))
+            # (1 - u) / (1 + u) * 1 / (1 + v): one division for both
+            bottom = builder.fmul(builder.fadd(u, _vec(1.0)), builder.fadd(v, _vec(1.0)))
+            _store(builder, builder.fdiv(builder.fsub(_vec(1.0), u), bottom), builder.gep(out, [i]))
+
+        _elementwise(builder, n, body)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def exp_below(typing, out, x, n, top, scale):
+    """out[i] = exp(scale * (x[i] - top)) for i < n, a multiple of WIDTH; what lies below -87 counts as that."""
+
+    def generate(context, builder, signature, arguments):
+        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
+        top, scale = (_broadcast(builder, value) for value in arguments[3:])
+
+        def body(i):
+            value = builder.fmul(builder.fsub(_load(builder, builder.gep(x, [i])), top), scale)
+            _store(builder, _exp(builder, _clip(builder, value, -87.0, 0.0)), builder.gep(out, [i]))
+
+        _elementwise(builder, n, body)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.float32, types.float32), generate
+
+
+@intrinsic
+def copy(typing, out, x, n):
+    """out[i] = x[i] for i < n, a multiple of WIDTH."""
+
+    def generate(context, builder, signature, arguments):
+        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
+        _elementwise(builder, n, lambda i: _store(builder, _load(builder, builder.gep(x, [i])), builder.gep(out, [i])))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def rectify(typing, out, x, n):
+    """out[i] = max(x[i], 0) for i < n, a multiple of WIDTH."""
+
+    def generate(context, builder, signature, arguments):
+        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
+
+        def body(i):
+            value = _load(builder, builder.gep(x, [i]))
+            positive = builder.fcmp_ordered(">", value, _vec(0.0))
+            _store(builder, builder.select(positive, value, _vec(0.0)), builder.gep(out, [i]))
+
+        _elementwise(builder, n, body)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_scaled(typing, out, x, scale, n):
+    """out[i] += scale * x[i] for i < n, a multiple of WIDTH."""
+
+    def generate(context, builder, signature, arguments):
+        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[3]
+        scale = _broadcast(builder, arguments[2])
+
+        def body(i):
+            place = builder.gep(out, [i])
+            value = _load(builder, builder.gep(x, [i]))
+            _store(builder, _call(builder, "fmuladd", value, scale, _load(builder, place)), place)
+
+        _elementwise(builder, n, body)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.float32, types.int64), generate
+
+
+@intrinsic
+def address(typing, array):
+    """Where the numbers of a contiguous array lie."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, I64)
+
+    return types.int64(array), generate
