@@ -53,7 +53,7 @@ class Memory(NamedTuple):
     products: np.ndarray  # (3, max(H, U, V)) int32
     hidden: np.ndarray  # (U,) int32
     logits: np.ndarray  # (V,) int64
-    bounds: np.ndarray  # (V + 1,) int64
+    bounds: np.ndarray  # (V,) int64
 
 
 def make_memory(network: Network, n_frames: int) -> Memory:
@@ -66,18 +66,42 @@ def make_memory(network: Network, n_frames: int) -> Memory:
         np.zeros((3, max(width, n_hidden, n_values)), np.int32),
         np.zeros(n_hidden, np.int32),
         np.zeros(n_values, np.int64),
-        np.zeros(n_values + 1, np.int64),
+        np.zeros(n_values, np.int64),
     )
 
 
 @njit(cache=True)
+def _add_row(out, value, row):
+    for i in range(len(out)):
+        out[i] = np.int32(out[i] + np.int32(np.int32(row[i]) * value))
+
+
+@njit(cache=True)
 def _add_product(out, x, weight):
-    """out += x @ weight; inputs that are zero, half of them after a rectifier, cost nothing."""
-    for j in range(weight.shape[0]):
-        value = np.int32(x[j])
-        if value != 0:
-            for i in range(weight.shape[1]):
-                out[i] = np.int32(out[i] + np.int32(np.int32(weight[j, i]) * value))
+    """out += x @ weight. Inputs that are zero, half of them after a rectifier, cost nothing; the others go by fours."""
+    a, b, c, n = 0, 0, 0, 0
+    for j in range(len(x)):
+        if x[j] == 0:
+            continue
+        if n == 3:
+            xa, xb, xc, xd = np.int32(x[a]), np.int32(x[b]), np.int32(x[c]), np.int32(x[j])
+            wa, wb, wc, wd = weight[a], weight[b], weight[c], weight[j]
+            for i in range(len(out)):
+                first = np.int32(np.int32(np.int32(wa[i]) * xa) + np.int32(np.int32(wb[i]) * xb))
+                second = np.int32(np.int32(np.int32(wc[i]) * xc) + np.int32(np.int32(wd[i]) * xd))
+                out[i] = np.int32(out[i] + np.int32(first + second))
+            n = 0
+            continue
+        if n == 0:
+            a = j
+        elif n == 1:
+            b = j
+        else:
+            c = j
+        n += 1
+    for place in range(n):
+        j = a if place == 0 else (b if place == 1 else c)
+        _add_row(out, np.int32(x[j]), weight[j])
 
 
 @njit(cache=True)
@@ -105,9 +129,10 @@ def _step(network, memory, n_books, t):
 
 @njit(cache=True)
 def _bound(network, memory, book, t, before):
-    """Cumulative weights of the codes of a book, given frame ``t``'s state and coarser books -> ``memory.bounds``.
+    """Sums of the exponentials of the codes before each -> ``memory.bounds``, and the factor for them.
 
-    ``before`` is the code of the book before this one. The weights sum to 2**PRECISION - V.
+    ``bounds * factor >> 32`` are the cumulative weights; the last is 2**PRECISION - V. ``before`` is the code of the
+    book before this one.
     """
     n_hidden, n_values = network.output_weight.shape[1:]
     state, partial = memory.products[0, :n_hidden], memory.products[1, :n_hidden]
@@ -137,11 +162,7 @@ def _bound(network, memory, book, t, before):
     for i in range(n_values):
         bounds[i] = total
         total += network.exponential[min(best - logits[i], last)]
-    target = (1 << PRECISION) - n_values
-    factor = (target << 32) // total
-    for i in range(n_values):
-        bounds[i] = (bounds[i] * factor) >> 32
-    bounds[n_values] = target
+    return (((1 << PRECISION) - n_values) << 32) // total
 
 
 @njit(cache=True)
@@ -155,15 +176,18 @@ def distributions(network, memory, codes, weights):
     """What the network gives each code of a row ``codes (K, F)`` -> ``weights (F * K, V)`` float32, whole numbers."""
     n_books, n_frames = codes.shape
     memory.sums[:] = 0
-    bounds = memory.bounds
+    bounds, n_values = memory.bounds, weights.shape[1]
     for t in range(n_frames):
         _step(network, memory, n_books, t)
         before = 0
         for book in range(n_books):
-            _bound(network, memory, book, t, before)
-            row = weights[t * n_books + book]
-            for i in range(len(row)):
-                row[i] = bounds[i + 1] - bounds[i]
+            factor = _bound(network, memory, book, t, before)
+            row, below = weights[t * n_books + book], 0
+            for i in range(n_values - 1):
+                bound = (bounds[i + 1] * factor) >> 32
+                row[i] = bound - below
+                below = bound
+            row[n_values - 1] = (1 << PRECISION) - n_values - below
             before = codes[book, t]
             _account(network, memory, book, t, before)
 
@@ -187,7 +211,7 @@ def decode_rows(network, memory, data, codes):
     """
     n_rows, n_books, n_frames = codes.shape
     bounds = memory.bounds
-    n_values = len(bounds) - 1
+    n_values = len(bounds)
     word, precision, one = np.uint64(WORD), np.uint64(PRECISION), np.uint64(1)
     offset = _next_word(data, 0) << word | _next_word(data, 4)
     width = ~np.uint64(0)
@@ -198,21 +222,23 @@ def decode_rows(network, memory, data, codes):
             _step(network, memory, n_books, t)
             before = 0
             for book in range(n_books):
-                _bound(network, memory, book, t, before)
+                factor = _bound(network, memory, book, t, before)
                 scale = width >> precision
                 quantile = offset // scale
                 if quantile >= one << precision:
                     return -1
-                # The last code whose interval begins at or before the quantile: code i begins at bounds[i] + i.
+                # The last code that begins at or before the quantile.
                 low, high, place = 0, n_values, np.int64(quantile)
+                begin, end = 0, 1 << PRECISION
                 while high - low > 1:
                     middle = (low + high) >> 1
-                    if bounds[middle] + middle <= place:
-                        low = middle
+                    bound = ((bounds[middle] * factor) >> 32) + middle
+                    if bound <= place:
+                        low, begin = middle, bound
                     else:
-                        high = middle
-                offset -= scale * np.uint64(bounds[low] + low)
-                width = scale * np.uint64(bounds[low + 1] - bounds[low] + 1)
+                        high, end = middle, bound
+                offset -= scale * np.uint64(begin)
+                width = scale * np.uint64(end - begin)
                 if width >> word == np.uint64(0):
                     offset = offset << word | _next_word(data, position)
                     width = width << word

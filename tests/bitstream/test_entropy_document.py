@@ -1,4 +1,4 @@
-"""docs/format.md is right about entropy coding: a decoder made of its words alone finds the codes, in plain integers."""
+"""docs/format.md is right about entropy coding: a decoder made of its words alone, in integers, finds the codes."""
 
 from __future__ import annotations
 
