@@ -48,6 +48,7 @@ class WaveNetDecoder(nn.Module):
         samples_per_step: values of each band in a step.
         taps: steps of the linear prediction; 0 for none.
         band_gains: factors that bring the bands to similar size within [-1, 1].
+        temperature: what `SpeechCodec.decode` draws with: below 1 nearer to the most likely values.
     """
 
     gains: Tensor
@@ -64,6 +65,7 @@ class WaveNetDecoder(nn.Module):
         samples_per_step: int = 1,
         taps: int = 0,
         band_gains: list[float] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(  # noqa: C408
@@ -77,9 +79,10 @@ class WaveNetDecoder(nn.Module):
             samples_per_step=samples_per_step,
             taps=taps,
             band_gains=band_gains,
+            temperature=temperature,
         )
         self.latent_dim, self.hop_length, self.n_bands, self.taps = latent_dim, hop_length, n_bands, taps
-        self.samples_per_step = samples_per_step
+        self.samples_per_step, self.temperature = samples_per_step, temperature
         #: Values of a step, which are as many as the samples it stands for.
         self.n_values = n_bands * samples_per_step
         self.output = OUTPUTS[output["kind"]](**{k: v for k, v in output.items() if k != "kind"})

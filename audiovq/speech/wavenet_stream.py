@@ -25,7 +25,6 @@ class WaveNetStream(DecoderStream):
         sampler: with the same weights.
         speaker: quantized vector (S,).
         seed: of the noise.
-        temperature: see `WaveNetSampler.sample`.
     """
 
     def __init__(
@@ -35,10 +34,9 @@ class WaveNetStream(DecoderStream):
         sampler: WaveNetSampler,
         speaker: np.ndarray,
         seed: int = 0,
-        temperature: float = 1.0,
     ) -> None:
         super().__init__(codec, wavenet.context_frames)
-        self._wavenet, self._sampler, self._temperature = wavenet, sampler, temperature
+        self._wavenet, self._sampler = wavenet, sampler
         self._noise, self._state = Noise(sampler, seed), sampler.state()
         with torch.inference_mode():
             self._speaker = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
@@ -65,7 +63,7 @@ class WaveNetStream(DecoderStream):
         condition = wavenet.condition(window[None], self._speaker)[..., (first - begin) * rate : (last - begin) * rate]
         steps = wavenet.steps_per_frame
         noise = self._noise.at(first * steps, (last - first) * steps)
-        values = self._sampler.sample(condition, noise, self._state, temperature=self._temperature)
+        values = self._sampler.sample(condition, noise, self._state, temperature=wavenet.temperature)
         self._bands = torch.cat([self._bands, wavenet.to_bands(values)], dim=2)
         self._drawn = last
         self._forget(last)
@@ -86,5 +84,5 @@ def draw_waveform(wavenet: WaveNetDecoder, latents: Tensor, speaker: Tensor, see
     sampler = WaveNetSampler(wavenet)
     condition = wavenet.condition(latents, speaker).cpu()
     noise = Noise(sampler, seed).at(0, latents.shape[-1] * wavenet.steps_per_frame)
-    values = sampler.sample(condition, noise.expand(len(latents), -1, -1, -1))
+    values = sampler.sample(condition, noise.expand(len(latents), -1, -1, -1), temperature=wavenet.temperature)
     return wavenet.pqmf.synthesis(wavenet.to_bands(values.to(wavenet.gains.device)))
