@@ -23,6 +23,11 @@ class EntropyCoder:
     def __init__(self, model: EntropyModel) -> None:
         self.model = model
 
+    def warm_up(self) -> None:
+        """Load the compiled kernels now (or compile them, once an installation) rather than with the first packet."""
+        row = np.zeros((1, 1, 1), np.int64)
+        self.decode_codes(self.encode_codes(row), 1, 1, 1)
+
     def can_code(self, n_codebooks: int, code_bits: int, speaker_size: int, speaker_bits: int) -> bool:
         """Whether the model has probabilities for such rows."""
         model = self.model

@@ -49,7 +49,7 @@ def decode(
     jobs = plan(inputs, output, [".avq"], ".wav")
     for job in jobs:
         check_writable(job.target)
-    models = Models(threads, seed)
+    models = Models(threads, seed, entropy_coding=True)
 
     def prepare() -> None:
         if model is not None:

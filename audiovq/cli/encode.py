@@ -46,7 +46,7 @@ def encode(
     from audiovq.speech.waveform import READABLE
 
     jobs = plan(inputs, output, READABLE, ".avq")
-    models = Models(threads)
+    models = Models(threads, entropy_coding=entropy_coding)
 
     def prepare() -> None:
         n_codebooks_for(models.load(model), bitrate)

@@ -19,13 +19,14 @@ class Models:
         threads: that torch may use. One by default: the tensors of a packet are too small to be worth sharing out, and
             a machine's other cores are better used by other files.
         seed: of what decoders draw.
+        entropy_coding: get the models' entropy coders ready as well.
 
     Attributes:
         seconds: spent on loading.
     """
 
-    def __init__(self, threads: int = 1, seed: int = 0) -> None:
-        self._threads, self._seed = threads, seed
+    def __init__(self, threads: int = 1, seed: int = 0, entropy_coding: bool = False) -> None:
+        self._threads, self._seed, self._entropy_coding = threads, seed, entropy_coding
         self._loaded: dict[str | None, SpeechCodec] = {}
         self.seconds = 0.0
 
@@ -43,8 +44,15 @@ class Models:
                 from audiovq.speech.codec import SpeechCodec
 
                 torch.set_num_threads(self._threads)
-                self._loaded[name_or_dir] = SpeechCodec.from_pretrained(name_or_dir)
-                self._loaded[name_or_dir].seed = self._seed
+                codec = SpeechCodec.from_pretrained(name_or_dir)
+                codec.seed = self._seed
+                if self._entropy_coding:
+                    from audiovq.bitstream.entropy import coder_for
+
+                    coder = coder_for(codec)
+                    if coder is not None:
+                        coder.warm_up()
+                self._loaded[name_or_dir] = codec
             finally:
                 self.seconds += time.perf_counter() - start
         return self._loaded[name_or_dir]

@@ -42,7 +42,7 @@ class EntropySettings:
     hidden: int = 128
     first_delays: tuple[int, ...] = (1, 2, 3)
     delays: tuple[tuple[int, ...], ...] = ((0, 3), (0, 6))
-    steps: int = 4500
+    steps: int = 3000
     batch: int = 12
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
