@@ -156,12 +156,14 @@ class CodePrior(nn.Module):
         complete = self.complete(codes)
         hidden, embedded = self.hidden(complete, condition, before, **keep)
         x = self.depth(hidden.flatten(0, 1), embedded.flatten(0, 1))
-        # Book by book, so that no tensor is larger than one book's logits.
+        # Book by book, so that no tensor is larger than one book's logits. Unbound rather than indexed: the gradient of
+        # an index is as large as what it was taken from.
         nats = []
-        for book in range(codes.shape[1]):
-            target = complete[:, book].flatten()
-            logits = self.depth.logits(x[:, book], book).float()
-            nats.append(F.cross_entropy(logits, target, ignore_index=self.absent, reduction="none"))
+        rows = zip(x.unbind(1), self.depth.heads.unbind(0), complete.unbind(1), strict=True)
+        for row, head, target in list(rows)[: codes.shape[1]]:
+            logits = F.linear(row, head).float()
+            loss = F.cross_entropy(logits, target.flatten(), ignore_index=self.absent, reduction="none")
+            nats.append(loss)
         return torch.stack(nats).unflatten(1, (codes.shape[0], -1)).transpose(0, 1)
 
     @torch.inference_mode()
