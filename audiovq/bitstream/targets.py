@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from audiovq.bitstream.convert import is_avq
 from audiovq.bitstream.speech_file import model_blocks
 from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
+from audiovq.speech.pitch import median_pitch, track_pitch
 from audiovq.speech.target import TargetVoice
 from audiovq.speech.voices import read_voices
 from audiovq.speech.waveform import open_audio
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
 
 
+OPENING_PACKETS = 3
+"""Of an .avq file, which tell its register."""
+
+
 def target_voice(codec: SpeechCodec, targets: Sequence[str | Path], voice: TargetVoice | None = None) -> TargetVoice:
     """The voice of all ``targets`` together: paths of recordings or .avq files, names of bundled voices.
 
-    A path that exists comes before a name. Of an .avq file the header alone is used. They are added to ``voice``, where
-    there is one.
+    A path that exists comes before a name. Of an .avq file the header's vector is taken. They are added to ``voice``,
+    where there is one.
 
     Raises:
         AudioVQError: for what is neither, cannot be read, was written by another model, or holds too little speech.
@@ -39,7 +45,9 @@ def target_voice(codec: SpeechCodec, targets: Sequence[str | Path], voice: Targe
         voice = TargetVoice(codec, name)
     for target in targets:
         name = str(target)
-        if not os.path.exists(name):
+        if getattr(codec, "has_speaker_table", False):
+            _add_number(voice, codec, name)
+        elif not os.path.exists(name):
             add_bundled(voice, codec, name)
         elif os.path.isdir(name):
             raise AudioVQError(f"{name}: is a folder; name the target's recordings one by one")
@@ -85,5 +93,20 @@ def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
     with errors_about(path), open_input(path) as stream:
         speech = SpeechReader(stream)
         speech.expect(codec)
-        for vector in np.unique(speech.header.speakers, axis=0):
-            voice.add_vector(vector)
+        speakers = speech.header.speakers
+        # Only its sound tells the register; the opening is enough.
+        packets = [packet[0] for packet in islice(speech.packets(), OPENING_PACKETS) if isinstance(packet, np.ndarray)]
+    decoder = codec.decoder_stream(speakers[0])
+    opening = [decoder.push(codes) for codes in packets]
+    opening.append(decoder.finish(sum(codes.shape[1] for codes in packets) * codec.hop_length))
+    pitch = median_pitch(track_pitch(np.concatenate(opening), codec.sample_rate))
+    for vector in np.unique(speakers, axis=0):
+        voice.add_vector(vector, pitch)
+
+
+def _add_number(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:
+    """Add a speaker of a model that knows its speakers by their numbers."""
+    n_speakers = codec.speaker_encoder.levels
+    if not name.isdecimal() or int(name) >= n_speakers:
+        raise AudioVQError(f"{name}: model {codec.name} knows its speakers by their number: 0 to {n_speakers - 1}")
+    voice.add_vector(np.array([int(name)]))

@@ -78,6 +78,8 @@ class TargetVoice:
             return
         self.seconds += heard
         encoder: Any = self._codec.speaker_encoder
+        if not hasattr(encoder, "levels_of"):
+            raise AudioVQError(f"model {self._codec.name} knows its speakers by their number only: name one")
         levels = encoder.levels_of(torch.from_numpy(samples)[None, None])
         self._levels.append(levels[0].double().numpy())
         self._weights.append(heard)

@@ -268,7 +268,7 @@ def test_interrupting_leaves_nothing(wav, tmp_path, number):
 
 
 def test_an_unexpected_error_is_one_line_too(run, wav, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise ZeroDivisionError("first\nsecond")
 
     wav()

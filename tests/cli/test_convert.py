@@ -137,6 +137,23 @@ def test_bad_targets(run, wav):
     assert set(before) < set(files("."))
 
 
+def test_a_target_of_two_voices_is_warned_of(run, wav):
+    """The stand-in tells voices by their loudness."""
+    wav("a.wav")
+    one = voice(10.0) / np.abs(voice(10.0)).max()
+    common = ("convert", "a.wav", "-o", "b.wav", "-f", "--to")
+    assert not any("more than one voice" in line for line in run(*common, make_target("one.wav", one)).lines)
+    both = np.concatenate([one, 0.1 * one])
+    assert any("more than one voice" in line for line in run(*common, make_target("two.wav", both)).lines)
+
+
+def test_the_register_of_a_coded_target(run, target):
+    soundfile.write("a.wav", voice(4.0), 16000)
+    assert run("encode", target, "-o", "t.avq").code == 0
+    for pitch in ("auto", "keep"):
+        assert run("convert", "a.wav", "--to", "t.avq", "-o", f"{pitch}.wav", "--pitch", pitch).code == 0
+
+
 def test_noise_and_silence_as_source(run, wav, target):
     wav("noise.wav", 4.0)
     soundfile.write("silence.wav", np.zeros(64000), 16000)

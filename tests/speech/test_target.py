@@ -8,6 +8,7 @@ import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.speech.disguise import Disguise, doubts, heard_seconds, make_shifter
+from audiovq.speech.pitch import median_pitch, track_pitch
 from audiovq.speech.target import TargetVoice, separation
 from audiovq.speech.voices import BundledVoice, read_voices, write_voices
 from tests.evaluation.conftest import voice
@@ -150,3 +151,24 @@ def test_converting_is_coding_with_another_vector(codec):
     encoded = codec.encode([source], n_codebooks=1)
     assert torch.equal(converted, codec.decode(encoded, speaker=torch.from_numpy(target.vector())[None]))
     assert not torch.equal(converted, codec.decode(encoded))
+
+
+def test_a_model_with_numbered_speakers(tmp_path):
+    from audiovq.speech.codec import SpeechCodec
+    from tests.conftest import TINY
+
+    table = SpeechCodec(**{**TINY, "speaker_encoder": {"n_speakers": 5, "dim": 6}}).eval()
+    assert table.target_voice("3").vector().tolist() == [3]
+    for name in ("5", "anna"):
+        with pytest.raises(AudioVQError, match="0 to 4"):
+            table.target_voice(name)
+    with pytest.raises(AudioVQError, match="by their number"):
+        table.target_voice(voice(3.0))
+
+
+def test_the_register_of_a_coded_target(codec, tmp_path):
+    codec.save(codec.encode([torch.from_numpy(voice(5.0))]), tmp_path / "a.avq")
+    coded, heard = codec.target_voice(tmp_path / "a.avq"), codec.load(tmp_path / "a.avq")
+    assert coded.vector().tolist() == heard.speaker[0].tolist()
+    pitch = median_pitch(track_pitch(codec.decode(heard)[0, 0, :48000].numpy()))
+    assert (coded.pitch is None) == (pitch is None)
