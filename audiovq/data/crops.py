@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from audiovq.data.perturb import Perturbation
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
 from audiovq.errors import AudioVQError
 
@@ -74,7 +75,9 @@ class CropDataset(Dataset[dict[str, Any]]):
 
     Items are dicts: ``waveform (1, crop_samples)`` and ``other (1, other_samples)`` float32, ``speaker`` int, an index
     into ``speakers``. ``other`` is of the same speaker and never overlaps the crop; it comes from other utterances when
-    they are long enough, else from elsewhere in the same one, repeated when that is too short to fill it.
+    they are long enough, else from elsewhere in the same one, repeated when that is too short to fill it. With a
+    perturbation there is also ``perturbed (1, crop_samples)``, the crop in time with ``waveform`` but for its voice,
+    and ``moved``, whether its pitch was moved too.
 
     Args:
         utterances: of one split.
@@ -84,6 +87,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             nothing clips; None leaves the level alone.
         temper: the exponent of the speakers' durations.
         length: the nominal number of items; any index of 0 or more has an item.
+        perturbation: what changes the voice, or None.
 
     Raises:
         AudioVQError: without utterances.
@@ -98,6 +102,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         gain_db: tuple[float, float] | None = None,
         temper: float = 0.7,
         length: int = 1 << 40,
+        perturbation: Perturbation | None = None,
     ) -> None:
         if crop_samples < 1 or other_samples < 1:
             raise ValueError("crops need at least one sample")
@@ -111,6 +116,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         self.tapes = [Tape(by_speaker[speaker]) for speaker in self.speakers]
         self.crop_samples, self.other_samples = crop_samples, other_samples
         self.seed, self.gain_db, self.length = seed, gain_db, length
+        self.perturbation = perturbation
         weights = np.array([tape.n_samples for tape in self.tapes], dtype=np.float64) ** temper
         self._cumulative = np.cumsum(weights / weights.sum())
 
@@ -150,8 +156,12 @@ class CropDataset(Dataset[dict[str, Any]]):
             peak = max(float(np.abs(waveform).max()), float(np.abs(reference).max()), 1e-9)
             gain = min(gain, max(0.99 / peak, 1.0))
             waveform, reference = waveform * np.float32(gain), reference * np.float32(gain)
-        return {
+        item = {
             "waveform": torch.from_numpy(waveform),
             "other": torch.from_numpy(reference),
             "speaker": speaker,
         }
+        if self.perturbation is not None:
+            perturbed, moved = self.perturbation(waveform[0], np.random.default_rng((self.seed, index, 1)))
+            item |= {"perturbed": torch.from_numpy(perturbed[None]), "moved": moved}
+        return item

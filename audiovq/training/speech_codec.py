@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from audiovq.quantize import Quantized
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.losses import (
@@ -21,6 +22,7 @@ from audiovq.training.losses import (
     relative_waveform_loss,
 )
 from audiovq.training.schedule import trapezoid
+from audiovq.training.warm_start import warm_start
 
 
 class SpeechCodecTask(L.LightningModule):
@@ -71,8 +73,13 @@ class SpeechCodecTask(L.LightningModule):
 
     step: Tensor
 
+    def warm_start(self, source: str) -> None:
+        """Begin from the weights of a model folder or a bundled model; see `audiovq.training.warm_start`."""
+        warm_start(self.codec, source)
+        self.average.load_state_dict(self.codec.state_dict())
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        parameters = [p for p in self.codec.parameters() if p.requires_grad]
+        parameters = self.trained_parameters()
         optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(parameters, self.learning_rate, (0.8, 0.99), weight_decay=self.weight_decay, foreach=True)
         ]
@@ -84,6 +91,10 @@ class SpeechCodecTask(L.LightningModule):
             )
         return optimizers
 
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """What the first optimizer moves."""
+        return [p for p in self.codec.parameters() if p.requires_grad]
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         step = int(self.step)
         torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
@@ -94,14 +105,16 @@ class SpeechCodecTask(L.LightningModule):
                 group["lr"] = rate * trapezoid(step, *self.schedule)
 
         waveform = batch["waveform"]
-        decoded, quantized = self.codec(waveform, self.speaker_input(batch))
-        loss, logged = self.reconstruction_loss(decoded, waveform)
+        decoded, quantized = self.code(batch)
+        loss, logged = self.reconstruction_loss(decoded, waveform, batch.get("moved"))
         loss = loss + self.weights["quantizer"] * quantized.loss
         logged["quantizer_loss"] = quantized.loss
         if self.adversarial_start is not None and step >= self.adversarial_start:
             adversarial, terms = self.adversarial_step(waveform, decoded, optimizers[1])
             loss = loss + adversarial
             logged |= terms
+        more, terms = self.more_losses(batch, quantized)
+        loss, logged = loss + more, {**logged, **terms}
         optimizers[0].zero_grad(set_to_none=True)
         self.manual_backward(loss)
         logged["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), 5.0)
@@ -119,15 +132,46 @@ class SpeechCodecTask(L.LightningModule):
         """What tells the codec who speaks: a number for a table, another stretch of speech else."""
         return batch["speaker"] if self.codec.has_speaker_table else batch["other"]
 
-    def reconstruction_loss(self, decoded: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the spectral losses, and each of them."""
+    def heard(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the encoder gets, (B, 1, T)."""
+        return batch["waveform"]
+
+    def code(self, batch: dict[str, Tensor]) -> tuple[Tensor, Quantized]:
+        """Encode and decode a training batch."""
+        return self.codec(self.heard(batch), self.speaker_input(batch))
+
+    def more_losses(self, batch: dict[str, Tensor], quantized: Quantized) -> tuple[Tensor, dict[str, Tensor]]:
+        """What else is asked of a training step: the weighted sum, and each term."""
+        return quantized.loss.new_zeros(()), {}
+
+    def reconstruction_loss(
+        self, decoded: Tensor, target: Tensor, moved: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the spectral losses, and each of them.
+
+        ``moved`` (B,) bool: items whose phase cannot be known, left out of the losses that look at it.
+        """
         with torch.autocast(target.device.type, enabled=False):
             mel = self.mel_loss(decoded, target)
-            phase_aware, magnitude = self.stft_loss(decoded, target)
-            waveform = relative_waveform_loss(decoded, target)
+            if moved is None or not bool(moved.any()):
+                phase_aware, magnitude = self.stft_loss(decoded, target)
+                waveform = relative_waveform_loss(decoded, target)
+            else:
+                phase_aware, magnitude, waveform = self.parted_losses(decoded, target, moved)
             envelope = self.envelope_loss(decoded, target)
         terms = {"mel": mel, "complex": phase_aware, "magnitude": magnitude, "waveform": waveform, "envelope": envelope}
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), terms
+
+    def parted_losses(self, decoded: Tensor, target: Tensor, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Complex, magnitude and waveform distance; items that were moved count in the second alone."""
+        share = moved.float().mean()
+        magnitude = share * self.stft_loss(decoded[moved], target[moved])[1]
+        if bool(moved.all()):
+            return torch.zeros_like(share), magnitude, torch.zeros_like(share)
+        decoded, target = decoded[~moved], target[~moved]
+        phase_aware, own_magnitude = self.stft_loss(decoded, target)
+        waveform = relative_waveform_loss(decoded, target)
+        return (1 - share) * phase_aware, magnitude + (1 - share) * own_magnitude, (1 - share) * waveform
 
     def adversarial_step(self, real: Tensor, fake: Tensor, optimizer: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Update the discriminators, then give the decoder's loss against them."""
@@ -171,8 +215,8 @@ class SpeechCodecTask(L.LightningModule):
         codec = self.average
         total = torch.zeros(())
         for n in sorted({1, 2, 4, codec.n_codebooks} & set(range(1, codec.n_codebooks + 1))):
-            decoded, _ = codec(batch["waveform"], self.speaker_input(batch), n_codebooks=n)
-            loss, terms = self.reconstruction_loss(decoded, batch["waveform"])
+            decoded, _ = codec(self.heard(batch), self.speaker_input(batch), n_codebooks=n)
+            loss, terms = self.reconstruction_loss(decoded, batch["waveform"], batch.get("moved"))
             self.log_dict({f"validation/{k}_{n}": v for k, v in terms.items()}, sync_dist=True)
             if n > 1 or codec.n_codebooks == 1:
                 total = total + loss
