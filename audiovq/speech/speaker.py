@@ -23,6 +23,14 @@ class SpeakerEncoder(nn.Module):
 
     In training it sees another stretch of the same speaker than the one to be coded, so that it has nothing to tell
     but what the stretches share: the voice.
+
+    Args:
+        dim, levels: of the vector.
+        channels, dilations: of the residual units.
+        n_filters, kernel_size, stride: of the filterbank.
+        normalised: whether the values get zero mean and unit variance before they are bounded. Without it training may
+            drive them into saturation, where every value is one of the two outermost levels: gradients end there, and
+            an average of two voices means nothing.
     """
 
     def __init__(
@@ -34,9 +42,10 @@ class SpeakerEncoder(nn.Module):
         n_filters: int = 64,
         kernel_size: int = 400,
         stride: int = 160,
+        normalised: bool = False,
     ) -> None:
         super().__init__()
-        self.dim, self.levels = dim, levels
+        self.dim, self.levels, self.normalised = dim, levels, normalised
         self.filterbank = Filterbank(n_filters, kernel_size, stride, phase=False)
         self.entry = nn.Conv1d(n_filters, channels, 4, stride=2, padding=1)
         self.units = nn.Sequential(*[DilatedResidualUnit(channels, dilation=d) for d in dilations])
@@ -57,7 +66,8 @@ class SpeakerEncoder(nn.Module):
         x = x.float()
         mean = (weights * x).sum(-1)
         deviation = ((weights * x.square()).sum(-1) - mean.square()).clamp_min(1e-5).sqrt()
-        return self.project(torch.cat([mean, deviation], dim=1)).float()
+        vector = self.project(torch.cat([mean, deviation], dim=1)).float()
+        return F.layer_norm(vector, (self.dim,)) if self.normalised else vector
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, 1, T) -> quantized vector (B, S), with a straight-through gradient."""

@@ -39,3 +39,13 @@ def test_a_table_maps_numbers_and_cannot_listen():
     assert torch.equal(table(torch.tensor([3])), table.decode(torch.tensor([[3]])))
     with pytest.raises(AudioVQError, match="by their number"):
         table.encode(torch.zeros(1, 1, 100))
+
+
+def test_normalised_vectors_do_not_saturate():
+    """However large the projection grows, values between the outermost levels stay in use."""
+    torch.manual_seed(0)
+    encoder = SpeakerEncoder(dim=32, levels=16, channels=16, normalised=True)
+    with torch.no_grad():
+        encoder.project.weight.mul_(1000)
+    codes = encoder.encode(torch.randn(4, 1, 8000))
+    assert ((codes > 0) & (codes < 15)).float().mean() > 0.5
