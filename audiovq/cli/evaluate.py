@@ -53,7 +53,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split. "
-            "conversion: a model as a converter of voices. generation: a prior over the codes, and what it draws.",
+            "conversion: a model as a converter of voices. generation: a prior over the codes, and what it draws. "
+            "probe: what the codes tell of speaker and language.",
             show_default=False,
             metavar="[REF_DIR DEG_DIR]",
         ),
@@ -245,7 +246,26 @@ def _evaluate_generation(options: Options) -> Report:
         return evaluate_generation(source, cache, options.split[0], settings, about, progress)
 
 
-PROTOCOLS = {"split": _evaluate_split, "conversion": _evaluate_conversion, "generation": _evaluate_generation}
+def _evaluate_probe(options: Options) -> Report:
+    from audiovq.data.corpora import open_corpora
+    from audiovq.evaluation.probe.protocol import PARTS, evaluate_probe
+    from audiovq.speech.codec import SpeechCodec
+
+    if options.bitrates is not None or options.peers or options.align or options.language or options.metrics:
+        raise AudioVQError("probe takes --model, --data and --limit, the stretches of each voice")
+    codec = SpeechCodec.from_pretrained(options.model)
+    splits = {part: open_corpora(options.data, part) for part in PARTS}
+    about = {"data": options.data, "model": codec.name, "model_hash": codec.model_hash.hex()}
+    with _progress() as progress:
+        return evaluate_probe(codec, splits, options.limit, about, progress)
+
+
+PROTOCOLS = {
+    "split": _evaluate_split,
+    "conversion": _evaluate_conversion,
+    "generation": _evaluate_generation,
+    "probe": _evaluate_probe,
+}
 """What the first word may name instead of a folder."""
 
 

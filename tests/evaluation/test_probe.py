@@ -1,0 +1,104 @@
+"""Probes find what is there, and do not find what is not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from audiovq.errors import AudioVQError
+from audiovq.evaluation.probe import heard
+from audiovq.evaluation.probe.linear import majority, probe
+from audiovq.evaluation.probe.protocol import evaluate_probe
+from audiovq.speech.codec import SpeechCodec
+from tests.data.conftest import make_utterance, voice
+
+
+def parts(tell: float, n: int = 120):
+    """Three splits of 12 features, of which two tell the class as far as asked."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(3):
+        labels = rng.integers(0, 3, n)
+        x = rng.normal(size=(n, 12))
+        x[:, 0] += tell * (labels == 1)
+        x[:, 1] += tell * (labels == 2)
+        found.append((x, [f"c{label}" for label in labels]))
+    return found
+
+
+def test_a_probe_finds_what_is_there():
+    assert probe(*parts(6.0)).mean > 0.95
+    nothing = probe(*parts(0.0))
+    assert 0.2 < nothing.mean < 0.48
+    assert nothing.n == 120
+
+
+def test_the_largest_class_is_that_of_training():
+    assert majority(["a", "a", "b"], ["b", "b", "a", "b"]) == 0.25
+
+
+@pytest.fixture(scope="module")
+def codec():
+    torch.manual_seed(0)
+    codec = SpeechCodec(
+        encoder={
+            "latent_dim": 8,
+            "filterbank": {"n_filters": 16, "kernel_size": 320, "stride": 80},
+            "channels": [16, 16],
+            "strides": [2, 2],
+            "kernel_sizes": [4, 4],
+            "dilations": [[1], [1]],
+        },
+        quantizer={"n_codebooks": 2, "codebook_size": 32, "init_after": None},
+        speaker_encoder={"dim": 4, "channels": 8, "dilations": [1]},
+        decoder={"channels": [16], "upsample": [], "dilations": [[1]]},
+        default_n_codebooks=1,
+    )
+    codec.quantizer.initialise(codec.encoder(torch.from_numpy(voice(3.2))[None, None])[0].t().detach(), 64.0)
+    return codec.eval()
+
+
+def splits(voices=("low", "high")):
+    pitch = {"low": 90.0, "high": 260.0}
+    return {
+        part: [
+            make_utterance(voice(3.1, pitch=pitch[name], seed=10 * i + j), f"{name}-{part}-{j}", name, part)
+            for name in voices
+            for j in range(4)
+        ]
+        for i, part in enumerate(("train", "validation", "test"))
+    }
+
+
+def test_a_report_of_codes(codec, monkeypatch, tmp_path):
+    monkeypatch.setattr(heard, "MAIN_MINUTES", 0.1)
+    report = evaluate_probe(codec, splits())
+    path = tmp_path / "probe.json"
+    report.write_json(path)
+    found = json.loads(path.read_text())
+    assert found["classes"] == {"speaker": 2, "language": 1}
+    assert found["majority"]["speaker"] == 0.5
+    names = [(row["representation"], row["features"]) for row in found["probes"]]
+    assert names[:4] == [
+        ("book 1", "histogram"),
+        ("book 2", "histogram"),
+        ("book 1", "moments"),
+        ("books 1-2", "moments"),
+    ]
+    by_name = dict(zip(names, found["probes"], strict=True))
+    assert by_name["latents, unquantized", "moments"]["speaker"]["mean"] == 1.0
+    for book in found["codebooks"]:
+        assert sum(book["counts"]) == 3 * 8 * 155
+        assert 1 <= book["perplexity"] <= 32
+    assert len(report.tables()) == 2
+    report.draw(tmp_path / "probe.png")
+    assert (tmp_path / "probe.png").stat().st_size > 10_000
+
+
+def test_one_voice_is_not_enough(codec, monkeypatch):
+    monkeypatch.setattr(heard, "MAIN_MINUTES", 0.1)
+    with pytest.raises(AudioVQError, match="two voices"):
+        evaluate_probe(codec, splits(("low",)))
