@@ -1,6 +1,6 @@
 """What makes codes free of the speaker: measure models trained in different ways and write the table into the README.
 
-    python recipes/voice_conversion/ablation.py "plain codec=speech" "perturbed=runs/a/best" [--pairs 24] [--codebooks 1,2]
+    python recipes/voice_conversion/ablation.py "plain codec=speech" "perturbed=runs/a/best" [--pairs N]
     python recipes/voice_conversion/ablation.py --only-write          # the README's table anew from ablation.json
 
 Sources are validation recordings, so that settings can be chosen by this table; targets are those of the fixed pairs.
