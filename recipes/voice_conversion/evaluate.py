@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from audiovq.evaluation.conversion.measures import MEASURES
@@ -57,7 +58,8 @@ def main() -> None:
         print(__doc__)
         return
     if options != ["--only-write"]:
-        command = [sys.executable, "-m", "audiovq", "evaluate", "conversion", "--world", *options]
+        world = ["--world"] if find_spec("pyworld") else []
+        command = [sys.executable, "-m", "audiovq", "evaluate", "conversion", *world, *options]
         done = subprocess.run([*command, "--json", str(RESULTS), "--picture", str(PICTURE)])
         if done.returncode:
             sys.exit(done.returncode)

@@ -247,3 +247,15 @@ def test_the_command_line(codec, corpus, tmp_path, capsys, monkeypatch):
     for extra, says in ((["--metrics", "pesq"], "no metric"), (["--pitch", "up"], "--pitch"), (["--align"], "takes")):
         assert main([*common, *extra]) == 1
         assert says in capsys.readouterr().err
+
+
+def test_the_plainest_converter(pairs):
+    if find_spec("pyworld") is None:
+        pytest.skip("pyworld is not installed")
+    from audiovq.evaluation.conversion.world import WorldConverter
+
+    pair = next(pair for pair in pairs.pairs if pair.id.startswith("low") and pair.target.speaker == "x/high")
+    source, converted = pair.source.load(), WorldConverter().convert(pair)
+    assert converted.shape == source.shape
+    assert register_distance(track_pitch(converted), 240.0) < 2 < 10 < register_distance(track_pitch(source), 240.0)
+    assert melody_correlation(track_pitch(source), track_pitch(converted)) > 0.8
