@@ -21,7 +21,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS, README = HERE / "ablation.json", HERE / "README.md"
 BEGIN, END = "<!-- ablation: written by ablation.py -->\n", "<!-- end of ablation -->\n"
 COLUMNS = {
-    "probe_book_1": ("speaker from book 1 %", 0),
+    "probe_code": ("speaker from a single code %", 0),
+    "probe_book_1": ("from 3 s of book 1 %", 0),
     "probe_books": ("from the books in use %", 0),
     "probe_latents": ("from the latents %", 0),
     "language_books": ("language %", 0),
@@ -82,6 +83,7 @@ def measure(model: str, codebooks: list[int], pairs: Any, per_voice: int) -> lis
                 "codebooks": n,
                 "pairs": len(pairs.pairs),
                 "model_hash": codec.model_hash.hex(),
+                "probe_code": 100 * found["book 1", "single codes"]["speaker"]["mean"],
                 "probe_book_1": 100 * found["book 1", "histogram"]["speaker"]["mean"],
                 "probe_books": 100 * books["speaker"]["mean"],
                 "probe_latents": 100 * found["latents, unquantized", "moments"]["speaker"]["mean"],

@@ -10,7 +10,7 @@ import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.probe import heard
-from audiovq.evaluation.probe.linear import majority, probe
+from audiovq.evaluation.probe.linear import majority, probe, vote
 from audiovq.evaluation.probe.protocol import evaluate_probe
 from audiovq.speech.codec import SpeechCodec
 from tests.data.conftest import make_utterance, voice
@@ -34,6 +34,18 @@ def test_a_probe_finds_what_is_there():
     nothing = probe(*parts(0.0))
     assert 0.2 < nothing.mean < 0.48
     assert nothing.n == 120
+
+
+def test_votes_of_single_codes():
+    """Codes 0 to 3 belong to one class, 4 to 7 to the other; half of all frames are code 8, which both use."""
+    rng = np.random.default_rng(0)
+
+    def part(n):
+        labels = ["a", "b"] * n
+        own = [rng.integers(0, 4, 50) + 4 * (label == "b") for label in labels]
+        return [np.concatenate([codes, np.full(50, 8)]) for codes in own], labels
+
+    assert vote(part(5), part(5), 9).mean == pytest.approx(0.75)
 
 
 def test_the_largest_class_is_that_of_training():

@@ -10,7 +10,7 @@ import numpy as np
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.probe.heard import SECONDS, Heard, histogram, listen, main_voices, moments, stretches_of
-from audiovq.evaluation.probe.linear import majority, probe
+from audiovq.evaluation.probe.linear import majority, probe, vote
 from audiovq.evaluation.probe.report import ProbeReport
 from audiovq.evaluation.progress import Progress, silent
 
@@ -59,6 +59,7 @@ def evaluate_probe(
         for target in TARGETS:
             found[target] = asdict(probe(*((x[part], [getattr(one, target) for one in heard[part]]) for part in PARTS)))
         rows.append(found)
+    rows += frame_rows(codec, heard)
     labels = {target: {part: [getattr(one, target) for one in heard[part]] for part in PARTS} for target in TARGETS}
     figures = {
         "majority": {target: majority(labels[target]["train"], labels[target]["test"]) for target in TARGETS},
@@ -68,6 +69,21 @@ def evaluate_probe(
         "codebooks": codebook_use(codec, [one for part in PARTS for one in heard[part]]),
     }
     return ProbeReport({"name": "probe", **(about or {}), "seconds": SECONDS, "per_voice": per_voice}, [], figures)
+
+
+def frame_rows(codec: SpeechCodec, heard: dict[str, list[Heard]]) -> list[dict[str, Any]]:
+    """What single codes tell, book by book."""
+    rows = []
+    for k in range(codec.n_codebooks):
+        found: dict[str, Any] = {"representation": f"book {k + 1}", "features": "single codes"}
+        for target in TARGETS:
+            train, test = (
+                ([one.codes[k] for one in heard[part]], [getattr(one, target) for one in heard[part]])
+                for part in ("train", "test")
+            )
+            found[target] = asdict(vote(train, test, codec.codebook_size))
+        rows.append(found)
+    return rows
 
 
 def representations(codec: SpeechCodec) -> list[tuple[str, str, Features]]:
