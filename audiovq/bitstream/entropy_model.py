@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +53,30 @@ class EntropyModel:
         """Codes of each."""
         return self.network.embedding.shape[1]
 
+    @cached_property
+    def identity(self) -> bytes:
+        """Two bytes that tell entropy models apart; files carry them, since codes read with another one would be wrong.
+
+        They begin the SHA-256 of each tensor's name and data as the file has them, in the order of the names.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(name.encode() + tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
+        return digest.digest()[:2]
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        arrays = {**self.network._asdict(), "speaker": self.speaker}
+        return {
+            name: np.ascontiguousarray(array, np.int8 if name in _SMALL else np.int32) for name, array in arrays.items()
+        }
+
     def save(self, folder: str | Path) -> Path:
         """Write the file into a model's folder; int8 where the values are small, int32 elsewhere."""
         from safetensors.numpy import save
 
-        arrays = {**self.network._asdict(), "speaker": self.speaker}
-        tensors = {
-            name: np.ascontiguousarray(array, np.int8 if name in _SMALL else np.int32) for name, array in arrays.items()
-        }
         metadata = {"format": f"audiovq entropy {VERSION}", "model_hash": self.model_hash.hex()}
         with atomic_write(Path(folder) / FILE_NAME) as path:
-            path.write_bytes(save(tensors, metadata))
+            path.write_bytes(save(self._tensors(), metadata))
         return Path(folder) / FILE_NAME
 
 

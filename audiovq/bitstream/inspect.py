@@ -70,7 +70,7 @@ def inspect_file(source: Place, coder_of: Callable[[bytes], EntropyCoder | None]
         speech = SpeechReader(stream)
         if speech.header.entropy_coded and coder_of is not None:
             coder = coder_of(speech.header.model_hash)
-            if coder is not None:
+            if coder is not None and coder.model.identity == speech.header.entropy_id:
                 speech.use(coder)
         damage = None
         try:

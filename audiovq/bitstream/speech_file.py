@@ -74,6 +74,7 @@ class _SpeechWriter:
             speakers=speakers,
             speaker_bits=speaker_bits(codec),
             entropy_coded=self.coder is not None,
+            entropy_id=b"" if self.coder is None else self.coder.model.identity,
         )
         self.container = ContainerWriter(stream, self.header.to_container(self.coder))
 

@@ -42,6 +42,7 @@ class SpeechHeader:
         speakers: quantized speaker vectors, (channels, S) int64, each value of ``speaker_bits`` bits; -1 while they
             are not known, see `resolve`.
         entropy_coded: rows may be entropy-coded.
+        entropy_id: 2 bytes, by which entropy model; empty when not.
         coded_speakers: the rows of speakers that are not known yet, as the file has them.
     """
 
@@ -53,6 +54,7 @@ class SpeechHeader:
     speakers: np.ndarray
     speaker_bits: int
     entropy_coded: bool = False
+    entropy_id: bytes = b""
     coded_speakers: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class SpeechHeader:
         """The container's header with this one inside; ``coder`` makes it shorter where it is entropy-coded."""
         channels, size = self.speakers.shape
         numbers = (self.n_codebooks, self.code_bits, self.packet_frames, size, self.speaker_bits)
-        body = b"".join(encode_varint(n) for n in (self.sample_rate, channels, *numbers))
+        body = b"".join(encode_varint(n) for n in (self.sample_rate, channels, *numbers)) + self.entropy_id
         rows = self.coded_speakers
         if rows is None:
             encode = coder.encode_speakers if coder and self.entropy_coded else None
@@ -109,9 +111,10 @@ class SpeechHeader:
         # Limits first: an array must not be made by a number nobody has checked.
         if not (1 <= channels <= MAX_CHANNELS and 1 <= size <= MAX_SPEAKER_SIZE and 1 <= speaker_bits <= MAX_BITS):
             raise DamagedError("its header is damaged")
-        data, unknown = header.body[position:], np.full((channels, size), -1, np.int64)
         coded = bool(header.flags & FLAG_ENTROPY_CODED)
-        found_header = cls(header.model_hash, rate, books, code_bits, frames, unknown, speaker_bits, coded, data)
+        entropy_id, data = header.body[position : position + 2 * coded], header.body[position + 2 * coded :]
+        numbers_of = (rate, books, code_bits, frames, np.full((channels, size), -1, np.int64), speaker_bits)
+        found_header = cls(header.model_hash, *numbers_of, coded, entropy_id, data)
         if coded and rows_are_coded(data, channels, size, speaker_bits):
             return found_header
         rows = unpack_rows(data, channels, (size,), speaker_bits)
@@ -124,7 +127,13 @@ class SpeechHeader:
 
         Raises:
             DamagedError: for coded speakers that are none.
+            AudioVQError: for another entropy model than the one that coded them.
         """
+        if coder.model.identity != self.entropy_id:
+            raise AudioVQError(
+                f"was coded with entropy model {self.entropy_id.hex()} of model {self.model_hash.hex()}, "
+                f"not with {coder.model.identity.hex()}; name the model it came from with --model"
+            )
         if self.coded_speakers is None:
             return self
         shape = self.speakers.shape[1:]

@@ -33,7 +33,8 @@ def header(coder, n_books, channels=1, frames=20, speakers=None):
     if speakers is None:
         speakers = np.random.default_rng(3).integers(0, 16, (channels, 32))
     bits = (coder.model.codebook_size - 1).bit_length()
-    return SpeechHeader(coder.model.model_hash, 16000, n_books, bits, frames, speakers, 4, entropy_coded=True)
+    numbers = (16000, n_books, bits, frames, speakers, 4)
+    return SpeechHeader(coder.model.model_hash, *numbers, entropy_coded=True, entropy_id=coder.model.identity)
 
 
 def packed_length(codes, bits):
@@ -234,6 +235,13 @@ def test_a_coded_file_needs_its_entropy_model(tmp_path):
         load_encoded(io.BytesIO(data), SmallCodec())
 
 
+def test_a_coded_file_tells_its_entropy_model_from_another_one(tmp_path):
+    """Of the same codec: its codes would be others, and no checksum would notice."""
+    data = saved(speech(likely(30)), with_entropy(SmallCodec(), tmp_path))
+    with pytest.raises(AudioVQError, match="was coded with entropy model"):
+        load_encoded(io.BytesIO(data), with_entropy(SmallCodec(), tmp_path, seed=1))
+
+
 def test_every_flipped_bit_is_noticed(tmp_path):
     codec = with_entropy(SmallCodec(), tmp_path)
     data = saved(speech(likely(47)), codec)
@@ -247,7 +255,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 def test_a_lost_packet_takes_no_other_with_it(tmp_path):
     codec, codes = with_entropy(SmallCodec(), tmp_path), likely(100)
     data = saved(speech(codes), codec)
-    for place in range(45, len(data) - 8, 9):
+    for place in range(47, len(data) - 8, 9):
         changed = bytearray(data)
         changed[place] ^= 0x55
         reader = SpeechReader(io.BytesIO(bytes(changed)))
@@ -329,6 +337,7 @@ class TestModelFile:
         model.save(tmp_path)
         found = load_entropy_model(tmp_path, model.model_hash)
         assert np.array_equal(found.speaker, model.speaker)
+        assert found.identity == model.identity != random_model(SmallCodec(), seed=1).identity
         for name, array in model.network._asdict().items():
             assert np.array_equal(getattr(found.network, name), array), name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -133,6 +134,11 @@ def test_decoder_from_the_document():
     expected = np.load(GOLDEN / "small_codes.npz")
     reader = ContainerReader(io.BytesIO(data))
     header = SpeechHeader.from_container(reader.header)
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(GOLDEN / "entropy.safetensors").items()):
+        digest.update(name.encode() + tensor.tobytes())
+    assert reader.header.body[9:11] == digest.digest()[:2]
 
     def speakers(decoder, n):
         return [[decoder.symbol(TENSORS["speaker"][i]) for i in range(32)] for _ in range(n)]
