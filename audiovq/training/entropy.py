@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.errors import AudioVQError
+
 if TYPE_CHECKING:
     from audiovq.data.codes import CodedUtterance
 
@@ -175,13 +177,19 @@ def fit(
         tables: the codec's codebooks (K, V, D).
         utterances: with codes of all K books.
         packet_frames: frames of a packet: the network starts anew with each.
+
+    Raises:
+        AudioVQError: for less codes than two packets.
     """
     settings = settings or EntropySettings()
+    n_frames = sum(u.n_frames for u in utterances)
+    if n_frames < 2 * packet_frames + 1:
+        raise AudioVQError(f"{n_frames} frames of codes are too few to fit an entropy model")
     torch.manual_seed(settings.seed)
     generator = np.random.default_rng(settings.seed)
     network = EntropyNetwork(tables, settings).train()
     optimiser = torch.optim.AdamW(
-        network.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+        network.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
     numbers = [n for n, _ in settings.n_codebooks if n <= network.n_codebooks]
     shares = np.array([share for n, share in settings.n_codebooks if n <= network.n_codebooks])

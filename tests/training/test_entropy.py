@@ -8,6 +8,7 @@ from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_kernels import PRECISION
 from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
 from audiovq.data.codes import CodedUtterance
+from audiovq.errors import AudioVQError
 from audiovq.training.entropy import EntropyNetwork, EntropySettings, fit, ideal_bits, training_rows
 from audiovq.training.entropy_integers import exponential, speaker_weights, to_integers
 
@@ -86,6 +87,11 @@ def test_rows_are_stretches_of_one_speaker_and_half_begin_with_an_utterance():
     assert all(row.shape == (3, 40) for row in rows)
     share = np.mean([tuple(row[0, :10].tolist()) in starts for row in rows])
     assert 0.4 < share < 0.65
+
+
+def test_too_few_codes_are_an_error():
+    with pytest.raises(AudioVQError, match="too few"):
+        fit(TABLES, utterances(1, 70), 40, SETTINGS)
 
 
 def test_tables_sum_up():
