@@ -86,13 +86,16 @@ class LogisticMixture:
         """The nearest levels of any values, within [-1, 1]."""
         return torch.round((values.clamp(-1, 1) + 1) / self.bin) * self.bin - 1
 
-    def nll(self, parameters: Tensor, target: Tensor, shift: Tensor | None = None) -> Tensor:
+    def nll(
+        self, parameters: Tensor, target: Tensor, shift: Tensor | None = None, unit: Tensor | None = None
+    ) -> Tensor:
         """Negative log-likelihood in nats: (B, n_parameters, *dims), (B, *dims) -> (B, *dims).
 
-        ``shift`` (B, *dims) moves all locations: what is known of the value beforehand. Targets are taken to the grid.
+        What is known of the value beforehand: ``unit`` (B, *dims) > 0 multiplies locations and scales, then ``shift``
+        (B, *dims) moves all locations. Targets are taken to the grid.
         """
         with torch.autocast(parameters.device.type, enabled=False):
-            logits, locations, log_scales = self._split(parameters)
+            logits, locations, log_scales = self._split(parameters, unit)
             x = self.on_grid(target.float())
             centred = (x if shift is None else x - shift.float()).unsqueeze(1) - locations
             inverse = torch.exp(-log_scales)
@@ -104,21 +107,30 @@ class LogisticMixture:
             return -torch.logsumexp(F.log_softmax(logits, dim=1) + log_mass, dim=1)
 
     def sample(
-        self, parameters: Tensor, uniform: Tensor, shift: Tensor | None = None, temperature: float = 1.0
+        self,
+        parameters: Tensor,
+        uniform: Tensor,
+        shift: Tensor | None = None,
+        unit: Tensor | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         """Parameters (B, n_parameters, *dims) and noise (B, 2, *dims) -> values on the grid (B, *dims).
 
-        ``temperature`` multiplies the scales.
+        ``shift`` and ``unit`` are those of `nll`; ``temperature`` multiplies the scales.
         """
-        logits, locations, log_scales = self._split(parameters)
+        logits, locations, log_scales = self._split(parameters, unit)
         component = choose(torch.softmax(logits, dim=1), uniform[:, 0]).unsqueeze(1)
         location, log_scale = locations.gather(1, component)[:, 0], log_scales.gather(1, component)[:, 0]
         noise = torch.log(uniform[:, 1]) - torch.log1p(-uniform[:, 1])
         value = location + temperature * torch.exp(log_scale) * noise
         return self.on_grid(value if shift is None else value + shift)
 
-    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _split(self, parameters: Tensor, unit: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, locations and logarithms of scales, in the values' own measure."""
         logits, locations, log_scales = parameters.float().chunk(3, dim=1)
+        if unit is not None:
+            unit = unit.float().unsqueeze(1)
+            locations, log_scales = locations * unit, log_scales + torch.log(unit)
         return logits, locations, log_scales.clamp_min(self.min_log_scale)
 
 

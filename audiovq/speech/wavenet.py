@@ -13,7 +13,9 @@ from audiovq.layers.wavenet import WaveNetStack
 from audiovq.speech.backbone import Backbone
 from audiovq.speech.pqmf import PQMF
 
-OUTPUTS = {"mu_law": MuLawCategorical, "mixture": LogisticMixture}
+#: Below this the level of the past counts no further: 60 dB under full scale.
+LEAST_LEVEL = 1e-3
+OUTPUTS: dict[str, Any] = {"mu_law": MuLawCategorical, "mixture": LogisticMixture}
 
 
 class WaveNetDecoder(nn.Module):
@@ -31,6 +33,9 @@ class WaveNetDecoder(nn.Module):
     * with ``taps``, ``G * taps * G`` coefficients: number ``G * P + i * taps * G + k * G + j`` is what value j of step
       ``t - 1 - k`` adds to the locations of value i;
     * with ``taps``, ``G * (G - 1) / 2``: what values of the same step add, for i = 1: j = 0; for i = 2: j = 0, 1; ...
+
+    With ``taps`` the mixture is told in units of the value's level in the last steps, `level`: speech spans 60 dB, and
+    what is said of a loud vowel then holds for a quiet one.
 
     So each value is told by a linear prediction from exact values, whose coefficients change with every step, and by a
     mixture around it (as in LPCNet, Valin and Skoglund 2019, with the coefficients left to the network). The values
@@ -118,8 +123,8 @@ class WaveNetDecoder(nn.Module):
                 zero.zero_()
             if isinstance(self.output, LogisticMixture):
                 bias = project.bias[:n].view(self.n_values, 3, self.output.n_mixtures)
-                bias[:, 1] = torch.linspace(-0.02, 0.02, self.output.n_mixtures)
-                bias[:, 2] = -4.0
+                bias[:, 1] = torch.linspace(-1, 1, self.output.n_mixtures) * (0.3 if self.taps else 0.02)
+                bias[:, 2] = -0.6 if self.taps else -4.0
 
     @property
     def _n_pairs(self) -> int:
@@ -145,10 +150,8 @@ class WaveNetDecoder(nn.Module):
         projected = self.stack.project_condition(self.condition(latents, speaker))
         before = torch.nn.functional.pad(values, (1, -1))
         outputs = self.stack.advance(self.inputs(before), projected, self.stack.initial_state(len(values), before))
-        parameters, shift = self.parameters_and_shift(outputs, values)
-        if shift is None:
-            return self.output.nll(parameters, values)
-        return self.output.nll(parameters, values, shift)  # type: ignore[call-arg]
+        parameters, known = self.parameters_and_known(outputs, values)
+        return self.output.nll(parameters, values, **known)
 
     def bits_per_sample(self, nll: Tensor) -> Tensor:
         """The mean of `forward`'s result in bits for a sample of the waveform, whatever the bands and their gains."""
@@ -177,29 +180,34 @@ class WaveNetDecoder(nn.Module):
         """What the stack is fed for values (B, n_values, T): these, and these companded (B, 2 * n_values, T)."""
         return torch.cat([values, compand(values)], dim=1)
 
-    def parameters_and_shift(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Split the outputs of the stack, and predict from the values themselves.
+    def parameters_and_known(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Split the outputs of the stack, and see what the values themselves tell.
 
         Args:
             outputs: (B, out, T).
             values: (B, n_values, T), known beforehand: teacher forcing.
 
         Returns:
-            Parameters (B, n_parameters, n_values, T), and the shift of the locations (B, n_values, T) or None.
+            Parameters (B, n_parameters, n_values, T); and with ``taps`` the ``shift`` and the ``unit`` of the mixture,
+            (B, n_values, T) each, by name.
         """
         parameters, coefficients, pairs = self.split(outputs)
         if not self.taps:
-            return parameters, None
+            return parameters, {}
         with torch.autocast(outputs.device.type, enabled=False):
             n_steps = values.shape[-1]
             padded = torch.nn.functional.pad(values, (self.taps, 0))
-            past = [padded[:, :, self.taps - 1 - k : self.taps - 1 - k + n_steps] for k in range(self.taps)]
-            shift = (coefficients.float() * torch.cat(past, dim=1).unsqueeze(1)).sum(2)
+            past = torch.stack([padded[:, :, self.taps - 1 - k :][..., :n_steps] for k in range(self.taps)], dim=1)
+            shift = (coefficients.float() * past.flatten(1, 2).unsqueeze(1)).sum(2)
             rows = [shift[:, 0]]
             for i in range(1, self.n_values):
                 own = pairs[:, i * (i - 1) // 2 : i * (i + 1) // 2].float()
                 rows.append(shift[:, i] + (own * values[:, :i]).sum(1))
-            return parameters, torch.stack(rows, dim=1)
+            return parameters, {"shift": torch.stack(rows, dim=1), "unit": self.level(past)}
+
+    def level(self, past: Tensor) -> Tensor:
+        """Root mean square of the last values, each channel's own: (B, taps, n_values, ...) -> (B, n_values, ...)."""
+        return (past.square().mean(1) + LEAST_LEVEL**2).sqrt()
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs (B, out, T) -> parameters (B, P, G, T), coefficients (B, G, taps * G, T), pairs (B, n_pairs, T)."""
@@ -251,14 +259,16 @@ def draw_step(
     parameters, coefficients, pairs = (part[..., 0] for part in decoder.split(outputs.float()))
     if not decoder.taps:
         return decoder.output.sample(parameters, uniform, temperature=temperature)
-    shift = (coefficients * past.transpose(1, 2).flatten(1).unsqueeze(1)).sum(2)
+    past = past.transpose(1, 2)  # (B, taps, n_values)
+    shift, unit = (coefficients * past.flatten(1).unsqueeze(1)).sum(2), decoder.level(past)
     step: list[Tensor] = []
     for i in range(decoder.n_values):
         moved = shift[:, i]
         for j, value in enumerate(step):
             moved = moved + pairs[:, i * (i - 1) // 2 + j] * value
+        known = {"shift": moved[:, None], "unit": unit[:, i, None]}
         drawn = decoder.output.sample(
-            parameters[:, :, i, None], uniform[:, :, i, None], shift=moved[:, None], temperature=temperature
+            parameters[:, :, i, None], uniform[:, :, i, None], **known, temperature=temperature
         )
         step.append(drawn[:, 0])
     return torch.stack(step, dim=1)

@@ -24,8 +24,10 @@ def test_all_levels_of_a_mixture_add_up_to_one(bits):
     assert len(levels.unique()) == 2**bits
     parameters = extreme_parameters(3)
     shift = torch.tensor([0.1, -0.2, 0.0, 0.4])
-    for moved in (None, shift[:, None].expand(-1, 2**bits)):
-        nll = mixture.nll(parameters.unsqueeze(-1).expand(-1, -1, 2**bits), levels.expand(4, -1), moved)
+    unit = torch.tensor([0.5, 1e-3, 2.0, 1e-4])
+    wide = (shift[:, None].expand(-1, 2**bits), unit[:, None].expand(-1, 2**bits))
+    for known in ({}, {"shift": wide[0]}, {"shift": wide[0], "unit": wide[1]}):
+        nll = mixture.nll(parameters.unsqueeze(-1).expand(-1, -1, 2**bits), levels.expand(4, -1), **known)
         torch.testing.assert_close((-nll).double().exp().sum(-1), torch.ones(4).double(), atol=1e-4, rtol=0)
 
 
@@ -79,6 +81,8 @@ def test_samples_follow_the_distribution():
     assert (share - expected).abs().sum() < 0.03
     moved = mixture.sample(parameters.expand(n, -1), uniform, shift=torch.full((n,), 2 * mixture.bin))
     inside = (drawn.abs() < 0.9) & (moved.abs() < 0.9)
+    halved = mixture.sample(parameters.expand(n, -1), uniform, unit=torch.full((n,), 0.5))
+    assert (halved - 0.5 * drawn)[inside].abs().max() < 1.01 * mixture.bin
     torch.testing.assert_close(moved[inside], drawn[inside] + 2 * mixture.bin)
 
 

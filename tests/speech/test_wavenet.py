@@ -96,9 +96,9 @@ def test_drawing_step_by_step_is_the_whole_network(kind):
     whole = advance(net.inputs(before), projected, net.stack.initial_state(2))
     torch.testing.assert_close(cached, whole, atol=1e-4, rtol=0)
     assert torch.equal(net.output.on_grid(values), values)
-    # What was drawn step by step is also what the parameters and shifts of teacher forcing give for this noise.
-    parameters, shift = net.parameters_and_shift(whole, values)
-    again = net.output.sample(parameters, uniform, **({} if shift is None else {"shift": shift}))
+    # What was drawn step by step is also what the parameters, shifts and units of teacher forcing give for this noise.
+    parameters, known = net.parameters_and_known(whole, values)
+    again = net.output.sample(parameters, uniform, **known)
     assert ((again - values).abs() < 2e-3).float().mean() > 0.99
 
 
