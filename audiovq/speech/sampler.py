@@ -29,7 +29,7 @@ class WaveNetSampler:
     one multiplication. Streams in a batch share the reading of the weights and otherwise know nothing of each other:
     each has the same bits as alone. Nothing is drawn here: noise comes from outside, see `Noise`.
 
-    The kernel is compiled when it is first called on a machine, which takes some 10 to 20 seconds and is said in the
+    The kernel is compiled when it is first called on a machine, which takes some 10 seconds and is said in the
     log; afterwards it comes from the cache folder in a fraction of a second.
 
     Args:
@@ -104,11 +104,11 @@ class WaveNetSampler:
             raise ValueError(f"given values of shape {tuple(given.shape)}, more or other than are drawn")
         state = self.state(batch) if state is None else state
         noise = _numbers(uniform.permute(3, 0, 2, 1))
-        told = (
-            _numbers(given.permute(2, 0, 1)) if given is not None else np.zeros((0, batch, self.n_values), np.float32)
-        )
         frames = _numbers(condition.permute(2, 0, 1))
         values = np.zeros((steps, batch, self.n_values), np.float32)
+        told = 0 if given is None else given.shape[2]
+        if given is not None:
+            values[:told] = _numbers(given.permute(2, 0, 1))
         outputs = np.zeros((steps if want_outputs else 0, batch, self.n_outputs), np.float32)
         chunk = max(CONDITION_ROWS // batch, 1)
         with _saying_when_compiling():
@@ -116,7 +116,7 @@ class WaveNetSampler:
                 part = frames[first : first + chunk]
                 now = slice(first * self.hold, (first + len(part)) * self.hold)
                 sampler_kernels.run(
-                    self.net, state, self._project(part), self.hold, noise[now], told[now], float(temperature),
+                    self.net, state, self._project(part), self.hold, noise[now], told - now.start, float(temperature),
                     values[now], outputs[now], self._size,
                 )  # fmt: skip
         return torch.from_numpy(values).permute(1, 2, 0), torch.from_numpy(outputs).permute(1, 2, 0)
@@ -174,7 +174,7 @@ def _saying_when_compiling():
         def on_start(self, event) -> None:
             if self.began is None:
                 self.began = time.perf_counter()
-                logger.info("compiling the WaveNet sampler for this machine, once: 10 to 20 seconds")
+                logger.info("compiling the WaveNet sampler for this machine, once: some 10 seconds")
 
         def on_end(self, event) -> None:
             pass

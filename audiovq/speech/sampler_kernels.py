@@ -73,6 +73,7 @@ class Network(NamedTuple):
     kind: int  # CATEGORICAL or LOGISTICS
     levels: np.ndarray  # float32: the value of every class; one entry, the distance of two levels, with LOGISTICS
     low_scale: float  # least logarithm of the scale of a logistic
+    low_level: float  # least level of the past, in whose units logistics are told where there is a prediction
 
 
 class State(NamedTuple):
@@ -110,6 +111,7 @@ class Places(NamedTuple):
     x_width: int
     y_width: int
     z_width: int
+    none: int  # 0: for one written as a literal, numba would compile a `matmul` of its own
 
 
 def cache_folder() -> Path | None:
@@ -148,20 +150,23 @@ def matmul(out, os, a, as_, b, bs, w, x, xs, k, n, rows, size):
     Addresses, each with the floats from one row to the next; ``size`` is the bytes of a weight, and its type that of
     the weights (see `sampler_vectors`).
     """
-    panel, columns = TILE * k * int(size), 4 * TILE
-    if rows == 1:
-        for _ in range(n // TILE // 2):
-            tile_1x2(out, os, a, as_, b, bs, w, x, xs, k, size)
-            out, a, b, w = out + 2 * columns, a + 2 * columns, b + 2 * columns, w + 2 * panel
-        if n // TILE % 2:
-            tile_1x1(out, os, a, as_, b, bs, w, x, xs, k, size)
-        return
-    for _ in range(n // TILE):
-        for r in range(0, rows - 3, 4):
-            tile_4x1(out + 4 * r * os, os, a + 4 * r * as_, as_, b + 4 * r * bs, bs, w, x + 4 * r * xs, xs, k, size)
-        for r in range(rows // 4 * 4, rows):
-            tile_1x1(out + 4 * r * os, os, a + 4 * r * as_, as_, b + 4 * r * bs, bs, w, x + 4 * r * xs, xs, k, size)
-        out, a, b, w = out + columns, a + columns, b + columns, w + panel
+    columns, start = 4 * TILE, 0
+    while start < n:
+        tiles = min((n - start) // TILE, 2)
+        ws = tiles * TILE
+        if rows == 1 and tiles == 2:
+            tile_1x2(out, os, a, as_, b, bs, w, ws, x, xs, k, size)
+        else:
+            for i in range(tiles):
+                o, c, d, v = out + i * columns, a + i * columns, b + i * columns, w + i * TILE * int(size)
+                for r in range(0, rows - 3, 4):
+                    at = 4 * r
+                    tile_4x1(o + at * os, os, c + at * as_, as_, d + at * bs, bs, v, ws, x + at * xs, xs, k, size)
+                for r in range(rows // 4 * 4, rows):
+                    at = 4 * r
+                    tile_1x1(o + at * os, os, c + at * as_, as_, d + at * bs, bs, v, ws, x + at * xs, xs, k, size)
+        out, a, b, w = out + tiles * columns, a + tiles * columns, b + tiles * columns, w + ws * k * int(size)
+        start += ws
 
 
 @inlined
@@ -177,8 +182,8 @@ def past_taps(p, row, layer, clock, size):
     for tap in range(1, p.n_taps):
         x = p.rings + 4 * (row[RING] + (clock - tap * row[DILATION]) % length) * p.batch * k
         w = p.weights + row[PAST] + (tap - 1) * k * n * int(size)
-        first, step = (p.zeros, 0) if tap == 1 else (out, n)
-        matmul(out, n, first, step, p.zeros, 0, w, x, k, k, n, rows, size)
+        first, step = (p.zeros, p.none) if tap == 1 else (out, n)
+        matmul(out, n, first, step, p.zeros, p.none, w, x, k, k, n, rows, size)
 
 
 @inlined
@@ -196,7 +201,7 @@ def layer_step(p, row, layer, clock, frame, size):
     for b in range(batch):
         gate(p.h + 4 * b * k, p.z + 4 * b * n, k)
     n = p.y_width
-    matmul(p.y, n, p.y, n, p.biases + 4 * row[BIAS], 0, p.weights + row[OUT], p.h, k, k, n, batch, size)
+    matmul(p.y, n, p.y, n, p.biases + 4 * row[BIAS], p.none, p.weights + row[OUT], p.h, k, k, n, batch, size)
 
 
 @inlined
@@ -227,85 +232,106 @@ def head(p, net, state, size):
     for b in range(p.batch):
         rectify(skip + 4 * b * k, p.y + 4 * (b * p.y_width + p.x_width), k)
     w, bias = p.weights + net.head[0], p.biases + 4 * net.head[1]
-    matmul(hidden, n, bias, 0, p.zeros, 0, w, skip, k, k, n, p.batch, size)
+    matmul(hidden, n, bias, p.none, p.zeros, p.none, w, skip, k, k, n, p.batch, size)
     rectify(hidden, hidden, p.batch * n)
     w, bias = p.weights + net.head[2], p.biases + 4 * net.head[3]
-    matmul(logits, m, bias, 0, p.zeros, 0, w, hidden, n, n, m, p.batch, size)
+    matmul(logits, m, bias, p.none, p.zeros, p.none, w, hidden, n, n, m, p.batch, size)
 
 
-@njit(error_model="numpy")
-def draw_class(net, state, logits, uniform, sharpness):
+# Slices, reductions and searches are written out below: each of numpy's costs a second when the kernel is compiled.
+
+
+@inlined
+def highest(logits, at, n):
+    top = logits[at]
+    for i in range(at + 1, at + n):
+        top = max(top, logits[i])
+    return top
+
+
+@inlined
+def draw_class(net, state, at, uniform, sharpness):
     """The value of the class whose stretch of the cumulated probabilities holds ``uniform``."""
-    top = logits.max()
-    p, n = state.probabilities, len(logits)
-    exp_below(address(p), address(logits), n, top, sharpness)
+    p, n = state.probabilities, net.n_parameters
+    exp_below(address(p), address(state.logits) + 4 * at, n, highest(state.logits, at, n), sharpness)
     total = np.float32(0)
     for i in range(n):
         total += p[i]
         p[i] = total
-    return net.levels[min(np.searchsorted(p[:n], uniform * total, side="right"), n - 1)]
+    goal, low, high = uniform * total, 0, n - 1
+    while low < high:  # the first class whose sum exceeds the goal, or the last
+        middle = (low + high) // 2
+        if p[middle] > goal:
+            high = middle
+        else:
+            low = middle + 1
+    return net.levels[low]
 
 
-@njit(error_model="numpy")
-def draw_logistic(net, logits, choice, uniform, temperature, shift):
-    """A component of the mixture by ``choice``, then its inverse distribution at ``uniform``, on the grid of levels."""
-    n = len(logits) // 3
-    top = logits[:n].max()
+@inlined
+def draw_logistic(net, logits, at, noise, temperature, shift, unit):
+    """A component of the mixture by the first number, then its inverse distribution at the second, on the grid."""
+    choice, uniform = noise[0], noise[1]
+    n = net.n_parameters // 3
+    top = highest(logits, at, n)
     total = 0.0
     for i in range(n):
-        total += math.exp(logits[i] - top)
+        total += math.exp(logits[at + i] - top)
     goal, seen, chosen = choice * total, 0.0, 0
     for i in range(n):
-        seen += math.exp(logits[i] - top)
+        seen += math.exp(logits[at + i] - top)
         chosen = i
         if seen > goal:
             break
-    scale = temperature * math.exp(max(logits[2 * n + chosen], net.low_scale))
-    value = logits[n + chosen] + shift + scale * (math.log(uniform) - math.log1p(-uniform))
+    scale = temperature * math.exp(max(logits[at + 2 * n + chosen] + math.log(unit), net.low_scale))
+    value = logits[at + n + chosen] * unit + shift + scale * (math.log(uniform) - math.log1p(-uniform))
     grid = net.levels[0]
-    return np.float32(round((min(max(value, -1.0), 1.0) + 1.0) / grid) * grid - 1.0)
+    return np.float32(math.floor((min(max(value, -1.0), 1.0) + 1.0) / grid + 0.5) * grid - 1.0)
 
 
-@njit(error_model="numpy")
-def draw_step(net, state, b, noise, given, temperature):
-    """The values of one step of stream ``b``, into ``state.past[b, 0]``: given, or drawn, each knowing those before."""
-    past, n, size = state.past[b], net.n_values, net.n_parameters
-    outputs = state.logits[b * net.logits_width :]
-    taps = len(past) if net.n_outputs > n * size else 0
-    values = np.empty(n, np.float32)
+@inlined
+def draw_step(net, state, b, noise, values, told, temperature):
+    """The values of one step of stream ``b``, each knowing those before it, unless ``told``; moves the past on."""
+    past, n, size, logits = state.past, net.n_values, net.n_parameters, state.logits
+    first = b * net.logits_width
+    taps = past.shape[1] if net.n_outputs > n * size else 0
     for i in range(n):
-        if len(given):
-            values[i] = given[i]
+        if told:
             continue
-        logits = outputs[i * size : (i + 1) * size]
+        at = first + i * size
         if net.kind == CATEGORICAL:
-            values[i] = draw_class(net, state, logits, noise[i, 0], np.float32(1.0 / temperature))
+            values[b, i] = draw_class(net, state, at, noise[b, i, 0], np.float32(1.0 / temperature))
             continue
-        shift, at = 0.0, n * (size + i * taps)
+        shift, unit, coefficients = 0.0, 1.0, first + n * (size + i * taps)
         for k in range(taps):
             for j in range(n):
-                shift += outputs[at + k * n + j] * past[k, j]
+                shift += logits[coefficients + k * n + j] * past[b, k, j]
         if taps:
-            at = n * (size + n * taps) + i * (i - 1) // 2
+            energy = 0.0
+            for k in range(taps):
+                energy += past[b, k, i] ** 2
+            unit = math.sqrt(energy / taps + net.low_level**2)
+            pairs = first + n * (size + n * taps) + i * (i - 1) // 2
             for j in range(i):
-                shift += outputs[at + j] * values[j]
-        values[i] = draw_logistic(net, logits, noise[i, 0], noise[i, 1], temperature, shift)
-    for k in range(len(past) - 1, 0, -1):
-        past[k] = past[k - 1]
-    past[0] = values
+                shift += logits[pairs + j] * values[b, j]
+        values[b, i] = draw_logistic(net, logits, at, noise[b, i], temperature, shift, unit)
+    for i in range(n):
+        for k in range(past.shape[1] - 1, 0, -1):
+            past[b, k, i] = past[b, k - 1, i]
+        past[b, 0, i] = values[b, i]
 
 
 @compiled
-def run(net, state, condition, hold, noise, given, temperature, values, outputs, size):
+def run(net, state, condition, hold, noise, told, temperature, values, outputs, size):
     """Advance all streams by ``len(values)`` steps.
 
     Args:
         condition: (F, B, L, z_width) float32: what is added inside the gates, biases included.
         hold: steps that each of the F frames lasts.
         noise: (T, B, n_values, n_uniform) float32 between 0 and 1, both excluded.
-        given: (N, B, n_values) float32: the values of the first N <= T steps, not to be drawn.
+        told: the first so many steps are not drawn: their values stand in ``values`` already.
         temperature: divides logits, multiplies scales.
-        values: (T, B, n_values) float32, written.
+        values: (T, B, n_values) float32: written.
         outputs: of the network, (T, B, n_outputs) float32, written; or (0, ...) when nobody wants them.
         size: bytes of a weight, float32(4) for float32 or uint32(2) for pairs of bfloat16.
     """
@@ -325,6 +351,7 @@ def run(net, state, condition, hold, noise, given, temperature, values, outputs,
         net.x_width,
         net.y_width,
         net.z_width,
+        0,
     )
     layers = net.layers
     for t in range(len(values)):
@@ -335,10 +362,8 @@ def run(net, state, condition, hold, noise, given, temperature, values, outputs,
             layer_step(p, row, i, clock, t // hold, size)
         head(p, net, state, size)
         for b in range(p.batch):
-            known = given[t, b] if t < len(given) else given[0, 0, :0]
-            draw_step(net, state, b, noise[t, b], known, temperature)
-            values[t, b] = state.past[b, 0]
+            draw_step(net, state, b, noise[t], values[t], t < told, temperature)
             if len(outputs):
-                at = b * net.logits_width
-                outputs[t, b] = state.logits[at : at + net.n_outputs]
+                for i in range(net.n_outputs):
+                    outputs[t, b, i] = state.logits[b * net.logits_width + i]
         state.clock[0] = clock + 1

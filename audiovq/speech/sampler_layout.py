@@ -12,18 +12,21 @@ from audiovq.errors import AudioVQError
 from audiovq.layers.output import MuLawCategorical
 from audiovq.layers.wavenet import WaveNetStack
 from audiovq.speech.sampler_kernels import (
+    BIAS,
     BLOCK,
+    BLOCKS,
     CATEGORICAL,
     DILATION,
     LOGISTICS,
     NOW,
     OUT,
     PAST,
+    RING,
     Network,
     State,
 )
 from audiovq.speech.sampler_vectors import TILE, WIDTH
-from audiovq.speech.wavenet import WaveNetDecoder
+from audiovq.speech.wavenet import LEAST_LEVEL, WaveNetDecoder
 
 #: Bytes of a weight by its type, as the kernel wants them: see `sampler_kernels.run`.
 WEIGHTS = {"float32": np.float32(4), "bfloat16": np.uint32(2)}
@@ -71,9 +74,9 @@ class _Store:
         return self.size - array.size
 
     def add_matrix(self, matrix: np.ndarray) -> int:
-        """(n, k) with n a multiple of TILE -> panels (n / TILE, k, TILE)."""
-        n, k = matrix.shape
-        return self.add(matrix.reshape(n // TILE, TILE, k).transpose(0, 2, 1))
+        """(n, k) with n a multiple of TILE -> panels (k, 2 * TILE), the last (k, TILE) where there is an odd one."""
+        panels = [matrix[start : start + 2 * TILE].T for start in range(0, len(matrix), 2 * TILE)]
+        return self.add(np.concatenate([panel.ravel() for panel in panels]))
 
     def join(self) -> np.ndarray:
         joined = aligned(self.size)
@@ -150,27 +153,41 @@ def lay_out(decoder: WaveNetDecoder, weights: str = "float32") -> Network:
         kind=kind,
         levels=levels.astype(np.float32),
         low_scale=low_scale,
+        low_level=LEAST_LEVEL,
     )
 
 
 def _lay_out_layers(stack: WaveNetStack, store: _Store, biases: _Store, widths: tuple[int, int, int]) -> np.ndarray:
     """Put the layers' matrices and biases into the stores -> `Network.layers`."""
+
+    def add_past(matrices: list[np.ndarray]) -> int:
+        """The nearest tap first."""
+        places = [store.add_matrix(matrix) for matrix in matrices]
+        return places[0]
+
     x_width, y_width, z_width = widths
     c, taps = stack.channels, stack.kernel_size
     layers = np.zeros((stack.n_layers, 7), np.int64)
-    ring = 0
+    ring, later = 0, []
     for i, dilation in enumerate(stack.dilations):
         matrices = [gate_rows(matrix_of(stack.dilated[i], tap), c, x_width, x_width, z_width) for tap in range(taps)]
-        past = [store.add_matrix(matrix) for matrix in matrices[-2::-1]]  # the nearest first
+        blocks = dilation % BLOCK == 0
+        if blocks:  # read once in BLOCK steps: out of the way of what is read at each
+            later.append((i, matrices[-2::-1]))
+        else:
+            layers[i, PAST] = add_past(matrices[-2::-1])
         now = store.add_matrix(matrices[-1])
         out = placed(matrix_of(stack.skip[i]), (y_width, x_width), x_width)
         bias = placed(stack.skip[i].bias, (y_width,), x_width)
         if i < stack.n_layers - 1:
             out += placed(matrix_of(stack.residual[i]), (y_width, x_width))
             bias += placed(stack.residual[i].bias, (y_width,))
-        blocks = dilation % BLOCK == 0
-        layers[i] = dilation, ring, past[0], now, store.add_matrix(out), biases.add(bias), blocks
+        layers[i, [DILATION, RING, NOW, OUT, BIAS, BLOCKS]] = (
+            dilation, ring, now, store.add_matrix(out), biases.add(bias), blocks
+        )  # fmt: skip
         ring += (taps - 1) * dilation
+    for i, past in later:
+        layers[i, PAST] = add_past(past)
     return layers
 
 

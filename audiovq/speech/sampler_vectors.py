@@ -4,11 +4,12 @@ numba leaves vectorising to LLVM, which stops at half the width of AVX-512 and k
 So the few inner loops are written as LLVM instructions on vectors of `WIDTH` floats, here and nowhere else. LLVM turns
 them into whatever the processor has; `WIDTH` only says what suits it.
 
-A matrix (rows of inputs, K) x (K, n) is cut into panels of `TILE` outputs, each stored as (K, TILE): the inner loop
-over K reads weights in one go and multiplies them by one input value, in a tile of accumulators that never leaves the
-registers::
+A matrix (rows of inputs, K) x (K, n) is cut into panels of `2 * TILE` outputs, each stored as (K, 2 * TILE); where n
+is an odd number of tiles, the last is (K, TILE). The inner loop over K reads weights from front to back and multiplies
+them by one input value, in accumulators that never leave the registers: for one row those of a whole panel, for four
+rows those of a tile::
 
-    panel 0 |k=0: TILE weights|k=1: ...|  panel 1 |k=0 ...          accumulators: rows x (TILE / WIDTH) vectors
+    panel 0 |k=0: tile 0|tile 1|k=1: tile 0|tile 1|...  panel 1 |k=0: tile 2|tile 3|...
 
 Weights are float32, or pairs of bfloat16 in 32 bits: the lower half of each is the first vector's weight, and the
 whole, read as a float32, is the second's (`audiovq.speech.sampler_layout` rounds the upper half so that it is as near
@@ -50,7 +51,7 @@ def vector_width() -> int:
 
 
 WIDTH = vector_width()
-VECTORS = 4  # of one panel
+VECTORS = 4  # of one tile
 TILE = WIDTH * VECTORS
 
 VEC = ir.VectorType(F32, WIDTH)
@@ -86,12 +87,12 @@ def _store(builder, value, pointer) -> None:
     builder.store(value, builder.bitcast(pointer, VEC.as_pointer()), align=4)
 
 
-def _load_panel(builder, w, row, kind):
-    """The `VECTORS` vectors of weights of one row of a panel, as float32."""
+def _load_weights(builder, w, row, n_vectors: int, kind):
+    """``n_vectors`` vectors of weights from place ``row`` on, as float32."""
     if kind == types.float32:
-        return [_load(builder, builder.gep(w, [builder.add(row, _index(j * WIDTH))])) for j in range(VECTORS)]
+        return [_load(builder, builder.gep(w, [builder.add(row, _index(j * WIDTH))])) for j in range(n_vectors)]
     vectors = []
-    for j in range(0, VECTORS, 2):
+    for j in range(0, n_vectors, 2):
         place = builder.add(builder.udiv(row, _index(2)), _index(j // 2 * WIDTH))
         pair = _load(builder, builder.gep(w, [place]), IVEC)
         lower = builder.shl(pair, ir.Constant(IVEC, [16] * WIDTH))
@@ -105,24 +106,24 @@ def _broadcast(builder, value):
     return builder.shuffle_vector(single, undefined, ir.Constant(IVEC, [0] * WIDTH))
 
 
-def _make_tile(rows: int, panels: int, unroll: int = 4):
-    """The kernel for ``rows`` rows of inputs and ``panels`` neighbouring panels."""
+def _make_tile(rows: int, tiles: int, unroll: int = 4):
+    """The kernel for ``rows`` rows of inputs and ``tiles`` neighbouring tiles of outputs."""
 
     @intrinsic
-    def tile(typing, out, os, a, as_, b, bs, w, x, xs, k, kind):
-        """out[r] = a[r] + b[r] + x[r] @ w for `rows` rows: each an address and the floats from one row to the next.
+    def tile(typing, out, os, a, as_, b, bs, w, ws, x, xs, k, kind):
+        """out[r] = a[r] + b[r] + x[r] @ w for `rows` rows: each an address and the numbers from one row to the next.
 
         k is a multiple of 4; out may be a; ``kind`` has the type of the weights: float32, or uint32 for pairs.
         """
 
         def generate(context, builder, signature, arguments):
-            out, os, a, as_, b, bs, w, x, xs, k, _ = arguments
+            out, os, a, as_, b, bs, w, ws, x, xs, k, _ = arguments
             out, a, b, w, x = (_pointer(builder, address) for address in (out, a, b, w, x))
 
             def at(pointer, step, r, j):
                 return builder.gep(pointer, [builder.add(builder.mul(step, _index(r)), _index(j * WIDTH))])
 
-            cells = [(r, j) for r in range(rows) for j in range(panels * VECTORS)]
+            cells = [(r, j) for r in range(rows) for j in range(tiles * VECTORS)]
             start = [
                 builder.fadd(_load(builder, at(a, as_, *cell)), _load(builder, at(b, bs, *cell))) for cell in cells
             ]
@@ -135,10 +136,7 @@ def _make_tile(rows: int, panels: int, unroll: int = 4):
             totals = list(sums)
             for u in range(unroll):
                 ki = builder.add(i, _index(u))
-                weights = []
-                for panel in range(panels):
-                    row = builder.mul(builder.add(ki, builder.mul(k, _index(panel))), _index(TILE))
-                    weights += _load_panel(builder, w, row, signature.args[-1])
+                weights = _load_weights(builder, w, builder.mul(ki, ws), tiles * VECTORS, signature.args[-1])
                 for r in range(rows):
                     value = builder.load(builder.gep(x, [builder.add(builder.mul(xs, _index(r)), ki)]))
                     value = _broadcast(builder, value)
@@ -155,7 +153,7 @@ def _make_tile(rows: int, panels: int, unroll: int = 4):
                 _store(builder, total, at(out, os, *cell))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 10, kind), generate
+        return types.void(*[types.int64] * 11, kind), generate
 
     return tile
 

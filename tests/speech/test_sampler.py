@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import subprocess
 import sys
 
@@ -85,8 +86,8 @@ def test_draws_as_the_plain_loop(decoder, sampler):
     plain = draw(decoder, decoder.stack.project_condition(condition), noise, WaveNetState(decoder, 2))
     fast = sampler.sample(condition, noise)
     # One value that is rounded to the other side changes all that come after it: they may part, but not at once.
-    assert plain.std() > 0.01
-    torch.testing.assert_close(fast[..., :40], plain[..., :40], atol=1e-3, rtol=0)
+    assert plain.std() > 0.001
+    torch.testing.assert_close(fast[..., :40], plain[..., :40], atol=0.03 * float(plain.std()), rtol=0)
 
 
 def test_batch_equals_alone(decoder, sampler):
@@ -278,20 +279,24 @@ def start(**environment) -> str:
     ).stdout
 
 
+X86 = platform.machine() in ("x86_64", "AMD64")
+WITHOUT_AVX512 = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse4.2,+avx,+avx2,+fma"} if X86 else {}
+
+
 def test_compiles_once_and_says_so(tmp_path):
-    cache = {"AUDIOVQ_CACHE": str(tmp_path)}
-    assert "compiling the WaveNet sampler" in start(**cache)
-    assert "compiling" not in start(**cache)
+    """And where vectors have 8 floats, the network is the same."""
+    cache = {"AUDIOVQ_CACHE": str(tmp_path), "NUMBA_CACHE_DIR": "", **WITHOUT_AVX512}
+    first, second = start(**cache), start(**cache)
+    assert "compiling the WaveNet sampler" in first
+    assert "compiling" not in second
     assert list(tmp_path.glob("kernels/*/**/*.nbc"))
+    assert float(first.split("error")[1]) < 1e-4
+    assert float(second.split("error")[1]) < 1e-4
 
 
-@pytest.mark.skipif(
-    sys.platform == "darwin" or not hasattr(os, "uname") or os.uname().machine != "x86_64", reason="x86"
-)
-@pytest.mark.parametrize("features", ["+sse4.2", "+sse4.2,+avx,+avx2,+fma"], ids=["sse", "avx2"])
-def test_narrower_processors(tmp_path, features):
-    """Vectors of 4 and 8 floats, without AVX-512."""
-    said = start(AUDIOVQ_CACHE=str(tmp_path), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES=features)
+@pytest.mark.skipif(not X86, reason="vectors of 4 floats are what the other tests have where there is no x86")
+def test_narrow_vectors(tmp_path):
+    said = start(AUDIOVQ_CACHE=str(tmp_path), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="+sse4.2")
     assert float(said.split("error")[1]) < 1e-4
 
 
