@@ -18,7 +18,7 @@ from audiovq.speech.checkpoint import BUNDLED, codes_hash
 
 HERE = Path(__file__).resolve().parent
 RESULTS, OTHERS, PICTURE = HERE / "results.json", HERE / "results_other_splits.json", HERE / "results.png"
-WORDS = HERE / "results_words.json"
+WORDS, ENTROPY = HERE / "results_words.json", HERE / "entropy.json"
 COLUMNS = {"pesq": "PESQ-WB", "stoi": "STOI", "mel": "mel distance", "dnsmos": "DNSMOS", "speaker": "speaker cosine"}
 WORD_COLUMNS = {"wer": "WER %", "dwer": "dWER %"}
 
@@ -37,7 +37,7 @@ weights, float16.
   tuxpaint-stamps-default and the reserved files were left out.
 * **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under
   CC-BY-SA-3.0 and GPL-2+ with the attribution above. The code is Apache-2.0.
-* **Hash in files**: `{model_hash}`.
+* **Hash in files**: `{model_hash}`.{entropy}
 
 ## Figures
 
@@ -89,6 +89,19 @@ def tables(results: list[dict], columns: dict[str, str], headings: bool = True) 
     return text
 
 
+def entropy_item(model_hash: str) -> str:
+    """What the entropy model gives, for the card; nothing when there is none of these weights."""
+    record = json.loads(ENTROPY.read_text()) if ENTROPY.is_file() else {}
+    if record.get("hash") != model_hash:
+        return ""
+    bits = {int(n): found["integers"] for n, found in record["bits_per_code"]["test"].items()}
+    told = ", ".join(f"{bits[n]:.2f} at {n / 2:g} kb/s" for n in sorted(bits))
+    return (
+        f"\n* **Entropy model** (`entropy.safetensors`, {record['steps']} steps on the same training files): bits a code on "
+        f"the test\n  files, of 10: {told}."
+    )
+
+
 def card(folder: Path, run: Path, note: str) -> str:
     """The model card, from the run's configuration and the measured figures."""
     import torch
@@ -115,6 +128,7 @@ def card(folder: Path, run: Path, note: str) -> str:
         if start is None or steps <= start
         else f", with spectrogram discriminators from step {start} on",
         model_hash=codes_hash(folder).hex(),
+        entropy=entropy_item(codes_hash(folder).hex()),
         protocol=results["protocol"]["stretches"],
         tables=tables(results["systems"] + others["systems"], COLUMNS),
         words=tables(json.loads(WORDS.read_text())["systems"], WORD_COLUMNS, headings=False),
