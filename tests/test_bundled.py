@@ -10,6 +10,7 @@ import soundfile as sf
 import torch
 
 from audiovq import SpeechCodec
+from audiovq.bitstream import save_encoded
 from audiovq.speech.checkpoint import BUNDLED, DEFAULT_MODEL, bundled_models, codes_hash
 
 RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"
@@ -46,3 +47,20 @@ def test_more_bits_bring_the_decoded_speech_closer():
     assert distance[-1] < distance[0]
     # The recording delayed by a syllable is this far away: what is decoded must be much closer than that.
     assert distance[0] < 0.5 * float(np.abs(np.roll(reference, 12, axis=1) - reference).mean())
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_its_entropy_model_is_its_own_and_shortens_real_speech(name, tmp_path):
+    folder = BUNDLED / name
+    if not (folder / "entropy.safetensors").exists():
+        pytest.skip(f"{name} has no entropy model")
+    assert (folder / "entropy.safetensors").stat().st_size < 3_000_000
+    codec = SpeechCodec.from_pretrained(name)
+    samples, _ = sf.read(RECORDING, dtype="float32")
+    encoded = codec.encode([torch.from_numpy(samples)], n_codebooks=4)
+    sizes = []
+    for entropy_coding in (True, False):
+        save_encoded(encoded, tmp_path / "a.avq", codec, entropy_coding)
+        sizes.append((tmp_path / "a.avq").stat().st_size)
+        assert torch.equal(codec.load(tmp_path / "a.avq").codes, encoded.codes)
+    assert sizes[0] < 0.85 * sizes[1]
