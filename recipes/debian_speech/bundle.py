@@ -96,10 +96,8 @@ def entropy_item(model_hash: str) -> str:
         return ""
     bits = {int(n): found["integers"] for n, found in record["bits_per_code"]["test"].items()}
     told = ", ".join(f"{bits[n]:.2f} at {n / 2:g} kb/s" for n in sorted(bits))
-    return (
-        f"\n* **Entropy model** (`entropy.safetensors`, {record['steps']} steps on the same training files): bits a code on\n"
-        f"  the test files, of 10: {told}."
-    )
+    start = f"\n* **Entropy model** (`entropy.safetensors`, {record['steps']} steps on the same training files): "
+    return f"{start}bits a code on\n  the test files, of 10: {told}."
 
 
 def card(folder: Path, run: Path, note: str) -> str:
