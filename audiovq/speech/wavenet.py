@@ -13,8 +13,8 @@ from audiovq.layers.wavenet import WaveNetStack
 from audiovq.speech.backbone import Backbone
 from audiovq.speech.pqmf import PQMF
 
-#: Below this the level of the past counts no further: 60 dB under full scale.
-LEAST_LEVEL = 1e-3
+#: The least and the greatest unit of a mixture, as logarithms: 80 dB under full scale, and full scale.
+LEVELS = (-9.2, 0.0)
 OUTPUTS: dict[str, Any] = {"mu_law": MuLawCategorical, "mixture": LogisticMixture}
 
 
@@ -34,8 +34,8 @@ class WaveNetDecoder(nn.Module):
       ``t - 1 - k`` adds to the locations of value i;
     * with ``taps``, ``G * (G - 1) / 2``: what values of the same step add, for i = 1: j = 0; for i = 2: j = 0, 1; ...
 
-    With ``taps`` the mixture is told in units of the value's level in the last steps, `level`: speech spans 60 dB, and
-    what is said of a loud vowel then holds for a quiet one.
+    Mixtures are told in units that the condition sets for each value, `units`: speech spans 60 dB, the codes know the
+    level, and what is said of a loud vowel then holds for a quiet one.
 
     So each value is told by a linear prediction from exact values, whose coefficients change with every step, and by a
     mixture around it (as in LPCNet, Valin and Skoglund 2019, with the coefficients left to the network). The values
@@ -112,6 +112,8 @@ class WaveNetDecoder(nn.Module):
         )
         #: Latents on either side that one position of the condition may depend on.
         self.context_frames = math.ceil(self.backbone.reach)
+        mixture = isinstance(self.output, LogisticMixture)
+        self.level = nn.Linear(width, self.n_values) if mixture else None
         self._start()
 
     def _start(self) -> None:
@@ -123,8 +125,11 @@ class WaveNetDecoder(nn.Module):
                 zero.zero_()
             if isinstance(self.output, LogisticMixture):
                 bias = project.bias[:n].view(self.n_values, 3, self.output.n_mixtures)
-                bias[:, 1] = torch.linspace(-1, 1, self.output.n_mixtures) * (0.3 if self.taps else 0.02)
-                bias[:, 2] = -0.6 if self.taps else -4.0
+                bias[:, 1] = torch.linspace(-0.3, 0.3, self.output.n_mixtures)
+                bias[:, 2] = -0.6  # the deviation of a logistic is 1.8 times its scale
+            if self.level is not None:
+                self.level.weight.zero_()
+                self.level.bias.fill_(-4.0)
 
     @property
     def _n_pairs(self) -> int:
@@ -146,12 +151,14 @@ class WaveNetDecoder(nn.Module):
         Returns:
             (B, n_values, T / n_values) float32.
         """
-        values = self.to_values(waveform)
-        projected = self.stack.project_condition(self.condition(latents, speaker))
+        values, condition = self.to_values(waveform), self.condition(latents, speaker)
+        projected, units = self.stack.project_condition(condition), self.units(condition)
         before = torch.nn.functional.pad(values, (1, -1))
         outputs = self.stack.advance(self.inputs(before), projected, self.stack.initial_state(len(values), before))
-        parameters, known = self.parameters_and_known(outputs, values)
-        return self.output.nll(parameters, values, **known)
+        parameters, shift = self.parameters_and_shift(outputs, values)
+        if units is None:
+            return self.output.nll(parameters, values)
+        return self.output.nll(parameters, values, shift, units.repeat_interleave(self.hold, dim=2))
 
     def bits_per_sample(self, nll: Tensor) -> Tensor:
         """The mean of `forward`'s result in bits for a sample of the waveform, whatever the bands and their gains."""
@@ -180,34 +187,37 @@ class WaveNetDecoder(nn.Module):
         """What the stack is fed for values (B, n_values, T): these, and these companded (B, 2 * n_values, T)."""
         return torch.cat([values, compand(values)], dim=1)
 
-    def parameters_and_known(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Split the outputs of the stack, and see what the values themselves tell.
+    def units(self, condition: Tensor) -> Tensor | None:
+        """Of the mixtures: condition (B, channels, T') -> (B, n_values, T') float32; None for mu-law."""
+        if self.level is None:
+            return None
+        with torch.autocast(condition.device.type, enabled=False):
+            logarithm = self.level(condition.float().transpose(1, 2)).transpose(1, 2)
+            return torch.exp(logarithm.clamp(*LEVELS))
+
+    def parameters_and_shift(self, outputs: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split the outputs of the stack, and predict from the values themselves.
 
         Args:
             outputs: (B, out, T).
             values: (B, n_values, T), known beforehand: teacher forcing.
 
         Returns:
-            Parameters (B, n_parameters, n_values, T); and with ``taps`` the ``shift`` and the ``unit`` of the mixture,
-            (B, n_values, T) each, by name.
+            Parameters (B, n_parameters, n_values, T), and the shift of the locations (B, n_values, T) or None.
         """
         parameters, coefficients, pairs = self.split(outputs)
         if not self.taps:
-            return parameters, {}
+            return parameters, None
         with torch.autocast(outputs.device.type, enabled=False):
             n_steps = values.shape[-1]
             padded = torch.nn.functional.pad(values, (self.taps, 0))
-            past = torch.stack([padded[:, :, self.taps - 1 - k :][..., :n_steps] for k in range(self.taps)], dim=1)
-            shift = (coefficients.float() * past.flatten(1, 2).unsqueeze(1)).sum(2)
+            past = [padded[:, :, self.taps - 1 - k :][..., :n_steps] for k in range(self.taps)]
+            shift = (coefficients.float() * torch.cat(past, dim=1).unsqueeze(1)).sum(2)
             rows = [shift[:, 0]]
             for i in range(1, self.n_values):
                 own = pairs[:, i * (i - 1) // 2 : i * (i + 1) // 2].float()
                 rows.append(shift[:, i] + (own * values[:, :i]).sum(1))
-            return parameters, {"shift": torch.stack(rows, dim=1), "unit": self.level(past)}
-
-    def level(self, past: Tensor) -> Tensor:
-        """Root mean square of the last values, each channel's own: (B, taps, n_values, ...) -> (B, n_values, ...)."""
-        return (past.square().mean(1) + LEAST_LEVEL**2).sqrt()
+            return parameters, torch.stack(rows, dim=1)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs (B, out, T) -> parameters (B, P, G, T), coefficients (B, G, taps * G, T), pairs (B, n_pairs, T)."""
@@ -229,12 +239,12 @@ class WaveNetState:
 
 @torch.inference_mode()
 def draw(
-    decoder: WaveNetDecoder, projected: Tensor, uniform: Tensor, state: WaveNetState, temperature: float = 1.0
+    decoder: WaveNetDecoder, condition: Tensor, uniform: Tensor, state: WaveNetState, temperature: float = 1.0
 ) -> Tensor:
     """Sample step by step with torch: the plain way, which faster samplers are compared with.
 
     Args:
-        projected: what ``decoder.stack.project_condition`` gave (B, n_layers * 2 * channels, T').
+        condition: of the stack (B, channels, T'), as `WaveNetDecoder.condition` gives it.
         uniform: noise in (0, 1), (B, n_uniform, n_values, T' * hold).
         state: moved on.
         temperature: of the distribution.
@@ -243,28 +253,40 @@ def draw(
         Values (B, n_values, T' * hold).
     """
     values = []
+    projected, units = decoder.stack.project_condition(condition), decoder.units(condition)
     for t in range(uniform.shape[-1]):
-        column = projected[:, :, t // decoder.hold, None]
-        outputs = decoder.stack.advance(decoder.inputs(state.past[:, :, :1]), column, state.layers)
-        step = draw_step(decoder, outputs, uniform[..., t], state.past, temperature)
+        at = t // decoder.hold
+        inputs = decoder.inputs(state.past[:, :, :1])
+        outputs = decoder.stack.advance(inputs, projected[:, :, at, None], state.layers)
+        unit = None if units is None else units[:, :, at]
+        step = draw_step(decoder, outputs, uniform[..., t], state.past, unit, temperature)
         state.past = torch.cat([step.unsqueeze(-1), state.past[:, :, :-1]], dim=2)
         values.append(step)
     return torch.stack(values, dim=-1)
 
 
 def draw_step(
-    decoder: WaveNetDecoder, outputs: Tensor, uniform: Tensor, past: Tensor, temperature: float = 1.0
+    decoder: WaveNetDecoder, outputs: Tensor, uniform: Tensor, past: Tensor, unit: Tensor | None, temperature: float
 ) -> Tensor:
-    """The values of one step (B, n_values) from outputs (B, out, 1), noise (B, n_uniform, n_values) and the past."""
+    """The values of one step (B, n_values).
+
+    Args:
+        outputs: of the stack (B, out, 1).
+        uniform: (B, n_uniform, n_values).
+        past: values (B, n_values, taps), the latest first.
+        unit: of the mixtures (B, n_values).
+        temperature: of the distribution.
+    """
     parameters, coefficients, pairs = (part[..., 0] for part in decoder.split(outputs.float()))
-    if not decoder.taps:
+    if unit is None:
         return decoder.output.sample(parameters, uniform, temperature=temperature)
-    past = past.transpose(1, 2)  # (B, taps, n_values)
-    shift, unit = (coefficients * past.flatten(1).unsqueeze(1)).sum(2), decoder.level(past)
+    shift = torch.zeros_like(unit)
+    if decoder.taps:
+        shift = (coefficients * past.transpose(1, 2).flatten(1).unsqueeze(1)).sum(2)
     step: list[Tensor] = []
     for i in range(decoder.n_values):
         moved = shift[:, i]
-        for j, value in enumerate(step):
+        for j, value in enumerate(step if decoder.taps else []):
             moved = moved + pairs[:, i * (i - 1) // 2 + j] * value
         known = {"shift": moved[:, None], "unit": unit[:, i, None]}
         drawn = decoder.output.sample(

@@ -85,11 +85,12 @@ def test_drawing_step_by_step_is_the_whole_network(kind):
         seen.append(out)
         return out
 
-    projected = net.stack.project_condition(net.condition(latents, speaker))
+    condition = net.condition(latents, speaker)
+    projected = net.stack.project_condition(condition)
     n_steps = waveform.shape[-1] // net.n_values
     uniform = torch.rand(2, net.output.n_uniform, net.n_values, n_steps).clamp(1e-6, 1 - 1e-6)
     net.stack.advance = listen
-    values = draw(net, projected, uniform, WaveNetState(net, 2)).clone()
+    values = draw(net, condition, uniform, WaveNetState(net, 2)).clone()
     cached = torch.cat(seen, dim=2)
     net.stack.advance = advance
     before = torch.nn.functional.pad(values, (1, -1))
@@ -97,7 +98,9 @@ def test_drawing_step_by_step_is_the_whole_network(kind):
     torch.testing.assert_close(cached, whole, atol=1e-4, rtol=0)
     assert torch.equal(net.output.on_grid(values), values)
     # What was drawn step by step is also what the parameters, shifts and units of teacher forcing give for this noise.
-    parameters, known = net.parameters_and_known(whole, values)
+    parameters, shift = net.parameters_and_shift(whole, values)
+    units = net.units(condition)
+    known = {} if units is None else {"shift": shift, "unit": units.repeat_interleave(net.hold, dim=2)}
     again = net.output.sample(parameters, uniform, **known)
     assert ((again - values).abs() < 2e-3).float().mean() > 0.99
 
