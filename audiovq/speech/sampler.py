@@ -14,7 +14,7 @@ from torch import Tensor
 from audiovq.speech import sampler_kernels
 from audiovq.speech.sampler_kernels import State
 from audiovq.speech.sampler_layout import WEIGHTS, aligned, fresh_state, lay_out, lay_out_condition
-from audiovq.speech.wavenet import WaveNetDecoder
+from audiovq.speech.wavenet import LEVELS, WaveNetDecoder
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ class WaveNetSampler:
     def __init__(self, decoder: WaveNetDecoder, weights: str = "float32") -> None:
         with torch.no_grad():
             self.net = lay_out(decoder, weights)
-            self._condition = lay_out_condition(decoder.stack, self.net)
+            self._condition = lay_out_condition(decoder, self.net)
         self.weights, self.hold, self.taps = weights, decoder.hold, decoder.taps
         self.n_values, self.n_uniform = decoder.n_values, decoder.output.n_uniform
-        self.n_outputs = decoder.stack.out_channels
+        self.n_outputs, self.receptive_field = decoder.stack.out_channels, decoder.stack.receptive_field
         self._size = WEIGHTS[weights]
 
     def state(self, batch_size: int = 1) -> State:
@@ -122,7 +122,7 @@ class WaveNetSampler:
         return torch.from_numpy(values).permute(1, 2, 0), torch.from_numpy(outputs).permute(1, 2, 0)
 
     def _project(self, frames: np.ndarray) -> np.ndarray:
-        """Condition (F, B, channels) -> what is added inside the gates (F, B, n_layers * z_width) float32.
+        """Condition (F, B, channels) -> what is added inside the gates, and units: (F, B, condition_width) float32.
 
         In float64: the float32 result then does not depend on how many frames are projected together.
         """
@@ -131,6 +131,8 @@ class WaveNetSampler:
         projected[:] = (
             frames.reshape(-1, frames.shape[2]).astype(np.float64).dot(weight).reshape(projected.shape) + bias
         )
+        units = projected[..., len(self.net.layers) * self.net.z_width :]
+        np.clip(units, *LEVELS, out=units)
         return projected
 
 

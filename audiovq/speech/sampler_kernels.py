@@ -73,7 +73,7 @@ class Network(NamedTuple):
     kind: int  # CATEGORICAL or LOGISTICS
     levels: np.ndarray  # float32: the value of every class; one entry, the distance of two levels, with LOGISTICS
     low_scale: float  # least logarithm of the scale of a logistic
-    low_level: float  # least level of the past, in whose units logistics are told where there is a prediction
+    condition_width: int  # of what the condition says of a step: (L, z_width) of the gates, then n_values units
 
 
 class State(NamedTuple):
@@ -111,6 +111,7 @@ class Places(NamedTuple):
     x_width: int
     y_width: int
     z_width: int
+    condition_width: int
     none: int  # 0: for one written as a literal, numba would compile a `matmul` of its own
 
 
@@ -194,7 +195,7 @@ def layer_step(p, row, layer, clock, frame, size):
     ring = p.rings + 4 * (row[RING] + clock % ((p.n_taps - 1) * row[DILATION])) * batch * k
     for b in range(batch):
         copy(ring + 4 * b * k, p.y + 4 * b * p.y_width, k)
-    step = p.n_layers * n
+    step = p.condition_width
     condition = p.condition + 4 * (frame * batch * step + layer * n)
     pre = p.pre + 4 * (layer * BLOCK + clock % BLOCK) * batch * n
     matmul(p.z, n, pre, n, condition, step, p.weights + row[NOW], p.y, p.y_width, k, n, batch, size)
@@ -270,7 +271,10 @@ def draw_class(net, state, at, uniform, sharpness):
 
 @inlined
 def draw_logistic(net, logits, at, noise, temperature, shift, unit):
-    """A component of the mixture by the first number, then its inverse distribution at the second, on the grid."""
+    """A component of the mixture by the first number, then its inverse distribution at the second, on the grid.
+
+    ``unit`` is the logarithm of what the mixture is told in.
+    """
     choice, uniform = noise[0], noise[1]
     n = net.n_parameters // 3
     top = highest(logits, at, n)
@@ -283,14 +287,14 @@ def draw_logistic(net, logits, at, noise, temperature, shift, unit):
         chosen = i
         if seen > goal:
             break
-    scale = temperature * math.exp(max(logits[at + 2 * n + chosen] + math.log(unit), net.low_scale))
-    value = logits[at + n + chosen] * unit + shift + scale * (math.log(uniform) - math.log1p(-uniform))
+    scale = temperature * math.exp(max(logits[at + 2 * n + chosen] + unit, net.low_scale))
+    value = logits[at + n + chosen] * math.exp(unit) + shift + scale * (math.log(uniform) - math.log1p(-uniform))
     grid = net.levels[0]
     return np.float32(math.floor((min(max(value, -1.0), 1.0) + 1.0) / grid + 0.5) * grid - 1.0)
 
 
 @inlined
-def draw_step(net, state, b, noise, values, told, temperature):
+def draw_step(net, state, b, noise, units, values, told, temperature):
     """The values of one step of stream ``b``, each knowing those before it, unless ``told``; moves the past on."""
     past, n, size, logits = state.past, net.n_values, net.n_parameters, state.logits
     first = b * net.logits_width
@@ -302,19 +306,15 @@ def draw_step(net, state, b, noise, values, told, temperature):
         if net.kind == CATEGORICAL:
             values[b, i] = draw_class(net, state, at, noise[b, i, 0], np.float32(1.0 / temperature))
             continue
-        shift, unit, coefficients = 0.0, 1.0, first + n * (size + i * taps)
+        shift, coefficients = 0.0, first + n * (size + i * taps)
         for k in range(taps):
             for j in range(n):
                 shift += logits[coefficients + k * n + j] * past[b, k, j]
         if taps:
-            energy = 0.0
-            for k in range(taps):
-                energy += past[b, k, i] ** 2
-            unit = math.sqrt(energy / taps + net.low_level**2)
             pairs = first + n * (size + n * taps) + i * (i - 1) // 2
             for j in range(i):
                 shift += logits[pairs + j] * values[b, j]
-        values[b, i] = draw_logistic(net, logits, at, noise[b, i], temperature, shift, unit)
+        values[b, i] = draw_logistic(net, logits, at, noise[b, i], temperature, shift, units[b, i])
     for i in range(n):
         for k in range(past.shape[1] - 1, 0, -1):
             past[b, k, i] = past[b, k - 1, i]
@@ -326,7 +326,7 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
     """Advance all streams by ``len(values)`` steps.
 
     Args:
-        condition: (F, B, L, z_width) float32: what is added inside the gates, biases included.
+        condition: (F, B, condition_width) float32: what is added inside the gates, biases included, and units.
         hold: steps that each of the F frames lasts.
         noise: (T, B, n_values, n_uniform) float32 between 0 and 1, both excluded.
         told: the first so many steps are not drawn: their values stand in ``values`` already.
@@ -351,9 +351,10 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
         net.x_width,
         net.y_width,
         net.z_width,
+        net.condition_width,
         0,
     )
-    layers = net.layers
+    layers, units = net.layers, condition[:, :, len(net.layers) * net.z_width :]
     for t in range(len(values)):
         clock = state.clock[0]
         input_layer(p, net, state)
@@ -362,7 +363,7 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
             layer_step(p, row, i, clock, t // hold, size)
         head(p, net, state, size)
         for b in range(p.batch):
-            draw_step(net, state, b, noise[t], values[t], t < told, temperature)
+            draw_step(net, state, b, noise[t], units[t // hold], values[t], t < told, temperature)
             if len(outputs):
                 for i in range(net.n_outputs):
                     outputs[t, b, i] = state.logits[b * net.logits_width + i]

@@ -26,7 +26,7 @@ from audiovq.speech.sampler_kernels import (
     State,
 )
 from audiovq.speech.sampler_vectors import TILE, WIDTH
-from audiovq.speech.wavenet import LEAST_LEVEL, WaveNetDecoder
+from audiovq.speech.wavenet import WaveNetDecoder
 
 #: Bytes of a weight by its type, as the kernel wants them: see `sampler_kernels.run`.
 WEIGHTS = {"float32": np.float32(4), "bfloat16": np.uint32(2)}
@@ -153,7 +153,7 @@ def lay_out(decoder: WaveNetDecoder, weights: str = "float32") -> Network:
         kind=kind,
         levels=levels.astype(np.float32),
         low_scale=low_scale,
-        low_level=LEAST_LEVEL,
+        condition_width=stack.n_layers * z_width + up(decoder.n_values, ALIGNMENT // 4),
     )
 
 
@@ -197,14 +197,20 @@ def gate_rows(matrix: Tensor, channels: int, width: int, start: int, height: int
     return placed(a, (height, width)) + placed(b, (height, width), start)
 
 
-def lay_out_condition(stack: WaveNetStack, net: Network) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (condition_channels, n_layers * z_width) and bias (n_layers * z_width,) of the condition's projection."""
-    c, width = stack.channels, net.z_width
+def lay_out_condition(decoder: WaveNetDecoder, net: Network) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (condition_channels, condition_width) and bias (condition_width,) of all that the condition is told by.
+
+    That is the projection into the gates, and the logarithms of the mixtures' units (0 where there are none).
+    """
+    stack, c, width = decoder.stack, decoder.stack.channels, net.z_width
     layer: Any = stack.condition
     weight = matrix_of(layer).unflatten(0, (stack.n_layers, 2 * c))
     bias = layer.bias.unflatten(0, (stack.n_layers, 2 * c)).unsqueeze(-1)
     rows = [gate_rows(matrix, c, matrix.shape[1], net.x_width, width) for matrix in weight]
     biases = [gate_rows(matrix, c, 1, net.x_width, width) for matrix in bias]
+    height, level = net.condition_width - stack.n_layers * width, decoder.level
+    rows.append(placed(torch.zeros(0, weight.shape[2]) if level is None else level.weight, (height, weight.shape[2])))
+    biases.append(placed(torch.zeros(0, 1) if level is None else level.bias.unsqueeze(1), (height, 1)))
     return np.concatenate(rows).astype(np.float64).T.copy(), np.concatenate(biases).astype(np.float64)[:, 0]
 
 

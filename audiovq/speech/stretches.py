@@ -14,7 +14,7 @@ def sample_in_stretches(
     condition: Tensor,
     noise: Noise,
     length: int = 200,
-    warm_up: int = 40,
+    warm_up: int | None = None,
     fade: int = 80,
     batch_size: int = 16,
     temperature: float = 1.0,
@@ -25,11 +25,12 @@ def sample_in_stretches(
 
         stretch i     ...=======================|            ends where its grid ends
         stretch i + 1         |--warm-up--------|=========   begins silent and early
-                                     ^seam                   somewhere in the later half of the warm-up
+                                     ^seam                   late in the warm-up
 
     All stretches get the noise of their place in the recording: a stretch that hears the same noise under the same
     condition as its predecessor tends to draw the same values after a while, although it began with silence. The seam
-    is laid where the two differ least over ``fade`` steps, and one is faded into the other there.
+    is laid where the two differ least over ``fade`` steps, when the new one has forgotten how it began (or, when its
+    warm-up is short, in the later half), and one is faded into the other there.
 
     Stretches lie on a fixed grid and each has the same bits alone and in a batch: the result does not depend on
     ``batch_size``.
@@ -38,7 +39,8 @@ def sample_in_stretches(
         condition: (1, condition_channels, F).
         noise: of the recording.
         length: positions of the condition in a stretch.
-        warm_up: positions that a stretch begins early; more than the network's receptive field, less than ``length``.
+        warm_up: positions that a stretch begins early, less than ``length``; by default enough for the network's
+            receptive field and 20 fades behind it.
         fade: steps of the cross-fade, at most half of the warm-up.
         batch_size: streams at a time.
 
@@ -49,6 +51,8 @@ def sample_in_stretches(
         ValueError: when warm-up and fade do not fit.
     """
     hold, n_frames = sampler.hold, condition.shape[-1]
+    if warm_up is None:
+        warm_up = -(-(sampler.receptive_field + 20 * fade) // hold)
     if not 0 < warm_up < length or not 0 < fade <= warm_up * hold // 2:
         raise ValueError(f"a warm-up of {warm_up} and a fade of {fade} steps do not fit stretches of {length}")
     starts = list(range(0, max(n_frames, 1), length))
@@ -63,7 +67,8 @@ def sample_in_stretches(
         stretches += list(drawn.numpy())
     joined = stretches[0]
     for start, stretch in zip(starts[1:], stretches[1:], strict=True):
-        joined = _join(joined, stretch, (start - warm_up) * hold, warm_up * hold, fade)
+        settled = min(sampler.receptive_field, warm_up * hold // 2)
+        joined = _join(joined, stretch, (start - warm_up) * hold, settled, fade)
     return torch.from_numpy(np.ascontiguousarray(joined)).unsqueeze(0)
 
 
@@ -81,9 +86,9 @@ def _groups(starts: list[int], full: int, batch_size: int, warm_up: int, n_frame
     return groups
 
 
-def _join(joined: np.ndarray, stretch: np.ndarray, begin: int, warm_up: int, fade: int) -> np.ndarray:
-    """Fade from ``joined`` (n_values, T) into ``stretch`` from ``begin`` on, within the steps that both have."""
-    both = slice(warm_up // 2, min(warm_up, joined.shape[1] - begin))
+def _join(joined: np.ndarray, stretch: np.ndarray, begin: int, settled: int, fade: int) -> np.ndarray:
+    """Fade from ``joined`` (n_values, T) into ``stretch``, which begins at ``begin``, after its step ``settled``."""
+    both = slice(settled, joined.shape[1] - begin)
     apart = np.square(joined[:, begin + both.start : begin + both.stop] - stretch[:, both]).sum(axis=0)
     total = np.concatenate([[0.0], np.cumsum(apart, dtype=np.float64)])
     seam = both.start + int(np.argmin(total[fade:] - total[:-fade]))

@@ -43,6 +43,8 @@ def make_decoder(stack=STACK, **config) -> WaveNetDecoder:
         project.weight.normal_(0, 0.3)
         coefficients = decoder.n_values * decoder.output.n_parameters
         project.weight[coefficients:] *= 0.05  # a prediction that stays bounded
+        if decoder.level is not None:
+            decoder.level.weight.normal_(0, 0.2)
     return decoder
 
 
@@ -83,7 +85,7 @@ def test_cached_equals_whole(decoder, sampler, batch):
 def test_draws_as_the_plain_loop(decoder, sampler):
     steps = 400
     condition, noise = make_condition(decoder, 2, steps), make_noise(sampler, 2, steps)
-    plain = draw(decoder, decoder.stack.project_condition(condition), noise, WaveNetState(decoder, 2))
+    plain = draw(decoder, condition, noise, WaveNetState(decoder, 2))
     fast = sampler.sample(condition, noise)
     # One value that is rounded to the other side changes all that come after it: they may part, but not at once.
     assert plain.std() > 0.001
@@ -228,10 +230,15 @@ class TestStretches:
         time = np.arange(400, dtype=np.float32)
         old, new = np.sin(time / 9)[None], np.sin(time / 9 + 1)[None]
         old[:, 330:360] = new[:, 330:360] = 0  # both are silent there
-        joined = _join(old, new[:, 200:], begin=200, warm_up=200, fade=20)
+        joined = _join(old, new[:, 200:], begin=200, settled=100, fade=20)
         assert joined.shape == (1, 400)
         assert np.array_equal(joined[:, :330], old[:, :330])
         assert np.array_equal(joined[:, 360:], new[:, 360:])
+
+    def test_warms_up_long_enough_by_itself(self, drawn):
+        sampler, condition, noise, alone = drawn
+        cut = sample_in_stretches(sampler, condition, noise, length=15, fade=40)
+        assert (cut - alone).abs().max() < 1e-3 * alone.std()
 
     def test_what_does_not_fit(self, drawn):
         sampler, condition, noise, _ = drawn
