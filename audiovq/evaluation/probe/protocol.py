@@ -26,7 +26,7 @@ PER_VOICE = 40
 
 def evaluate_probe(
     codec: SpeechCodec,
-    splits: dict[str, Sequence[Utterance]],
+    splits: Mapping[str, Sequence[Utterance]],
     per_voice: int = PER_VOICE,
     about: dict[str, Any] | None = None,
     progress: Progress = silent,
