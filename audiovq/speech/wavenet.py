@@ -52,6 +52,8 @@ class WaveNetDecoder(nn.Module):
         n_bands: sub-bands; 1 for the waveform itself.
         samples_per_step: values of each band in a step.
         taps: steps of the linear prediction; 0 for none.
+        input_noise: noise added to the values that are told in training, in units: what the network draws later is not
+            as exact as speech, and predictions must not grow from step to step.
         band_gains: factors that bring the bands to similar size within [-1, 1].
         temperature: what `SpeechCodec.decode` draws with: below 1 nearer to the most likely values.
     """
@@ -69,6 +71,7 @@ class WaveNetDecoder(nn.Module):
         n_bands: int = 1,
         samples_per_step: int = 1,
         taps: int = 0,
+        input_noise: float = 0.0,
         band_gains: list[float] | None = None,
         temperature: float = 1.0,
     ) -> None:
@@ -83,11 +86,12 @@ class WaveNetDecoder(nn.Module):
             n_bands=n_bands,
             samples_per_step=samples_per_step,
             taps=taps,
+            input_noise=input_noise,
             band_gains=band_gains,
             temperature=temperature,
         )
         self.latent_dim, self.hop_length, self.n_bands, self.taps = latent_dim, hop_length, n_bands, taps
-        self.samples_per_step, self.temperature = samples_per_step, temperature
+        self.samples_per_step, self.temperature, self.input_noise = samples_per_step, temperature, input_noise
         #: Values of a step, which are as many as the samples it stands for.
         self.n_values = n_bands * samples_per_step
         self.output = OUTPUTS[output["kind"]](**{k: v for k, v in output.items() if k != "kind"})
@@ -153,12 +157,17 @@ class WaveNetDecoder(nn.Module):
         """
         values, condition = self.to_values(waveform), self.condition(latents, speaker)
         projected, units = self.stack.project_condition(condition), self.units(condition)
-        before = torch.nn.functional.pad(values, (1, -1))
+        if units is not None:
+            units = units.repeat_interleave(self.hold, dim=2)
+        told = values
+        if self.training and self.input_noise and units is not None:
+            told = values + self.input_noise * units.detach() * torch.randn_like(values)
+        before = torch.nn.functional.pad(told, (1, -1))
         outputs = self.stack.advance(self.inputs(before), projected, self.stack.initial_state(len(values), before))
-        parameters, shift = self.parameters_and_shift(outputs, values)
+        parameters, shift = self.parameters_and_shift(outputs, told)
         if units is None:
             return self.output.nll(parameters, values)
-        return self.output.nll(parameters, values, shift, units.repeat_interleave(self.hold, dim=2))
+        return self.output.nll(parameters, values, shift, units)
 
     def bits_per_sample(self, nll: Tensor) -> Tensor:
         """The mean of `forward`'s result in bits for a sample of the waveform, whatever the bands and their gains."""
