@@ -176,7 +176,8 @@ def _saying_when_compiling():
         def on_start(self, event) -> None:
             if self.began is None:
                 self.began = time.perf_counter()
-                logger.info("compiling the WaveNet sampler for this machine, once: some 10 seconds")
+                # A warning, so that whoever waits reads it on the command line, too.
+                logger.warning("compiling the WaveNet sampler for this machine, once: some 10 seconds")
 
         def on_end(self, event) -> None:
             pass
