@@ -90,7 +90,18 @@ class Progress(L.Callback):
         pace = (step - self.steps) / (now - self.clock)
         self.clock, self.steps = now, step
         values = {k.split("/", 1)[1]: float(v) for k, v in trainer.callback_metrics.items() if k[:3] in ("tra", "cod")}
-        losses = ("bits", "mel", "complex", "magnitude", "waveform", "quantizer_loss", "adversarial", "feature")
+        losses = (
+            "bits",
+            "mel",
+            "complex",
+            "magnitude",
+            "waveform",
+            "quantizer_loss",
+            "adversarial",
+            "feature",
+            "voice",
+            "content",
+        )
         shown = [k for k in values if k in losses]
         shown += [k for k in values if k.startswith(("perplexity", "usage"))][:2]
         left = (self.max_steps - step) / pace

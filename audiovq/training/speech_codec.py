@@ -110,7 +110,7 @@ class SpeechCodecTask(L.LightningModule):
         loss = loss + self.weights["quantizer"] * quantized.loss
         logged["quantizer_loss"] = quantized.loss
         if self.adversarial_start is not None and step >= self.adversarial_start:
-            adversarial, terms = self.adversarial_step(waveform, decoded, optimizers[1])
+            adversarial, terms = self.adversarial_step(waveform, decoded, optimizers[1], batch.get("converted"))
             loss = loss + adversarial
             logged |= terms
         more, terms = self.more_losses(batch, quantized)
@@ -173,9 +173,17 @@ class SpeechCodecTask(L.LightningModule):
         waveform = relative_waveform_loss(decoded, target)
         return (1 - share) * phase_aware, magnitude + (1 - share) * own_magnitude, (1 - share) * waveform
 
-    def adversarial_step(self, real: Tensor, fake: Tensor, optimizer: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Update the discriminators, then give the decoder's loss against them."""
+    def adversarial_step(
+        self, real: Tensor, fake: Tensor, optimizer: Any, others: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Update the discriminators, then give the decoder's loss against them.
+
+        ``fake`` (B, 1, T) is decoded from ``real``; ``others`` (N, 1, T) have no recording to be compared with and
+        only have to pass for one.
+        """
         assert self.discriminator is not None
+        n = len(real)
+        fake = fake if others is None else torch.cat([fake, others])
         room = real.shape[-1] - self.adversarial_samples
         if room > 0:
             start = int(torch.randint(room, ()))
@@ -183,7 +191,6 @@ class SpeechCodecTask(L.LightningModule):
             fake = fake[..., start : start + self.adversarial_samples]
         self.discriminator.requires_grad_(True)
         scores, _ = self.discriminator(torch.cat([real, fake.detach()]))
-        n = len(real)
         loss = discriminator_loss([s[:n] for s in scores], [s[n:] for s in scores])
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
@@ -195,7 +202,7 @@ class SpeechCodecTask(L.LightningModule):
             _, real_features = self.discriminator(real)
         fake_scores, fake_features = self.discriminator(fake)
         adversarial = generator_loss(fake_scores)
-        matching = feature_matching_loss(real_features, fake_features)
+        matching = feature_matching_loss(real_features, [[f[:n] for f in layers] for layers in fake_features])
         total = self.weights["adversarial"] * adversarial + self.weights["feature"] * matching
         return total, {"discriminator": loss, "adversarial": adversarial, "feature": matching}
 

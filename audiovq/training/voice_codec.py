@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.errors import AudioVQError
 from audiovq.quantize import Quantized
 from audiovq.training.speech_codec import SpeechCodecTask
+from audiovq.training.verifier import SpeakerVerifier
 
 
 class VoiceCodecTask(SpeechCodecTask):
@@ -24,8 +26,11 @@ class VoiceCodecTask(SpeechCodecTask):
             and then heard by the encoder in that voice (back-translation: Sennrich et al. 2016; cycles: Kaneko and
             Kameoka 2018). The model trains on its own conversions, and the way back is known.
         swap_start: first step with swapped items.
-        identity_share: share of a batch decoded with another item's speaker vector, whose speaker encoding has to be
-            that vector again and whose latents those that were decoded. Weights: ``identity``, ``content``.
+        identity_share: share of a batch decoded also with another item's speaker vector. The result has to pass for
+            that speaker before the verifier (weight ``voice``), to give the vector (``identity``) and the latents
+            (``content``) again that it was decoded from, and to pass for a recording before the discriminators.
+        verifier: folder of a `SpeakerVerifier` trained on the same speakers (see `audiovq.training.verifier_task`), or
+            None (YourTTS: Casanova et al. 2022, section 2.2, calls this loss speaker consistency).
         n_speakers: of the classifier that looks for the speaker in the quantized latents, with its gradient reversed
             before them (Ganin and Lempitsky 2015). Weight: ``classifier``; 0 leaves it out.
         others: those of `SpeechCodecTask`.
@@ -36,6 +41,7 @@ class VoiceCodecTask(SpeechCodecTask):
         swap_share: float = 0.0,
         swap_start: int = 0,
         identity_share: float = 0.0,
+        verifier: str | None = None,
         n_speakers: int = 128,
         **others: Any,
     ) -> None:
@@ -44,6 +50,13 @@ class VoiceCodecTask(SpeechCodecTask):
         self.classifier: SpeakerClassifier | None = None
         if self.weights.get("classifier", 0):
             self.classifier = SpeakerClassifier(self.codec.encoder.latent_dim, n_speakers)
+        # In a list: a judge that is given, no part of this task's state.
+        self._verifier = [SpeakerVerifier.load(verifier)] if verifier else []
+
+    def on_train_start(self) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self._verifier and self._verifier[0].speakers != data.train.speakers:
+            raise AudioVQError("the speaker verifier knows other speakers than this data has: train it on the same")
 
     def trained_parameters(self) -> list[nn.Parameter]:
         own = list(self.classifier.parameters()) if self.classifier is not None else []
@@ -63,8 +76,16 @@ class VoiceCodecTask(SpeechCodecTask):
             heard[chosen] = self.converted(heard[chosen], torch.roll(speaker, 1, 0)[chosen])
             batch["moved"][chosen] = True  # phases are the model's own now
         quantized = codec.quantizer(codec.encoder(heard))
-        batch["speaker_vector"] = speaker
-        return codec.decoder(quantized.latents, speaker), quantized
+        latents, n = quantized.latents, len(heard)
+        if n_others := round(self.identity_share * n):
+            batch["wanted"] = torch.roll(batch["speaker"], 1, 0)[:n_others]
+            batch["wanted_vector"] = torch.roll(speaker, 1, 0)[:n_others].detach()
+            latents = torch.cat([latents, latents[:n_others]])
+            speaker = torch.cat([speaker, torch.roll(speaker, 1, 0)[:n_others]])
+        decoded = codec.decoder(latents, speaker)
+        if n_others:
+            batch["converted"] = decoded[n:]
+        return decoded[:n], quantized
 
     @torch.no_grad()
     def converted(self, waveform: Tensor, speaker: Tensor) -> Tensor:
@@ -79,32 +100,35 @@ class VoiceCodecTask(SpeechCodecTask):
         if self.classifier is not None:
             scores = self.classifier(reverse_gradient(quantized.latents))
             terms["classifier"] = F.cross_entropy(scores.float(), batch["speaker"])
-        if n := round(self.identity_share * len(quantized.latents)):
-            terms |= self.identity_terms(quantized.latents[:n], torch.roll(batch["speaker_vector"], 1, 0)[:n].detach())
+        if "converted" in batch:
+            terms |= self.conversion_terms(batch, quantized.latents)
         total = quantized.latents.new_zeros(())
         for name, term in terms.items():
             total = total + self.weights[name] * term
         return total, terms
 
-    def identity_terms(self, latents: Tensor, speaker: Tensor) -> dict[str, Tensor]:
-        """Decode latents (B, C, F) with other speakers' vectors (B, S): is it them, and do they say the same?
+    def conversion_terms(self, batch: dict[str, Tensor], latents: Tensor) -> dict[str, Tensor]:
+        """What conversions (N, 1, T) of the first N of latents (B, C, F) are judged by: is it them, is it the same?
 
-        The speaker encoder and the encoder only judge: neither learns from what it sees here.
+        Verifier, speaker encoder and encoder only judge: none of them learns from what it hears here.
         """
-        codec = self.codec
-        decoded = codec.decoder(latents, speaker)
+        codec, converted = self.codec, batch["converted"]
+        terms: dict[str, Tensor] = {}
+        if self._verifier:
+            verifier = self._verifier[0].to(converted.device)
+            terms["voice"] = verifier.loss(verifier(converted), batch["wanted"])
         judges = [*codec.speaker_encoder.parameters(), *codec.encoder.parameters()]
         for parameter in judges:
             parameter.requires_grad_(False)
-        voice = codec.speaker_encoder(decoded)
-        again = codec.encoder(decoded)
+        if self.weights["identity"]:
+            terms["identity"] = F.mse_loss(codec.speaker_encoder(converted).float(), batch["wanted_vector"])
+        if self.weights["content"]:
+            said = latents[: len(converted)].detach()
+            size = said.square().mean().clamp_min(1e-6)
+            terms["content"] = (codec.encoder(converted).float() - said).square().mean() / size
         for parameter in judges:
             parameter.requires_grad_(True)
-        size = latents.detach().square().mean().clamp_min(1e-6)
-        return {
-            "identity": F.mse_loss(voice.float(), speaker),
-            "content": (again.float() - latents.detach()).square().mean() / size,
-        }
+        return terms
 
 
 class SpeakerClassifier(nn.Module):

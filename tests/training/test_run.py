@@ -86,22 +86,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, tmp_path):
     assert different == []
 
 
-def train_until(config, step):
+def train_until(config, step, task=None):
     """Break off without any farewell, as a killed process does."""
     from audiovq.training.speech_codec import SpeechCodecTask
 
-    original = SpeechCodecTask.training_step
+    task = task or SpeechCodecTask
+    original = task.training_step
 
     def step_or_stop(self, batch, index):
         if int(self.step) == step:
             raise RuntimeError("pulled the plug")
         return original(self, batch, index)
 
-    SpeechCodecTask.training_step = step_or_stop
+    task.training_step = step_or_stop
     try:
         train(config)
     finally:
-        SpeechCodecTask.training_step = original
+        task.training_step = original
 
 
 def test_training_learns_and_exports_a_model_that_codes(corpus, tmp_path):

@@ -12,6 +12,7 @@ from audiovq.errors import AudioVQError
 from audiovq.speech.checkpoint import save_codec
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.run import compose, train
+from audiovq.training.verifier import SpeakerVerifier
 from audiovq.training.voice_codec import VoiceCodecTask, reverse_gradient
 from audiovq.training.warm_start import warm_start
 from tests.training.test_run import corpus, train_until, weights  # noqa: F401
@@ -37,6 +38,7 @@ def overrides(corpus, folder, **changes):  # noqa: F811
         "task.weights.identity": 0.5,
         "task.weights.content": 0.5,
         "task.weights.classifier": 0.1,
+        "task.weights.voice": 0.1,
         "model.quantizer.init_after": 1,
         **changes,
     }
@@ -49,7 +51,9 @@ def overrides(corpus, folder, **changes):  # noqa: F811
 
 def test_a_resumed_run_equals_an_uninterrupted_one(corpus, tmp_path):  # noqa: F811
     train(overrides(corpus, tmp_path / "first"))
-    start = {"training.init_from": tmp_path / "first" / "latest"}
+    torch.manual_seed(0)
+    SpeakerVerifier(["high", "low"], dim=8, channels=8, dilations=[1]).save(tmp_path / "verifier")
+    start = {"training.init_from": tmp_path / "first" / "latest", "task.verifier": tmp_path / "verifier"}
     train(overrides(corpus, tmp_path / "whole", **start))
     interrupted = overrides(corpus, tmp_path / "parts", **start)
     with pytest.raises(RuntimeError, match="pulled the plug"):
