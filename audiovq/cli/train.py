@@ -39,4 +39,5 @@ def train(
     logging.getLogger("audiovq").setLevel(logging.INFO)
     folder = run(config)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        typer.echo(f"done: best weights in {folder / 'best'}, curves in {folder / 'tensorboard'}")
+        weights = [str(folder / name) for name in ("best", "latest") if (folder / name).is_dir()]
+        typer.echo(f"done: weights in {weights[0] if weights else folder}, curves in {folder / 'tensorboard'}")
