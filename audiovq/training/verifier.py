@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.files import atomic_write, cache_dir
 from audiovq.layers import DilatedResidualUnit
 from audiovq.training.losses import stft
 
@@ -103,14 +103,15 @@ class SpeakerVerifier(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> SpeakerVerifier:
-        """From a folder that `save` wrote.
+        """From a folder that `save` wrote, or from the run of that name.
 
         Raises:
             AudioVQError: when there is none.
         """
         from safetensors.torch import load_file
 
-        folder = Path(folder)
+        run = cache_dir() / "runs" / folder / "latest"
+        folder = run if run.is_dir() else Path(folder)
         if not (folder / "model.safetensors").is_file():
             raise AudioVQError(f"no speaker verifier in {folder}: train one with experiment=verifier_debian")
         verifier = cls(**json.loads((folder / "config.json").read_text(encoding="utf-8")))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 from audiovq.quantize import Quantized
+from audiovq.training.melody import MelodyLoss
 from audiovq.training.speech_codec import SpeechCodecTask
 from audiovq.training.verifier import SpeakerVerifier
 
@@ -29,8 +30,10 @@ class VoiceCodecTask(SpeechCodecTask):
         identity_share: share of a batch decoded also with another item's speaker vector. The result has to pass for
             that speaker before the verifier (weight ``voice``), to give the vector (``identity``) and the latents
             (``content``) again that it was decoded from, and to pass for a recording before the discriminators.
-        verifier: folder of a `SpeakerVerifier` trained on the same speakers (see `audiovq.training.verifier_task`), or
+        verifier: folder or run of a `SpeakerVerifier` trained on the same speakers (see `audiovq.training.verifier_task`), or
             None (YourTTS: Casanova et al. 2022, section 2.2, calls this loss speaker consistency).
+        Weight ``melody``: of the loss on fundamental frequency (`MelodyLoss`), for items in their own voice and, wherever
+        it lies, in the other's.
         n_speakers: of the classifier that looks for the speaker in the quantized latents, with its gradient reversed
             before them (Ganin and Lempitsky 2015). Weight: ``classifier``; 0 leaves it out.
         others: those of `SpeechCodecTask`.
@@ -50,6 +53,7 @@ class VoiceCodecTask(SpeechCodecTask):
         self.classifier: SpeakerClassifier | None = None
         if self.weights.get("classifier", 0):
             self.classifier = SpeakerClassifier(self.codec.encoder.latent_dim, n_speakers)
+        self.melody_loss = MelodyLoss() if self.weights.get("melody", 0) else None
         # In a list: a judge that is given, no part of this task's state.
         self._verifier = [SpeakerVerifier.load(verifier)] if verifier else []
 
@@ -83,6 +87,7 @@ class VoiceCodecTask(SpeechCodecTask):
             latents = torch.cat([latents, latents[:n_others]])
             speaker = torch.cat([speaker, torch.roll(speaker, 1, 0)[:n_others]])
         decoded = codec.decoder(latents, speaker)
+        batch["decoded"] = decoded[:n]
         if n_others:
             batch["converted"] = decoded[n:]
         return decoded[:n], quantized
@@ -100,11 +105,13 @@ class VoiceCodecTask(SpeechCodecTask):
         if self.classifier is not None:
             scores = self.classifier(reverse_gradient(quantized.latents))
             terms["classifier"] = F.cross_entropy(scores.float(), batch["speaker"])
+        if self.melody_loss is not None:
+            terms["melody"] = self.melody_loss(batch["decoded"], batch["waveform"])
         if "converted" in batch:
             terms |= self.conversion_terms(batch, quantized.latents)
         total = quantized.latents.new_zeros(())
         for name, term in terms.items():
-            total = total + self.weights[name] * term
+            total = total + self.weights[name.removesuffix("_converted")] * term
         return total, terms
 
     def conversion_terms(self, batch: dict[str, Tensor], latents: Tensor) -> dict[str, Tensor]:
@@ -117,6 +124,9 @@ class VoiceCodecTask(SpeechCodecTask):
         if self._verifier:
             verifier = self._verifier[0].to(converted.device)
             terms["voice"] = verifier.loss(verifier(converted), batch["wanted"])
+        if self.melody_loss is not None:
+            source = batch["waveform"][: len(converted)]
+            terms["melody_converted"] = self.melody_loss(converted, source, transposed=True)
         judges = [*codec.speaker_encoder.parameters(), *codec.encoder.parameters()]
         for parameter in judges:
             parameter.requires_grad_(False)

@@ -39,6 +39,7 @@ def overrides(corpus, folder, **changes):  # noqa: F811
         "task.weights.content": 0.5,
         "task.weights.classifier": 0.1,
         "task.weights.voice": 0.1,
+        "task.weights.melody": 0.1,
         "model.quantizer.init_after": 1,
         **changes,
     }
