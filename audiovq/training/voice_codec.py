@@ -30,10 +30,10 @@ class VoiceCodecTask(SpeechCodecTask):
         identity_share: share of a batch decoded also with another item's speaker vector. The result has to pass for
             that speaker before the verifier (weight ``voice``), to give the vector (``identity``) and the latents
             (``content``) again that it was decoded from, and to pass for a recording before the discriminators.
-        verifier: folder or run of a `SpeakerVerifier` trained on the same speakers (see `audiovq.training.verifier_task`), or
-            None (YourTTS: Casanova et al. 2022, section 2.2, calls this loss speaker consistency).
-        Weight ``melody``: of the loss on fundamental frequency (`MelodyLoss`), for items in their own voice and, wherever
-        it lies, in the other's.
+        verifier: folder or run of a `SpeakerVerifier` trained on the same speakers (see
+            `audiovq.training.verifier_task`), or None (YourTTS: Casanova et al. 2022, section 2.2, calls this loss
+            speaker consistency). The weight ``melody`` is that of `MelodyLoss`, for items in their own voice and, at
+            whatever height, in the other's.
         n_speakers: of the classifier that looks for the speaker in the quantized latents, with its gradient reversed
             before them (Ganin and Lempitsky 2015). Weight: ``classifier``; 0 leaves it out.
         others: those of `SpeechCodecTask`.
