@@ -103,11 +103,12 @@ class WaveNetStack(nn.Module):
         reach = self.kernel_size - 1
         return [like.new_zeros(batch_size, reach * d, self.channels) for d in self.dilations]
 
-    def advance(self, x: Tensor, projected: Tensor, state: list[Tensor]) -> Tensor:
+    def advance(self, x: Tensor, projected: Tensor, state: list[Tensor], extra: Tensor | None = None) -> Tensor:
         """Some more steps: x (B, in, T), projected condition (B, n_layers * 2 * channels, T'), T a multiple of T'.
 
         ``state`` is that of `initial_state` or what earlier calls left in it; it is moved on in place (its tensors are
-        replaced). Any division of a sequence into calls gives the same output.
+        replaced). Any division of a sequence into calls gives the same output. ``extra`` (B, channels, T) is added to
+        what ``entry`` makes of the input.
 
         Returns:
             (B, out, T).
@@ -118,6 +119,8 @@ class WaveNetStack(nn.Module):
         if hold * projected.shape[-1] != n_steps:
             raise ValueError(f"{n_steps} steps are no multiple of the condition's {projected.shape[-1]}")
         y = _pointwise(x.transpose(1, 2), self.entry)
+        if extra is not None:
+            y = y + extra.transpose(1, 2).to(y.dtype)
         gates = projected.transpose(1, 2).chunk(self.n_layers, dim=2)
         total: Tensor | None = None
         for layer in range(self.n_layers):

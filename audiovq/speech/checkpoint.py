@@ -92,12 +92,27 @@ def _save(tensors: dict[str, Any], config: dict[str, Any], folder: Path, dtype: 
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def decoder_hash(folder: str | Path) -> bytes:
+    """Identity of a model's parallel decoder (4 bytes): SHA-256 over the names and data of its tensors as stored."""
+    from safetensors import deserialize
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(deserialize((Path(folder) / "model.safetensors").read_bytes())):
+        if name.startswith("decoder."):
+            digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
+            digest.update(tensor["data"])
+    return digest.digest()[:4]
+
+
 def save_wavenet(wavenet, folder: str | Path, made_for: bytes, dtype: Any = None) -> None:
     """Write a `WaveNetDecoder` into a model's folder: ``wavenet/config.json`` and ``wavenet/model.safetensors``.
 
-    ``made_for`` is the `codes_hash` of the model whose codes it reads; `load_wavenet` holds it against the model's.
+    ``made_for`` is the `codes_hash` of the model whose codes it reads; `load_wavenet` holds it against the model's. A
+    WaveNet that reads the parallel decoder's draft is bound to the one that lies in the folder, too.
     """
     config = {**wavenet.config, "codes_hash": made_for.hex()}
+    if wavenet.draft is not None:
+        config["decoder_hash"] = decoder_hash(folder).hex()
     _save(wavenet.state_dict(), config, Path(folder) / WAVENET, dtype)
 
 
@@ -120,6 +135,7 @@ def load_wavenet(folder: Path, model_hash: bytes):
     try:
         config = json.loads((own / "config.json").read_text())
         made_for = bytes.fromhex(config.pop("codes_hash"))
+        drafts_of = config.pop("decoder_hash", None)
         wavenet = WaveNetDecoder(**config)
         wavenet.load_state_dict({k: v.float() for k, v in load((own / "model.safetensors").read_bytes()).items()})
     except Exception as error:
@@ -127,6 +143,11 @@ def load_wavenet(folder: Path, model_hash: bytes):
     if made_for != model_hash:
         raise AudioVQError(
             f"the WaveNet in {own} reads the codes of model {made_for.hex()}, not of {model_hash.hex()} beside it: "
+            "train it anew (audiovq train experiment=wavenet_debian), or decode with --decoder parallel"
+        )
+    if drafts_of is not None and drafts_of != decoder_hash(folder).hex():
+        raise AudioVQError(
+            f"the WaveNet in {own} reads the drafts of another parallel decoder than the one beside it: "
             "train it anew (audiovq train experiment=wavenet_debian), or decode with --decoder parallel"
         )
     return wavenet.eval()

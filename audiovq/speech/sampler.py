@@ -45,6 +45,7 @@ class WaveNetSampler:
             self.net = lay_out(decoder, weights)
             self._condition = lay_out_condition(decoder, self.net)
         self.weights, self.hold, self.taps = weights, decoder.hold, decoder.taps
+        self.reads_draft = decoder.draft is not None
         self.n_values, self.n_uniform = decoder.n_values, decoder.output.n_uniform
         self.n_outputs, self.receptive_field = decoder.stack.out_channels, decoder.stack.receptive_field
         self._size = WEIGHTS[weights]
@@ -60,6 +61,7 @@ class WaveNetSampler:
         state: State | None = None,
         given: Tensor | None = None,
         temperature: float = 1.0,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """Draw the values of some more steps.
 
@@ -70,20 +72,23 @@ class WaveNetSampler:
             given: (B, n_values, N): values of the first N steps, which are taken instead of drawn ones (to continue a
                 prompt); for mu-law, on its grid.
             temperature: below 1 draws nearer to the most likely values.
+            extra: what the stack gets of a draft, (B, channels, F * hold), as `WaveNetDecoder.read_draft` gives it.
 
         Returns:
             Values (B, n_values, F * hold) in [-1, 1]; `WaveNetDecoder.to_bands` knows what they stand for.
         """
-        return self._run(condition, uniform, state, given, temperature, want_outputs=False)[0]
+        return self._run(condition, uniform, state, given, temperature, extra, want_outputs=False)[0]
 
-    def outputs(self, condition: Tensor, values: Tensor, state: State | None = None) -> Tensor:
+    def outputs(
+        self, condition: Tensor, values: Tensor, state: State | None = None, extra: Tensor | None = None
+    ) -> Tensor:
         """Teacher forcing: what the network says of each step, told the values before it (B, n_values, F * hold).
 
         Returns:
             (B, n_outputs, F * hold), the outputs of `WaveNetStack`.
         """
         noise = values.new_full((len(values), self.n_uniform, *values.shape[1:]), 0.5)
-        return self._run(condition, noise, state, values, 1.0, want_outputs=True)[1]
+        return self._run(condition, noise, state, values, 1.0, extra, want_outputs=True)[1]
 
     def _run(
         self,
@@ -92,6 +97,7 @@ class WaveNetSampler:
         state: State | None,
         given: Tensor | None,
         temperature: float,
+        extra: Tensor | None,
         want_outputs: bool,
     ) -> tuple[Tensor, Tensor]:
         """Values and outputs, time last."""
@@ -102,6 +108,8 @@ class WaveNetSampler:
             raise ValueError(f"noise of shape {tuple(uniform.shape)} for this condition, which asks for {want}")
         if given is not None and given.shape != (batch, self.n_values, min(given.shape[-1], steps)):
             raise ValueError(f"given values of shape {tuple(given.shape)}, more or other than are drawn")
+        if (extra is not None) != self.reads_draft or (extra is not None and extra.shape[::2] != (batch, steps)):
+            raise ValueError("a network that reads a draft wants an extra input at each step, and no other wants one")
         state = self.state(batch) if state is None else state
         noise = _numbers(uniform.permute(3, 0, 2, 1))
         frames = _numbers(condition.permute(2, 0, 1))
@@ -110,6 +118,9 @@ class WaveNetSampler:
         if given is not None:
             values[:told] = _numbers(given.permute(2, 0, 1))
         outputs = np.zeros((steps if want_outputs else 0, batch, self.n_outputs), np.float32)
+        told_more = aligned((steps if extra is not None else 0, batch, self.net.x_width))
+        if extra is not None:
+            told_more[:, :, : extra.shape[1]] = _numbers(extra.permute(2, 0, 1))
         chunk = max(CONDITION_ROWS // batch, 1)
         with _saying_when_compiling():
             for first in range(0, n_frames, chunk):
@@ -117,7 +128,7 @@ class WaveNetSampler:
                 now = slice(first * self.hold, (first + len(part)) * self.hold)
                 sampler_kernels.run(
                     self.net, state, self._project(part), self.hold, noise[now], told - now.start, float(temperature),
-                    values[now], outputs[now], self._size,
+                    values[now], outputs[now], told_more[now], self._size,
                 )  # fmt: skip
         return torch.from_numpy(values).permute(1, 2, 0), torch.from_numpy(outputs).permute(1, 2, 0)
 

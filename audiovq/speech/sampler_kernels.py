@@ -212,8 +212,8 @@ def compand(value):
 
 
 @inlined
-def input_layer(p, net, state):
-    """``y`` from the last values and the same companded; the sum of skips starts at 0."""
+def input_layer(p, net, state, extra, t):
+    """``y`` from the last values, the same companded, and what is extra; the sum of skips starts at 0."""
     k, width, weight = p.x_width, p.y_width, address(net.input_weight)
     for b in range(p.batch):
         y = p.y + 4 * b * width
@@ -223,6 +223,8 @@ def input_layer(p, net, state):
             value = state.past[b, 0, i]
             add_scaled(y, weight + 4 * i * k, value, k)
             add_scaled(y, weight + 4 * (net.n_values + i) * k, compand(value), k)
+        if len(extra):
+            add_scaled(y, address(extra) + 4 * (t * p.batch + b) * k, np.float32(1), k)
 
 
 @inlined
@@ -322,7 +324,7 @@ def draw_step(net, state, b, noise, units, values, told, temperature):
 
 
 @compiled
-def run(net, state, condition, hold, noise, told, temperature, values, outputs, size):
+def run(net, state, condition, hold, noise, told, temperature, values, outputs, extra, size):
     """Advance all streams by ``len(values)`` steps.
 
     Args:
@@ -333,6 +335,7 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
         temperature: divides logits, multiplies scales.
         values: (T, B, n_values) float32: written.
         outputs: of the network, (T, B, n_outputs) float32, written; or (0, ...) when nobody wants them.
+        extra: added to what the layers get, (T, B, x_width) float32; or (0, ...) for nothing.
         size: bytes of a weight, float32(4) for float32 or uint32(2) for pairs of bfloat16.
     """
     p = Places(
@@ -357,7 +360,7 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
     layers, units = net.layers, condition[:, :, len(net.layers) * net.z_width :]
     for t in range(len(values)):
         clock = state.clock[0]
-        input_layer(p, net, state)
+        input_layer(p, net, state, extra, t)
         for i in range(p.n_layers):
             row = (layers[i, 0], layers[i, 1], layers[i, 2], layers[i, 3], layers[i, 4], layers[i, 5], layers[i, 6])
             layer_step(p, row, i, clock, t // hold, size)

@@ -121,9 +121,13 @@ class DecoderStream:
                 if n_frames is None:
                     raise ValueError("say how many frames are lost")
                 latents = torch.zeros(1, self.codec.encoder.latent_dim, n_frames)
-            self._latents = latents if self._latents is None else torch.cat([self._latents, latents], dim=-1)
-            self._end += latents.shape[-1]
-            piece = self._decode(self._end - self._context)
+            return self.push_latents(latents)
+
+    def push_latents(self, latents: torch.Tensor) -> np.ndarray:
+        """The next latents (1, C, F) -> samples that are ready."""
+        self._latents = latents if self._latents is None else torch.cat([self._latents, latents], dim=-1)
+        self._end += latents.shape[-1]
+        piece = self._decode(self._end - self._context)
         self._given += len(piece)
         return piece
 

@@ -18,6 +18,7 @@ def sample_in_stretches(
     fade: int = 80,
     batch_size: int = 16,
     temperature: float = 1.0,
+    extra: Tensor | None = None,
 ) -> Tensor:
     """Draw a recording in stretches that advance together, which reads the weights once for all of them.
 
@@ -43,6 +44,7 @@ def sample_in_stretches(
             receptive field and 20 fades behind it.
         fade: steps of the cross-fade, at most half of the warm-up.
         batch_size: streams at a time.
+        temperature, extra: see `WaveNetSampler.sample`.
 
     Returns:
         Values (1, n_values, F * hold).
@@ -58,12 +60,14 @@ def sample_in_stretches(
     starts = list(range(0, max(n_frames, 1), length))
     stretches: list[np.ndarray] = []
     for group in _groups(starts, length + warm_up, batch_size, warm_up, n_frames):
-        parts, noises = [], []
+        parts, noises, extras = [], [], []
         for start in group:
             first, last = max(start - warm_up, 0), min(start + length, n_frames)
             parts.append(condition[..., first:last])
             noises.append(noise.at(first * hold, (last - first) * hold))
-        drawn = sampler.sample(torch.cat(parts), torch.cat(noises), temperature=temperature)
+            extras += [] if extra is None else [extra[..., first * hold : last * hold]]
+        more = torch.cat(extras) if extras else None
+        drawn = sampler.sample(torch.cat(parts), torch.cat(noises), temperature=temperature, extra=more)
         stretches += list(drawn.numpy())
     joined = stretches[0]
     for start, stretch in zip(starts[1:], stretches[1:], strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from audiovq.layers.output import LogisticMixture, MuLawCategorical, compand
 from audiovq.layers.wavenet import WaveNetStack
 from audiovq.speech.backbone import Backbone
+from audiovq.speech.draft import DraftReader
 from audiovq.speech.pqmf import PQMF
 
 #: The least and the greatest unit of a mixture, as logarithms: 80 dB under full scale, and full scale.
@@ -56,6 +57,8 @@ class WaveNetDecoder(nn.Module):
             as exact as speech, and predictions must not grow from step to step.
         band_gains: factors that bring the bands to similar size within [-1, 1].
         temperature: what `SpeechCodec.decode` draws with: below 1 nearer to the most likely values.
+        draft: ``kernel_size`` of a `DraftReader`: the network is also told what the codec's parallel decoder makes of
+            the codes, and models what is left of the waveform when a share of that is taken off. None for none.
     """
 
     gains: Tensor
@@ -74,6 +77,7 @@ class WaveNetDecoder(nn.Module):
         input_noise: float = 0.0,
         band_gains: list[float] | None = None,
         temperature: float = 1.0,
+        draft: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(  # noqa: C408
@@ -89,6 +93,7 @@ class WaveNetDecoder(nn.Module):
             input_noise=input_noise,
             band_gains=band_gains,
             temperature=temperature,
+            draft=draft,
         )
         self.latent_dim, self.hop_length, self.n_bands, self.taps = latent_dim, hop_length, n_bands, taps
         self.samples_per_step, self.temperature, self.input_noise = samples_per_step, temperature, input_noise
@@ -114,8 +119,13 @@ class WaveNetDecoder(nn.Module):
             condition_channels=width,
             **stack,
         )
+        self.draft = None if draft is None else DraftReader(self.n_values, self.stack.channels, width, **draft)
+        if draft is not None and not isinstance(self.output, LogisticMixture):
+            raise ValueError("only a mixture of logistics can model what a draft leaves")
+        if self.draft is not None and self.draft.context_steps + self.pqmf.context_steps > self.steps_per_frame:
+            raise ValueError(f"a draft is read one latent ahead: kernel_size {draft} is too much")
         #: Latents on either side that one position of the condition may depend on.
-        self.context_frames = math.ceil(self.backbone.reach)
+        self.context_frames = math.ceil(self.backbone.reach) + (draft is not None)  # the share looks one position on
         mixture = isinstance(self.output, LogisticMixture)
         self.level = nn.Linear(width, self.n_values) if mixture else None
         self._start()
@@ -144,18 +154,23 @@ class WaveNetDecoder(nn.Module):
         """Steps for one latent."""
         return self.hop_length // self.n_values
 
-    def forward(self, waveform: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
+    def forward(self, waveform: Tensor, latents: Tensor, speaker: Tensor, draft: Tensor | None = None) -> Tensor:
         """Teacher forcing: the negative log-likelihood of each value, in nats.
 
         Args:
             waveform: (B, 1, T), T a multiple of ``hop_length``.
             latents: (B, C, T / hop_length).
             speaker: (B, S).
+            draft: (B, 1, T), of the parallel decoder, where the network reads one.
 
         Returns:
             (B, n_values, T / n_values) float32.
         """
-        values, condition = self.to_values(waveform), self.condition(latents, speaker)
+        condition = self.condition(latents, speaker)
+        values, extra = self.to_values(waveform), None
+        if self.draft is not None:
+            extra, base = self.read_draft(draft, condition)
+            values = values - base
         projected, units = self.stack.project_condition(condition), self.units(condition)
         if units is not None:
             units = units.repeat_interleave(self.hold, dim=2)
@@ -163,11 +178,23 @@ class WaveNetDecoder(nn.Module):
         if self.training and self.input_noise and units is not None:
             told = values + self.input_noise * units.detach() * torch.randn_like(values)
         before = torch.nn.functional.pad(told, (1, -1))
-        outputs = self.stack.advance(self.inputs(before), projected, self.stack.initial_state(len(values), before))
+        state = self.stack.initial_state(len(values), before)
+        outputs = self.stack.advance(self.inputs(before), projected, state, extra)
         parameters, shift = self.parameters_and_shift(outputs, told)
         if units is None:
             return self.output.nll(parameters, values)
         return self.output.nll(parameters, values, shift, units)
+
+    def read_draft(self, draft: Tensor | None, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """What the stack gets of a draft (B, 1, T), (B, channels, T / n_values), and what is taken off the values.
+
+        Raises:
+            ValueError: without a draft.
+        """
+        if draft is None or self.draft is None:
+            raise ValueError("this WaveNet reads a draft: give it the parallel decoder's waveform")
+        values = self.split_waveform(draft.detach())
+        return self.draft.features(values), self.draft.base(values, condition)
 
     def bits_per_sample(self, nll: Tensor) -> Tensor:
         """The mean of `forward`'s result in bits for a sample of the waveform, whatever the bands and their gains."""
@@ -183,9 +210,12 @@ class WaveNetDecoder(nn.Module):
 
     def to_values(self, waveform: Tensor) -> Tensor:
         """(B, 1, T) -> values on the distribution's grid (B, n_values, T / n_values)."""
+        return self.output.on_grid(self.split_waveform(waveform))
+
+    def split_waveform(self, waveform: Tensor) -> Tensor:
+        """(B, 1, T) -> values of steps (B, n_values, T / n_values), as they are."""
         bands = self.pqmf.analysis(waveform) * self.gains
-        steps = bands.unflatten(-1, (-1, self.samples_per_step)).permute(0, 3, 1, 2)
-        return self.output.on_grid(steps.flatten(1, 2))
+        return bands.unflatten(-1, (-1, self.samples_per_step)).permute(0, 3, 1, 2).flatten(1, 2)
 
     def to_bands(self, values: Tensor) -> Tensor:
         """Values (B, n_values, T) -> sub-bands (B, n_bands, T * samples_per_step)."""
@@ -248,7 +278,12 @@ class WaveNetState:
 
 @torch.inference_mode()
 def draw(
-    decoder: WaveNetDecoder, condition: Tensor, uniform: Tensor, state: WaveNetState, temperature: float = 1.0
+    decoder: WaveNetDecoder,
+    condition: Tensor,
+    uniform: Tensor,
+    state: WaveNetState,
+    temperature: float = 1.0,
+    extra: Tensor | None = None,
 ) -> Tensor:
     """Sample step by step with torch: the plain way, which faster samplers are compared with.
 
@@ -257,16 +292,18 @@ def draw(
         uniform: noise in (0, 1), (B, n_uniform, n_values, T' * hold).
         state: moved on.
         temperature: of the distribution.
+        extra: what the stack gets of a draft (B, channels, T' * hold), as `WaveNetDecoder.read_draft` gives it.
 
     Returns:
-        Values (B, n_values, T' * hold).
+        Values (B, n_values, T' * hold), without what was taken off for a draft.
     """
     values = []
     projected, units = decoder.stack.project_condition(condition), decoder.units(condition)
     for t in range(uniform.shape[-1]):
         at = t // decoder.hold
         inputs = decoder.inputs(state.past[:, :, :1])
-        outputs = decoder.stack.advance(inputs, projected[:, :, at, None], state.layers)
+        own = None if extra is None else extra[:, :, t, None]
+        outputs = decoder.stack.advance(inputs, projected[:, :, at, None], state.layers, own)
         unit = None if units is None else units[:, :, at]
         step = draw_step(decoder, outputs, uniform[..., t], state.past, unit, temperature)
         state.past = torch.cat([step.unsqueeze(-1), state.past[:, :, :-1]], dim=2)

@@ -69,6 +69,8 @@ class WaveNetTask(L.LightningModule):
         given = SpeechCodec(**{**model, "decoder": None}) if model is not None else SpeechCodec.from_pretrained(codec)
         self._fixed = None if self.joint else [given.requires_grad_(False)]  # in a list: no part of this task's state
         wavenet = WaveNetDecoder(given.encoder.latent_dim, given.speaker_encoder.dim, given.hop_length, **decoder)
+        if wavenet.draft is not None and (self.joint or given.decoder is None):
+            raise AudioVQError("a WaveNet with a draft reads the parallel decoder of a trained codec: set task.codec")
         if backbone_from_codec:
             take_backbone(wavenet, given)
         self.trained = nn.ModuleDict({"wavenet": wavenet, **({"codec": given} if self.joint else {})})
@@ -163,6 +165,13 @@ class WaveNetTask(L.LightningModule):
             quantized = Quantized(torch.cat(latents), codes, torch.zeros((), device=self.device), {})
             return quantized, codec.speaker_encoder(self.speaker_input(batch))
 
+    @torch.no_grad()
+    def draft(self, wavenet: Any, quantized: Quantized, speaker: Tensor) -> Tensor | None:
+        """The parallel decoder's waveform (B, 1, T), where the WaveNet reads it."""
+        if wavenet.draft is None:
+            return None
+        return self.codec.decoder(quantized.latents, speaker).float()
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         step = int(self.step)
         torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
@@ -172,7 +181,7 @@ class WaveNetTask(L.LightningModule):
         books = 1 + torch.multinomial(self.book_weights, len(batch["waveform"]), replacement=True)
         quantized, speaker = self.code(batch, self.trained, books)
         wavenet = self.trained["wavenet"]
-        nll = wavenet(batch["waveform"], quantized.latents, speaker)
+        nll = wavenet(batch["waveform"], quantized.latents, speaker, self.draft(wavenet, quantized, speaker))
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(nll.mean() + self.quantizer_weight * quantized.loss)
         norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.clip)
@@ -203,7 +212,8 @@ class WaveNetTask(L.LightningModule):
         total = []
         for n in [n for n in VALIDATED if n <= self.codec.n_codebooks]:
             quantized, speaker = self.code(batch, self.average, n)
-            bits = wavenet.bits_per_sample(wavenet(batch["waveform"], quantized.latents, speaker))
+            nll = wavenet(batch["waveform"], quantized.latents, speaker, self.draft(wavenet, quantized, speaker))
+            bits = wavenet.bits_per_sample(nll)
             self.log(f"validation/bits_{n}", bits, sync_dist=True)
             total.append(bits)
         self.log("validation/loss", torch.stack(total).mean(), sync_dist=True)
@@ -267,7 +277,8 @@ class ListenToWaveNet(L.Callback):
         batch = {k: v[: self.n_items].to(task.device) for k, v in next(iter(loader)).items()}
         batch["waveform"] = batch["waveform"][..., :length]
         quantized, speaker = task.code(batch, task.average, codec.default_n_codebooks)
-        decoded = draw_waveform(wavenet, quantized.latents.float(), speaker.float(), seed=0)
+        draft = task.draft(wavenet, quantized, speaker)
+        decoded = draw_waveform(wavenet, quantized.latents.float(), speaker.float(), seed=0, draft=draft)
         step = int(task.step)
         for i, (reference, estimate) in enumerate(zip(batch["waveform"], decoded, strict=True)):
             for name, signal in (("reference", reference), ("decoded", estimate)):

@@ -23,6 +23,7 @@ KINDS = {
     "both": {"output": MIXTURE, "n_bands": 2, "samples_per_step": 2},
     "full": {"output": MIXTURE, "taps": 16},
     "paper": {"output": {"kind": "mu_law", "bits": 8}},
+    "draft": {"output": MIXTURE, "n_bands": 4, "taps": 3, "draft": {"kernel_size": 5}},
 }
 
 
@@ -34,6 +35,11 @@ def wavenet(kind, latent_dim=8, speaker_dim=6, hop_length=320):
         for parameter in net.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return net
+
+
+def draft_of(net, waveform):
+    """A draft where one is read: the waveform, a little wrong."""
+    return None if net.draft is None else 0.8 * waveform + 0.02 * torch.randn(waveform.shape)
 
 
 def material(n_frames=3):
@@ -54,11 +60,11 @@ def test_values_become_the_waveform_again(kind):
 def test_no_value_is_told_what_comes_after_it(kind):
     """A value's likelihood depends on itself and on values before it, in the order in which they are drawn."""
     net, (waveform, latents, speaker) = wavenet(kind), material()
-    values = net.to_values(waveform)
+    values, draft = net.to_values(waveform), draft_of(net, waveform)
 
     def nll(values):
         net.to_values = lambda _: values
-        return net(waveform, latents, speaker)
+        return net(waveform, latents, speaker, draft)
 
     before = nll(values)
     n, step = net.n_values, 40
@@ -80,8 +86,8 @@ def test_drawing_step_by_step_is_the_whole_network(kind):
     seen = []
     advance = net.stack.advance
 
-    def listen(x, projected, state):
-        out = advance(x, projected, state)
+    def listen(x, projected, state, extra):
+        out = advance(x, projected, state, extra)
         seen.append(out)
         return out
 
@@ -90,11 +96,12 @@ def test_drawing_step_by_step_is_the_whole_network(kind):
     n_steps = waveform.shape[-1] // net.n_values
     uniform = torch.rand(2, net.output.n_uniform, net.n_values, n_steps).clamp(1e-6, 1 - 1e-6)
     net.stack.advance = listen
-    values = draw(net, condition, uniform, WaveNetState(net, 2)).clone()
+    extra = net.read_draft(draft_of(net, waveform), condition)[0] if net.draft is not None else None
+    values = draw(net, condition, uniform, WaveNetState(net, 2), extra=extra).clone()
     cached = torch.cat(seen, dim=2)
     net.stack.advance = advance
     before = torch.nn.functional.pad(values, (1, -1))
-    whole = advance(net.inputs(before), projected, net.stack.initial_state(2))
+    whole = advance(net.inputs(before), projected, net.stack.initial_state(2), extra)
     torch.testing.assert_close(cached, whole, atol=1e-4, rtol=0)
     assert torch.equal(net.output.on_grid(values), values)
     # What was drawn step by step is also what the parameters, shifts and units of teacher forcing give for this noise.
@@ -114,17 +121,22 @@ def test_bits_do_not_depend_on_how_the_values_are_scaled():
     torch.testing.assert_close(net.bits_per_sample(nll), bits - 1)
 
 
+@pytest.fixture(params=["bands", "draft"])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-def model(codec, tmp_path):
+def model(codec, tmp_path, kind):
     """A codec's folder with a WaveNet in it."""
     save_codec(codec, tmp_path / "model", torch.float32)
-    save_wavenet(wavenet("bands"), tmp_path / "model", codes_hash(tmp_path / "model"), torch.float32)
+    save_wavenet(wavenet(kind), tmp_path / "model", codes_hash(tmp_path / "model"), torch.float32)
     return tmp_path / "model"
 
 
-def test_saved_and_loaded_it_is_the_same(model):
+def test_saved_and_loaded_it_is_the_same(model, kind):
     loaded, _ = SpeechCodec.from_pretrained(model).wavenet()
-    original = wavenet("bands")
+    original = wavenet(kind)
     assert loaded.config == original.config
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
 
@@ -151,7 +163,9 @@ def test_a_stream_is_what_the_network_draws_in_one_go(model, speech):
     wavenet, _ = codec.wavenet()
     with torch.inference_mode():
         speaker = codec.speaker_encoder.decode(encoded.speaker)
-        drawn = draw_waveform(wavenet, codec.quantizer.decode(encoded.codes), speaker)
+        latents = codec.quantizer.decode(encoded.codes)
+        draft = codec.decoder(latents, speaker) if wavenet.draft is not None else None
+        drawn = draw_waveform(wavenet, latents, speaker, draft=draft)
     streamed = codec.decode(encoded, decoder="wavenet")
     torch.testing.assert_close(streamed, drawn[..., : streamed.shape[-1]], atol=2e-3, rtol=0)
 
@@ -178,3 +192,27 @@ def test_what_does_not_fit_is_one_clear_error(model, codec, tmp_path):
     (model / "wavenet" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(AudioVQError, match="cannot be loaded"):
         SpeechCodec.from_pretrained(model).decoder_stream(np.zeros(6, np.int64), "wavenet")
+
+
+def test_a_draft_of_another_decoder_is_refused(codec, tmp_path):
+    """Retraining the parallel decoder keeps the codes, but not what a WaveNet on top of it was trained on."""
+    save_codec(codec, tmp_path, torch.float32)
+    save_wavenet(wavenet("draft"), tmp_path, codes_hash(tmp_path), torch.float32)
+    SpeechCodec.from_pretrained(tmp_path).wavenet()
+    with torch.no_grad():
+        codec.decoder.entry.weight.add_(1e-3)
+    save_codec(codec, tmp_path, torch.float32)
+    with pytest.raises(AudioVQError, match="drafts of another parallel decoder"):
+        SpeechCodec.from_pretrained(tmp_path).wavenet()
+
+
+def test_a_draft_that_is_right_leaves_nothing():
+    """With the whole share taken off, the values of the waveform itself are all zero."""
+    net, (waveform, latents, speaker) = wavenet("draft"), material()
+    torch.nn.init.zeros_(net.draft.share.weight)
+    torch.nn.init.constant_(net.draft.share.bias, 30.0)
+    extra, base = net.read_draft(waveform, net.condition(latents, speaker))
+    assert extra.shape == (2, 12, waveform.shape[-1] // 4)
+    torch.testing.assert_close(base, net.split_waveform(waveform))
+    with pytest.raises(ValueError, match="reads a draft"):
+        net(waveform, latents, speaker)
