@@ -2,6 +2,7 @@
 
 from audiovq.quantize.codebook import Codebook, EMACodebook, GradientCodebook
 from audiovq.quantize.finite_scalar import FiniteScalarQuantizer
+from audiovq.quantize.product import ProductQuantizer
 from audiovq.quantize.residual import ResidualVectorQuantizer
 from audiovq.quantize.result import Quantized, QuantizerError
 from audiovq.quantize.vector import VectorQuantizer
@@ -11,6 +12,7 @@ __all__ = [
     "EMACodebook",
     "FiniteScalarQuantizer",
     "GradientCodebook",
+    "ProductQuantizer",
     "Quantized",
     "QuantizerError",
     "ResidualVectorQuantizer",

@@ -1,0 +1,63 @@
+"""What a decoder says of each pixel: distributions with likelihoods in nats and one best picture.
+
+Pictures are (B, C, H, W) in [-1, 1], parameters (B, ``n_parameters`` * C, H, W).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.layers.output import LogisticMixture
+
+
+class Gaussian(nn.Module):
+    """Squared error: one standard deviation for all pixels, learned, so that terms beside it need no weights."""
+
+    n_parameters = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.tensor(-1.0))
+
+    def nll(self, parameters: Tensor, images: Tensor) -> Tensor:
+        """Nats of each value (B, C, H, W); a density, not a probability."""
+        inverse = torch.exp(-2 * self.log_sigma)
+        return 0.5 * (images - parameters).square() * inverse + self.log_sigma + 0.5 * math.log(2 * math.pi)
+
+    def picture(self, parameters: Tensor) -> Tensor:
+        """The means (B, C, H, W)."""
+        return parameters
+
+
+class DiscretizedLogistic(nn.Module):
+    """A logistic for each channel of each pixel, integrated over the 256 levels (Kingma et al. 2016, appendix E).
+
+    The decoder gives a location and the logarithm of a scale. The probabilities of the levels add up to one, so the
+    nats are those of a lossless code.
+    """
+
+    n_parameters = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = LogisticMixture(1, bits=8)
+        self.log_scale = nn.Parameter(torch.tensor(-2.0))
+
+    def nll(self, parameters: Tensor, images: Tensor) -> Tensor:
+        """Nats of each value (B, C, H, W)."""
+        location, log_scale = parameters.unflatten(1, (self.n_parameters, -1)).unbind(1)
+        log_scale = (log_scale + self.log_scale).clamp(-7.0, 2.0)
+        return self.levels.nll(torch.stack([torch.zeros_like(location), location, log_scale], 1), images)
+
+    def picture(self, parameters: Tensor) -> Tensor:
+        """The locations (B, C, H, W)."""
+        return parameters.unflatten(1, (self.n_parameters, -1))[:, 0]
+
+
+LIKELIHOODS: dict[str, type[Gaussian] | type[DiscretizedLogistic]] = {
+    "gaussian": Gaussian,
+    "logistic": DiscretizedLogistic,
+}

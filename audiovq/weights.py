@@ -1,0 +1,60 @@
+"""Weights on disk: ``config.json`` holds exactly a constructor's arguments, ``model.safetensors`` the tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
+
+#: Folder of the models that came with the package.
+BUNDLED = Path(__file__).resolve().parent / "pretrained"
+#: Buffers of quantizers that only training reads; exported models leave them out.
+TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
+
+
+def is_training_buffer(name: str) -> bool:
+    """Whether a tensor of a state dict is a statistic that only training reads."""
+    return "quantizer" in name and name.rsplit(".", 1)[-1] in TRAINING_BUFFERS
+
+
+def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:
+    """Write ``model.config`` and its tensors; floating-point ones are stored as ``dtype``, float16 by default."""
+    import torch
+    from safetensors.torch import save
+
+    dtype, folder = dtype or torch.float16, Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {
+        name: (tensor.detach().to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in model.state_dict().items()
+        if not is_training_buffer(name)
+    }
+    with atomic_write(folder / "model.safetensors") as path:
+        path.write_bytes(save(kept))  # save_file would make the file private
+    with atomic_write(folder / "config.json") as path:
+        path.write_text(json.dumps(model.config, indent=2) + "\n")
+
+
+def load_weights(kind: Any, folder: str | Path) -> Any:
+    """``kind(**config)`` with its weights, in evaluation mode.
+
+    Raises:
+        AudioVQError: when the files are not there, damaged, or do not fit each other.
+    """
+    from safetensors.torch import load
+
+    folder = Path(folder)
+    try:
+        model = kind(**json.loads((folder / "config.json").read_text()))
+        data = (folder / "model.safetensors").read_bytes()
+        tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+        missing, unknown = model.load_state_dict(tensors, strict=False)
+        wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
+        if wrong:
+            raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
+    except Exception as error:
+        raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model.eval()
