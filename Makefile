@@ -36,7 +36,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing audiovq with everything for training, evaluation and tests into $(VENV)"
-	$(PIP) -e ".[train,eval,bench,dev]"
+	$(PIP) -e ".[train,eval,bench,tokens,dev]"
 	@touch $@ $(VENV)/.installed
 
 clean:

@@ -26,6 +26,7 @@ VERBS = {
     "generate": "Draw speech from the prior over the codes: new, or going on from a recording.",
     "info": "Tell what an .avq file holds.",
     "models": "List the models that came with the package.",
+    "tokenize": "Write the codes of a corpus as shards, to train language models of speech from.",
     "evaluate": "Measure quality: a folder of references against a folder of decoded files.",
     "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
 }

@@ -151,7 +151,7 @@ def run(
     failures = 0
     elapsed = 0.0
     prepared = False
-    with _clean_up_when_terminated(), Display(len(jobs)) as display:
+    with clean_up_when_terminated(), Display(len(jobs)) as display:
         for job in jobs:
             try:
                 check(job, force)
@@ -212,7 +212,7 @@ def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> st
 
 
 @contextmanager
-def _clean_up_when_terminated() -> Iterator[None]:
+def clean_up_when_terminated() -> Iterator[None]:
     """Leave through the ordinary clean-up when told to end, so that no temporary file stays."""
     if threading.current_thread() is not threading.main_thread():
         yield

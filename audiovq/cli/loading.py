@@ -10,6 +10,7 @@ from audiovq.errors import AudioVQError
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.speech.codec import SpeechCodec
+    from audiovq.speech.facts import ModelFacts
 
 
 class Models:
@@ -94,7 +95,22 @@ def bundled_coder(model_hash: bytes) -> EntropyCoder | None:
     return None if name is None else coder_in(BUNDLED / name, model_hash)
 
 
-def n_codebooks_for(codec: SpeechCodec, bitrate: float | None) -> int | None:
+def codebooks_of(model: ModelFacts, bitrate: float | None, codebooks: int | None) -> int | None:
+    """Codebooks as ``--bitrate`` or ``--codebooks`` asks for them; None, the model's default, when neither does.
+
+    Raises:
+        AudioVQError: for a bitrate or a number that the model does not offer, and for both at once.
+    """
+    if codebooks is None:
+        return n_codebooks_for(model, bitrate)
+    if bitrate is not None:
+        raise AudioVQError("--bitrate and --codebooks say the same thing: give one of them")
+    if not 1 <= codebooks <= model.n_codebooks:
+        raise AudioVQError(f"model {model.name} has 1 to {model.n_codebooks} codebooks, {codebooks} were asked for")
+    return codebooks
+
+
+def n_codebooks_for(codec: SpeechCodec | ModelFacts, bitrate: float | None) -> int | None:
     """Codebooks for a bitrate in kb/s a channel; None, the model's default, for None.
 
     Raises:

@@ -1,7 +1,24 @@
-"""Recordings: one module per source, each giving the same `Utterance`."""
+"""Recordings: one module per source, each giving the same `Utterance`; and shards of their codes, `TokenShards`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from audiovq.data.corpora import open_corpora, open_corpus
 from audiovq.data.shards import open_shards, write_shards
 from audiovq.data.utterance import Utterance
 
-__all__ = ["Utterance", "open_corpora", "open_corpus", "open_shards", "write_shards"]
+if TYPE_CHECKING:
+    from audiovq.data.token_dataset import TokenDataset
+    from audiovq.data.tokens import TokenShards
+
+_LAZY = {"TokenDataset": "token_dataset", "TokenShards": "tokens"}
+
+__all__ = ["TokenDataset", "TokenShards", "Utterance", "open_corpora", "open_corpus", "open_shards", "write_shards"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"audiovq.data.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'audiovq.data' has no attribute {name!r}")

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
 
 Progress = Callable[[int, int], None]
+TOKENS = "tokens"
+"""The name that shards of codes go by in a list of corpora."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,29 +99,47 @@ def write_codes(
     Raises:
         AudioVQError: for an utterance that cannot be coded, and when there is none.
     """
+
+    def coded() -> Iterator[CodedUtterance]:
+        for done, utterance in enumerate(utterances, 1):
+            codes, voice, n_samples = _code(codec, utterance)
+            about = (utterance.id, utterance.speaker, utterance.language, utterance.split)
+            yield CodedUtterance(*about, codes, voice, n_samples)
+            if progress is not None:
+                progress(done, len(utterances))
+
+    return write_coded(folder, codec.model_hash.hex(), codec.n_codebooks, codec.codebook_size, coded())
+
+
+def write_coded(
+    folder: str | Path, codec: str, n_codebooks: int, codebook_size: int, utterances: Iterable[CodedUtterance]
+) -> CodesCache:
+    """Keep codes that are there or come one by one; the folder appears when all are written.
+
+    Args:
+        folder: to be made.
+        codec: hash of the model, hexadecimal.
+        n_codebooks, codebook_size: of the codes.
+        utterances: in any number but none.
+
+    Raises:
+        AudioVQError: when there is none.
+    """
     folder = Path(folder)
-    if not utterances:
-        raise AudioVQError("there are no utterances to code: name another corpus")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         temporary.chmod(0o755)
         lines: list[dict[str, Any]] = []
         with (temporary / "codes.u16").open("wb") as codes_file, (temporary / "voices.u16").open("wb") as voices_file:
-            for done, utterance in enumerate(utterances):
-                codes, voice, n_samples = _code(codec, utterance)
-                codes_file.write(np.ascontiguousarray(codes.T).astype("<u2").tobytes())
-                voices_file.write(voice.astype("<u2").tobytes())
-                about = {name: getattr(utterance, name) for name in ("id", "speaker", "language", "split")}
-                lines.append({**about, "n_frames": codes.shape[1], "n_samples": n_samples})
-                if progress is not None:
-                    progress(done + 1, len(utterances))
-        index = {
-            "codec": codec.model_hash.hex(),
-            "n_codebooks": codec.n_codebooks,
-            "codebook_size": codec.codebook_size,
-            "utterances": lines,
-        }
+            for utterance in utterances:
+                codes_file.write(np.ascontiguousarray(utterance.codes.T).astype("<u2").tobytes())
+                voices_file.write(utterance.voice.astype("<u2").tobytes())
+                names = ("id", "speaker", "language", "split", "n_frames", "n_samples")
+                lines.append({name: getattr(utterance, name) for name in names})
+        if not lines:
+            raise AudioVQError("there are no utterances to code: name another corpus")
+        index = {"codec": codec, "n_codebooks": n_codebooks, "codebook_size": codebook_size, "utterances": lines}
         (temporary / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
         if not (folder / "index.json").exists():  # another process may have been faster
             os.rename(temporary, folder)
@@ -147,15 +167,38 @@ def cached_codes(
     The folder's name holds the codec's hash and one over what the corpora list: their utterances, splits, speakers and
     lengths. Another codec or another preparation thus never meets old codes.
 
+    Of ``{name: tokens, root: DIR}`` the codes are those of the shards in DIR, as many codebooks as these have.
+
     Raises:
-        AudioVQError: see `open_corpus` and `write_codes`.
+        AudioVQError: see `open_corpus` and `write_codes`; for shards of another codec, or beside other corpora.
     """
     from audiovq.data.corpora import open_corpora
 
+    folder = Path(root or cache_dir() / "codes")
+    for corpus in corpora:
+        if isinstance(corpus, Mapping) and corpus.get("name") == TOKENS:
+            if len(corpora) > 1:
+                raise AudioVQError("shards of codes go alone, not with other corpora: tokenize these, too")
+            return _codes_of_shards(codec, corpus, folder)
     utterances = open_corpora(corpora, None)
     listing = "\n".join(f"{u.id}\t{u.speaker}\t{u.language}\t{u.split}\t{u.n_samples}\t{u.source}" for u in utterances)
     data = hashlib.sha256(listing.encode()).hexdigest()[:8]
-    folder = Path(root or cache_dir() / "codes") / f"{codec.model_hash.hex()}-{data}"
+    folder = folder / f"{codec.model_hash.hex()}-{data}"
     if (folder / "index.json").is_file():
         return CodesCache(folder)
     return write_codes(folder, codec, utterances, progress)
+
+
+def _codes_of_shards(codec: SpeechCodec, corpus: Mapping[str, Any], caches: Path) -> CodesCache:
+    """The codes of shards as flat arrays, which training reads anywhere."""
+    from audiovq.data.tokens import TokenShards
+
+    if set(corpus) != {"name", "root"}:
+        raise AudioVQError(f"shards of codes are told by their root alone: data.root=DIR, not {dict(corpus)}")
+    shards = TokenShards(Path(str(corpus["root"])).expanduser(), codec)
+    content = hashlib.sha256("".join(shard["sha256"] for shard in shards.manifest["shards"]).encode())
+    folder = caches / f"{codec.model_hash.hex()}-shards-{content.hexdigest()[:8]}"
+    if (folder / "index.json").is_file():
+        return CodesCache(folder)
+    model = shards.model
+    return write_coded(folder, model.codes_hash, model.n_codebooks, model.codebook_size, shards)

@@ -1,0 +1,267 @@
+"""Coded speech in shards that other tools read: tar files as WebDataset has them, or Parquet.
+
+A tar has two files for each item, ``00003-000017.codes.npy`` (K, F) uint16 and ``00003-000017.json`` with everything
+else; a Parquet file has a row for each item, with the codes as K lists. Both hold the same items, and the same items
+always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from audiovq.data.codes import CodedUtterance
+from audiovq.errors import AudioVQError
+
+SUFFIXES = {"tar": ".tar", "parquet": ".parquet"}
+_BUFFERED_FRAMES = 1 << 20
+"""Frames that a Parquet file collects before it writes them as a row group: 16 MB of eight codebooks."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedUtterance(CodedUtterance):
+    """One recording as codes, as it stands in a shard.
+
+    Attributes:
+        text: what is said, when there is a transcript.
+        seconds: of the source.
+        source_rate: the source's sample rate in Hz.
+        channel: which of the source's channels this is, from 0; all of them mixed is 0, too.
+    """
+
+    text: str | None
+    seconds: float
+    source_rate: int
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodesModel:
+    """Whose codes they are.
+
+    Attributes:
+        name: of the model.
+        codes_hash: hexadecimal, as `SpeechCodec.model_hash`.
+        n_codebooks: that were kept.
+        codebook_size, sample_rate, hop_length: as of `SpeechCodec`.
+    """
+
+    name: str
+    codes_hash: str
+    n_codebooks: int
+    codebook_size: int
+    sample_rate: int
+    hop_length: int
+
+    @property
+    def frame_rate(self) -> float:
+        return self.sample_rate / self.hop_length
+
+    def facts_of(self, item: TokenizedUtterance) -> dict[str, Any]:
+        """All that a shard says of an item but its codes, in the order of a Parquet file's columns."""
+        return {
+            "id": item.id,
+            "channel": item.channel,
+            "speaker": item.speaker,
+            "language": item.language,
+            "text": item.text,
+            "split": item.split,
+            "seconds": item.seconds,
+            "source_rate": item.source_rate,
+            "sample_rate": self.sample_rate,
+            "n_samples": item.n_samples,
+            "n_frames": item.n_frames,
+            "n_codebooks": len(item.codes),
+            "voice": item.voice.tolist(),
+            "model": self.name,
+            "codes_hash": self.codes_hash,
+        }
+
+
+def make_item(facts: dict[str, Any], codes: np.ndarray, about: str, codes_hash: str) -> TokenizedUtterance:
+    """The item that ``facts`` and ``codes`` (K, F) describe.
+
+    Raises:
+        AudioVQError: when they do not fit each other, or were written by another model than ``codes_hash``.
+    """
+    if facts["codes_hash"] != codes_hash:
+        raise AudioVQError(
+            f"{about}: item {facts['id']} was coded by model {facts['model']} ({facts['codes_hash']}), the manifest "
+            f"tells of {codes_hash}: shards of two models were mixed"
+        )
+    if codes.shape != (facts["n_codebooks"], facts["n_frames"]):
+        raise AudioVQError(f"{about}: the codes of item {facts['id']} do not fit what is said of them: it is damaged")
+    names = ("id", "channel", "speaker", "language", "text", "split", "seconds", "source_rate", "n_samples")
+    return TokenizedUtterance(
+        **{name: facts[name] for name in names}, codes=codes, voice=np.array(facts["voice"], np.int64)
+    )
+
+
+class ShardWriter(Protocol):
+    """Writes items to one shard."""
+
+    def add(self, item: TokenizedUtterance) -> None:
+        """Append an item."""
+        ...
+
+    def close(self) -> None:
+        """Complete the file."""
+        ...
+
+
+def create_shard(path: Path, container: str, model: CodesModel, prefix: str) -> ShardWriter:
+    """A writer for ``container`` "tar" or "parquet"; keys in a tar begin with ``prefix``.
+
+    Raises:
+        AudioVQError: when pyarrow is needed and missing.
+    """
+    return TarShard(path, model, prefix) if container == "tar" else ParquetShard(path, model)
+
+
+class TarShard:
+    """Items in a tar file."""
+
+    def __init__(self, path: Path, model: CodesModel, prefix: str) -> None:
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by `close`
+        self._model, self._prefix, self._number = model, prefix, 0
+
+    def add(self, item: TokenizedUtterance) -> None:
+        codes = io.BytesIO()
+        np.save(codes, np.ascontiguousarray(item.codes, "<u2"))
+        facts = json.dumps(self._model.facts_of(item), ensure_ascii=False)
+        for suffix, data in (("codes.npy", codes.getvalue()), ("json", facts.encode())):
+            member = tarfile.TarInfo(
+                f"{self._prefix}{self._number:06d}.{suffix}"
+            )  # no time, no owner: the same bytes every time
+            member.size = len(data)
+            self._tar.addfile(member, io.BytesIO(data))
+        self._number += 1
+
+    def close(self) -> None:
+        self._tar.close()
+
+
+class ParquetShard:
+    """Items in a Parquet file."""
+
+    def __init__(self, path: Path, model: CodesModel) -> None:
+        self._arrow, parquet = require_pyarrow()
+        self._model, self._schema = model, _schema(self._arrow, model)
+        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._items: list[TokenizedUtterance] = []
+        self._n_frames = 0
+
+    def add(self, item: TokenizedUtterance) -> None:
+        self._items.append(item)
+        self._n_frames += item.n_frames
+        if self._n_frames >= _BUFFERED_FRAMES:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows = [self._model.facts_of(item) for item in self._items]
+        columns = {name: [row[name] for row in rows] for name in self._schema.names if name != "codes"}
+        arrays = [self._arrow.array(columns[f.name], f.type) for f in self._schema if f.name != "codes"]
+        self._writer.write_table(self._arrow.Table.from_arrays([*arrays, self._codes()], schema=self._schema))
+        self._items, self._n_frames = [], 0
+
+    def _codes(self) -> Any:
+        """A column of lists of lists, made from the arrays as they are."""
+        books = [len(item.codes) for item in self._items]
+        frames = np.repeat([item.n_frames for item in self._items], books)
+        flat = np.concatenate([np.zeros(0, np.uint16), *(item.codes.reshape(-1) for item in self._items)])
+        make = self._arrow.ListArray.from_arrays
+        offsets = [np.concatenate([[0], np.cumsum(n)]).astype(np.int32) for n in (frames, books)]
+        return make(offsets[1], make(offsets[0], self._arrow.array(flat.astype(np.uint16))))
+
+    def close(self) -> None:
+        if self._items:
+            self._flush()
+        self._writer.close()
+
+
+def _schema(arrow: Any, model: CodesModel) -> Any:
+    text, whole = arrow.string(), arrow.int32()
+    types = {
+        **dict.fromkeys(("id", "speaker", "language", "text", "split", "model", "codes_hash"), text),
+        **dict.fromkeys(("channel", "source_rate", "sample_rate", "n_frames", "n_codebooks"), whole),
+        "seconds": arrow.float64(),
+        "n_samples": arrow.int64(),
+        "voice": arrow.list_(arrow.uint16()),
+    }
+    nobody = TokenizedUtterance("", "", "", "", np.zeros((0, 0)), np.zeros(0), 0, None, 0.0, 0, 0)
+    fields = [(name, types[name]) for name in model.facts_of(nobody)]
+    return arrow.schema([*fields, ("codes", arrow.list_(arrow.list_(arrow.uint16())))])
+
+
+def read_shard(path: Path, container: str, codes_hash: str) -> Iterator[TokenizedUtterance]:
+    """The items of a shard in their order, a few in memory at a time.
+
+    Raises:
+        AudioVQError: for a shard that is missing or damaged, or of another model than ``codes_hash``; when pyarrow is
+            needed and missing.
+    """
+    yield from (_read_tar if container == "tar" else _read_parquet)(path, codes_hash)
+
+
+def _read_tar(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:
+    with closing(_members(path)) as members:
+        codes: tuple[str, np.ndarray] | None = None
+        for name, data in members:
+            key, _, suffix = name.partition(".")
+            if suffix == "codes.npy":
+                codes = key, np.load(io.BytesIO(data), allow_pickle=False)
+            elif suffix == "json":
+                if codes is None or codes[0] != key:
+                    raise AudioVQError(f"{path}: {name} has no codes before it: it is damaged")
+                yield make_item(json.loads(data), codes[1], str(path), codes_hash)
+
+
+def _members(path: Path) -> Generator[tuple[str, bytes], None, None]:
+    try:
+        with tarfile.open(path, "r|") as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if file is not None:
+                    yield member.name, file.read()
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise AudioVQError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_parquet(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:
+    arrow, parquet = require_pyarrow()
+    try:
+        with parquet.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group).combine_chunks()
+                rows = table.drop_columns("codes").to_pylist()
+                codes = table.column("codes")
+                for i, row in enumerate(rows):
+                    books = codes[i].values
+                    flat = books.flatten().to_numpy(zero_copy_only=False)
+                    yield make_item(row, flat.reshape(len(books), -1), str(path), codes_hash)
+    except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
+        raise AudioVQError(f"{path}: cannot be read: {error}") from error
+
+
+def require_pyarrow() -> tuple[Any, Any]:
+    """The modules ``pyarrow`` and ``pyarrow.parquet``.
+
+    Raises:
+        AudioVQError: when they are missing.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise AudioVQError(
+            "Parquet needs the package pyarrow: pip install 'audiovq[tokens]', or use tar files, which need nothing"
+        ) from None
+    return pyarrow, pyarrow.parquet

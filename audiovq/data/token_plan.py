@@ -1,0 +1,160 @@
+"""Which recording goes into which shard, which shards are finished, and the manifest when all are.
+
+In a folder of shards lie ``shard-00000.tar`` (or ``.parquet``) and so on, and ``manifest.json`` once all are done. Its
+hidden folder ``.progress`` has the plan and, for every finished shard, what is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from audiovq.data.token_files import SUFFIXES, CodesModel
+from audiovq.data.token_sources import TokenSource
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
+from audiovq.streams import errors_about
+
+MANIFEST, PROGRESS = "manifest.json", ".progress"
+FORMAT, VERSION = "audiovq-tokens", 1
+#: A shard is closed after so many recordings, or so many bytes of them (nine hours of 16-bit speech at 16 kHz).
+SHARD_ITEMS, SHARD_BYTES = 1000, 1 << 30
+
+
+class ShardPlan:
+    """The plan of a folder. It only grows: new recordings go into shards of their own behind the others.
+
+    Args:
+        folder: of the shards.
+        model: whose codes they hold.
+        container: "tar" or "parquet".
+        mono: whether channels are mixed.
+
+    Raises:
+        AudioVQError: when the folder was begun otherwise, or holds something else.
+    """
+
+    def __init__(self, folder: Path, model: CodesModel, container: str, mono: bool) -> None:
+        self.folder, self.model, self.container = folder, model, container
+        self.shards: list[list[str]] = []
+        # A model under another name gives the same codes.
+        self._settings = {k: v for k, v in asdict(model).items() if k != "name"}
+        self._settings |= {"format": container, "channels": "mixed" if mono else "each on its own"}
+        self._path = folder / PROGRESS / "plan.json"
+        if not self._path.is_file():
+            if any(folder.glob("shard-*")):
+                raise AudioVQError(f"{folder} holds shards of something else: name another folder")
+            return
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            self.shards, before = known["shards"], known["settings"]
+        except (ValueError, KeyError) as error:
+            raise AudioVQError(f"{self._path} is damaged ({error}); -f begins anew") from None
+        for name, value in self._settings.items():
+            if before.get(name) != value:
+                raise AudioVQError(
+                    f"{folder} was begun with {name.replace('_', ' ')} {before.get(name)}, not {value}: name another "
+                    "folder, or -f begins anew"
+                )
+
+    def extend(self, sources: Sequence[TokenSource], shard_items: int) -> None:
+        """Plan for what is not planned yet, and keep the plan."""
+        known = {id for shard in self.shards for id in shard}
+        size, n_bytes, before = 0, 0, len(self.shards)
+        for source in sources:
+            if source.id in known:
+                continue
+            if not size or size >= shard_items or n_bytes >= SHARD_BYTES:
+                self.shards.append([])
+                size, n_bytes = 0, 0
+            self.shards[-1].append(source.id)
+            size, n_bytes = size + 1, n_bytes + source.n_bytes
+        if len(self.shards) > before:
+            _write_json(self._path, {"settings": self._settings, "shards": self.shards})
+
+    def file(self, index: int) -> Path:
+        """Where a shard is written."""
+        return self.folder / f"shard-{index:05d}{SUFFIXES[self.container]}"
+
+    def record(self, index: int) -> dict[str, Any] | None:
+        """What is known of a shard when it is finished and still there."""
+        try:
+            found = json.loads((self.folder / PROGRESS / f"{index:05d}.json").read_text(encoding="utf-8"))
+            there = not found["items"] or self.file(index).stat().st_size == found["bytes"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return found if there else None
+
+    def finish(self, index: int, record: dict[str, Any]) -> None:
+        """Keep what is known of a finished shard."""
+        _write_json(self.folder / PROGRESS / f"{index:05d}.json", record)
+
+    def write_manifest(self) -> dict[str, Any]:
+        """Write what readers begin with, and give it back. All shards are finished by then."""
+        records = [record for index in range(len(self.shards)) if (record := self.record(index)) is not None]
+        assert len(records) == len(self.shards)
+        seconds, shards = 0.0, []
+        for record in records:
+            seconds += record["seconds"]
+            if record["items"]:
+                hours = round(record["seconds"] / 3600, 6)
+                shards.append({name: record[name] for name in ("file", "items", "frames")} | {"hours": hours})
+                shards[-1] |= {name: record[name] for name in ("bytes", "sha256")}
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "container": self.container,
+            "channels": self._settings["channels"],
+            "model": asdict(self.model),
+            "items": sum(record["items"] for record in records),
+            "frames": sum(record["frames"] for record in records),
+            "hours": round(seconds / 3600, 6),
+            "shards": shards,
+            "faults": [{"id": id, "reason": reason} for record in records for id, reason in record["faults"]],
+        }
+        _write_json(self.folder / MANIFEST, manifest)
+        return manifest
+
+
+def clear(folder: Path, everything: bool) -> None:
+    """Delete what a call that was killed has left, and with ``everything`` all shards with their manifest and plan."""
+    patterns = [".shard-*", ".manifest-*", f"{PROGRESS}/.*"]
+    if everything:
+        patterns += ["shard-*.tar", "shard-*.parquet", MANIFEST, f"{PROGRESS}/*.json"]
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """See that nobody else writes into the folder meanwhile, where the system can tell.
+
+    Raises:
+        AudioVQError: when somebody does, or the folder cannot be written.
+    """
+    lock = folder / PROGRESS / "lock"
+    with errors_about(str(folder), "written"):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AudioVQError(f"{folder} is being written by another call: wait for it") from None
+            except OSError:  # some file systems cannot lock
+                pass
+        yield
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with errors_about(str(path), "written"), atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,102 @@
+"""``audiovq tokenize``: what it says and how it ends."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from audiovq.data import TokenShards
+from audiovq.speech.checkpoint import save_codec
+from tests.cli.test_coding import ROOT
+
+
+@pytest.fixture
+def model(codec, tmp_path):
+    save_codec(codec, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_corpus_with_a_bad_file(run, wav, tmp_path, model):
+    wav("in/a.wav", 1.2)
+    wav("in/b.wav", 0.3, 44100)
+    (tmp_path / "in" / "bad.wav").write_text("no audio")
+    done = run("tokenize", "in", "-o", "out", "--model", model, "--codebooks", 3)
+    assert (done.code, done.out) == (1, "")
+    assert done.lines[0].startswith("audiovq: bad.wav: is not audio")
+    assert done.lines[1].startswith("out: 1 shards, 2 items")
+    assert done.lines[2].endswith("hours an hour")
+    assert done.lines[3] == "audiovq: 1 recording could not be coded; out/manifest.json lists them"
+    assert [item.codes.shape for item in TokenShards("out")] == [(3, 60), (3, 15)]
+    again = run("tokenize", "in", "-o", "out", "--model", model, "--codebooks", 3)
+    assert (again.code, again.lines[1]) == (1, "nothing was left to code")
+    (tmp_path / "in" / "bad.wav").unlink()
+    assert run("tokenize", "in", "-o", "out", "--model", model, "-f", "--workers", 2).code == 0
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["n_codebooks"] == 2
+
+
+def test_what_cannot_be_done_is_told_before_anything_is_loaded(run, wav, model, monkeypatch):
+    wav("in/a.wav")
+    monkeypatch.setattr("audiovq.data.token_pool.Coding.codec", None)
+    real = builtins.__import__
+
+    def without_pyarrow(name, *arguments, **options):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_pyarrow)
+    for arguments, word in (
+        (["nowhere"], "no such folder"),
+        (["in/a.wav"], "is a file"),
+        (["model"], "no recordings"),
+        (["in", "--codebooks", 5], "1 to 4 codebooks"),
+        (["in", "--bitrate", 7], "it offers 0.25, 0.5, 0.75, 1"),
+        (["in", "--bitrate", 0.5, "--codebooks", 2], "give one of them"),
+        (["in", "--model", "nothing"], "no model 'nothing'"),
+        (["in", "--format", "zip"], "tar or parquet"),
+        (["in", "--format", "parquet"], "pip install 'audiovq[tokens]'"),
+    ):
+        done = run("tokenize", "-o", "out", "--model", model, *arguments)
+        assert (done.code, len(done.lines)) == (1, 1)
+        assert word in done.err
+    assert not os.path.exists("out")
+    assert run("tokenize", "in", "-o", "in/a.wav", "--model", model).lines == [
+        "audiovq: in/a.wav: is a file; name a folder for the shards"
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupting_leaves_whole_shards(wav, tmp_path, model, workers):
+    for i in range(10):
+        wav(f"in/{i:02}.wav", 150.0)
+    command = [sys.executable, "-m", "audiovq", "tokenize", tmp_path / "in", "-o", tmp_path / "out", "--model", model]
+    command += ["--shard-files", "2", "--workers", str(workers)]
+
+    def listen() -> None:
+        """A shell's background jobs ignore interrupts, and hand that down to what they start."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, cwd=ROOT, preexec_fn=listen, stderr=subprocess.PIPE, start_new_session=True
+    ) as running:
+        for _ in range(1200):
+            if (tmp_path / "out" / "shard-00000.tar").exists():
+                break
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes
+        try:
+            running.wait(timeout=60)
+        finally:
+            running.kill()
+        error = running.stderr.read()
+    assert (running.returncode, error) == (130, b"audiovq: interrupted\n")
+    left = {path.name for path in (tmp_path / "out").iterdir()} - {".progress"}
+    assert left
+    assert left <= {f"shard-{i:05}.tar" for i in range(5)}
