@@ -100,6 +100,14 @@ def open_input(source: Place) -> Iterator[BinaryIO]:
         yield source
 
 
+def size_of(stream: Any) -> int | None:
+    """Bytes of an open file; None for a pipe and for what is only in memory."""
+    try:
+        return os.fstat(stream.fileno()).st_size or None
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 @contextmanager
 def open_output(target: Place) -> Iterator[BinaryIO]:
     """A binary stream for a path, standard output (``-``), or an open binary file, which is left open.

@@ -75,11 +75,14 @@ class Packet:
 class Gap:
     """Packets ``first`` to ``until - 1`` are lost; ``until`` is None when nothing good follows.
 
-    ``until == first`` means bytes that belong nowhere, with no packet lost.
+    ``until == first`` means bytes that belong nowhere, with no packet lost; ``behind`` that they follow the end.
+    ``at_end`` tells that all packets before the gap are there and only the end record is missing or damaged.
     """
 
     first: int
     until: int | None
+    behind: bool = False
+    at_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,14 @@ class ContainerReader:
         """Bytes consumed so far."""
         return self._read_before + self._position
 
-    def records(self, valid_length: Callable[[int, bool], bool], conceal: bool = False) -> Iterator[Packet | Gap | End]:
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether all of the stream has been consumed."""
+        return self._exhausted and self._position == len(self._buffer)
+
+    def records(
+        self, valid_length: Callable[[int, bool], bool], conceal: bool = False, reach: int = _MAX_SCANNED
+    ) -> Iterator[Packet | Gap | End]:
         """Packets in their order and the end.
 
         Args:
@@ -164,6 +174,7 @@ class ContainerReader:
                 ahead for a record whose length may be damaged.
             conceal: after damage, search on and give `Gap` for what is lost. Without an end record the last
                 thing given is a `Gap` with ``until=None``.
+            reach: bytes that are searched in all.
 
         Raises:
             DamagedError: at the first damage, unless ``conceal``.
@@ -175,8 +186,9 @@ class ContainerReader:
             if record is None or record.index != expected:
                 if not conceal:
                     raise self._damage(record, expected)
-                record = self._search(expected)
-                yield Gap(expected, record.index if record else None)
+                at_end = self._only_end_left()
+                record = self._search(expected, reach)
+                yield Gap(expected, record.index if record else None, at_end=at_end)
                 if record is None:
                     return
             self._position = record.behind
@@ -188,9 +200,13 @@ class ContainerReader:
             if self._available(self._position + 1):
                 if not conceal:
                     raise DamagedError("there is more data behind its end; was something appended to it?")
-                yield Gap(record.index, record.index)
+                yield Gap(record.index, record.index, behind=True)
             yield End(record.index, record.extent)
             return
+
+    def _only_end_left(self) -> bool:
+        """Whether what is left looks like an end record, or the beginning of one: a zero and no more than it holds."""
+        return not self._available(self._position + 15) and self._buffer[self._position : self._position + 1] == b"\0"
 
     def _damage(self, record: _Record | None, expected: int) -> DamagedError:
         if record is None and self._exhausted and self._position == len(self._buffer):
@@ -289,11 +305,11 @@ class ContainerReader:
         index = index_of(body, checksum, self._seed)
         return _Record(index, bytes(body[start - position :]) if tag else None, short, extent, behind + 4)
 
-    def _search(self, expected: int) -> _Record | None:
+    def _search(self, expected: int, reach: int) -> _Record | None:
         """The next record that can be believed, from the current position on; None when there is none."""
         self._hashed = 0
         begin = self._position
-        while self._scanned < _MAX_SCANNED and self._hashed < _MAX_HASHED and self._available(self._position + 1):
+        while self._scanned < reach and self._hashed < _MAX_HASHED and self._available(self._position + 1):
             record = self._record_at(self._position)
             if record is not None and self._believable(record, expected, self._position - begin):
                 return record

@@ -18,7 +18,7 @@ from audiovq.bitstream.speech_layout import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_S
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.speech.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
-from audiovq.streams import Place, describe, errors_about, open_input, open_output
+from audiovq.streams import Place, describe, errors_about, open_input, open_output, size_of
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import EncodedSpeech, SpeechCodec
@@ -210,7 +210,7 @@ def decode_file(
         speakers = header.speakers if voice is None else np.tile(voice(model), (header.n_channels, 1))
         channels = [model.decoder_stream(speaker, decoder) for speaker in speakers]
         resampler = Resampler(model.sample_rate, header.sample_rate, header.n_channels)
-        total = _size(stream)
+        total = size_of(stream)
         with ExitStack() as stack:
             audio = None
             for item in speech.packets(conceal):
@@ -223,23 +223,13 @@ def decode_file(
                 audio.write(resampler.push(np.stack(pieces, axis=1)))
                 if progress:
                     progress(speech.n_bytes, total)
-            if audio is None:
-                raise AudioVQError("nothing in it can be decoded")
+            if audio is None or not speech.n_good:
+                raise AudioVQError("nothing in it can be decoded: no packet of it is whole")
             pieces = [channel.finish(speech.n_model_samples) for channel in channels]
             audio.write(resampler.push(np.stack(pieces, axis=1)))
             audio.write(resampler.finish(speech.n_samples))
         seconds = speech.n_samples / header.sample_rate
         return CodingReport(seconds, header.n_channels, speech.n_bytes, damage=speech.damage)
-
-
-def _size(stream: Any) -> int | None:
-    """Bytes of a file; None for a pipe."""
-    import os
-
-    try:
-        return os.fstat(stream.fileno()).st_size or None
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec, entropy_coding: bool = True) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
 
 
+_LOOK_BEHIND = 1 << 16
+"""Bytes behind damage in which the next good packet is looked for, to tell how far it reaches."""
+
+
 @dataclass(frozen=True)
 class LostSpeech:
     """A packet that is lost, all channels of it."""
@@ -42,7 +46,9 @@ class SpeechReader:
 
     Attributes:
         header: the file's header; its speakers may be known only after `expect` or `use`.
-        damage: what was lost, in words, when damage was concealed.
+        damage: what was lost, in words.
+        lost_seconds: from where to where speech is lost, where the model's rate is known.
+        n_good, n_good_frames: packets that are there and whole, and their frames.
         n_packets, n_frames: read or known to be lost so far, frames of each channel.
         n_payload_bytes: of the packets read so far.
         n_samples: of each channel at the source's rate; known when all packets are out.
@@ -57,6 +63,8 @@ class SpeechReader:
         self._container = ContainerReader(stream)
         self.header = SpeechHeader.from_container(self._container.header)
         self.damage: list[str] = []
+        self.lost_seconds: list[tuple[float, float]] = []
+        self.n_good = self.n_good_frames = 0
         self.n_packets = self.n_frames = self.n_samples = self.n_model_samples = 0
         self.is_complete = False
         self.n_payload_bytes = 0
@@ -108,6 +116,10 @@ class SpeechReader:
             raise AudioVQError(f"does not fit the entropy model of its model {header.model_hash.hex()}")
         self._coder, self.header = coder, header.resolve(coder)
 
+    def use_clock(self, sample_rate: int, hop_length: int) -> None:
+        """Tell places in seconds, for a model of this rate and hop: `expect` knows them itself."""
+        self._rate, self._hop = sample_rate, hop_length
+
     def packets(self, conceal: bool = False, skim: bool = False) -> Iterator[np.ndarray | LostSpeech | SkimmedSpeech]:
         """Codes (channels, K, F) in their order, with `LostSpeech` in the place of what is lost when ``conceal``.
 
@@ -117,23 +129,27 @@ class SpeechReader:
             DamagedError: at the first damage, unless ``conceal``.
         """
         self._skim = skim
+        reach = {} if conceal else {"reach": _LOOK_BEHIND}
         gap: Gap | None = None
         try:
-            for record in self._container.records(self.header.valid_length, conceal):
+            for record in self._container.records(self.header.valid_length, conceal=True, **reach):
                 if isinstance(record, Gap):
                     gap = gap or record  # what follows a gap before any packet adds nothing that is lost
                 elif isinstance(record, End):
-                    yield from self._finish(record, gap)
+                    yield from self._finish(record, gap, conceal)
                     return
                 else:
-                    yield from self._lost(gap, self.header.packet_frames)
+                    yield from self._lost(gap, self.header.packet_frames, conceal, decodable=True)
                     gap = None
-                    yield self._unpack(record.payload, record.short, record.index)
+                    before = self.n_frames
+                    codes = self._unpack(record.payload, record.short, record.index)
+                    self.n_good, self.n_good_frames = self.n_good + 1, self.n_good_frames + self.n_frames - before
+                    yield codes
         except DamagedError as error:
             raise self._in_seconds(error) from error
         # The end record is missing: what there is, to the end of its last frame.
         assert gap is not None
-        self.damage.append(f"nothing can be read from {self._when(gap.first)} on")
+        self._tell(self._cut_off(gap), gap, conceal, self.n_good > 0)
         self.n_model_samples = self.n_frames * self._hop
         self.n_samples = self.n_model_samples * self.header.sample_rate // self._rate if self._rate else 0
 
@@ -151,47 +167,80 @@ class SpeechReader:
         self.n_packets, self.n_frames = index + 1, self.n_frames + codes.shape[-1]
         return codes
 
-    def _lost(self, gap: Gap | None, last_frames: int) -> Iterator[LostSpeech]:
-        """Stand-ins for the packets of a gap; the last of them has ``last_frames``."""
+    def _lost(
+        self, gap: Gap | None, last_frames: int, conceal: bool, decodable: bool, total: int | None = None
+    ) -> Iterator[LostSpeech]:
+        """Stand-ins for the packets of a gap; the last of them has ``last_frames``. ``total``: model samples, known."""
         if gap is None:
             return
         assert gap.until is not None
-        if gap.until == gap.first:
-            self.damage.append(f"bytes that belong nowhere before {self._when(gap.first)}; no speech is lost")
+        if gap.behind:
+            text = "there is more data behind its end; was something appended to it?"
+        elif gap.until == gap.first:
+            text = f"bytes that belong nowhere before {self._when(gap.first)}; no speech is lost"
         else:
-            what = "packet" if gap.until == gap.first + 1 else f"{gap.until - gap.first} packets"
-            self.damage.append(f"{self._when(gap.first)} to {self._when(gap.until)} is lost ({what})")
+            text = f"{self._range(gap.first, gap.until, total)} lost"
+        self._tell(text, gap, conceal, decodable)
         for index in range(gap.first, gap.until):
             n_frames = last_frames if index == gap.until - 1 else self.header.packet_frames
             self.n_packets, self.n_frames = index + 1, self.n_frames + n_frames
             yield LostSpeech(n_frames)
 
-    def _finish(self, end: End, gap: Gap | None) -> Iterator[LostSpeech]:
-        n_samples = end.extent
+    def _finish(self, end: End, gap: Gap | None, conceal: bool) -> Iterator[LostSpeech]:
+        n_samples, good = end.extent, self.n_good > 0
         if self._rate:
             n_model_samples = n_resampled(n_samples, self.header.sample_rate, self._rate)
             n_frames = -(-n_model_samples // self._hop)
             n_full = max(end.n_packets - 1, 0) * self.header.packet_frames
             if not 1 <= n_frames - n_full <= self.header.packet_frames:
                 raise DamagedError("its length does not fit its packets")
-            yield from self._lost(gap, n_frames - n_full)
+            yield from self._lost(gap, n_frames - n_full, conceal, good, n_model_samples)
             if n_frames != self.n_frames:
                 raise DamagedError("its length does not fit its packets")
             self.n_model_samples = n_model_samples
         else:
-            yield from self._lost(gap, self.header.packet_frames)
+            yield from self._lost(gap, self.header.packet_frames, conceal, good)
         self.n_samples, self.is_complete = n_samples, True
+
+    def _tell(self, text: str, gap: Gap, conceal: bool, decodable: bool) -> None:
+        """Note damage, or end at it.
+
+        Raises:
+            DamagedError: unless ``conceal``.
+        """
+        self.damage.append(text)
+        if not conceal:
+            hint = "; --conceal decodes the rest" if decodable else ""
+            raise DamagedError(f"{text}{hint}" if gap.behind else f"it is damaged: {text}{hint}", gap.first)
+
+    def _cut_off(self, gap: Gap) -> str:
+        """What there is to say when nothing good follows."""
+        if not self.n_good:
+            return "it is cut off or altered before any of its speech"
+        if gap.at_end or self.n_frames % self.header.packet_frames:
+            here = f"speech is there up to {self._seconds(self.n_frames * self._hop)}" if self._rate else "packets are"
+            return f"its end record is cut off or altered; {here}" + ("" if self._rate else " there")
+        return f"cut off or altered from {self._when(gap.first)} on"
+
+    def _seconds(self, n_model_samples: int) -> str:
+        return f"{n_model_samples / self._rate:.2f} s"
 
     def _when(self, index: int) -> str:
         if not self._rate:
             return f"packet {index + 1}"
-        return f"{index * self.header.packet_frames * self._hop / self._rate:.2f} s"
+        return self._seconds(index * self.header.packet_frames * self._hop)
+
+    def _range(self, first: int, until: int, total: int | None) -> str:
+        """Where packets ``first`` to ``until - 1`` are, with the verb that follows."""
+        if not self._rate:
+            return f"packet {first + 1} is" if until == first + 1 else f"packets {first + 1} to {until} are"
+        size = self.header.packet_frames * self._hop
+        start, stop = first * size, until * size if total is None else min(until * size, total)
+        self.lost_seconds.append((start / self._rate, stop / self._rate))
+        return f"{self._seconds(start)} to {self._seconds(stop)} is"
 
     def _in_seconds(self, error: DamagedError) -> DamagedError:
-        """The same with the time range of the packet in its message."""
-        if error.index is None:
+        """The same with the place of the packet in its message."""
+        if error.index is None or self.damage:
             return error
-        where = f"packet {error.index + 1}"
-        if self._rate:
-            where += f" ({self._when(error.index)} to {self._when(error.index + 1)})"
-        return DamagedError(f"{error} at {where}; --conceal decodes the rest", error.index)
+        return DamagedError(f"{error} in the packet at {self._when(error.index)}", error.index)

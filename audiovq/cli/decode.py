@@ -27,7 +27,12 @@ def decode(
     ] = "parallel",
     seed: Annotated[int, typer.Option(min=0, help="Of the noise that the WaveNet draws from.")] = 0,
     conceal: Annotated[
-        bool, typer.Option("--conceal", help="Decode what is good of a damaged file, with silence for the rest.")
+        bool,
+        typer.Option(
+            "--conceal",
+            help="Decode what is good of a damaged file: silence stands for what is lost, which a warning tells with "
+            "its times, and the exit code is 0. Without it a damaged file is an error.",
+        ),
     ] = False,
     model: Annotated[
         str | None,

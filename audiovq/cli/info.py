@@ -12,18 +12,19 @@ def info(
     file: Annotated[str, typer.Argument(metavar="FILE", help="An .avq file, or - for standard input.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Tell what an .avq file holds, and check all its checksums."""
+    """Tell what an .avq file holds, and check all its checksums; of a damaged file, what is lost (exit code 1)."""
     from audiovq.bitstream import inspect_file
-    from audiovq.cli.loading import bundled_coder, bundled_name
+    from audiovq.cli.loading import bundled_clock, bundled_coder, bundled_name
     from audiovq.errors import AudioVQError
     from audiovq.streams import describe
 
-    found = inspect_file(file, bundled_coder)
+    found = inspect_file(file, bundled_coder, bundled_clock)
     name = bundled_name(bytes.fromhex(found.model_hash))
     if as_json:
         print(json.dumps({"file": file, "model": name, **found.to_dict()}, indent=2))
     else:
-        seconds = "not known, the end is missing" if found.seconds is None else f"{found.seconds:.3f} s"
+        there = "" if found.seconds_there is None else f"; packets reach to {found.seconds_there:.2f} s"
+        seconds = f"not known, the end is missing{there}" if found.seconds is None else f"{found.seconds:.3f} s"
         rate = "" if found.kbps is None else f", {found.kbps:.2f} kb/s"
         speakers = found.speakers or []
         width = (max((max(s) for s in speakers), default=0).bit_length() + 3) // 4 or 1
@@ -36,10 +37,10 @@ def info(
             "length": seconds + ("" if found.samples is None else f", {found.samples} samples"),
             "size": f"{found.bytes} bytes{rate}",
             "codes": f"{found.codebooks} codebooks of {found.bits_per_code} bits, {found.frames} frames",
-            "packets": f"{found.packets} of up to {found.packet_frames} frames",
+            "packets": f"{found.packets}{' whole ones' * bool(found.damage)} of up to {found.packet_frames} frames",
             "coding": ("entropy-coded" if found.coding == "entropy" else "packed") + each,
             "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "known to its model only",
-            "state": found.damage or "whole: all checksums are right",
+            "state": "damaged" if found.damage else "whole: all checksums are right",
         }
         for key, value in rows.items():
             print(f"{key:9} {value}")

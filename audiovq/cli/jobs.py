@@ -187,7 +187,7 @@ def run(
 def _remarks(job: Job, report: CodingReport) -> Iterator[str]:
     name = "standard input" if job.source == "-" else job.source
     for line in report.damage:
-        yield f"{name}: damaged: {line}"
+        yield f"{name}: warning: {line}" + "; silence stands there" * line.endswith(" lost")
     if report.n_clipped:
         yield f"{name}: {report.n_clipped} samples beyond full scale were clipped"
     for line in report.remarks:

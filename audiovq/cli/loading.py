@@ -95,6 +95,17 @@ def bundled_coder(model_hash: bytes) -> EntropyCoder | None:
     return None if name is None else coder_in(BUNDLED / name, model_hash)
 
 
+def bundled_clock(model_hash: bytes) -> tuple[int, int] | None:
+    """Sample rate and hop length of the bundled model with this hash; None when there is none."""
+    from audiovq.speech.facts import model_facts
+
+    name = bundled_name(model_hash)
+    if name is None:
+        return None
+    facts = model_facts(name)
+    return facts.sample_rate, facts.hop_length
+
+
 def codebooks_of(model: ModelFacts, bitrate: float | None, codebooks: int | None) -> int | None:
     """Codebooks as ``--bitrate`` or ``--codebooks`` asks for them; None, the model's default, when neither does.
 

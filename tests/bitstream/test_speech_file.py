@@ -191,21 +191,59 @@ def test_concealing_never_fails_on_damaged_packets_and_keeps_the_good_ones(folde
         if hit < 7:
             assert len(samples) == len(right)
             assert not samples[hit * packet : (hit + 1) * packet].any()
-            assert report.damage == [f"{hit * PACKET:.2f} s to {(hit + 1) * PACKET:.2f} s is lost (packet)"]
+            assert report.damage == [f"{hit * PACKET:.2f} s to {(hit + 1) * PACKET:.2f} s is lost"]
 
 
 def test_damage_is_told_with_its_time(folder):
     data = bytearray(encoded(wav(folder / "a.wav", 2.9)))
     data[HEADER + 106 * 3 + 50] ^= 4
-    with pytest.raises(AudioVQError, match=r"damaged or cut off at packet 4 \(1.20 s to 1.60 s\); --conceal"):
+    with pytest.raises(AudioVQError, match=r"damaged: 1.20 s to 1.60 s is lost; --conceal decodes the rest$"):
         decoded(bytes(data))
-    with pytest.raises(AudioVQError, match=r"cut off at packet 3 \(0.80 s to 1.20 s\)"):
+    with pytest.raises(AudioVQError, match=r"cut off or altered from 0.80 s on; --conceal decodes the rest$"):
         decoded(bytes(data[: HEADER + 106 * 2]))
     samples, _, report = decoded(bytes(data[: HEADER + 106 * 2]), conceal=True)
     assert len(samples) == 2 * round(PACKET * 16000)
-    assert report.damage == ["nothing can be read from 0.80 s on"]
+    assert report.damage == ["cut off or altered from 0.80 s on"]
     with pytest.raises(AudioVQError, match="nothing in it can be decoded"):
         decoded(bytes(data[:60]), conceal=True)
+
+
+def test_the_last_packet_s_loss_ends_where_the_recording_does(folder):
+    data = bytearray(encoded(wav(folder / "a.wav", 2.9)))
+    data[HEADER + 106 * 7 + 2] ^= 4
+    with pytest.raises(AudioVQError, match=r"2.80 s to 2.90 s is lost; --conceal"):
+        decoded(bytes(data))
+    samples, _, report = decoded(bytes(data), conceal=True)
+    assert (len(samples), report.damage) == (46400, ["2.80 s to 2.90 s is lost"])
+
+
+@pytest.mark.parametrize("seconds", [2.9, 2.8])
+def test_an_end_that_is_missing_is_no_lost_packet(folder, seconds):
+    """With a last packet that is short, and one that is full: then nobody can know that nothing followed."""
+    data = encoded(wav(folder / "a.wav", seconds))
+    size = len(data) - 1 - 3 - 4  # the end record: its tag, a number of three bytes, its checksum
+    altered = bytearray(data)
+    altered[-2] ^= 1
+    for damaged in (*(data[:n] for n in range(size, len(data))), bytes(altered)):
+        known = seconds == 2.9 or len(damaged) > size
+        word = f"its end record is cut off or altered; speech is there up to {seconds:.2f} s"
+        word = word if known else f"cut off or altered from {seconds:.2f} s on"
+        with pytest.raises(AudioVQError, match=f"{word}; --conceal decodes the rest$"):
+            decoded(damaged)
+        samples, _, report = decoded(damaged, conceal=True)
+        assert report.damage == [word]
+        assert len(samples) == round(seconds * 16000)
+
+
+def test_no_rest_is_promised_where_there_is_none(folder):
+    data = bytearray(encoded(wav(folder / "a.wav", 0.3)))  # one packet
+    data[HEADER + 20] ^= 1
+    for damaged in (bytes(data), bytes(data[: HEADER + 30])):
+        with pytest.raises(AudioVQError) as error:
+            decoded(damaged)
+        assert "conceal" not in str(error.value)
+        with pytest.raises(AudioVQError, match="nothing in it can be decoded"):
+            decoded(damaged, conceal=True)
 
 
 def test_lengths_that_do_not_fit_are_damage(folder):
@@ -294,7 +332,26 @@ def test_inspection_needs_no_model(folder):
     data = (folder / "a.avq").read_bytes()
     cut = inspect_file(io.BytesIO(data[:-5]))
     assert cut.samples is None
-    assert "cut off" in cut.damage
+    assert cut.damage == "its end record is cut off or altered; packets are there"
+    assert cut.bytes == len(data) - 5
+
+
+def test_inspection_goes_on_behind_damage(folder):
+    encode_file(wav(folder / "a.wav", 2.9), folder / "a.avq", CODEC)
+    data = bytearray((folder / "a.avq").read_bytes())
+    data[HEADER + 106 * 3 + 50] ^= 4
+    data[HEADER + 106 * 5 + 50] ^= 4
+    (folder / "a.avq").write_bytes(data)
+    found = inspect_file(folder / "a.avq", clock_of=lambda model_hash: (16000, 320))
+    assert (found.samples, found.seconds, found.bytes, found.packets) == (46400, 2.9, len(data), 6)
+    assert found.damage == "1.20 s to 1.60 s is lost; 2.00 s to 2.40 s is lost"
+    assert found.lost_seconds == [(pytest.approx(1.2), pytest.approx(1.6)), (pytest.approx(2.0), pytest.approx(2.4))]
+    blind = inspect_file(folder / "a.avq")
+    assert (blind.samples, blind.damage) == (46400, "packet 4 is lost; packet 6 is lost")
+    (folder / "b.avq").write_bytes(data + b"more")
+    more = inspect_file(folder / "b.avq", clock_of=lambda model_hash: (16000, 320))
+    assert more.bytes == len(data) + 4
+    assert "behind its end" in more.damage
 
 
 def test_memory_does_not_grow_with_length(folder):

@@ -24,7 +24,13 @@ def bundled_hashes():
     return {name: FakeCodec(name).model_hash for name in NAMES}
 
 
+def bundled_clock(model_hash):
+    """In the place of `loading.bundled_clock`."""
+    return (16000, 320) if model_hash in bundled_hashes().values() else None
+
+
 if __name__ == "__main__":
     loading.Models.load = load
     loading.bundled_hashes = bundled_hashes
+    loading.bundled_clock = bundled_clock
     sys.exit(main())

@@ -207,7 +207,13 @@ def test_info(run, wav):
     Path("a.avq").write_bytes(damaged)
     done = run("info", "a.avq", "--json")
     assert (done.code, len(done.lines)) == (1, 1)
-    assert json.loads(done.out)["damage"]
+    assert json.loads(done.out)["damage"] == "0.00 s to 0.40 s is lost"
+    assert json.loads(done.out)["lost_seconds"] == [[0.0, 0.4]]
+    done = run("info", "a.avq")
+    assert done.lines == ["audiovq: a.avq: 0.00 s to 0.40 s is lost"]
+    assert "is lost" not in done.out
+    assert "length    3.000 s, 132300 samples" in done.out
+    assert f"size      {len(damaged)} bytes" in done.out
 
 
 def test_models_are_found_by_what_the_file_says(run, wav):
@@ -241,13 +247,11 @@ def test_concealing(run, wav):
     Path("bad.avq").write_bytes(damaged)
     done = run("decode", "bad.avq")
     assert done.code == 1
-    assert done.lines == [
-        "audiovq: bad.avq: it is damaged or cut off at packet 3 (0.80 s to 1.20 s); --conceal decodes the rest"
-    ]
+    assert done.lines == ["audiovq: bad.avq: it is damaged: 0.80 s to 1.20 s is lost; --conceal decodes the rest"]
     assert not Path("bad.wav").exists()
     done = run("decode", "bad.avq", "--conceal")
     assert done.code == 0
-    assert done.lines[0] == "audiovq: bad.avq: damaged: 0.80 s to 1.20 s is lost (packet)"
+    assert done.lines[0] == "audiovq: bad.avq: warning: 0.80 s to 1.20 s is lost; silence stands there"
     assert soundfile.info("bad.wav").frames == 48000
 
 
