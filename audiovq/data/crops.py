@@ -127,8 +127,12 @@ class CropDataset(Dataset[dict[str, Any]]):
         """What item ``index`` is cut from: speaker, and (start, length) on the tape of the crop and of the other."""
         return self._places(np.random.default_rng((self.seed, index)))
 
+    def draw_speaker(self, rng: np.random.Generator) -> int:
+        """An index into ``speakers``."""
+        return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.tapes) - 1)
+
     def _places(self, rng: np.random.Generator) -> tuple[int, tuple[int, int], tuple[int, int]]:
-        speaker = min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.tapes) - 1)
+        speaker = self.draw_speaker(rng)
         tape = self.tapes[speaker]
         n_crop = max(min(self.crop_samples, tape.n_samples // 2), 1)
         start = int(rng.integers(tape.n_samples))

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler, Subset
 
 from audiovq.data.corpora import open_corpora
 from audiovq.data.crops import CropDataset
+from audiovq.data.partners import PartneredCrops
 from audiovq.data.perturb import Perturbation
 
 
@@ -46,8 +47,10 @@ class SpeechCrops(L.LightningDataModule):
         max_steps: int,
         seed: int,
         perturbation: dict[str, Any] | None = None,
+        conversion_share: float = 0.0,
     ) -> None:
         super().__init__()
+        self.conversion_share = conversion_share
         self.perturbation = Perturbation(**perturbation) if perturbation else None
         self.corpora, self.batch_size, self.max_steps, self.seed = corpora, batch_size, max_steps, seed
         self.crop = round(crop_seconds * sample_rate / hop_length) * hop_length
@@ -59,9 +62,10 @@ class SpeechCrops(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         train = open_corpora(self.corpora, "train")
         validation = open_corpora(self.corpora, "validation")
-        self.train = CropDataset(
+        crops = CropDataset(
             train, self.crop, self.other, seed=self.seed, gain_db=(-12.0, 6.0), perturbation=self.perturbation
         )
+        self.train = PartneredCrops(crops, self.conversion_share) if self.conversion_share else crops
         self.validation = CropDataset(validation, 2 * self.crop, self.other, seed=0, perturbation=self.perturbation)
 
     def train_dataloader(self) -> DataLoader:

@@ -134,6 +134,7 @@ def parts_of(task: Any, config: Any, folder: Path) -> tuple[Any, list[Any]]:
         settings.max_steps,
         config.seed,
         cast(Any, OmegaConf.to_container(config.perturbation)) if config.get("perturbation") else None,
+        settings.conversion_share,
     )
     progress = Progress(settings.log_every, data.crop_seconds * settings.batch_size, settings.max_steps)
     return data, [progress, ExportBest(folder), Listen()]

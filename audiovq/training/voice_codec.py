@@ -16,24 +16,24 @@ from audiovq.training.verifier import SpeakerVerifier
 
 
 class VoiceCodecTask(SpeechCodecTask):
-    """A `SpeechCodecTask` that hears speech in changed voices and has to decode it in its own.
+    """A `SpeechCodecTask` that hears speech in changed voices, decodes it in its own, and converts as it goes.
 
     The encoder gets ``batch["perturbed"]`` (see `audiovq.data.perturb`), the decoder's target is the recording itself
     and the speaker vector is from clean speech: what the perturbation changes must come from that vector. Losses that
     look at phase leave out items whose pitch was moved.
+
+    Items with a partner (see `audiovq.data.partners`, ``training.conversion_share``) are also converted: heard in the
+    partner's register, decoded with the partner's vector. There is no recording to compare the result with. It has to
+    pass for the partner before a verifier (weight ``voice``; Casanova et al. 2022, YourTTS, section 2.2), to give
+    the encoder the same latents again (``content``) and the speaker encoder the same vector (``identity``), to keep the
+    fundamental frequency (``melody``), and to pass for a recording before the discriminators.
 
     Args:
         swap_share: share of a batch that is first converted by the model as it is now, to the speaker of another item,
             and then heard by the encoder in that voice (back-translation: Sennrich et al. 2016; cycles: Kaneko and
             Kameoka 2018). The model trains on its own conversions, and the way back is known.
         swap_start: first step with swapped items.
-        identity_share: share of a batch decoded also with another item's speaker vector. The result has to pass for
-            that speaker before the verifier (weight ``voice``), to give the vector (``identity``) and the latents
-            (``content``) again that it was decoded from, and to pass for a recording before the discriminators.
-        verifier: folder or run of a `SpeakerVerifier` trained on the same speakers (see
-            `audiovq.training.verifier_task`), or None (YourTTS: Casanova et al. 2022, section 2.2, calls this loss
-            speaker consistency). The weight ``melody`` is that of `MelodyLoss`, for items in their own voice and, at
-            whatever height, in the other's.
+        verifier: folder or run of a `SpeakerVerifier` trained on the same speakers, or None.
         n_speakers: of the classifier that looks for the speaker in the quantized latents, with its gradient reversed
             before them (Ganin and Lempitsky 2015). Weight: ``classifier``; 0 leaves it out.
         others: those of `SpeechCodecTask`.
@@ -43,13 +43,12 @@ class VoiceCodecTask(SpeechCodecTask):
         self,
         swap_share: float = 0.0,
         swap_start: int = 0,
-        identity_share: float = 0.0,
         verifier: str | None = None,
         n_speakers: int = 128,
         **others: Any,
     ) -> None:
         super().__init__(**others)
-        self.swap_share, self.swap_start, self.identity_share = swap_share, swap_start, identity_share
+        self.swap_share, self.swap_start = swap_share, swap_start
         self.classifier: SpeakerClassifier | None = None
         if self.weights.get("classifier", 0):
             self.classifier = SpeakerClassifier(self.codec.encoder.latent_dim, n_speakers)
@@ -70,74 +69,71 @@ class VoiceCodecTask(SpeechCodecTask):
         return batch.get("perturbed", batch["waveform"])
 
     def code(self, batch: dict[str, Tensor]) -> tuple[Tensor, Quantized]:
-        codec = self.codec
+        codec, n = self.codec, len(batch["waveform"])
         speaker = codec.speaker_encoder(self.speaker_input(batch))
-        heard = self.heard(batch)
-        n_swapped = round(self.swap_share * len(heard)) if int(self.step) >= self.swap_start else 0
-        if n_swapped:
-            chosen = torch.randperm(len(heard))[:n_swapped].to(heard.device)
-            heard, batch["moved"] = heard.clone(), batch["moved"].clone()
-            heard[chosen] = self.converted(heard[chosen], torch.roll(speaker, 1, 0)[chosen])
-            batch["moved"][chosen] = True  # phases are the model's own now
+        heard = self.swapped(self.heard(batch), speaker, batch)
+        partnered = batch["wanted"] >= 0 if "wanted" in batch else torch.zeros(n, dtype=torch.bool)
+        if n_others := int(partnered.sum()):
+            heard = torch.cat([heard, batch["source"][partnered]])
+            batch["voice_vector"] = codec.speaker_encoder(batch["voice"][partnered])
+            speaker = torch.cat([speaker, batch["voice_vector"]])
         quantized = codec.quantizer(codec.encoder(heard))
-        latents, n = quantized.latents, len(heard)
-        if n_others := round(self.identity_share * n):
-            batch["wanted"] = torch.roll(batch["speaker"], 1, 0)[:n_others]
-            batch["wanted_vector"] = torch.roll(speaker, 1, 0)[:n_others].detach()
-            latents = torch.cat([latents, latents[:n_others]])
-            speaker = torch.cat([speaker, torch.roll(speaker, 1, 0)[:n_others]])
-        decoded = codec.decoder(latents, speaker)
+        decoded = codec.decoder(quantized.latents, speaker)
         batch["decoded"] = decoded[:n]
         if n_others:
-            batch["converted"] = decoded[n:]
+            batch["converted"], batch["partnered"] = decoded[n:], partnered
         return decoded[:n], quantized
 
     @torch.no_grad()
-    def converted(self, waveform: Tensor, speaker: Tensor) -> Tensor:
-        """(B, 1, T) in the voices (B, S), with a random number of codebooks."""
-        codec = self.codec
+    def swapped(self, heard: Tensor, speaker: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """(B, 1, T), some items of it said by others: ``speaker`` (B, S) one place on, random numbers of codebooks."""
+        n_swapped = round(self.swap_share * len(heard)) if int(self.step) >= self.swap_start else 0
+        if not n_swapped:
+            return heard
+        codec, chosen = self.codec, torch.randperm(len(heard))[:n_swapped].to(heard.device)
         n_codebooks = 1 + int(torch.randint(codec.n_codebooks, ()))
-        latents = codec.quantizer.decode(codec.quantizer.encode(codec.encoder(waveform), n_codebooks))
-        return codec.decoder(latents, speaker).float()
+        latents = codec.quantizer.decode(codec.quantizer.encode(codec.encoder(heard[chosen]), n_codebooks))
+        heard, batch["moved"] = heard.clone(), batch["moved"].clone()
+        heard[chosen] = codec.decoder(latents, torch.roll(speaker, 1, 0)[chosen]).float()
+        batch["moved"][chosen] = True  # phases are the model's own now
+        return heard
 
     def more_losses(self, batch: dict[str, Tensor], quantized: Quantized) -> tuple[Tensor, dict[str, Tensor]]:
         terms: dict[str, Tensor] = {}
         if self.classifier is not None:
-            scores = self.classifier(reverse_gradient(quantized.latents))
-            terms["classifier"] = F.cross_entropy(scores.float(), batch["speaker"])
+            own = quantized.latents[: len(batch["speaker"])]
+            terms["classifier"] = F.cross_entropy(self.classifier(reverse_gradient(own)).float(), batch["speaker"])
         if self.melody_loss is not None:
             terms["melody"] = self.melody_loss(batch["decoded"], batch["waveform"])
         if "converted" in batch:
-            terms |= self.conversion_terms(batch, quantized.latents)
+            terms |= self.conversion_terms(batch, quantized.latents[len(batch["waveform"]) :].detach())
         total = quantized.latents.new_zeros(())
         for name, term in terms.items():
             total = total + self.weights[name.removesuffix("_converted")] * term
         return total, terms
 
-    def conversion_terms(self, batch: dict[str, Tensor], latents: Tensor) -> dict[str, Tensor]:
-        """What conversions (N, 1, T) of the first N of latents (B, C, F) are judged by: is it them, is it the same?
+    def conversion_terms(self, batch: dict[str, Tensor], said: Tensor) -> dict[str, Tensor]:
+        """What conversions (N, 1, T) of the latents ``said`` (N, C, F) are judged by: is it them, is it the same?
 
-        Verifier, speaker encoder and encoder only judge: none of them learns from what it hears here.
+        Verifier and speaker encoder only judge; the encoder also learns to find the same in another voice.
         """
-        codec, converted = self.codec, batch["converted"]
+        codec, converted, partnered = self.codec, batch["converted"], batch["partnered"]
         terms: dict[str, Tensor] = {}
         if self._verifier:
             verifier = self._verifier[0].to(converted.device)
-            terms["voice"] = verifier.loss(verifier(converted), batch["wanted"])
+            terms["voice"] = verifier.loss(verifier(converted), batch["wanted"][partnered])
         if self.melody_loss is not None:
-            source = batch["waveform"][: len(converted)]
-            terms["melody_converted"] = self.melody_loss(converted, source, transposed=True)
-        judges = [*codec.speaker_encoder.parameters(), *codec.encoder.parameters()]
-        for parameter in judges:
-            parameter.requires_grad_(False)
+            terms["melody_converted"] = self.melody_loss(converted, batch["source"][partnered])
         if self.weights["identity"]:
-            terms["identity"] = F.mse_loss(codec.speaker_encoder(converted).float(), batch["wanted_vector"])
+            judges = list(codec.speaker_encoder.parameters())
+            for parameter in judges:
+                parameter.requires_grad_(False)
+            terms["identity"] = F.mse_loss(codec.speaker_encoder(converted).float(), batch["voice_vector"].detach())
+            for parameter in judges:
+                parameter.requires_grad_(True)
         if self.weights["content"]:
-            said = latents[: len(converted)].detach()
             size = said.square().mean().clamp_min(1e-6)
             terms["content"] = (codec.encoder(converted).float() - said).square().mean() / size
-        for parameter in judges:
-            parameter.requires_grad_(True)
         return terms
 
 

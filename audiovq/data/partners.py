@@ -1,0 +1,79 @@
+"""Crops with a voice to convert them to: another speaker, and the crop moved to that speaker's register."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from audiovq.data.crops import CropDataset
+from audiovq.data.perturb import reshape
+from audiovq.data.utterance import SAMPLE_RATE
+from audiovq.speech.pitch import median_pitch, semitones, track_pitch
+
+log = logging.getLogger("audiovq")
+
+_HEARD = 30 * SAMPLE_RATE  # of each speaker, to find their register
+_FARTHEST = 14.0  # semitones; farther than this nobody sounds like speech any more
+_SPREAD = 1.0  # semitones: registers of single sentences differ by so much
+
+
+class PartneredCrops(Dataset[dict[str, Any]]):
+    """The items of a `CropDataset`, a share of them with a partner: what a converter is asked for when it is used.
+
+    Besides the crop's own keys each item has ``source (1, crop_samples)``, the crop in the partner's register, with its
+    timing, formants and melody kept; ``voice (1, other_samples)``, speech of the partner; and ``wanted``, the partner's
+    index, or -1 (and zeros) where there is none. Item i is decided by ``(seed, i)`` alone.
+
+    Args:
+        crops: whose items are taken.
+        share: of the items that get a partner, evenly spread.
+    """
+
+    def __init__(self, crops: CropDataset, share: float) -> None:
+        self.crops, self.share = crops, share
+        self.speakers = crops.speakers
+        self.registers = [_register(tape) for tape in crops.tapes]
+        log.info("registers of %d of %d speakers found", sum(map(bool, self.registers)), len(self.registers))
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.crops[index]
+        chosen = int((index + 1) * self.share) > int(index * self.share)
+        partner = self.partner(index, item["speaker"]) if chosen else None
+        if partner is None:
+            return item | {
+                "source": torch.zeros_like(item["waveform"]),
+                "voice": torch.zeros_like(item["other"]),
+                "wanted": -1,
+            }
+        wanted, interval, place = partner
+        tape = self.crops.tapes[wanted]
+        voice = np.resize(tape.read(place, min(self.crops.other_samples, tape.n_samples)), self.crops.other_samples)
+        samples = item["waveform"][0].numpy()
+        moved = reshape(samples, interval, 1.0)
+        moved *= np.sqrt(np.mean(np.square(samples))) / max(np.sqrt(np.mean(np.square(moved))), 1e-9)
+        return item | {
+            "source": torch.from_numpy(moved[None].astype(np.float32)),
+            "voice": torch.from_numpy(voice[None]),
+            "wanted": wanted,
+        }
+
+    def partner(self, index: int, speaker: int) -> tuple[int, float, int] | None:
+        """Another speaker, semitones to their register, and a place on their tape; None where a register is unknown."""
+        rng = np.random.default_rng((self.crops.seed, index, 2))
+        wanted, place, spread = self.crops.draw_speaker(rng), int(rng.integers(1 << 40)), float(rng.normal(0, _SPREAD))
+        own, theirs = self.registers[speaker], self.registers[wanted]
+        if wanted == speaker or own is None or theirs is None:
+            return None
+        interval = float(np.clip(semitones(theirs / own) + spread, -_FARTHEST, _FARTHEST))
+        return wanted, interval, place % self.crops.tapes[wanted].n_samples
+
+
+def _register(tape: Any) -> float | None:
+    return median_pitch(track_pitch(tape.read(0, min(_HEARD, tape.n_samples)), SAMPLE_RATE))

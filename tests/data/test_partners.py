@@ -1,0 +1,74 @@
+"""Crops with partners: decided by their index, in the partner's register, and none where nothing is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from audiovq.data.corpora import open_corpora
+from audiovq.data.crops import CropDataset
+from audiovq.data.partners import PartneredCrops
+from audiovq.data.shards import write_corpus
+from audiovq.speech.pitch import median_pitch, track_pitch
+
+PITCHES = {"low": 110.0, "high": 220.0}
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """Two voices of harmonic tones with a little melody, and one that only hisses."""
+    folder = tmp_path_factory.mktemp("data") / "voices"
+    time = np.arange(48000) / 16000
+    rng = np.random.default_rng(0)
+    with write_corpus(folder) as writer:
+        for voice, pitch in [*PITCHES.items(), ("hiss", 0.0)]:
+            for take in range(2):
+                melody = pitch * 2 ** (0.1 * np.sin(5 * time + take))
+                phase = 2 * np.pi * np.cumsum(melody) / 16000
+                tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+                samples = 0.05 * rng.standard_normal(48000) if voice == "hiss" else 0.2 * tone
+                about = {"source": "made up", "licence": "none", "split": "train", "language": "en", "text": None}
+                writer.add(samples.astype(np.float32), id=f"{voice}-{take}", speaker=voice, **about)
+    return CropDataset(open_corpora([{"name": str(folder)}], "train"), 16000, 12000, seed=7)
+
+
+@pytest.fixture(scope="module")
+def partnered(crops):
+    return PartneredCrops(crops, 0.5)
+
+
+def test_half_of_the_items_have_partners_and_all_have_the_same_shapes(partnered):
+    items = [partnered[i] for i in range(24)]
+    assert {i % 2 for i, item in enumerate(items) if item["wanted"] >= 0} == {1}
+    for item in items:
+        assert item["source"].shape == (1, 16000)
+        assert item["voice"].shape == (1, 12000)
+        assert item["wanted"] != item["speaker"]
+        if item["wanted"] < 0:
+            assert not item["source"].any()
+    again = partnered[3]
+    assert all(torch.equal(torch.as_tensor(again[key]), torch.as_tensor(items[3][key])) for key in again)
+
+
+def test_the_source_is_in_the_partners_register(partnered):
+    checked = set()
+    for i in range(1, 60, 2):
+        item = partnered[i]
+        if item["wanted"] < 0:
+            continue
+        theirs = PITCHES[partnered.speakers[item["wanted"]]]
+        found = median_pitch(track_pitch(item["source"][0].numpy()))
+        assert abs(12 * np.log2(found / theirs)) < 4  # one semitone of spread is drawn on purpose, melodies add theirs
+        assert float(item["source"].std()) == pytest.approx(float(item["waveform"].std()), rel=0.01)
+        checked.add(partnered.speakers[item["wanted"]])
+    assert checked == set(PITCHES)
+
+
+def test_who_has_no_register_has_no_partner(partnered):
+    hiss = partnered.speakers.index("hiss")
+    assert partnered.registers[hiss] is None
+    items = [partnered[i] for i in range(1, 60, 2)]
+    assert hiss in {item["speaker"] for item in items}
+    assert all(item["wanted"] == -1 for item in items if item["speaker"] == hiss)
+    assert hiss not in {item["wanted"] for item in items}
