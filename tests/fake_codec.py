@@ -19,6 +19,7 @@ class FakeCodec:
     frame_rate = 50.0
     bitrates = tuple(0.5 * k for k in range(1, 9))
     conversion_codebooks = 4
+    decoders, n_speakers = ("parallel",), 0
     folder = None
 
     def __init__(self, name: str = "fake") -> None:

@@ -35,7 +35,8 @@ class CodingReport:
     Attributes:
         seconds: of audio.
         n_channels: channels coded or decoded.
-        n_bytes: of the .avq file.
+        n_bytes: of the .avq file that was written, or read.
+        decoded: whether it was read.
         n_clipped: samples of the source beyond full scale, which were clipped.
         damage: what was lost, in words, when damage was concealed.
         remarks: what else the user should know.
@@ -45,6 +46,7 @@ class CodingReport:
     n_channels: int
     n_bytes: int
     n_clipped: int = 0
+    decoded: bool = False
     damage: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -229,7 +231,7 @@ def decode_file(
             audio.write(resampler.push(np.stack(pieces, axis=1)))
             audio.write(resampler.finish(speech.n_samples))
         seconds = speech.n_samples / header.sample_rate
-        return CodingReport(seconds, header.n_channels, speech.n_bytes, damage=speech.damage)
+        return CodingReport(seconds, header.n_channels, speech.n_bytes, damage=speech.damage, decoded=True)
 
 
 def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec, entropy_coding: bool = True) -> None:

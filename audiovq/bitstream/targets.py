@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.speech.pitch import median_pitch, track_pitch
 from audiovq.speech.target import TargetVoice
-from audiovq.speech.voices import read_voices
+from audiovq.speech.voices import find_voice
 from audiovq.speech.waveform import open_audio
 from audiovq.streams import errors_about, open_input
 
@@ -64,16 +63,8 @@ def add_bundled(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:
     Raises:
         AudioVQError: when there is none of this name.
     """
-    known = read_voices(codec)
-    if name in known:
-        voice.add_vector(np.array(known[name].vector), pitch=known[name].pitch)
-        return
-    if os.sep in name or Path(name).suffix:
-        raise AudioVQError(f"{name}: no such file")
-    close = get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    where = "`audiovq speakers` lists them" if known else f"model {codec.name} has none"
-    raise AudioVQError(f"{name}: neither a file nor a bundled voice ({where}){hint}")
+    found = find_voice(codec, name)
+    voice.add_vector(np.array(found.vector), pitch=found.pitch)
 
 
 def add_recording(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:

@@ -53,6 +53,7 @@ def convert(
     decoder: Annotated[
         str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
     ] = "parallel",
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise that the WaveNet draws from.")] = 0,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME|DIR", help="Without it: the bundled one for conversion, or that of an .avq file."),
@@ -67,8 +68,9 @@ def convert(
     it arrives. An .avq file that becomes an .avq file is not decoded: its header gets the other vector, its packets
     stay as they are. A folder is searched for audio and .avq files and mirrored under OUT, coded files as coded files.
     """
+    from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models
+    from audiovq.cli.loading import Models, bundled_hashes
     from audiovq.speech.checkpoint import conversion_model
     from audiovq.speech.waveform import READABLE, check_writable
 
@@ -77,7 +79,12 @@ def convert(
     for job in jobs:
         if not _is_coded(job.target):
             check_writable(job.target)
-    models = Models(threads)
+    codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
+    own = None if codes_alone else model or conversion_model()
+    checks.check_decoder(decoder, list(bundled_hashes()) if codes_alone else [own])
+    for name in to:
+        checks.check_voice(name, None if codes_alone else checks.facts(own))
+    models = Models(threads, seed)
     voices: dict[bytes, TargetVoice] = {}
 
     def choose(model_hash: bytes | None) -> SpeechCodec:

@@ -47,10 +47,12 @@ def decode(
 
     A folder is searched for .avq files and mirrored under OUT. Standard input is decoded while it arrives.
     """
+    from audiovq.cli.checks import check_decoder
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models
+    from audiovq.cli.loading import Models, bundled_hashes
     from audiovq.speech.waveform import check_writable
 
+    check_decoder(decoder, list(bundled_hashes()) if model is None else [model])
     jobs = plan(inputs, output, [".avq"], ".wav")
     for job in jobs:
         check_writable(job.target)

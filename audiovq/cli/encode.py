@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audiovq.cli.checks import bitrate_help
+
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
@@ -19,9 +21,7 @@ def encode(
         str | None,
         typer.Option("-o", "--output", metavar="OUT", help="A file, a folder, or -. Without it: beside each input."),
     ] = None,
-    bitrate: Annotated[
-        float | None, typer.Option(help="kb/s for each channel; without it the model's default.")
-    ] = None,
+    bitrate: Annotated[float | None, typer.Option(help=bitrate_help(), show_default=False)] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="A bundled model or a folder with a model.")
     ] = None,
@@ -41,21 +41,22 @@ def encode(
     audio and mirrored under OUT. Standard input is coded while it arrives (WAV; other formats are read to their end
     first).
     """
+    from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, n_codebooks_for
     from audiovq.speech.waveform import READABLE
 
     jobs = plan(inputs, output, READABLE, ".avq")
+    n_codebooks = n_codebooks_for(checks.facts(model), bitrate)
     models = Models(threads, entropy_coding=entropy_coding)
 
     def prepare() -> None:
-        n_codebooks_for(models.load(model), bitrate)
+        models.load(model)
 
     def work(job: Job, progress: Progress) -> CodingReport:
         from audiovq.bitstream import encode_file
 
         codec = models.load(model)
-        n_codebooks = n_codebooks_for(codec, bitrate)
         return encode_file(job.source, job.target, codec, n_codebooks, mono, progress, entropy_coding=entropy_coding)
 
     run(jobs, force, models, prepare, work)

@@ -15,6 +15,7 @@ from audiovq.errors import AudioVQError
 if TYPE_CHECKING:
     from audiovq.evaluation.progress import Progress
     from audiovq.evaluation.report import Report
+    from audiovq.evaluation.video import VideoReport
 
 BITRATES = (0.5, 1.0, 2.0, 4.0)
 LIMIT = 36
@@ -54,7 +55,7 @@ def evaluate(
         typer.Argument(
             help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split. "
             "conversion: a model as a converter of voices. generation: a prior over the codes, and what it draws. "
-            "probe: what the codes tell of speaker and language.",
+            "probe: what the codes tell of speaker and language. video: frames ahead, with actions.",
             show_default=False,
             metavar="[REF_DIR DEG_DIR]",
         ),
@@ -139,7 +140,7 @@ def evaluate(
     _show(report, json, picture)
 
 
-def _run(what: list[str], options: Options) -> Report:
+def _run(what: list[str], options: Options) -> Report | VideoReport:
     """The protocol that the first word names; two folders are a protocol of their own."""
     protocol = PROTOCOLS.get(what[0])
     if protocol is not None and len(what) == 1:
@@ -260,16 +261,33 @@ def _evaluate_probe(options: Options) -> Report:
         return evaluate_probe(codec, splits, options.limit, about, progress)
 
 
+def _evaluate_video(options: Options) -> VideoReport:
+    from audiovq.data.episodes import open_episodes
+    from audiovq.evaluation.video import N_WINDOWS, evaluate_video
+    from audiovq.video import VideoModel
+
+    if options.bitrates is not None or options.peers or options.align or options.language or len(options.split) > 1:
+        raise AudioVQError("video takes --model, --data, one --split and --limit, the windows of frames")
+    recording = "vizdoom" if options.data == ["debian_speech"] else options.data[0]
+    n_windows = N_WINDOWS if options.limit == LIMIT else options.limit
+    models = [VideoModel.from_pretrained(options.model, dynamics) for dynamics in ("dynamics", "blind")]
+    episodes = open_episodes(recording, options.split[0])
+    about = {"data": recording, "model": models[0].frames.name, "model_hash": models[0].frames.model_hash.hex()}
+    with _progress() as progress:
+        return evaluate_video(*models, episodes, options.split[0], n_windows, about, progress)
+
+
 PROTOCOLS = {
     "split": _evaluate_split,
     "conversion": _evaluate_conversion,
     "generation": _evaluate_generation,
     "probe": _evaluate_probe,
+    "video": _evaluate_video,
 }
 """What the first word may name instead of a folder."""
 
 
-def _show(report: Report, json: Path | None, picture: Path | None) -> None:
+def _show(report: Report | VideoReport, json: Path | None, picture: Path | None) -> None:
     import sys
 
     from rich.console import Console

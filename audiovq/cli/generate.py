@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.errors import AudioVQError
+from audiovq.streams import check_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0, help="Under 1: likelier speech, less varied.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Only the k likeliest codes each time; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Only the likeliest codes that together reach p.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes, with either decoder.")] = 0,
     codebooks: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Only the first N codebooks; default: all.", show_default=False),
@@ -65,9 +66,16 @@ def generate(
 
     Writes DIR/sample-01.wav and so on. Sample i depends on the seed and i alone, not on how many are drawn.
     """
+    from audiovq.cli import checks
+
     targets = _targets(output, n, format, force)
     if not seconds > 0 or seconds > 86400:
         raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
+    checks.check_decoder(decoder, [model])
+    if speaker not in ("", "random"):
+        checks.check_voice(speaker, checks.facts(model))
+    if prompt is not None:
+        check_input(prompt)
 
     import torch
 
@@ -76,6 +84,7 @@ def generate(
 
     torch.set_num_threads(1)
     source = SpeechPrior.from_pretrained(model, prior)
+    source.codec.seed = seed
     if codebooks is not None:
         source.codec.check_n_codebooks(codebooks)
     start = time.perf_counter()

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ class Job:
 
     source: str
     target: str
+    fault: str | None = None
+    """Why it cannot be done, where that shows from the names alone."""
 
     @property
     def target_name(self) -> str:
@@ -47,7 +49,8 @@ def plan(
         new_suffix: of what is written into folders, or what gives it for an input's name.
 
     Raises:
-        AudioVQError: where inputs and output do not go together.
+        AudioVQError: where inputs and output do not go together. Inputs that would become the same file are told by
+            `check`, so that the others are done.
     """
     if "-" in inputs:
         if len(inputs) > 1:
@@ -79,8 +82,7 @@ def plan(
             jobs.append(Job(name, str(Path(output) / renamed(Path(name)).name)))
         else:
             jobs.append(Job(name, output))
-    _check_distinct(jobs)
-    return jobs
+    return _mark_clashes(list(dict.fromkeys(jobs)))
 
 
 def _is_folder(name: str) -> bool:
@@ -96,12 +98,17 @@ def _search(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     )
 
 
-def _check_distinct(jobs: list[Job]) -> None:
-    sources: dict[str, str] = {}
+def _mark_clashes(jobs: list[Job]) -> list[Job]:
+    """The jobs, with a fault for those that would write the same file: none of them is the right one."""
+    by_target: dict[str, list[str]] = {}
     for job in jobs:
-        other = sources.setdefault(os.path.realpath(job.target), job.source)
-        if other != job.source and job.target != "-":
-            raise AudioVQError(f"{other} and {job.source} would both become {job.target}; do them apart")
+        by_target.setdefault(os.path.realpath(job.target), []).append(job.source)
+    marked = []
+    for job in jobs:
+        others = [source for source in by_target[os.path.realpath(job.target)] if source != job.source]
+        fault = f"{job.source}: would become {job.target}, as would {' and '.join(others)}; do them apart"
+        marked.append(replace(job, fault=fault) if others and job.target != "-" else job)
+    return marked
 
 
 def check(job: Job, force: bool) -> None:
@@ -110,6 +117,8 @@ def check(job: Job, force: bool) -> None:
     Raises:
         AudioVQError: when not.
     """
+    if job.fault is not None:
+        raise AudioVQError(job.fault)
     if job.source != "-":
         check_input(job.source)
     if job.target == "-":
@@ -148,22 +157,22 @@ def run(
     from audiovq.cli.progress import Display
 
     reports: list[CodingReport] = []
-    failures = 0
     elapsed = 0.0
-    prepared = False
     with clean_up_when_terminated(), Display(len(jobs)) as display:
+        # All of them first: what is wrong with names shows at once, and nothing is loaded when nothing can be done.
+        good = []
         for job in jobs:
             try:
                 check(job, force)
+                good.append(job)
             except AudioVQError as error:
                 if len(jobs) == 1:
                     raise
                 display.line(f"audiovq: {error}")
-                failures += 1
-                continue
-            if not prepared:
-                prepare()
-                prepared = True
+        failures = len(jobs) - len(good)
+        if good:
+            prepare()
+        for job in good:
             start = time.perf_counter() - models.seconds
             try:
                 with display.file(job.source) as progress:
@@ -198,8 +207,11 @@ def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> st
     seconds = sum(report.seconds for report in reports)
     n_bytes = sum(report.n_bytes for report in reports)
     parts = [f"{seconds:.2f} s of audio"]
-    if n_bytes:  # audio that became audio has no coded size
-        parts += [f"{n_bytes:,} bytes", f"{8 * n_bytes / seconds / 1000:.2f} kb/s"]
+    rate = 8 * n_bytes / max(seconds, 1e-9) / 1000
+    if n_bytes and all(report.decoded for report in reports):
+        parts = [f"{parts[0]} from {n_bytes:,} bytes ({rate:.2f} kb/s)"]
+    elif n_bytes and not any(report.decoded for report in reports):  # audio that became audio has no coded size
+        parts += [f"{n_bytes:,} bytes", f"{rate:.2f} kb/s"]
     parts.append(f"{seconds / max(elapsed, 1e-9):.1f} times real time")
     if len(jobs) == 1:
         channels = reports[0].n_channels

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audiovq.cli.checks import bitrate_help
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def tokenize(
         int | None,
         typer.Option(min=1, metavar="N", help="Keep the first N codebooks; without it the model's default."),
     ] = None,
-    bitrate: Annotated[
-        float | None, typer.Option(help="The same in kb/s for each channel, as in audiovq encode.")
-    ] = None,
+    bitrate: Annotated[float | None, typer.Option(help="The same in " + bitrate_help(), show_default=False)] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="A bundled model or a folder with a model.")
     ] = None,
@@ -117,14 +116,13 @@ def model_of(name_or_dir: str | None, codebooks: int | None, bitrate: float | No
     """
     from audiovq.cli.loading import codebooks_of
     from audiovq.data.token_files import CodesModel
-    from audiovq.speech.checkpoint import codes_hash
     from audiovq.speech.facts import model_facts
 
     facts = model_facts(name_or_dir)
     n_codebooks = codebooks_of(facts, bitrate, codebooks)
     return CodesModel(
         name=facts.name,
-        codes_hash=codes_hash(facts.folder).hex(),
+        codes_hash=facts.model_hash.hex(),
         n_codebooks=n_codebooks or facts.default_n_codebooks,
         codebook_size=facts.codebook_size,
         sample_rate=facts.sample_rate,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.checkpoint import has_wavenet, model_folder
+from audiovq.speech.checkpoint import codes_hash, has_wavenet, model_folder
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class ModelFacts:
         folder: where it lies.
         name, sample_rate, hop_length, n_codebooks, codebook_size, default_n_codebooks: as of `SpeechCodec`.
         decoders: names of its decoders.
+        n_speakers: of a model that knows its speakers by their numbers; 0 for others.
     """
 
     folder: Path
@@ -29,6 +30,12 @@ class ModelFacts:
     codebook_size: int
     default_n_codebooks: int
     decoders: tuple[str, ...]
+    n_speakers: int
+
+    @property
+    def model_hash(self) -> bytes:
+        """As `SpeechCodec.model_hash`: reads the weights."""
+        return codes_hash(self.folder)
 
     @property
     def bitrates(self) -> list[float]:
@@ -57,6 +64,7 @@ def model_facts(name_or_dir: str | Path | None = None) -> ModelFacts:
             codebook_size=quantizer["codebook_size"],
             default_n_codebooks=config.get("default_n_codebooks", 4),
             decoders=("parallel",) * (config["decoder"] is not None) + ("wavenet",) * has_wavenet(folder),
+            n_speakers=config["speaker_encoder"].get("n_speakers", 0),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: its config.json is damaged ({error})") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from audiovq.files import atomic_write
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
+    from audiovq.speech.facts import ModelFacts
 
 SPEAKERS_FILE = "speakers.json"
 
@@ -52,8 +55,25 @@ def write_voices(codec: SpeechCodec, voices: list[BundledVoice], folder: str | P
     return path
 
 
-def read_voices(codec: SpeechCodec) -> dict[str, BundledVoice]:
-    """The voices of a loaded model by name; none where it has no such file.
+def find_voice(codec: SpeechCodec | ModelFacts, name: str) -> BundledVoice:
+    """A voice that came with the model.
+
+    Raises:
+        AudioVQError: when there is none of this name.
+    """
+    known = read_voices(codec)
+    if name in known:
+        return known[name]
+    if os.sep in name or Path(name).suffix:
+        raise AudioVQError(f"{name}: no such file")
+    close = get_close_matches(name, known, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    where = "`audiovq speakers` lists them" if known else f"model {codec.name} has none"
+    raise AudioVQError(f"{name}: neither a file nor a bundled voice ({where}){hint}")
+
+
+def read_voices(codec: SpeechCodec | ModelFacts) -> dict[str, BundledVoice]:
+    """The voices of a model by name; none where it has no such file.
 
     Raises:
         AudioVQError: for a file that is damaged, or was made with other weights.

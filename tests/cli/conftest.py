@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiovq.cli import loading, main
+from audiovq.cli import checks, loading, main
 from tests.cli import stand_in
 
 
@@ -28,6 +28,7 @@ def run(monkeypatch, capfd, tmp_path):
     """Run a command in an empty folder: exit code and what was written."""
     monkeypatch.setattr(loading.Models, "load", stand_in.load)
     monkeypatch.setattr(loading, "bundled_hashes", stand_in.bundled_hashes)
+    monkeypatch.setattr(checks, "facts", stand_in.facts)
     monkeypatch.setattr(loading, "bundled_clock", stand_in.bundled_clock)
     monkeypatch.chdir(tmp_path)
 

@@ -110,7 +110,11 @@ def test_the_others_are_done_when_one_fails(run, wav, tmp_path):
     done = run("encode", "in", "none.wav", "-o", "out")
     assert done.code == 1
     assert files("out") == ["a.avq", "z.avq"]
-    assert [line.split(": ")[1] for line in done.lines[:3]] == ["in/m.wav", "in/n.wav", "none.wav"]
+    assert [line.split(": ")[1] for line in done.lines[:3]] == [
+        "in/n.wav",
+        "none.wav",
+        "in/m.wav",
+    ]  # what opening tells comes last
     assert done.lines[3].startswith("2 files in out")
     assert done.lines[4:] == ["audiovq: 3 of 5 files failed"]
 
@@ -118,10 +122,44 @@ def test_the_others_are_done_when_one_fails(run, wav, tmp_path):
 def test_two_inputs_for_one_output(run, wav):
     wav("a.wav")
     wav("a.flac")
-    done = run("encode", "a.wav", "a.flac", "-o", "out")
+    wav("b.wav")
+    done = run("encode", "a.wav", "b.wav", "a.flac", "b.wav", "-o", "out")
     assert done.code == 1
-    assert done.lines == ["audiovq: a.wav and a.flac would both become out/a.avq; do them apart"]
-    assert not Path("out").exists()
+    assert done.lines[:2] == [
+        "audiovq: a.wav: would become out/a.avq, as would a.flac; do them apart",
+        "audiovq: a.flac: would become out/a.avq, as would a.wav; do them apart",
+    ]
+    assert done.lines[2].startswith("1 file in out: ")
+    assert done.lines[3:] == ["audiovq: 2 of 3 files failed"]
+    assert files("out") == ["b.avq"]
+
+
+def test_summaries_tell_what_was_read_from_what_was_written(run, wav, tmp_path):
+    wav()
+    size = len(run("encode", "a.wav").err) and (tmp_path / "a.avq").stat().st_size
+    done = run("decode", "a.avq", "-o", "b.wav")
+    assert done.err.startswith(f"b.wav: 1.00 s of audio from {size:,} bytes ({size * 8 / 1000:.2f} kb/s), ")
+
+
+def test_what_can_be_seen_at_once_is_told_before_a_model_is_loaded(run, wav, tmp_path, monkeypatch):
+    wav()
+    assert run("encode", "a.wav").code == 0
+    monkeypatch.setattr("audiovq.cli.loading.Models.load", None)  # loading would fail
+    for arguments, word in (
+        (["encode", "a.wav"], "a.avq exists"),
+        (["encode", "none.wav", "nor.wav"], "2 of 2 files failed"),
+        (["encode", "a.wav", "-f", "--bitrate", "7"], "it offers 0.5, 1,"),
+        (["encode", "a.wav", "-f", "--model", "nonsense"], "no model 'nonsense'"),
+        (["decode", "none.avq"], "no such file"),
+        (["decode", "a.avq", "-o", "c.wav", "--decoder", "wavenet"], "no decoder 'wavenet'; it has: parallel"),
+        (["convert", "a.wav", "--to", "none.wav", "-o", "c.wav"], "none.wav: no such file"),
+        (["convert", "a.wav", "--to", "nobody", "-o", "c.wav"], "neither a file nor a bundled voice"),
+        (["convert", "a.avq", "--to", "none.wav", "-o", "c.avq"], "none.wav: no such file"),
+        (["convert", "a.wav", "--to", "a.wav", "-o", "c.wav", "--decoder", "x"], "no decoder 'x'"),
+        (["convert", "a.wav", "--to", "a.wav", "-o", "a.avq"], "a.avq exists"),
+    ):
+        done = run(*arguments)
+        assert (done.code, word in done.lines[-1]) == (1, True), done.err
 
 
 def test_nothing_is_overwritten_without_force(run, wav):
