@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,14 +270,14 @@ def _evaluate_video(options: Options) -> VideoReport:
         raise AudioVQError("video takes --model, --data, one --split and --limit, the windows of frames")
     recording = "vizdoom" if options.data == ["debian_speech"] else options.data[0]
     n_windows = N_WINDOWS if options.limit == LIMIT else options.limit
-    models = [VideoModel.from_pretrained(options.model, dynamics) for dynamics in ("dynamics", "blind")]
+    model, blind = (VideoModel.from_pretrained(options.model, dynamics) for dynamics in ("dynamics", "blind"))
     episodes = open_episodes(recording, options.split[0])
-    about = {"data": recording, "model": models[0].frames.name, "model_hash": models[0].frames.model_hash.hex()}
+    about = {"data": recording, "model": model.frames.name, "model_hash": model.frames.model_hash.hex()}
     with _progress() as progress:
-        return evaluate_video(*models, episodes, options.split[0], n_windows, about, progress)
+        return evaluate_video(model, blind, episodes, options.split[0], n_windows, about, progress)
 
 
-PROTOCOLS = {
+PROTOCOLS: dict[str, Callable[[Options], Report | VideoReport]] = {
     "split": _evaluate_split,
     "conversion": _evaluate_conversion,
     "generation": _evaluate_generation,
