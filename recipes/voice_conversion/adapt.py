@@ -4,7 +4,7 @@
     audiovq convert talk.wav --model models/anna --to anna -o out.wav
 
 Encoder and codebooks stay as they are, so codes, files and the other voices' vectors stay valid. The encoder hears the
-recordings with other formants and in other registers, as it will hear other people.
+recordings with other formants, as it will hear other people.
 """
 
 from __future__ import annotations
@@ -52,18 +52,14 @@ class Crops:
 
     def __init__(self, samples: np.ndarray, length: int, seed: int) -> None:
         self.samples, self.length, self.rng = samples, length, np.random.default_rng(seed)
-        self.perturb = Perturbation(pitch_share=0.5)
+        self.perturb = Perturbation(pitch_share=0.0)  # moved in pitch, phases would be unknown
 
-    def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Recordings (B, 1, T), the same disguised (B, 1, T), and which of these were moved in pitch (B,)."""
+    def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Recordings (B, 1, T), and the same disguised (B, 1, T)."""
         starts = self.rng.integers(0, len(self.samples) - self.length + 1, size)
         crops = [self.samples[start : start + self.length] for start in starts]
-        heard, moved = zip(*[self.perturb(crop, self.rng) for crop in crops], strict=True)
-        return (
-            torch.from_numpy(np.stack(crops))[:, None],
-            torch.from_numpy(np.stack(heard))[:, None],
-            torch.tensor(moved),
-        )
+        heard = [self.perturb(crop, self.rng)[0] for crop in crops]
+        return torch.from_numpy(np.stack(crops))[:, None], torch.from_numpy(np.stack(heard))[:, None]
 
 
 def tune(codec: SpeechCodec, samples: np.ndarray, vector: np.ndarray, steps: int, rate: float, batch: int) -> None:
@@ -78,16 +74,14 @@ def tune(codec: SpeechCodec, samples: np.ndarray, vector: np.ndarray, steps: int
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 20, (steps - step) / (0.4 * steps))
-        target, heard, moved = crops.batch(batch)
+        target, heard = crops.batch(batch)
         with torch.no_grad():
             # Any number of books: the model converts with few and codes with many.
             n_codebooks = int(torch.randint(1, codec.n_codebooks + 1, ()))
             codes = codec.quantizer.encode(codec.encoder(heard), n_codebooks)
             latents = codec.quantizer.decode(codes)
         decoded = codec.decoder(latents, speaker)
-        loss = 1.5 * mel(decoded, target) + stft(decoded, target)[1] + envelope(decoded, target)
-        if not bool(moved.all()):
-            loss = loss + 0.5 * stft(decoded[~moved], target[~moved])[0]
+        loss = 1.5 * mel(decoded, target) + sum(stft(decoded, target)) + envelope(decoded, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)

@@ -1,6 +1,8 @@
-"""Put a run's best weights into the package as the model for conversion, with its voices, figures and model card.
+"""Put a run's last weights into the package as the model for conversion, with its voices, figures and model card.
 
-python recipes/voice_conversion/bundle.py [--run DIR] [--name conversion] [--no-measure] [--note TEXT]
+    python recipes/voice_conversion/bundle.py [--run DIR] [--name conversion] [--books N] [--no-measure] [--note TEXT]
+
+`best` weights are those of the best reconstruction; a converter is not chosen by that, so `latest` are the default.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from evaluate import RESULTS, tables
 
 from audiovq import SpeechCodec
-from audiovq.files import cache_dir
+from audiovq.files import atomic_write, cache_dir
 from audiovq.speech.checkpoint import BUNDLED, CONVERSION_MODEL
 
 HERE = Path(__file__).resolve().parent
@@ -26,7 +28,8 @@ Speech codec of audiovq for voice conversion: codes that say little of who speak
 says it. {parameters:.1f} million weights, float16. `audiovq convert` uses it where nothing else is asked for, with
 {books} of its {all_books} codebooks.
 
-* **Trained by** `audiovq train experiment=voice_debian`, {steps} steps. {note}
+* **Trained by** `audiovq train experiment=verifier_debian` and `audiovq train experiment=voice_debian`, {steps} steps
+  from the weights of the bundled speech model. {note}
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
   Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
   (GPL-2+), prepared by `recipes/debian_speech/prepare.py`. Test and validation files, the Catalan and Danish voices of
@@ -51,20 +54,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / CONVERSION_MODEL)
     parser.add_argument("--name", default=CONVERSION_MODEL)
+    parser.add_argument("--weights", choices=("best", "latest"), default="latest")
+    parser.add_argument("--books", type=int, help="codebooks that convert uses, as validation showed it best")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
     parser.add_argument("--codebooks", default=None, help="to measure with, with commas")
     parser.add_argument("--note", default="", help="a remark on the training for the model card")
     options = parser.parse_args()
     folder = BUNDLED / options.name
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(options.run / "best" / name, folder / name)
+    shutil.copyfile(options.run / options.weights / "model.safetensors", folder / "model.safetensors")
+    config = json.loads((options.run / options.weights / "config.json").read_text())
+    if options.books is not None:
+        config["conversion_codebooks"] = options.books
+    with atomic_write(folder / "config.json") as path:
+        path.write_text(json.dumps(config, indent=2) + "\n")
     subprocess.run([sys.executable, str(HERE / "make_speakers.py"), options.name], check=True)
     if not options.no_measure:
         books = [] if options.codebooks is None else ["--codebooks", options.codebooks]
         subprocess.run([sys.executable, str(HERE / "evaluate.py"), "--model", options.name, *books], check=True)
     codec = SpeechCodec.from_pretrained(options.name)
-    training = json.loads((options.run / "best" / "training.json").read_text())
+    training = json.loads((options.run / options.weights / "training.json").read_text())
     card = CARD.format(
         name=options.name,
         parameters=sum(p.numel() for p in codec.parameters()) / 1e6,
@@ -76,7 +85,7 @@ def main() -> None:
         tables=tables(json.loads(RESULTS.read_text(encoding="utf-8"))),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
-    print(f"bundled {options.run / 'best'} as {folder}")
+    print(f"bundled {options.run / options.weights} as {folder}")
 
 
 if __name__ == "__main__":
