@@ -1,0 +1,85 @@
+"""The training task of image autoencoders: VQ-VAE, VQ-VAE-2 and what they are compared with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from audiovq.data.image_crops import FixedCrops, ImageCrops
+from audiovq.data.pictures import open_pictures
+from audiovq.image.baselines import ImageBaseline
+from audiovq.image.bound import Bound, bound_of
+from audiovq.image.codec import ImageCodec
+from audiovq.training.averaged import AveragedTask
+
+
+class ImageTask(AveragedTask):
+    """Minimise the pixels' nats, the divergence of the latents (baselines) and the quantizers' losses.
+
+    Args:
+        model: arguments of `ImageCodec`; with ``kind`` those of `ImageBaseline`, whose ``level`` is the first of
+            ``levels``.
+        pictures: see `open_pictures`.
+        size: pixels of a crop.
+        flip: mirror half of the crops.
+        quantizer_weight: of the quantizers' losses, beside nats for each value.
+        The others are those of `AveragedTask`.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        pictures: dict[str, Any],
+        size: int,
+        seed: int,
+        max_steps: int,
+        flip: bool = True,
+        quantizer_weight: float = 1.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(make_image_model(model), max_steps=max_steps, seed=seed, **settings)
+        self.pictures, self.size, self.flip = pictures, size, flip
+        self.quantizer_weight, self.max_steps = quantizer_weight, max_steps
+
+    def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
+        train = ImageCrops(open_pictures(self.pictures, "train"), self.size, self.seed, self.flip)
+        return train, FixedCrops(open_pictures(self.pictures, "validation"), self.size, validation_items)
+
+    def before_step(self, step: int) -> None:
+        if isinstance(self.model, ImageBaseline):
+            self.model.anneal(step / self.max_steps)
+
+    def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        bound = bound_of(model, batch["image"])
+        logged = figures(bound, batch["image"]) | bound.metrics
+        values = batch["image"][0].numel()
+        nats = bound.pixels if isinstance(model, ImageCodec) else bound.pixels + bound.latents
+        return nats.mean() / values + self.quantizer_weight * bound.loss, logged
+
+    def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        bound = bound_of(model, batch["image"])
+        found = figures(bound, batch["image"]) | bound.metrics
+        return found | {"loss": found["bits_per_dim"]}
+
+
+def make_image_model(settings: dict[str, Any]) -> ImageCodec | ImageBaseline:
+    """A codec, or the baseline that ``kind`` names."""
+    arguments = dict(settings)
+    kind = arguments.pop("kind", "codec")
+    if kind == "codec":
+        return ImageCodec(**arguments)
+    return ImageBaseline(kind, arguments.pop("levels")[0], **arguments)
+
+
+def figures(bound: Bound, images: Tensor) -> dict[str, Tensor]:
+    """Bits for each value, in all and of the latents, and the PSNR of the mean squared error of each picture, in dB."""
+    error = (bound.picture - images).square().flatten(1).mean(1).clamp_min(1e-8)
+    return {
+        "bits_per_dim": bound.bits_per_dim().mean(),
+        "latent_bits": bound.latents.mean() / (images[0].numel() * math.log(2)),
+        "psnr": (-10 * torch.log10(error)).mean(),
+    }

@@ -1,0 +1,92 @@
+"""Training image autoencoders: exact resume, learning, export."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("hydra")
+
+from PIL import Image
+
+from audiovq.image import ImageCodec
+from audiovq.training.image import ImageTask
+from audiovq.training.run import compose, train
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Pictures of soft discs."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :48] / 48
+    for i in range(80):
+        cx, cy, r = rng.random(3)
+        disc = 1 / (1 + np.exp(20 * (np.hypot(x - cx, y - cy) - 0.3 * r - 0.1)))
+        pixels = disc[..., None] * rng.random(3) + (1 - disc[..., None]) * rng.random(3)
+        Image.fromarray((255 * pixels).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def config(root, folder, experiment="image_vq32", **changes):
+    settings = {
+        "task.pictures": f"{{name: pictures, root: {root}}}",
+        "training.max_steps": 6,
+        "training.decay_steps": 2,
+        "training.batch_size": 4,
+        "training.validation_items": 4,
+        "training.validate_every": 3,
+        "training.checkpoint_every": 3,
+        "training.log_every": 2,
+        "training.accelerator": "cpu",
+        "image.channels": 16,
+        "image.residual": 8,
+        "image.n_residual": 1,
+        "image.levels.0.latent_dim": 20,
+        "image.levels.0.quantizer.codebook_size": 16,
+        **changes,
+    }
+    return compose([f"experiment={experiment}", f"run_dir={folder}"] + [f"{k}={v}" for k, v in settings.items()])
+
+
+@pytest.mark.parametrize("experiment", ["image_vq32", "image_gumbel32"])
+def test_a_resumed_run_equals_an_uninterrupted_one(experiment, root, tmp_path, monkeypatch):
+    train(config(root, tmp_path / "whole", experiment))
+    original = ImageTask.training_step
+
+    def step_or_stop(self, batch, index):
+        if int(self.step) == 5:
+            raise RuntimeError("pulled the plug")
+        return original(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageTask, "training_step", step_or_stop)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            train(config(root, tmp_path / "parts", experiment))
+    train(config(root, tmp_path / "parts", experiment))
+    whole, parts = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "parts")
+    )
+    assert int(parts["step"]) == 6
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+
+
+def test_training_learns_and_exports_a_codec(root, tmp_path):
+    changes = {
+        "training.max_steps": 100,
+        "training.validate_every": 25,
+        "training.validation_items": 32,
+        "task.average_decay": 0.9,
+    }
+    folder = train(config(root, tmp_path / "run", **changes, **{"task.warmup_steps": 5, "task.learning_rate": 5e-3}))
+    told = json.loads((folder / "best" / "training.json").read_text())
+    assert told["step"] > 25  # later validations are better than the first
+    assert set(told["validation"]) >= {"loss", "bits_per_dim", "latent_bits", "psnr", "perplexity/0"}
+    codec = ImageCodec.from_pretrained(folder / "best")
+    images = torch.rand(1, 3, 20, 50)
+    assert codec.decode(codec.encode(images)).shape == images.shape
