@@ -1,0 +1,283 @@
+"""Pictures and clips to .avq and back, and what such a file says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiovq.bitstream.container import VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
+from audiovq.bitstream.visual_layout import MEDIA_CLIP, MEDIA_NAMES, MEDIA_PICTURE, CodeLevel, VisualHeader
+from audiovq.errors import AudioVQError
+from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output, size_of
+
+if TYPE_CHECKING:
+    from audiovq.image import ImageCodec
+
+PACKET_FRAMES = 16
+"""Frames of a clip are coded in packets of so many, each without the others."""
+
+
+@dataclass
+class VisualReport:
+    """What was done: height and width in pixels, frames, bytes of the .avq file."""
+
+    size: tuple[int, int]
+    n_frames: int
+    n_bytes: int
+
+
+@dataclass
+class VisualInfo:
+    """The facts of a picture or clip; ``frames``, ``seconds`` and ``bits_per_pixel`` are None while the end is missing.
+
+    ``levels`` lists, coarse to fine, [codebooks, bits of a code, frames of a code, rows, columns].
+    """
+
+    version: int
+    media: str
+    model_hash: str
+    height: int
+    width: int
+    frames_per_second: float | None
+    packet_frames: int
+    levels: list[list[int]]
+    packets: int
+    frames: int | None
+    seconds: float | None
+    bytes: int
+    bits_per_pixel: float | None
+    damage: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def media_of(source: Place) -> int | None:
+    """The media type of an .avq file on disk; None for anything else, which its reader will tell about."""
+    if not is_path(source):
+        return None
+    try:
+        with open(source, "rb") as stream:  # type: ignore[arg-type]
+            start = stream.read(6)
+    except OSError:
+        return None
+    return start[5] if len(start) == 6 and start[:3] == b"AVQ" else None
+
+
+def encode_picture(source: Place, target: Place, codec: ImageCodec) -> VisualReport:
+    """Code a picture file.
+
+    Raises:
+        AudioVQError: for a picture that cannot be read, and a target that cannot be written. Nothing is left of the
+            target then.
+    """
+    from audiovq.image.file import read_picture
+
+    pixels = read_picture(source)
+    with errors_about(describe(source)):
+        codes = codes_of(codec, pixels[None])
+        header = header_for(codec, MEDIA_PICTURE, codes, pixels.shape[:2])
+        with open_output(target) as stream:
+            writer = ContainerWriter(stream, header.to_container())
+            writer.write_packet(*header.pack(codes, 1))
+            writer.finish(1)
+    return VisualReport(header.size, 1, writer.n_bytes)
+
+
+def encode_clip(source: Place, target: Place, codec: ImageCodec) -> VisualReport:
+    """Code a clip file, packet by packet in constant memory.
+
+    Raises:
+        AudioVQError: for a clip that cannot be read, whose frames differ in size, or that has none, and a target that
+            cannot be written. Nothing is left of the target then.
+    """
+    from audiovq.video.file import open_clip
+
+    with ExitStack() as stack, errors_about(describe(source)):
+        rate, frames = stack.enter_context(open_clip(source))
+        writer: ContainerWriter | None = None
+        header: VisualHeader | None = None
+        n_frames = 0
+        while batch := list(islice(frames, PACKET_FRAMES)):
+            if len({frame.shape for frame in batch}) > 1 or (header and batch[0].shape[:2] != header.size):
+                raise AudioVQError("has frames of different sizes")
+            pixels = np.stack(batch)
+            codes = codes_of(codec, pixels)
+            if header is None or writer is None:
+                numbers = rate.limit_denominator(1000)
+                at = (numbers.numerator, numbers.denominator)
+                header = header_for(codec, MEDIA_CLIP, codes, pixels.shape[1:3], at, len(pixels))
+                writer = ContainerWriter(stack.enter_context(open_output(target)), header.to_container())
+            writer.write_packet(*header.pack(codes, len(batch)))
+            n_frames += len(batch)
+        if header is None or writer is None:
+            raise AudioVQError("has no frames")
+        writer.finish(n_frames)
+    return VisualReport(header.size, n_frames, writer.n_bytes)
+
+
+def header_for(
+    codec: ImageCodec,
+    media: int,
+    codes: tuple[np.ndarray, ...],
+    size: tuple[int, ...],
+    rate: tuple[int, int] = (0, 1),
+    n_frames: int = 1,
+) -> VisualHeader:
+    """The header of what a codec coded; ``codes`` are those of the first ``n_frames`` frames."""
+    levels = tuple(
+        CodeLevel(k, max((entries - 1).bit_length(), 1), 1, *found.shape[2:])
+        for (k, entries, _), found in zip(codec.levels, codes, strict=True)
+    )
+    packet = PACKET_FRAMES if media == MEDIA_CLIP else 1
+    return VisualHeader(codec.model_hash, media, (size[0], size[1]), packet, rate, levels)
+
+
+def codes_of(codec: ImageCodec, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Frames (T, H, W, 3) uint8 -> codes of each level, (K, T, h, w)."""
+    import torch
+
+    found = codec.encode(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)
+    return tuple(codes.transpose(0, 1).numpy() for codes in found.codes)
+
+
+def frames_of(codec: ImageCodec, codes: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray:
+    """Codes of each level, (K, T, h, w) -> frames (T, H, W, 3) uint8.
+
+    Raises:
+        AudioVQError: for codes that do not fit the model.
+    """
+    import torch
+
+    from audiovq.image import EncodedImage
+
+    for (_, entries, _), found in zip(codec.levels, codes, strict=True):
+        if found.max() >= entries:
+            raise DamagedError("it has codes that its model has not")
+    tensors = tuple(torch.from_numpy(np.ascontiguousarray(found.transpose(1, 0, 2, 3))) for found in codes)
+    pixels = codec.decode(EncodedImage(tensors, size))
+    return (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+class VisualReader:
+    """Reads a picture or a clip: the header at once, packets as they come.
+
+    Raises:
+        AudioVQError: for a file that is none, and while packets are read for damage.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.container = ContainerReader(stream)
+        self.header = VisualHeader.from_container(self.container.header)
+        self.n_packets = self.n_frames = 0
+
+    def packets(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """The codes of each packet; after the last one all of the file has been checked."""
+        last_was_short = False
+        for record in self.container.records(self.header.valid_length):
+            if isinstance(record, Packet):
+                if last_was_short or (self.header.media == MEDIA_PICTURE and self.n_packets):
+                    raise DamagedError("it has packets behind its last one", record.index)
+                codes, n_frames = self.header.unpack(record.payload, record.short)
+                self.n_packets, self.n_frames, last_was_short = (
+                    self.n_packets + 1,
+                    self.n_frames + n_frames,
+                    record.short,
+                )
+                yield codes
+            elif record.extent != self.n_frames or not self.n_frames:  # type: ignore[union-attr]
+                raise DamagedError("its end tells of another number of frames than there are")
+
+    def expect(self, codec: ImageCodec) -> None:
+        """See that a model wrote this file.
+
+        Raises:
+            AudioVQError: when another one did.
+        """
+        header = self.header
+        if codec.model_hash != header.model_hash:
+            raise AudioVQError(
+                f"was written by model {header.model_hash.hex()}, not by {codec.name} ({codec.model_hash.hex()}); "
+                "name the model it came from with --model"
+            )
+        grids = codec.grid(header.size)
+        expected = [(k, 1, *grid) for (k, _, _), grid in zip(codec.levels, grids, strict=True)]
+        if [(x.n_codebooks, x.frames, x.height, x.width) for x in header.levels] != expected:
+            raise DamagedError("its header does not fit its model")
+
+
+def decode_visual(source: Place, target: Place, codec: ImageCodec | Callable[[bytes], ImageCodec]) -> VisualReport:
+    """An .avq file to a picture or a clip, in the format that the target's name asks for.
+
+    Args:
+        source: a path, ``-`` for standard input, or a binary file object.
+        target: a path, ``-`` for standard output (PNG or GIF), or a binary file object.
+        codec: the model, or what gives it for the hash that the file carries.
+
+    Raises:
+        AudioVQError: for a damaged file, a file of another model, and a target that cannot be written. Nothing is left
+            of the target then.
+    """
+    from audiovq.image.file import check_picture_target, write_picture
+    from audiovq.video.file import check_clip_target, create_clip
+
+    with ExitStack() as stack, errors_about(describe(source)):
+        stream = stack.enter_context(open_input(source))
+        reader = VisualReader(stream)
+        header = reader.header
+        # A wrong ending is told before the model is loaded.
+        (check_picture_target if header.media == MEDIA_PICTURE else check_clip_target)(target)
+        model: Any = codec if hasattr(codec, "levels") else codec(header.model_hash)  # type: ignore[operator]
+        reader.expect(model)
+        if header.media == MEDIA_PICTURE:
+            frames = [frames_of(model, codes, header.size)[0] for codes in reader.packets()]
+            write_picture(target, frames[0])
+        else:
+            with create_clip(target, Fraction(*header.rate), header.size) as append:
+                for codes in reader.packets():
+                    for frame in frames_of(model, codes, header.size):
+                        append(frame)
+        return VisualReport(header.size, reader.n_frames, size_of(stream) or reader.container.n_bytes)
+
+
+def inspect_visual(source: Place) -> VisualInfo:
+    """Read a file through, checking all its checksums.
+
+    Raises:
+        AudioVQError: for a file whose header cannot be read; other damage is told in the result.
+    """
+    damage = None
+    with errors_about(describe(source)), open_input(source) as stream:
+        reader = VisualReader(stream)
+        try:
+            for _ in reader.packets():
+                pass
+        except DamagedError as error:
+            damage = str(error)
+        n_bytes = size_of(stream) or reader.container.n_bytes
+    header, whole = reader.header, damage is None
+    rate = Fraction(*header.rate) if header.media == MEDIA_CLIP else None
+    pixels = header.size[0] * header.size[1] * reader.n_frames
+    return VisualInfo(
+        version=VERSION,
+        media=MEDIA_NAMES[header.media],
+        model_hash=header.model_hash.hex(),
+        height=header.size[0],
+        width=header.size[1],
+        frames_per_second=float(rate) if rate else None,
+        packet_frames=header.packet_frames,
+        levels=[[x.n_codebooks, x.bits, x.frames, x.height, x.width] for x in header.levels],
+        packets=reader.n_packets,
+        frames=reader.n_frames if whole else None,
+        seconds=float(reader.n_frames / rate) if whole and rate else None,
+        bytes=n_bytes,
+        bits_per_pixel=8 * n_bytes / pixels if whole else None,
+        damage=damage,
+    )

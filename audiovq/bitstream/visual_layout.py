@@ -1,0 +1,166 @@
+"""What a picture or a clip puts into the container: sizes in the header, the codes of some frames in each packet.
+
+A picture is one packet of one frame. Of each level of codes a packet holds an array (K, t, h, w), coarse to fine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from audiovq.bitstream.bits import decode_varint, encode_varint, from_bytes, pack_bits, to_bytes, unpack_bits
+from audiovq.bitstream.container import DamagedError, Header
+from audiovq.errors import AudioVQError
+
+MEDIA_PICTURE, MEDIA_CLIP = 2, 3
+MEDIA_NAMES = {MEDIA_PICTURE: "picture", MEDIA_CLIP: "clip"}
+MAX_EDGE = 65_535
+MAX_LEVELS = 8
+MAX_CODEBOOKS = 64
+MAX_BITS = 16
+MAX_PACKET_FRAMES = 1024
+MAX_RATE = (1 << 31) - 1
+MAX_PACKET_CODES = 1 << 26  # a few bytes must not ask for gigabytes
+
+
+@dataclass(frozen=True)
+class CodeLevel:
+    """``n_codebooks`` codes of ``bits`` each at ``height`` x ``width`` places, for ``frames`` frames at a time."""
+
+    n_codebooks: int
+    bits: int
+    frames: int
+    height: int
+    width: int
+
+    def shape(self, n_frames: int) -> tuple[int, int, int, int]:
+        """Of the codes of so many frames."""
+        return self.n_codebooks, -(-n_frames // self.frames), self.height, self.width
+
+    def n_codes(self, n_frames: int) -> int:
+        books, times, height, width = self.shape(n_frames)
+        return books * times * height * width
+
+
+@dataclass(frozen=True)
+class VisualHeader:
+    """The header of a picture or a clip.
+
+    Attributes:
+        model_hash: 4 bytes, which model wrote the codes.
+        media: `MEDIA_PICTURE` or `MEDIA_CLIP`.
+        size: height and width in pixels.
+        packet_frames: frames of a full packet; 1 for a picture.
+        rate: frames in so many seconds, (numerator, denominator); (0, 1) for a picture.
+        levels: coarse to fine.
+    """
+
+    model_hash: bytes
+    media: int
+    size: tuple[int, int]
+    packet_frames: int
+    rate: tuple[int, int]
+    levels: tuple[CodeLevel, ...]
+
+    def __post_init__(self) -> None:
+        moving = self.media == MEDIA_CLIP
+        checks = [
+            ("height", self.size[0], 1, MAX_EDGE),
+            ("width", self.size[1], 1, MAX_EDGE),
+            ("frames of a packet", self.packet_frames, 1, MAX_PACKET_FRAMES if moving else 1),
+            ("frame rate's numerator", self.rate[0], 1 if moving else 0, MAX_RATE if moving else 0),
+            ("frame rate's denominator", self.rate[1], 1, MAX_RATE if moving else 1),
+            ("number of levels", len(self.levels), 1, MAX_LEVELS),
+        ]
+        for level in self.levels:
+            checks += [
+                ("number of codebooks", level.n_codebooks, 1, MAX_CODEBOOKS),
+                ("bits of a code", level.bits, 1, MAX_BITS),
+                ("frames of a code", level.frames, 1, self.packet_frames),
+                ("rows of codes", level.height, 1, MAX_EDGE),
+                ("columns of codes", level.width, 1, MAX_EDGE),
+            ]
+        checks.append(("number of codes in a packet", self._n_codes(self.packet_frames), 1, MAX_PACKET_CODES))
+        for what, value, low, high in checks:
+            if not low <= value <= high:
+                raise AudioVQError(f"{what} is {value}; the format has {low} to {high}")
+
+    def to_container(self) -> Header:
+        """The container's header with this one inside."""
+        numbers = [*self.size, self.packet_frames, *(self.rate if self.media == MEDIA_CLIP else ()), len(self.levels)]
+        for level in self.levels:
+            numbers += [level.n_codebooks, level.bits, level.frames, level.height, level.width]
+        return Header(self.media, self.model_hash, b"".join(encode_varint(n) for n in numbers))
+
+    @classmethod
+    def from_container(cls, header: Header) -> VisualHeader:
+        """Inverse of `to_container`.
+
+        Raises:
+            AudioVQError: for another media type, or numbers outside the format's limits.
+        """
+        if header.media not in MEDIA_NAMES:
+            raise AudioVQError(f"it holds media of type {header.media}, neither a picture (2) nor a clip (3)")
+        if header.flags:
+            raise AudioVQError(f"it has features (flags {header.flags:#x}) that pictures have not; update audiovq")
+        numbers, position = [], 0
+        while position < len(header.body):
+            try:
+                found = decode_varint(header.body, position)
+            except ValueError:
+                found = None
+            if found is None:
+                raise DamagedError("its header is damaged")
+            numbers.append(found[0])
+            position = found[1]
+        fixed = 6 if header.media == MEDIA_CLIP else 4
+        if len(numbers) < fixed or len(numbers) != fixed + 5 * numbers[fixed - 1]:
+            raise DamagedError("its header is damaged")
+        rate = (numbers[3], numbers[4]) if header.media == MEDIA_CLIP else (0, 1)
+        levels = tuple(CodeLevel(*numbers[i : i + 5]) for i in range(fixed, len(numbers), 5))
+        return cls(header.model_hash, header.media, (numbers[0], numbers[1]), numbers[2], rate, levels)
+
+    def valid_length(self, length: int, short: bool) -> bool:
+        """Whether a packet's payload may have so many bytes."""
+        return 1 < length <= self._full_length + 2 if short else length == self._full_length
+
+    def pack(self, codes: tuple[np.ndarray, ...], n_frames: int) -> tuple[bytes, bool]:
+        """Codes of ``n_frames`` frames, one (K, t, h, w) for each level -> payload, and whether it is short."""
+        if [c.shape for c in codes] != [level.shape(n_frames) for level in self.levels]:
+            raise ValueError(f"codes {[c.shape for c in codes]} do not fit the header")
+        bits = [pack_bits(c, level.bits) for c, level in zip(codes, self.levels, strict=True)]
+        short = n_frames < self.packet_frames
+        return (encode_varint(n_frames) if short else b"") + to_bytes(*bits), short
+
+    def unpack(self, payload: bytes, short: bool) -> tuple[tuple[np.ndarray, ...], int]:
+        """Inverse of `pack` -> codes, int64, and the number of frames.
+
+        Raises:
+            DamagedError: for a payload whose size does not fit what it holds, or filled up with other than zeros.
+        """
+        n_frames, start = self.packet_frames, 0
+        if short:
+            try:
+                found = decode_varint(payload)
+            except ValueError:
+                found = None
+            if found is None or not 1 <= found[0] < self.packet_frames:
+                raise DamagedError("a packet has an impossible number of frames")
+            n_frames, start = found
+        stream = from_bytes(payload[start:])
+        ends = np.cumsum([level.n_codes(n_frames) * level.bits for level in self.levels])
+        if len(stream) != -(-ends[-1] // 8) * 8 or stream[ends[-1] :].any():
+            raise DamagedError("a packet has an impossible size")
+        parts = np.split(stream[: ends[-1]], ends[:-1])
+        pairs = zip(parts, self.levels, strict=True)
+        return tuple(unpack_bits(part, level.bits).reshape(level.shape(n_frames)) for part, level in pairs), n_frames
+
+    def _n_codes(self, n_frames: int) -> int:
+        # Levels whose numbers are out of bounds are told by the check before this one.
+        return sum(level.n_codes(n_frames) if level.frames > 0 else 0 for level in self.levels)
+
+    @cached_property
+    def _full_length(self) -> int:
+        return -(-sum(level.n_codes(self.packet_frames) * level.bits for level in self.levels) // 8)

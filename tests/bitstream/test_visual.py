@@ -1,0 +1,174 @@
+"""Pictures and clips as files: exact round trips, odd input, damage."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from audiovq.bitstream.container import ContainerReader, DamagedError
+from audiovq.bitstream.visual_file import (
+    codes_of,
+    decode_visual,
+    encode_clip,
+    encode_picture,
+    frames_of,
+    inspect_visual,
+    media_of,
+)
+from audiovq.bitstream.visual_layout import MEDIA_CLIP, MEDIA_PICTURE, CodeLevel, VisualHeader
+from audiovq.errors import AudioVQError
+from audiovq.image import ImageCodec
+from audiovq.image.file import read_picture
+
+LEVELS = [
+    {"stride": 8, "latent_dim": 6, "quantizer": {"codebook_size": 16}},
+    {"stride": 4, "latent_dim": 6, "quantizer": {"codebook_size": 30, "n_codebooks": 2}},
+]
+
+
+@pytest.fixture(scope="module")
+def codec():
+    torch.manual_seed(0)
+    model = ImageCodec(LEVELS, channels=16, residual=8, n_residual=1, tile=64).eval()
+    model.model_hash = b"abcd"
+    return model
+
+
+def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 31), (70, 90)])
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_picture_file_holds_what_the_codec_said(codec, tmp_path, size, suffix):
+    picture = pixels(*size)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    encode_picture(tmp_path / "a.png", tmp_path / "a.avq", codec)
+    decode_visual(tmp_path / "a.avq", tmp_path / f"b.{suffix}", codec)
+    expected = frames_of(codec, codes_of(codec, picture[None]), size)[0]
+    np.testing.assert_array_equal(read_picture(tmp_path / f"b.{suffix}"), expected)
+    assert media_of(tmp_path / "a.avq") == MEDIA_PICTURE
+
+
+def test_a_clip_file_keeps_frames_and_rate(codec, tmp_path):
+    frames = [Image.fromarray(pixels(16, 20, i)) for i in range(19)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=40)
+    report = encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", codec)
+    info = inspect_visual(tmp_path / "a.avq")
+    assert (info.frames, info.frames_per_second, info.packets, report.n_frames) == (19, 25.0, 2, 19)
+    decode_visual(tmp_path / "a.avq", tmp_path / "b.gif", codec)
+    with Image.open(tmp_path / "b.gif") as found:
+        assert (found.n_frames, found.size, found.info["duration"]) == (19, (20, 16), 40)
+
+
+def test_films_go_through(codec, tmp_path):
+    pytest.importorskip("av")
+    frames = [Image.fromarray(pixels(17, 21, i)) for i in range(5)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+    encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", codec)
+    decode_visual(tmp_path / "a.avq", tmp_path / "b.mp4", codec)
+    report = encode_clip(tmp_path / "b.mp4", tmp_path / "b.avq", codec)
+    assert (report.n_frames, report.size) == (5, (18, 22))
+    assert inspect_visual(tmp_path / "b.avq").frames_per_second == 10
+
+
+def odd_pictures() -> dict[str, tuple[Image.Image, str]]:
+    red = np.full((9, 9, 3), (255, 0, 0), np.uint8)
+    clear = np.dstack([red, np.zeros((9, 9), np.uint8)])
+    deep = np.full((9, 9), 0x8080, np.uint16)
+    return {
+        "alpha": (Image.fromarray(clear, "RGBA"), "png"),
+        "16-bit": (Image.fromarray(deep), "png"),
+        "cmyk": (Image.fromarray(red).convert("CMYK"), "jpg"),
+        "grey": (Image.fromarray(deep.astype(np.uint8)), "png"),
+        "palette": (Image.fromarray(red).quantize(4), "png"),
+        "bilevel": (Image.fromarray(red).convert("1"), "png"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "colour"),
+    [
+        ("alpha", (255, 255, 255)),
+        ("16-bit", (128, 128, 128)),
+        ("cmyk", (255, 0, 0)),
+        ("grey", (128, 128, 128)),
+        ("palette", (255, 0, 0)),
+    ],
+)
+def test_odd_pictures_have_the_right_colours(tmp_path, kind, colour):
+    image, suffix = odd_pictures()[kind]
+    image.save(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(read_picture(tmp_path / f"a.{suffix}").reshape(-1, 3).mean(0), colour, atol=3)
+
+
+def test_a_camera_rotation_is_done(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(10, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg").shape == (20, 10, 3)
+
+
+def test_what_is_no_picture_is_told(tmp_path, codec, monkeypatch):
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(AudioVQError, match=r"text\.png: is not a picture"):
+        encode_picture(tmp_path / "text.png", tmp_path / "a.avq", codec)
+    Image.fromarray(pixels(60, 60)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
+    with pytest.raises(AudioVQError, match="damaged or cut off"):
+        encode_picture(tmp_path / "cut.png", tmp_path / "a.avq", codec)
+    monkeypatch.setattr("audiovq.image.file.MAX_PIXELS", 50)
+    Image.fromarray(pixels(10, 10)).save(tmp_path / "huge.png")
+    with pytest.raises(AudioVQError, match="shrink it first"):
+        encode_picture(tmp_path / "huge.png", tmp_path / "a.avq", codec)
+    assert not (tmp_path / "a.avq").exists()
+
+
+@pytest.fixture
+def coded(codec, tmp_path):
+    Image.fromarray(pixels(16, 16)).save(tmp_path / "a.png")
+    encode_picture(tmp_path / "a.png", tmp_path / "a.avq", codec)
+    return (tmp_path / "a.avq").read_bytes()
+
+
+def test_every_altered_or_missing_byte_is_noticed(codec, coded, tmp_path):
+    for i in range(len(coded)):
+        altered = bytes([*coded[:i], coded[i] ^ 0x10, *coded[i + 1 :]])
+        for data in (altered, coded[:i]):
+            with pytest.raises(AudioVQError):
+                decode_visual(io.BytesIO(data), tmp_path / "b.png", codec)
+    with pytest.raises(DamagedError, match="behind its end"):
+        decode_visual(io.BytesIO(coded + b"x"), tmp_path / "b.png", codec)
+    assert not (tmp_path / "b.png").exists()
+    decode_visual(io.BytesIO(coded), tmp_path / "b.png", codec)
+
+
+def test_another_model_is_told(codec, coded, tmp_path):
+    other = ImageCodec(LEVELS, channels=16, residual=8, n_residual=1).eval()
+    with pytest.raises(AudioVQError, match="was written by model 61626364"):
+        decode_visual(io.BytesIO(coded), tmp_path / "b.png", other)
+
+
+def test_a_wrong_ending_is_told_first(coded, tmp_path):
+    def no_model(_: bytes):
+        raise AssertionError("the model was loaded")
+
+    with pytest.raises(AudioVQError, match=r"written as \.png"):
+        decode_visual(io.BytesIO(coded), tmp_path / "b.wav", no_model)
+
+
+def test_hostile_headers_are_refused(codec, coded):
+    header = ContainerReader(io.BytesIO(coded)).header
+    huge = CodeLevel(1, 16, 1, 70000, 16)
+    with pytest.raises(AudioVQError, match="number of codes"):
+        VisualHeader(b"abcd", MEDIA_CLIP, (60000, 60000), 1024, (25, 1), (CodeLevel(64, 16, 1, 60000, 60000),))
+    with pytest.raises(AudioVQError, match="rows of codes"):
+        VisualHeader(b"abcd", MEDIA_PICTURE, (8, 16), 1, (0, 1), (huge,))
+    for cut in range(len(header.body)):
+        short = type(header)(header.media, header.model_hash, header.body[:cut])
+        with pytest.raises(AudioVQError):
+            VisualHeader.from_container(short)
