@@ -1,8 +1,15 @@
-# make demo, make test: each creates the environment it needs. PYTHON chooses the interpreter, VENV the environment.
+# make demo, make test: each creates the environment it needs. PYTHON chooses the interpreter, VENV the environment,
+# TORCH the build of torch: cpu (200 MB), pypi (on Linux with CUDA, 5 GB and more), or auto: cpu where there is no NVIDIA
+# GPU and TORCH_CPU_INDEX can be reached, else pypi.
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?= auto
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+# By a path file: with setuptools' default, `import audiovq` beside the clone finds the clone's folder, not the package.
+EDITABLE := --config-settings editable_mode=compat -e
+REACHABLE := import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=10)
 
 .PHONY: demo test lint models clean
 
@@ -34,14 +41,31 @@ models: $(VENV)/.installed-dev
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@echo "Installing audiovq into $(VENV) (torch is large: some minutes the first time)"
-	$(PIP) -e ".[pictures]"
+# The CPU build, where it is wanted and to be had; otherwise torch comes with the other packages.
+$(VENV)/.torch: | $(BIN)/python
+	@case "$(TORCH)" in \
+	cpu) $(PIP) torch torchaudio --index-url "$(TORCH_CPU_INDEX)" ;; \
+	pypi) ;; \
+	auto) if nvidia-smi >/dev/null 2>&1; then \
+	    echo "An NVIDIA GPU is here: torch with CUDA"; \
+	  elif $(BIN)/python -c "$(REACHABLE)" "$(TORCH_CPU_INDEX)/" 2>/dev/null \
+	      && $(PIP) torch torchaudio --index-url "$(TORCH_CPU_INDEX)"; then \
+	    echo "No NVIDIA GPU is here: torch for the CPU (TORCH=pypi takes the other)"; \
+	  else \
+	    echo "$(TORCH_CPU_INDEX) cannot be reached: torch from PyPI"; \
+	  fi ;; \
+	*) echo "TORCH is auto, cpu or pypi, not $(TORCH)" >&2; exit 2 ;; \
+	esac
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed: pyproject.toml | $(BIN)/python $(VENV)/.torch
+	@echo "Installing audiovq into $(VENV) (torch is large: some minutes the first time)"
+	$(PIP) $(EDITABLE) ".[pictures]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python $(VENV)/.torch
 	@echo "Installing audiovq with everything for training, evaluation and tests into $(VENV)"
-	$(PIP) -e ".[train,eval,bench,tokens,dev]"
+	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,dev]"
 	@touch $@ $(VENV)/.installed
 
 clean:
