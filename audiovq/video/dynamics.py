@@ -10,6 +10,12 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 
+# Each place of a frame comes from one of so many places around it in the frame before: turning moves rows sideways, by
+# up to two places at a time.
+_ROWS, _COLUMNS = 3, 9
+_STAY = 3.0  # at the start: the logit of coming from the same place
+_NEARNESS = 8.0  # and how likely codes near the expected latents are, in units of the codebook's variance
+
 
 class ActionBlock(nn.Module):
     """Residual convolution modulated by a vector (Perez et al. 2018): (B, C, h, w), (B, S) -> (B, C, h, w)."""
@@ -34,7 +40,10 @@ class LatentDynamics(nn.Module):
     """A distribution over each code of the next frame (van den Oord et al. 2017, section 4.3), all codes at once.
 
     Each past frame's latents go through one small network (its result can be kept), and a two-level convolutional
-    network reads the last ``n_context`` of them with the actions. Codes of the next frame that are settled already can
+    network reads the last ``n_context`` of them with the actions. It says from where in the last frame each place comes
+    (a filter for each place: De Brabandere et al. 2016, section 3) and what changes there; codes near the latents found
+    in this way are likely, before the network gives its own logits. So it begins as a model that repeats the last
+    frame. Codes of the next frame that are settled already can
     be told: the network learns with random parts of the frame told, so that a frame can be drawn in a few steps, as by
     masked decoding (Chang et al. 2022), or at once.
 
@@ -57,9 +66,9 @@ class LatentDynamics(nn.Module):
         n_actions: int = 5,
         stem: int = 48,
         fine: int = 96,
-        coarse: int = 256,
+        coarse: int = 192,
         n_fine: int = 2,
-        n_coarse: int = 6,
+        n_coarse: int = 5,
         condition: int = 128,
         codec: str = "",
     ) -> None:
@@ -76,7 +85,16 @@ class LatentDynamics(nn.Module):
         self.coarse = nn.ModuleList(ActionBlock(coarse, condition) for _ in range(n_coarse))
         self.up = nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1)
         self.fine = nn.ModuleList(ActionBlock(fine, condition) for _ in range(n_fine))
-        self.head = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, codebook_size, 1))
+        self.norm = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU())
+        self.origin = nn.Conv2d(fine, _ROWS * _COLUMNS, 1)
+        self.change = nn.Conv2d(fine, latent_dim, 1)
+        self.head = nn.Conv2d(fine, codebook_size, 1)
+        self.log_nearness = nn.Parameter(torch.tensor(_NEARNESS).log())
+        with torch.no_grad():
+            for layer in (self.origin, self.change, self.head):
+                layer.weight.mul_(0.1)
+                layer.bias.zero_()
+            self.origin.bias[_ROWS * _COLUMNS // 2] = _STAY
 
     def embed(self, codes: Tensor) -> Tensor:
         """Codes (B, 1, *dims) -> the codec's latents (B, D, *dims)."""
@@ -87,9 +105,29 @@ class LatentDynamics(nn.Module):
         return torch.einsum("bvhw,vd->bdhw", logits.float().softmax(1), self.vectors)
 
     def features(self, latents: Tensor) -> Tensor:
-        """Latents of frames (B, D, T, h, w) -> what later frames read of them (B, S, T, h, w)."""
+        """Latents of frames (B, D, T, h, w) -> what later frames read, (B, S + D, T, h, w) with the latents at the end."""
         frames = latents.transpose(1, 2)
-        return self.stem(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        read = self.stem(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        return torch.cat([read.to(latents.dtype), latents], 1)
+
+    def nearness(self, latents: Tensor) -> Tensor:
+        """Logits (B, V, h, w) of codes by their squared distance to latents (B, D, h, w)."""
+        spread = self.vectors.var(0).sum().clamp_min(1e-6)
+        near = torch.einsum("bdhw,vd->bvhw", 2 * latents.float(), self.vectors)
+        squared = self.vectors.square().sum(1)[:, None, None]
+        return (near - squared) * (self.log_nearness.exp() / spread)
+
+    def moved(self, latents: Tensor, weights: Tensor) -> Tensor:
+        """Latents (B, D, h, w), each place a mean of those around it with weights from logits (B, R, h, w)."""
+        shares = weights.float().softmax(1)
+        rows, columns = _ROWS // 2, _COLUMNS // 2
+        around = F.pad(latents.float(), (columns, columns, rows, rows), mode="replicate")
+        height, width = latents.shape[-2:]
+        found = torch.zeros_like(latents, dtype=torch.float32)
+        for i in range(_ROWS * _COLUMNS):
+            y, x = divmod(i, _COLUMNS)
+            found = found + shares[:, i : i + 1] * around[:, :, y : y + height, x : x + width]
+        return found
 
     def forward(
         self, features: Tensor, actions: Tensor, told: Tensor | None = None, known: Tensor | None = None
@@ -97,7 +135,7 @@ class LatentDynamics(nn.Module):
         """Logits of the next frame's codes.
 
         Args:
-            features: of the last ``n_context`` frames, (B, S, n_context, h, w).
+            features: of the last ``n_context`` frames, (B, S + D, n_context, h, w).
             actions: held from each of these frames to the one after it, (B, n_context, A).
             told: latents of the next frame, (B, D, h, w), read only where ``known`` (B, 1, h, w) is 1.
 
@@ -115,7 +153,9 @@ class LatentDynamics(nn.Module):
         height, width = features.shape[-2:]
         held = actions.flatten(1).float() if self.n_actions else features.new_zeros(len(features), 1)
         condition = self.condition(2 * held - 1 if self.n_actions else held)
-        x = self.gather(features.flatten(1, 2))
+        n_read = self.stem.out_channels
+        last = features[:, n_read:, -1]
+        x = self.gather(features[:, :n_read].flatten(1, 2))
         if told is not None and known is not None:
             x = x + self.told(torch.cat([told * known, known], 1))
         else:
@@ -126,7 +166,9 @@ class LatentDynamics(nn.Module):
         x = x + self.up(y)[..., :height, :width]
         for block in self.fine:
             x = block(x, condition)
-        return self.head(x)
+        x = self.norm(x)
+        likely = self.moved(last, self.origin(x)) + self.change(x)
+        return self.head(x) + self.nearness(likely)
 
     def logits(self, latents: Tensor, actions: Tensor) -> Tensor:
         """What `forward` gives for latents (B, D, n_context, h, w) with nothing told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -17,6 +18,7 @@ from audiovq.streams import Place, describe, errors_about, is_path, open_input, 
 CLIPS = (".gif", ".mp4")
 _DEFAULT_MILLISECONDS = 100  # of a GIF that says nothing
 MAX_FRAMES = 1 << 20
+_MOST_REPEATS = 4  # of each frame on the average, to make an uneven GIF even
 
 Frames = Iterator[np.ndarray]
 
@@ -30,7 +32,8 @@ def is_mp4(name: str) -> bool:
 def open_clip(source: Place) -> Iterator[tuple[Fraction, Frames]]:
     """Frames a second, and the frames (H, W, 3) uint8 one after the other. A picture is a clip of one frame.
 
-    Frames of a GIF that stay for different times are shown evenly, so that the whole keeps its length.
+    Frames of a GIF that stay for different times are repeated where that makes them even, and else shown evenly, so that
+    the whole keeps its length.
 
     Raises:
         AudioVQError: for what is no clip, and, while it is read, for damage.
@@ -40,31 +43,41 @@ def open_clip(source: Place) -> Iterator[tuple[Fraction, Frames]]:
         if is_path(source) and is_mp4(str(source)):
             rate, frames = stack.enter_context(_open_film(stream))
         else:
-            image = stack.enter_context(open_image(stream))
-            rate, frames = _rate_of(image), _pages(image)
+            rate, frames = _open_pages(stack.enter_context(open_image(stream)))
         yield rate, frames
 
 
-def _rate_of(image: Any) -> Fraction:
-    n_frames, total = getattr(image, "n_frames", 1), 0
-    for i in range(n_frames):
-        try:
-            image.seek(i)
-            if n_frames > 1:
-                image.load()  # some formats know how long a frame stays only then
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise AudioVQError(f"is damaged or cut off ({error})") from None
-        total += round(image.info.get("duration", 0)) or _DEFAULT_MILLISECONDS
-    return Fraction(1000 * n_frames, total).limit_denominator(1000)
-
-
-def _pages(image: Any) -> Frames:
+def _open_pages(image: Any) -> tuple[Fraction, Frames]:
+    """The frames of an animation at an even rate: one that stays twice as long as others is given twice."""
+    times = []
     for i in range(min(getattr(image, "n_frames", 1), MAX_FRAMES)):
-        try:
+        with _damage_told():
             image.seek(i)
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise AudioVQError(f"is damaged or cut off ({error})") from None
-        yield to_rgb(image.copy())
+            image.load()  # WebP knows how long a frame stays only then
+        times.append(round(image.info.get("duration", 0)) or _DEFAULT_MILLISECONDS)
+    step = math.gcd(*times)
+    if sum(times) > _MOST_REPEATS * step * len(times):
+        step, times = round(sum(times) / len(times)), [1] * len(times)
+    else:
+        times = [time // step for time in times]
+
+    def frames() -> Frames:
+        for i, n in enumerate(times):
+            with _damage_told():
+                image.seek(i)
+            page = to_rgb(image.copy())
+            for _ in range(n):
+                yield page
+
+    return Fraction(1000, step), frames()
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise AudioVQError(f"is damaged or cut off ({error})") from None
 
 
 def _av() -> Any:

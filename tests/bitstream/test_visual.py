@@ -65,6 +65,13 @@ def test_a_clip_file_keeps_frames_and_rate(codec, tmp_path):
         assert (found.n_frames, found.size, found.info["duration"]) == (19, (20, 16), 40)
 
 
+def test_frames_that_stay_longer_are_repeated(codec, tmp_path):
+    frames = [Image.fromarray(pixels(16, 20, i)) for i in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[40, 120, 40])
+    report = encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", codec)
+    assert (report.n_frames, inspect_visual(tmp_path / "a.avq").frames_per_second) == (5, 25)
+
+
 def test_films_go_through(codec, tmp_path):
     pytest.importorskip("av")
     frames = [Image.fromarray(pixels(17, 21, i)) for i in range(5)]
