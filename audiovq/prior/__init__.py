@@ -3,6 +3,7 @@
 from audiovq.prior.condition import Condition
 from audiovq.prior.density import VoiceDensity
 from audiovq.prior.model import CodePrior, Drawing
+from audiovq.prior.pixel import PixelPrior
 from audiovq.prior.speech import SpeechPrior
 
-__all__ = ["CodePrior", "Condition", "Drawing", "SpeechPrior", "VoiceDensity"]
+__all__ = ["CodePrior", "Condition", "Drawing", "PixelPrior", "SpeechPrior", "VoiceDensity"]

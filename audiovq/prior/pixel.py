@@ -69,7 +69,7 @@ class PixelPrior(nn.Module):
         n_heads: of the attention.
         n_classes: classes that may be asked for.
         context: (books, entries, factor) of the coarser codes that these are conditioned on; None for none.
-        context_dim: channels of a condition (B, context_dim, *any*) given as vectors; 0 for none.
+        context_dim: numbers (B, context_dim) that say what the picture is to be; 0 for none.
         dropout: between the layers in training.
         codec: the model hash, in hexadecimal, of the codec whose codes these are; "" for none.
         name: for messages.
@@ -125,7 +125,7 @@ class PixelPrior(nn.Module):
         )
         self.classes = nn.Embedding(n_classes + 1, channels) if n_classes else None
         self.context = ContextNet(context, channels) if context else None
-        self.vectors = nn.Linear(context_dim, channels) if context_dim else None
+        self.vectors = VectorNet(context_dim, channels, self.size) if context_dim else None
         self.tell = nn.ModuleList(nn.Conv2d(channels, 4 * channels, 1) for _ in range(n_layers))
         self.books = nn.ModuleList(nn.Embedding(codebook_size, channels) for _ in range(n_codebooks - 1))
         self.heads = nn.ModuleList(
@@ -154,7 +154,7 @@ class PixelPrior(nn.Module):
                 raise ValueError(f"prior {self.name} needs the codes of the coarser level")
             total = total + self.context(coarser)
         if self.vectors is not None and vectors is not None:
-            total = total + self.vectors(vectors)[:, :, None, None]
+            total = total + self.vectors(vectors)
         told = [tell(total).chunk(2, dim=1) for tell in self.tell]
         return [(a, b) for a, b in told]
 
@@ -273,6 +273,22 @@ class ContextNet(nn.Module):
         for conv in list(self.convs)[1:]:
             x = x + conv(F.relu(x))
         return x
+
+
+class VectorNet(nn.Module):
+    """Numbers that tell of the whole -> what each position is told, through a map of a quarter of the resolution."""
+
+    def __init__(self, dim: int, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size, self.coarse = size, tuple(-(-edge // 4) for edge in size)
+        self.spread = nn.Linear(dim, channels * self.coarse[0] * self.coarse[1])
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(B, dim) -> (B, C, H, W)."""
+        x = self.spread(vectors).unflatten(1, (-1, *self.coarse))
+        x = F.interpolate(x, scale_factor=4, mode="bilinear")[:, :, : self.size[0], : self.size[1]]
+        return x + self.conv(F.relu(x))
 
 
 @dataclass

@@ -1,0 +1,82 @@
+"""Pictures out of nothing: an image codec and a prior for each of its levels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audiovq.errors import AudioVQError
+from audiovq.image.codec import EncodedImage, ImageCodec
+from audiovq.prior.model import Drawing
+from audiovq.prior.pixel import PixelPrior
+
+
+def prior_folder(model: Path, level: int) -> Path:
+    """Where the prior of a level (0 is the coarsest) lies in an image model's folder."""
+    return model / f"prior_{level}"
+
+
+class ImagePrior:
+    """Draws codes level by level, each given the one before it.
+
+    Args:
+        codec: whose codes they are.
+        priors: one for each level, coarse to fine.
+
+    Raises:
+        AudioVQError: when they do not fit each other.
+    """
+
+    def __init__(self, codec: ImageCodec, priors: list[PixelPrior]) -> None:
+        own = [(k, n) for k, n, _ in codec.levels]
+        if [(p.n_codebooks, p.codebook_size) for p in priors] != own:
+            raise AudioVQError(f"the priors do not fit the levels {own} of model {codec.name}")
+        stale = [p.name for p in priors if p.codec not in ("", codec.model_hash.hex())]
+        if stale:
+            raise AudioVQError(f"prior {stale[0]} was trained on the codes of another model than {codec.name}")
+        self.codec, self.priors = codec, priors
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | Path | None = None) -> ImagePrior:
+        """A bundled image model, or one in a folder, with the priors that lie in its folder.
+
+        Raises:
+            AudioVQError: when the model or a prior is missing or damaged.
+        """
+        codec = ImageCodec.from_pretrained(name_or_dir)
+        assert codec.folder is not None
+        folders = [prior_folder(codec.folder, level) for level in range(len(codec.levels))]
+        missing = [folder for folder in folders if not (folder / "config.json").is_file()]
+        if missing:
+            raise AudioVQError(f"model {codec.name} has no prior in {missing[0]}: train one (see recipes/images)")
+        return cls(codec, [PixelPrior.from_pretrained(folder) for folder in folders])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what is drawn, pixels."""
+        height, width = self.priors[-1].size
+        return height * self.codec.levels[-1][2], width * self.codec.levels[-1][2]
+
+    @property
+    def n_classes(self) -> int:
+        """Classes that may be asked for."""
+        return int(self.priors[0].config["n_classes"])
+
+    def sample(
+        self, n: int = 1, label: int | None = None, drawing: Drawing | None = None, seed: int = 0, first: int = 0
+    ) -> EncodedImage:
+        """Draw ``n`` pictures as codes; see `PixelPrior.sample`.
+
+        Raises:
+            AudioVQError: for a class there is not.
+        """
+        if label is not None and not 0 <= label < self.n_classes:
+            raise AudioVQError(f"model {self.codec.name} has {self.n_classes} classes, {label} was asked for")
+        labels = None if label is None else torch.full((n,), label)
+        codes: list[Tensor] = []
+        for prior in self.priors:
+            coarser = codes[-1] if prior.context is not None else None
+            codes.append(prior.sample(n, drawing, seed, first, label=labels, coarser=coarser))
+        return EncodedImage(tuple(codes), self.size)
