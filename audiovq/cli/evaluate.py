@@ -13,6 +13,7 @@ import typer
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
+    from audiovq.evaluation.image import ImageReport
     from audiovq.evaluation.progress import Progress
     from audiovq.evaluation.report import Report
     from audiovq.evaluation.video import VideoReport
@@ -55,7 +56,8 @@ def evaluate(
         typer.Argument(
             help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split. "
             "conversion: a model as a converter of voices. generation: a prior over the codes, and what it draws. "
-            "probe: what the codes tell of speaker and language. video: frames ahead, with actions.",
+            "probe: what the codes tell of speaker and language. video: frames ahead, with actions. "
+            "image: pictures decoded, and what they cost.",
             show_default=False,
             metavar="[REF_DIR DEG_DIR]",
         ),
@@ -140,7 +142,7 @@ def evaluate(
     _show(report, json, picture)
 
 
-def _run(what: list[str], options: Options) -> Report | VideoReport:
+def _run(what: list[str], options: Options) -> Report | VideoReport | ImageReport:
     """The protocol that the first word names; two folders are a protocol of their own."""
     protocol = PROTOCOLS.get(what[0])
     if protocol is not None and len(what) == 1:
@@ -277,17 +279,38 @@ def _evaluate_video(options: Options) -> VideoReport:
         return evaluate_video(model, blind, episodes, options.split[0], n_windows, about, progress)
 
 
-PROTOCOLS: dict[str, Callable[[Options], Report | VideoReport]] = {
+def _evaluate_image(options: Options) -> ImageReport:
+    from audiovq.data.image_crops import FixedCrops
+    from audiovq.data.pictures import open_pictures
+    from audiovq.evaluation.image import N_CROPS, SIZE, evaluate_image
+    from audiovq.image import ImageCodec
+    from audiovq.prior.image import load_priors
+
+    if options.bitrates is not None or options.peers or options.align or options.language or len(options.split) > 1:
+        raise AudioVQError("image takes --model, --data, one --split and --limit, the crops")
+    codec = ImageCodec.from_pretrained(options.model)
+    source = "photographs" if options.data == ["debian_speech"] else options.data[0]
+    shrunk = {"name": source, "side": 400}
+    pictures = open_pictures(shrunk if source == "photographs" else source, options.split[0])
+    shortest = min(min(picture.load().shape[:2]) for picture in pictures[:100])
+    size = min(SIZE, shortest // codec.stride * codec.stride)
+    crops = FixedCrops(pictures, size, N_CROPS if options.limit == LIMIT else options.limit or 1 << 30)
+    about = {"data": source, "model": codec.name, "model_hash": codec.model_hash.hex()}
+    return evaluate_image(codec, crops.images(), options.split[0], about, load_priors(codec))
+
+
+PROTOCOLS: dict[str, Callable[[Options], Report | VideoReport | ImageReport]] = {
     "split": _evaluate_split,
     "conversion": _evaluate_conversion,
     "generation": _evaluate_generation,
     "probe": _evaluate_probe,
     "video": _evaluate_video,
+    "image": _evaluate_image,
 }
 """What the first word may name instead of a folder."""
 
 
-def _show(report: Report | VideoReport, json: Path | None, picture: Path | None) -> None:
+def _show(report: Report | VideoReport | ImageReport, json: Path | None, picture: Path | None) -> None:
     import sys
 
     from rich.console import Console

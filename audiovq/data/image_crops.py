@@ -86,5 +86,5 @@ def check_sizes(pictures: Sequence[Picture], pixels: Sequence[np.ndarray], size:
 
 
 def item_of(crop: np.ndarray, label: int, mirrored: bool) -> dict[str, Tensor]:
-    crop = np.ascontiguousarray(crop[:, ::-1] if mirrored else crop)
+    crop = np.array(crop[:, ::-1] if mirrored else crop)  # a copy: recordings are mapped read-only
     return {"image": torch.from_numpy(crop).permute(2, 0, 1) / 255.0, "label": torch.tensor(label)}

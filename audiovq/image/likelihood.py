@@ -12,9 +12,15 @@ from torch import Tensor, nn
 
 from audiovq.layers.output import LogisticMixture
 
+_BIN = 2 / 255
+"""Distance between two of the 256 levels."""
+
 
 class Gaussian(nn.Module):
-    """Squared error: one standard deviation for all pixels, learned, so that terms beside it need no weights."""
+    """Squared error: one standard deviation for all pixels, learned, so that terms beside it need no weights.
+
+    As with the logistic, the mass in each of the 256 levels is what counts, so that the nats are those of a code.
+    """
 
     n_parameters = 1
 
@@ -23,9 +29,19 @@ class Gaussian(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(-1.0))
 
     def nll(self, parameters: Tensor, images: Tensor) -> Tensor:
-        """Nats of each value (B, C, H, W); a density, not a probability."""
-        inverse = torch.exp(-2 * self.log_sigma)
-        return 0.5 * (images - parameters).square() * inverse + self.log_sigma + 0.5 * math.log(2 * math.pi)
+        """Nats of each value (B, C, H, W): squared error in training; the mass of its level in evaluation."""
+        if self.training:
+            inverse = torch.exp(-2 * self.log_sigma)
+            density = 0.5 * (images - parameters).square() * inverse + self.log_sigma + 0.5 * math.log(2 * math.pi)
+            return density - math.log(_BIN)
+        sigma = self.log_sigma.double().exp()
+        error = (images.double() - parameters.double()).abs()  # the nearer tail loses no digits
+        inner, outer = (error - _BIN / 2) / sigma, (error + _BIN / 2) / sigma
+        upper = torch.special.log_ndtr(-inner)  # of all beyond the nearer edge
+        inside = upper + torch.log1p(-torch.exp(torch.special.log_ndtr(-outer) - upper))
+        outward = images.sign() * (images - parameters) >= 0
+        beyond = torch.where(outward, upper, torch.special.log_ndtr(outer))
+        return -torch.where(images.abs() > 1 - _BIN / 2, beyond, inside).float()
 
     def picture(self, parameters: Tensor) -> Tensor:
         """The means (B, C, H, W)."""

@@ -18,6 +18,20 @@ def prior_folder(model: Path, level: int) -> Path:
     return model / f"prior_{level}"
 
 
+def load_priors(codec: ImageCodec) -> list[PixelPrior]:
+    """The priors in a loaded codec's folder, coarse to fine; none when one is missing.
+
+    Raises:
+        AudioVQError: when one is damaged.
+    """
+    if codec.folder is None:
+        return []
+    folders = [prior_folder(codec.folder, level) for level in range(len(codec.levels))]
+    if not all((folder / "config.json").is_file() for folder in folders):
+        return []
+    return [PixelPrior.from_pretrained(folder) for folder in folders]
+
+
 class ImagePrior:
     """Draws codes level by level, each given the one before it.
 
@@ -46,12 +60,10 @@ class ImagePrior:
             AudioVQError: when the model or a prior is missing or damaged.
         """
         codec = ImageCodec.from_pretrained(name_or_dir)
-        assert codec.folder is not None
-        folders = [prior_folder(codec.folder, level) for level in range(len(codec.levels))]
-        missing = [folder for folder in folders if not (folder / "config.json").is_file()]
-        if missing:
-            raise AudioVQError(f"model {codec.name} has no prior in {missing[0]}: train one (see recipes/images)")
-        return cls(codec, [PixelPrior.from_pretrained(folder) for folder in folders])
+        priors = load_priors(codec)
+        if not priors:
+            raise AudioVQError(f"model {codec.name} has no priors in {codec.folder}: train them (see recipes/images)")
+        return cls(codec, priors)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -9,13 +9,14 @@ import torch
 
 from audiovq.image.baselines import ImageBaseline
 from audiovq.image.bound import bound_of
-from audiovq.image.likelihood import DiscretizedLogistic
+from audiovq.image.likelihood import DiscretizedLogistic, Gaussian
 from tests.image.conftest import ONE, pictures, started
 
 
-def test_probabilities_of_all_levels_add_up_to_one():
-    likelihood = DiscretizedLogistic()
-    parameters = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("kind", [DiscretizedLogistic, Gaussian])
+def test_probabilities_of_all_levels_add_up_to_one(kind):
+    likelihood = kind().eval()
+    parameters = torch.randn(2, 3 * kind.n_parameters, 4, 4, generator=torch.Generator().manual_seed(0))
     values = torch.linspace(-1, 1, 256)
     total = sum(torch.exp(-likelihood.nll(parameters, torch.full((2, 3, 4, 4), float(v)))) for v in values)
     torch.testing.assert_close(total, torch.ones(2, 3, 4, 4), atol=1e-4, rtol=0)
