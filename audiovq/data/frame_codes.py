@@ -21,11 +21,12 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class CodedEpisode:
-    """An episode's codes (T, h, w) uint16 and actions (T, n_buttons) uint8."""
+    """An episode's codes (T, h, w) uint16, beside its frames (T, H, W, 3) and actions (T, n_buttons) uint8."""
 
     id: str
     codes: np.ndarray
     actions: np.ndarray
+    frames: np.ndarray
 
 
 def clip_of(frames: np.ndarray) -> Tensor:
@@ -56,7 +57,7 @@ def coded_episodes(
             np.savez_compressed(temporary, codes=codes)
     ends = np.cumsum([len(episode) for episode in episodes])
     return [
-        CodedEpisode(e.id, codes[end - len(e) : end], np.array(e.actions))
+        CodedEpisode(e.id, codes[end - len(e) : end], np.array(e.actions), e.frames)
         for e, end in zip(episodes, ends, strict=True)
     ]
 
@@ -70,7 +71,9 @@ def code_frames(codec: ImageCodec, frames: np.ndarray) -> np.ndarray:
 
 
 class CodeWindows(Dataset):
-    """Item i is decided by ``(seed, i)`` alone: ``codes`` (1, T, h, w) int64 and ``actions`` (T - 1, A) float32.
+    """Item i is decided by ``(seed, i)`` alone: ``codes`` (1, T, h, w), ``actions`` (T - 1, A), ``frames``.
+
+    Codes are int64, actions float32, frames (T, H, W, 3) uint8.
 
     Args:
         episodes: those too short for a window are left out.
@@ -106,4 +109,5 @@ class CodeWindows(Dataset):
         return {
             "codes": torch.from_numpy(episode.codes[start:stop].astype(np.int64))[None],
             "actions": torch.from_numpy(episode.actions[start : stop - 1].astype(np.float32)),
+            "frames": torch.from_numpy(np.array(episode.frames[start:stop])),
         }

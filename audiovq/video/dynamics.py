@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +11,25 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 
-# Each place of a frame comes from one of so many places around it in the frame before: turning moves rows sideways, by
-# up to two places at a time.
-_ROWS, _COLUMNS = 3, 9
-_STAY = 3.0  # at the start: the logit of coming from the same place
-_NEARNESS = 8.0  # and how likely codes near the expected latents are, in units of the codebook's variance
+_FINER = 4
+"""How many times finer than the codes the map is in which things move: they move by parts of a code's place."""
+_PICTURE = 3  # of the map's channels learn to be the picture, so that what moves is seen early in training
+_FARTHEST = 4.0  # places of codes between two frames
+
+
+@dataclass
+class NextFrame:
+    """What the dynamics says of a frame.
+
+    Attributes:
+        logits: of its codes, (B, V, h, w).
+        before: the map of the frame before it, (B, C, 4h, 4w), whose first three channels draw a rough picture.
+        moved: the same map after the motion.
+    """
+
+    logits: Tensor
+    before: Tensor
+    moved: Tensor
 
 
 class ActionBlock(nn.Module):
@@ -40,12 +55,12 @@ class LatentDynamics(nn.Module):
     """A distribution over each code of the next frame (van den Oord et al. 2017, section 4.3), all codes at once.
 
     Each past frame's latents go through one small network (its result can be kept), and a two-level convolutional
-    network reads the last ``n_context`` of them with the actions. It says from where in the last frame each place comes
-    (a filter for each place: De Brabandere et al. 2016, section 3) and what changes there; codes near the latents found
-    in this way are likely, before the network gives its own logits. So it begins as a model that repeats the last
-    frame. Codes of the next frame that are settled already can
-    be told: the network learns with random parts of the frame told, so that a frame can be drawn in a few steps, as by
-    masked decoding (Chang et al. 2022), or at once.
+    network reads the last ``n_context`` of them with the actions. It says where each place of the last frame goes, in a
+    map four times finer than the codes (as do Finn et al. 2016, section 3, with pixels), and what codes are seen there.
+    Nothing is decoded on the way: the map is drawn from the latents.
+
+    Codes of the next frame that are settled can be told: the network learns with random parts of the frame told, so
+    that a frame can be drawn in a few steps, as by masked decoding (Chang et al. 2022), or at once.
 
     Args:
         codebook_size, latent_dim: of the frame codec's one codebook.
@@ -53,6 +68,7 @@ class LatentDynamics(nn.Module):
         n_actions: buttons. 0: a model blind to actions, which it ignores.
         stem, fine, coarse: channels for each past frame, at the codes' resolution, and at half of it.
         n_fine, n_coarse: residual blocks.
+        map_channels: of the map in which things move.
         codec: the hash of the codec whose codes these are, hexadecimal; "" for any.
     """
 
@@ -66,9 +82,10 @@ class LatentDynamics(nn.Module):
         n_actions: int = 5,
         stem: int = 48,
         fine: int = 96,
-        coarse: int = 192,
-        n_fine: int = 2,
-        n_coarse: int = 5,
+        coarse: int = 128,
+        n_fine: int = 3,
+        n_coarse: int = 4,
+        map_channels: int = 16,
         condition: int = 128,
         codec: str = "",
     ) -> None:
@@ -84,17 +101,15 @@ class LatentDynamics(nn.Module):
         self.down = nn.Conv2d(fine, coarse, 4, stride=2, padding=1)
         self.coarse = nn.ModuleList(ActionBlock(coarse, condition) for _ in range(n_coarse))
         self.up = nn.ConvTranspose2d(coarse, fine, 4, stride=2, padding=1)
+        self.motion = nn.Conv2d(fine, 2, 3, padding=1)
+        self.draw = nn.Sequential(
+            nn.Conv2d(latent_dim, 64, 3, padding=1), nn.SiLU(), nn.ConvTranspose2d(64, map_channels, 8, _FINER, 2)
+        )
+        self.read = nn.Conv2d(map_channels, fine, 8, _FINER, 2)
         self.fine = nn.ModuleList(ActionBlock(fine, condition) for _ in range(n_fine))
-        self.norm = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU())
-        self.origin = nn.Conv2d(fine, _ROWS * _COLUMNS, 1)
-        self.change = nn.Conv2d(fine, latent_dim, 1)
-        self.head = nn.Conv2d(fine, codebook_size, 1)
-        self.log_nearness = nn.Parameter(torch.tensor(_NEARNESS).log())
+        self.head = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, codebook_size, 1))
         with torch.no_grad():
-            for layer in (self.origin, self.change, self.head):
-                layer.weight.mul_(0.1)
-                layer.bias.zero_()
-            self.origin.bias[_ROWS * _COLUMNS // 2] = _STAY
+            self.motion.weight.mul_(0.1)  # it begins by standing still
 
     def embed(self, codes: Tensor) -> Tensor:
         """Codes (B, 1, *dims) -> the codec's latents (B, D, *dims)."""
@@ -105,42 +120,26 @@ class LatentDynamics(nn.Module):
         return torch.einsum("bvhw,vd->bdhw", logits.float().softmax(1), self.vectors)
 
     def features(self, latents: Tensor) -> Tensor:
-        """Latents of frames (B, D, T, h, w) -> what later frames read, (B, S + D, T, h, w) with the latents at the end."""
+        """Latents of frames (B, D, T, h, w) -> what later frames read, (B, S + D, T, h, w); latents last."""
         frames = latents.transpose(1, 2)
         read = self.stem(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
         return torch.cat([read.to(latents.dtype), latents], 1)
 
-    def nearness(self, latents: Tensor) -> Tensor:
-        """Logits (B, V, h, w) of codes by their squared distance to latents (B, D, h, w)."""
-        spread = self.vectors.var(0).sum().clamp_min(1e-6)
-        near = torch.einsum("bdhw,vd->bvhw", 2 * latents.float(), self.vectors)
-        squared = self.vectors.square().sum(1)[:, None, None]
-        return (near - squared) * (self.log_nearness.exp() / spread)
-
-    def moved(self, latents: Tensor, weights: Tensor) -> Tensor:
-        """Latents (B, D, h, w), each place a mean of those around it with weights from logits (B, R, h, w)."""
-        shares = weights.float().softmax(1)
-        rows, columns = _ROWS // 2, _COLUMNS // 2
-        around = F.pad(latents.float(), (columns, columns, rows, rows), mode="replicate")
-        height, width = latents.shape[-2:]
-        found = torch.zeros_like(latents, dtype=torch.float32)
-        for i in range(_ROWS * _COLUMNS):
-            y, x = divmod(i, _COLUMNS)
-            found = found + shares[:, i : i + 1] * around[:, :, y : y + height, x : x + width]
-        return found
-
     def forward(
         self, features: Tensor, actions: Tensor, told: Tensor | None = None, known: Tensor | None = None
     ) -> Tensor:
-        """Logits of the next frame's codes.
+        """The logits of `predict`."""
+        return self.predict(features, actions, told, known).logits
+
+    def predict(
+        self, features: Tensor, actions: Tensor, told: Tensor | None = None, known: Tensor | None = None
+    ) -> NextFrame:
+        """The next frame.
 
         Args:
             features: of the last ``n_context`` frames, (B, S + D, n_context, h, w).
             actions: held from each of these frames to the one after it, (B, n_context, A).
             told: latents of the next frame, (B, D, h, w), read only where ``known`` (B, 1, h, w) is 1.
-
-        Returns:
-            (B, codebook_size, h, w).
 
         Raises:
             AudioVQError: for another number of frames or buttons.
@@ -151,24 +150,24 @@ class LatentDynamics(nn.Module):
                 f"got {features.shape[2]} frames and actions {tuple(actions.shape[1:])}"
             )
         height, width = features.shape[-2:]
+        n_read = self.stem.out_channels
         held = actions.flatten(1).float() if self.n_actions else features.new_zeros(len(features), 1)
         condition = self.condition(2 * held - 1 if self.n_actions else held)
-        n_read = self.stem.out_channels
-        last = features[:, n_read:, -1]
         x = self.gather(features[:, :n_read].flatten(1, 2))
-        if told is not None and known is not None:
-            x = x + self.told(torch.cat([told * known, known], 1))
-        else:
-            x = x + self.told(x.new_zeros(len(x), self.told.in_channels, height, width))
         y = self.down(F.pad(x, (0, width % 2, 0, height % 2)))
         for block in self.coarse:
             y = block(y, condition)
         x = x + self.up(y)[..., :height, :width]
+        before = self.draw(features[:, n_read:, -1])
+        moved = shift(before, _FARTHEST * _FINER * torch.tanh(self.motion(x).float() / _FARTHEST))
+        x = x + self.read(moved)
+        if told is not None and known is not None:
+            x = x + self.told(torch.cat([told * known, known], 1))
+        else:
+            x = x + self.told(x.new_zeros(len(x), self.told.in_channels, height, width))
         for block in self.fine:
             x = block(x, condition)
-        x = self.norm(x)
-        likely = self.moved(last, self.origin(x)) + self.change(x)
-        return self.head(x) + self.nearness(likely)
+        return NextFrame(self.head(x), before, moved)
 
     def logits(self, latents: Tensor, actions: Tensor) -> Tensor:
         """What `forward` gives for latents (B, D, n_context, h, w) with nothing told."""
@@ -177,3 +176,20 @@ class LatentDynamics(nn.Module):
     @property
     def _actions_shape(self) -> tuple[int, int]:
         return self.n_context, self.n_actions
+
+
+def shift(x: Tensor, motion: Tensor) -> Tensor:
+    """Look up a map (B, C, H, W) at places moved by (B, 2, h, w), x and y in its pixels; beyond edges lies the edge."""
+    height, width = x.shape[-2:]
+    motion = F.interpolate(motion, (height, width), mode="bilinear", align_corners=False)
+    rows = (torch.arange(height, device=x.device) + 0.5) * 2 / height - 1
+    columns = (torch.arange(width, device=x.device) + 0.5) * 2 / width - 1
+    places = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)
+    scale = torch.tensor([2 / width, 2 / height], device=x.device)
+    grid = places + motion.movedim(1, -1) * scale
+    return F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def drawn_picture(drawn: Tensor) -> Tensor:
+    """The rough picture (B, 3, H, W) that a map (B, C, H, W) draws, about in [0, 1]."""
+    return 0.5 + 0.5 * drawn[:, :_PICTURE].float()

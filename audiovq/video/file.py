@@ -32,8 +32,8 @@ def is_mp4(name: str) -> bool:
 def open_clip(source: Place) -> Iterator[tuple[Fraction, Frames]]:
     """Frames a second, and the frames (H, W, 3) uint8 one after the other. A picture is a clip of one frame.
 
-    Frames of a GIF that stay for different times are repeated where that makes them even, and else shown evenly, so that
-    the whole keeps its length.
+    Frames of a GIF that stay for different times are repeated where that makes them even, and else shown evenly: the
+    whole keeps its length.
 
     Raises:
         AudioVQError: for what is no clip, and, while it is read, for damage.

@@ -19,9 +19,8 @@ def make_dynamics(n_actions: int = 5, **settings) -> LatentDynamics:
     with torch.no_grad():  # untrained, actions would matter too little to change a draw
         for block in (*dynamics.coarse, *dynamics.fine):
             block.film.weight.mul_(30)
-        dynamics.origin.bias.zero_()
-        for layer in (dynamics.origin, dynamics.head):
-            layer.weight.mul_(30)
+        dynamics.motion.weight.mul_(30)
+        dynamics.head[2].weight.mul_(30)
     return dynamics
 
 
