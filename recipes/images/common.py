@@ -1,0 +1,76 @@
+"""What the stages of this recipe share: training by name, fixed crops, one file of results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiovq.data.image_crops import FixedCrops
+from audiovq.data.pictures import open_pictures
+from audiovq.files import atomic_write, cache_dir
+from audiovq.training.run import compose, train
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+
+
+def run_folder(name: str) -> Path:
+    """The best weights of a run."""
+    return cache_dir() / "runs" / name / "best"
+
+
+def parse(description: str | None, *flags: str) -> argparse.Namespace:
+    """The command line of a stage: its own flags, and ``--steps``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, help="of each training, for a first look; results.json stays as it is")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
+    return parser.parse_args()
+
+
+def fit(*experiments: str, steps: int | None = None) -> None:
+    """Train, or go on training, one after another; what is done already takes no time."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("audiovq").setLevel(logging.INFO)
+    less = [f"training.{key}={steps}" for key in ("max_steps", "decay_steps", "validate_every")] if steps else []
+    for name in experiments:
+        logging.getLogger("audiovq").info("== %s", name)
+        train(compose([f"experiment={name}", *less]))
+    torch.manual_seed(0)
+
+
+def fixed_crops(experiment: str, n: int, split: str = "test") -> Tensor:
+    """Fixed crops (n, C, size, size) of an experiment's own source."""
+    data = compose([f"experiment={experiment}"]).data
+    pictures = open_pictures(dict(data.pictures), split)
+    return FixedCrops(pictures, data.size, n).images()
+
+
+def write_results(stage: str, found: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Put a stage's figures into results.json and leave the others'; not after a first look."""
+    if arguments.steps:
+        return
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results[stage] = found
+    with atomic_write(RESULTS) as path:
+        path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    print(f"{RESULTS}: {stage}")
+
+
+def show(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    Console(width=120).print(table)
