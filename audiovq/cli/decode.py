@@ -1,4 +1,4 @@
-"""``audiovq decode``: .avq files to audio."""
+"""``audiovq decode``: .avq files to audio, pictures and clips."""
 
 from __future__ import annotations
 
@@ -45,13 +45,17 @@ def decode(
 ) -> None:
     """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
 
-    A folder is searched for .avq files and mirrored under OUT. Standard input is decoded while it arrives.
+    Pictures become .png (.jpg, .webp), clips .gif (.mp4). A folder is searched for .avq files and mirrored under OUT.
+    Standard input is speech, which is decoded while it arrives.
     """
     from audiovq.cli.checks import check_decoder
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, bundled_hashes
+    from audiovq.cli.visual import decode_visual, holds_visual
     from audiovq.speech.waveform import check_writable
 
+    if holds_visual(inputs):
+        return decode_visual(inputs, output, model, force, threads)
     check_decoder(decoder, list(bundled_hashes()) if model is None else [model])
     jobs = plan(inputs, output, [".avq"], ".wav")
     for job in jobs:

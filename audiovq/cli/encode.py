@@ -1,4 +1,4 @@
-"""``audiovq encode``: audio files to .avq."""
+"""``audiovq encode``: audio files, pictures and clips to .avq."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def encode(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="IN...", help="Audio files, folders, or - for standard input.")
+        list[str],
+        typer.Argument(
+            metavar="IN...",
+            help="Audio files, pictures (PNG, JPEG, WebP), clips (GIF, MP4), folders, or - for standard input.",
+        ),
     ],
     output: Annotated[
         str | None,
@@ -35,7 +39,7 @@ def encode(
     ] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one coder. More seldom help: packets are small.")] = 1,
 ) -> None:
-    """Code speech into small .avq files.
+    """Code speech, pictures or clips into small .avq files.
 
     Every channel is coded on its own; a channel that repeats the one before costs nothing. A folder is searched for
     audio and mirrored under OUT. Standard input is coded while it arrives (WAV; other formats are read to their end
@@ -44,8 +48,11 @@ def encode(
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, n_codebooks_for
+    from audiovq.cli.visual import encode_visual, takes_visual
     from audiovq.speech.waveform import READABLE
 
+    if takes_visual(inputs, READABLE):
+        return encode_visual(inputs, output, model, force, threads)
     jobs = plan(inputs, output, READABLE, ".avq")
     n_codebooks = n_codebooks_for(checks.facts(model), bitrate)
     models = Models(threads, entropy_coding=entropy_coding)

@@ -15,9 +15,12 @@ def info(
     """Tell what an .avq file holds, and check all its checksums; of a damaged file, what is lost (exit code 1)."""
     from audiovq.bitstream import inspect_file
     from audiovq.cli.loading import bundled_clock, bundled_coder, bundled_name
+    from audiovq.cli.visual import holds_visual, print_info
     from audiovq.errors import AudioVQError
     from audiovq.streams import describe
 
+    if holds_visual([file]):
+        return print_info(file, as_json)
     found = inspect_file(file, bundled_coder, bundled_clock)
     name = bundled_name(bytes.fromhex(found.model_hash))
     if as_json:

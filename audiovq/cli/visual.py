@@ -1,0 +1,197 @@
+"""Pictures and clips for the verbs `encode`, `decode` and `info`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.bitstream.visual_file import VisualInfo, VisualReport
+    from audiovq.cli.jobs import Job
+    from audiovq.image import ImageCodec
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+CLIPS = (".gif", ".mp4", ".mov", ".mkv", ".webm")
+
+
+def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
+    """Whether what is to be encoded are pictures and clips, by their names; a folder goes by its files.
+
+    Raises:
+        AudioVQError: for both pictures and sound.
+    """
+    return _all_or_none(inputs, lambda name: _suffix(name) in PICTURES + CLIPS, lambda name: _suffix(name) in sounds)
+
+
+def holds_visual(inputs: Sequence[str]) -> bool:
+    """Whether what is to be decoded or told about are pictures and clips, by what the .avq files say.
+
+    Raises:
+        AudioVQError: for both pictures and sound.
+    """
+    from audiovq.bitstream.visual_file import media_of
+    from audiovq.bitstream.visual_layout import MEDIA_NAMES
+
+    def visual(name: str) -> bool:
+        return media_of(name) in MEDIA_NAMES
+
+    return _all_or_none(inputs, visual, lambda name: _suffix(name) == ".avq" and not visual(name))
+
+
+def _all_or_none(inputs: Sequence[str], visual: Callable[[str], bool], sound: Callable[[str], bool]) -> bool:
+    kinds = set()
+    for name in inputs:
+        files = [str(path) for path in Path(name).rglob("*") if path.is_file()] if os.path.isdir(name) else [name]
+        kinds |= {True for file in files if visual(file)} | {False for file in files if sound(file)}
+        if not os.path.isdir(name) and not visual(name):
+            kinds.add(False)
+    if len(kinds) > 1:
+        raise AudioVQError("there are both sound and pictures among the inputs; do them apart")
+    return True in kinds
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, force: bool, threads: int) -> None:
+    """Code pictures and clips; an animated WebP counts as a picture, its first."""
+    from audiovq.bitstream.visual_file import encode_clip, encode_picture
+    from audiovq.cli.jobs import plan
+
+    jobs = plan(inputs, output, PICTURES + CLIPS, ".avq")
+    codec: list[ImageCodec] = []
+
+    def work(job: Job) -> VisualReport:
+        if not codec:
+            codec.append(_load(model, threads))
+        return (encode_clip if _suffix(job.source) in CLIPS else encode_picture)(job.source, job.target, codec[0])
+
+    _run(jobs, force, work)
+
+
+def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, force: bool, threads: int) -> None:
+    """Decode pictures (.png beside each input) and clips (.gif)."""
+    from audiovq.bitstream.visual_file import decode_visual as decode_file
+    from audiovq.bitstream.visual_file import media_of
+    from audiovq.bitstream.visual_layout import MEDIA_CLIP
+    from audiovq.cli.jobs import plan
+
+    jobs = [
+        replace(job, target=str(Path(job.target).with_suffix(".gif")))
+        if job.target != output and media_of(job.source) == MEDIA_CLIP
+        else job
+        for job in plan(inputs, output, [".avq"], ".png")
+    ]
+    loaded: dict[bytes | None, ImageCodec] = {}
+
+    def codec(model_hash: bytes) -> ImageCodec:
+        if model_hash not in loaded:
+            loaded[model_hash] = _load(_folder_of(model_hash) if model is None else model, threads)
+        return loaded[model_hash]
+
+    _run(jobs, force, lambda job: decode_file(job.source, job.target, codec))
+
+
+def print_info(file: str, as_json: bool) -> None:
+    """What an .avq file with a picture or clip holds.
+
+    Raises:
+        AudioVQError: for a damaged file, after what is known of it is told.
+    """
+    import json
+
+    from audiovq.bitstream.visual_file import inspect_visual
+
+    found = inspect_visual(file)
+    model = _bundled().get(bytes.fromhex(found.model_hash))
+    if as_json:
+        print(json.dumps({"file": file, "model": model.name if model else None, **found.to_dict()}, indent=2))
+    else:
+        for key, value in _rows(file, found, model).items():
+            print(f"{key:9} {value}")
+    if found.damage:
+        raise AudioVQError(f"{file}: {found.damage}")
+
+
+def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
+    levels = [
+        f"{k} x {bits} bits at {rows}x{columns}" + f" for {frames} frames" * (frames > 1)
+        for k, bits, frames, rows, columns in found.levels
+    ]
+    length = "" if found.frames is None else f", {found.frames} frames"
+    if found.frames_per_second:
+        length += f", {found.frames_per_second:g} a second"
+    rate = "" if found.bits_per_pixel is None else f", {found.bits_per_pixel:.3f} bits a pixel"
+    return {
+        "file": file,
+        "format": f".avq version {found.version}, {found.media}",
+        "model": f"{found.model_hash} ({model.name if model else 'not a bundled one'})",
+        "source": f"{found.width}x{found.height} pixels{length if found.media == 'clip' else ''}",
+        "size": f"{found.bytes} bytes{rate}",
+        "codes": "; ".join(levels),
+        "packets": str(found.packets),
+        "state": "damaged" if found.damage else "whole: all checksums are right",
+    }
+
+
+def _bundled() -> dict[bytes, Path]:
+    """Folders of the bundled codecs of pictures and of frames, by the hash of their codes."""
+    from audiovq.image.checkpoint import IMAGES, codes_hash
+    from audiovq.video.model import VIDEOS
+
+    folders = [path.parent for path in (*IMAGES.glob("*/config.json"), *VIDEOS.glob("*/frames/config.json"))]
+    return {codes_hash(folder): folder for folder in sorted(folders)}
+
+
+def _folder_of(model_hash: bytes) -> str:
+    found = _bundled()
+    if model_hash not in found:
+        known = ", ".join(f"{folder.name} {own.hex()}" for own, folder in found.items()) or "none is bundled"
+        raise AudioVQError(
+            f"was written by model {model_hash.hex()}, which did not come with audiovq ({known}); "
+            "name its folder with --model"
+        )
+    return str(found[model_hash])
+
+
+def _load(model: str | None, threads: int) -> ImageCodec:
+    import torch
+
+    from audiovq.image import ImageCodec
+
+    torch.set_num_threads(threads)
+    return ImageCodec.from_pretrained(model)
+
+
+def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
+    """Do all jobs, go on after failures, and say of each what came of it."""
+    from audiovq.cli.jobs import check
+    from audiovq.cli.progress import Display
+
+    failures = 0
+    with Display(len(jobs)) as display:
+        for job in jobs:
+            try:
+                check(job, force)
+                with display.file(job.source):
+                    report = work(job)
+            except AudioVQError as error:
+                if len(jobs) == 1:
+                    raise
+                display.line(f"audiovq: {error}")
+                failures += 1
+                continue
+            height, width = report.size
+            bits = 8 * report.n_bytes / (height * width * report.n_frames)
+            frames = f", {report.n_frames} frames" * (report.n_frames > 1)
+            size = f"{width}x{height}{frames}, {report.n_bytes:,} bytes, {bits:.3f} bits a pixel"
+            print(f"{job.target_name}: {size}", file=sys.stderr)
+    if failures:
+        raise AudioVQError(f"{failures} of {len(jobs)} files failed")

@@ -1,0 +1,102 @@
+"""encode, decode and info on pictures and clips."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from audiovq.cli import main
+from audiovq.image import ImageCodec
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    level = {"stride": 4, "latent_dim": 6, "quantizer": {"codebook_size": 16}}
+    ImageCodec([level], channels=16, residual=8, n_residual=1, name="tiny").eval().save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def files(tmp_path):
+    random = np.random.default_rng(0)
+    images = [Image.fromarray(random.integers(0, 256, (9, 14, 3), dtype=np.uint8)) for _ in range(3)]
+    images[0].save(tmp_path / "a.png")
+    images[0].save(tmp_path / "b.gif", save_all=True, append_images=images[1:], duration=50)
+    return tmp_path
+
+
+def test_pictures_and_clips_there_and_back(model, files, capsys):
+    assert main(["encode", str(files / "a.png"), str(files / "b.gif"), "--model", model]) == 0
+    assert "14x9, 3 frames" in capsys.readouterr().err
+    (files / "a.png").unlink(), (files / "b.gif").unlink()
+    assert main(["decode", str(files / "a.avq"), str(files / "b.avq"), "--model", model]) == 0
+    with Image.open(files / "a.png") as image:
+        assert image.size == (14, 9)
+    with Image.open(files / "b.gif") as image:  # frames that are alike have become one
+        times = [image.seek(i) or image.info["duration"] for i in range(image.n_frames)]
+        assert (image.size, sum(times)) == ((14, 9), 150)
+
+
+def test_folders_are_mirrored(model, files):
+    assert main(["encode", str(files), "-o", str(files / "out"), "--model", model]) == 0
+    assert {path.name for path in (files / "out").iterdir()} == {"a.avq", "b.avq"}
+    assert main(["decode", str(files / "out"), "-o", str(files / "back"), "--model", model]) == 0
+    assert {path.name for path in (files / "back").iterdir()} == {"a.png", "b.gif"}
+
+
+def test_info_tells_of_pictures(model, files, capsys):
+    main(["encode", str(files / "a.png"), "--model", model])
+    capsys.readouterr()
+    assert main(["info", str(files / "a.avq"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["media"], found["width"], found["height"], found["levels"]) == ("picture", 14, 9, [[1, 4, 1, 3, 4]])
+    assert main(["info", str(files / "a.avq")]) == 0
+    assert "whole: all checksums are right" in capsys.readouterr().out
+
+
+def test_damage_is_told_and_leaves_nothing(model, files, capsys):
+    main(["encode", str(files / "b.gif"), "--model", model])
+    data = (files / "b.avq").read_bytes()
+    (files / "b.avq").write_bytes(data[:-3])
+    capsys.readouterr()
+    assert main(["info", str(files / "b.avq")]) == 1
+    assert main(["decode", str(files / "b.avq"), "-o", str(files / "new.gif"), "--model", model]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("cut off") == 2
+    assert not (files / "new.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["encode", "{a}", "{sound}"], "both sound and pictures"),
+        (["encode", "{a}", "-o", "{a}", "-f"], "same file"),
+        (["encode", "{missing}"], "no such file"),
+        (["encode", "{text}"], "is not a picture"),
+        (["decode", "{coded}", "-o", "{sound}.wav"], "pictures are written as .png"),
+        (["decode", "{coded}"], "a.png exists; -f overwrites it"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(model, files, capsys, arguments, told):
+    (files / "sound.wav").write_bytes(b"RIFF")
+    (files / "text.png").write_text("no picture")
+    main(["encode", str(files / "a.png"), "-o", str(files / "a.avq"), "--model", model])
+    capsys.readouterr()
+    names = {"a": "a.png", "sound": "sound.wav", "missing": "none.png", "text": "text.png", "coded": "a.avq"}
+    filled = [a.format(**{key: str(files / name) for key, name in names.items()}) for a in arguments]
+    assert main([*filled, "--model", model]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_file_of_an_unknown_model_says_so(model, files, capsys):
+    main(["encode", str(files / "a.png"), "--model", model])
+    assert main(["decode", str(files / "a.avq"), "-o", str(files / "b.png")]) == 1
+    assert "did not come with audiovq" in capsys.readouterr().err
