@@ -79,6 +79,7 @@ def generate(
 
     import torch
 
+    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.prior.speech import BATCH, SpeechPrior
 
@@ -93,7 +94,7 @@ def generate(
     if beginning is not None and codebooks is not None and codebooks > beginning.codes.shape[1]:
         raise AudioVQError(f"{prompt} has {beginning.codes.shape[1]} codebooks, {codebooks} were asked for")
     total = 0.0
-    with Display(-(-n // BATCH)) as display:
+    with clean_up_when_terminated(), Display(-(-n // BATCH)) as display:
         for first in range(0, n, BATCH):
             size = min(BATCH, n - first)
             who = _random_voices(source, size, seed, first) if speaker == "random" else voice

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,6 +151,7 @@ def run(
     Raises:
         AudioVQError: for the one job there is; for several, when some failed, after the others are done.
     """
+    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
 
     reports: list[CodingReport] = []
@@ -221,20 +219,3 @@ def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> st
         shown = min(folder, os.path.relpath(folder), key=len)
         where = f"{len(reports)} file{'s' * (len(reports) > 1)} in {shown}"
     return f"{where}: {', '.join(parts)}"
-
-
-@contextmanager
-def clean_up_when_terminated() -> Iterator[None]:
-    """Leave through the ordinary clean-up when told to end, so that no temporary file stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

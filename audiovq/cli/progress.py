@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from audiovq.cli.interrupts import check_interrupt
+
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import Progress
 
@@ -38,13 +40,18 @@ class Display:
     def file(self, name: str) -> Iterator[Progress]:
         """The bar of one file: a function to call with what is done and how much there is, in any unit."""
         if self._bars is None:
-            yield lambda done, total: None
+            yield lambda done, total: check_interrupt()
             return
         from rich.markup import escape
 
         task = self._bars.add_task(escape(os.path.basename(name)), total=None)
+
+        def tell(done: float, total: float | None) -> None:
+            check_interrupt()
+            self._bars.update(task, completed=done, total=total)
+
         try:
-            yield lambda done, total: self._bars.update(task, completed=done, total=total)
+            yield tell
         finally:
             self._bars.remove_task(task)
             if self._all is not None:

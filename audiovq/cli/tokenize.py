@@ -52,7 +52,7 @@ def tokenize(
     stopped; recordings that are new get shards of their own. Recordings that cannot be coded are told in a line each
     and left out, and the exit code is 1 then.
     """
-    from audiovq.cli.jobs import clean_up_when_terminated
+    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.data.token_pool import Coding
     from audiovq.data.token_sources import list_sources

@@ -126,7 +126,8 @@ def _writing(path: Path) -> Iterator[Path]:
         with atomic_write(path) as temporary:
             yield temporary
     except OSError as error:
-        raise AudioVQError(f"{path}: cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or str(error)
+        raise AudioVQError(f"{path}: cannot be written: {reason[:1].lower()}{reason[1:]}") from error
 
 
 def _add(shard: Any, coded: Coded, record: dict[str, Any], tell: Tell) -> None:

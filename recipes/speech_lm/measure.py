@@ -94,15 +94,14 @@ def table(results: dict) -> str:
         f"{results['cores']} core(s), loading the model included.",
         "",
         "| codebooks | hours coded | hours of audio per hour | per hour of processor time | MB an hour, tar | Parquet "
-        "| tokens read a second |",
+        + "| tokens read a second |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
         size = row["megabytes_per_hour"]
-        lines.append(
-            f"| {row['codebooks']} | {row['hours']:.2f} | {row['hours_per_hour']:.0f} "
-            f"| {row['hours_per_processor_hour'] or '-'} | {size['tar']:.2f} | {size['parquet']:.2f} | {row['tokens_read_per_second']:,} |"
-        )
+        cells = [str(row["codebooks"]), f"{row['hours']:.2f}", f"{row['hours_per_hour']:.0f}"]
+        cells += [str(row["hours_per_processor_hour"] or "-"), f"{size['tar']:.2f}", f"{size['parquet']:.2f}"]
+        lines.append("| " + " | ".join([*cells, f"{row['tokens_read_per_second']:,}"]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -305,3 +305,25 @@ def test_starting_up_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_interrupt_that_a_callback_swallows_is_kept(run, wav, monkeypatch, tmp_path):
+    """As ctypes does with the callbacks of numba's cache."""
+    import ctypes
+
+    from audiovq.bitstream import encode_file
+
+    @ctypes.CFUNCTYPE(None)
+    def callback():
+        signal.raise_signal(signal.SIGINT)
+
+    def work(*arguments, **options):
+        callback()
+        return encode_file(*arguments, **options)
+
+    wav(seconds=3.0)
+    monkeypatch.setattr("audiovq.bitstream.encode_file", work, raising=False)
+    done = run("encode", "a.wav")
+    assert (done.code, done.err) == (130, "audiovq: interrupted\n")
+    assert files(tmp_path) == ["a.wav"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
