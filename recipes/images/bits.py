@@ -18,7 +18,12 @@ from audiovq.image import ImageCodec
 from audiovq.image.baselines import ImageBaseline
 from audiovq.weights import load_weights
 
-MODELS = {"VQ-VAE": "image_vq32", "VAE": "image_vae32", "Gumbel-softmax": "image_gumbel32"}
+MODELS = {
+    "VQ-VAE, K = 512": "image_vq32_512",
+    "VQ-VAE, K = 64": "image_vq32",
+    "VAE": "image_vae32",
+    "Gumbel-softmax, K = 64": "image_gumbel32",
+}
 N_CROPS = 512
 
 
@@ -29,16 +34,16 @@ def main() -> None:
     crops = fixed_crops("image_vq32", N_CROPS, split)
     found, rows, shown = {}, [], [crops[:: N_CROPS // 16]]
     for name, run in MODELS.items():
-        model = load_weights(ImageCodec if name == "VQ-VAE" else ImageBaseline, run_folder(run))
+        model = load_weights(ImageCodec if name.startswith("VQ") else ImageBaseline, run_folder(run))
         figures = measure_bound(model, crops)
         found[name] = figures
         rows.append([name, *(figures[f"{part}bits_per_dim"] for part in ("", "pixel_", "latent_")), figures["psnr"]])
         with torch.inference_mode():
             shown.append(picture_of(model, shown[0]))
-    ratio = found["VQ-VAE"]["bits_per_dim"] / found["VAE"]["bits_per_dim"]
+    ratio = found["VQ-VAE, K = 512"]["bits_per_dim"] / found["VAE"]["bits_per_dim"]
     title = f"{len(crops)} crops of 32x32, {split}"
     show(title, ["", "bits/dim", "of pixels", "of latents", "PSNR, dB"], rows)
-    print(f"VQ-VAE / VAE: {ratio:.3f} (van den Oord et al. 2017: 4.67 / 4.51 = 1.035; VIMCO 5.14)")
+    print(f"VQ-VAE (K = 512) / VAE: {ratio:.3f} (van den Oord et al. 2017: 4.67 / 4.51 = 1.035; VIMCO 5.14)")
     draw_rows(shown, HERE / "bits.png", scale=2)
     print(f"{HERE / 'bits.png'}: crops, and what {', '.join(MODELS)} decode")
     if split == "test":

@@ -1,0 +1,88 @@
+"""Take the trained hierarchy of photographs and its priors into the package as the model ``photo``, with a model card.
+
+    python recipes/images/bundle.py [--out DIR]
+
+Run hierarchy.py before: its figures are those of the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from common import RESULTS, run_folder
+
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
+from audiovq.image import ImageCodec
+from audiovq.image.checkpoint import DEFAULT_MODEL, IMAGES
+from audiovq.prior.image import ImagePrior, prior_folder
+
+CARD = """# {name}
+
+Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a PixelCNN prior for each. {weights:.1f} million weights with
+the priors, float16.
+
+* **Codes**: {levels}: {bits:.3f} bits a pixel.
+* **Trained by** `python recipes/images/hierarchy.py` (experiments image_hierarchy128, image_top_prior, image_bottom_prior; {steps} steps).
+* **Data**: 128x128 crops of 39 photographs shrunk to a short side of 400 pixels, from the Debian packages lomiri-wallpapers-16.04 and
+  -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the files' names), mate-backgrounds (GPL-2+) and
+  plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. Test and validation pictures were left out.
+* **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under CC-BY-SA-4.0 and
+  GPL-2+ with the attribution above. The code is Apache-2.0.
+* **Hash in files**: `{hash}`.
+
+## Figures
+
+By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}; lossless bound {bits_per_dim:.3f} bits for each
+value with a uniform prior{with_prior}. One level with as many bits, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}.
+
+Few photographs were seen: faces, text and drawings come back blurred, and what the priors draw is texture rather than scenes.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=IMAGES / DEFAULT_MODEL)
+    arguments = parser.parse_args()
+    source, target = run_folder("image_hierarchy128"), arguments.out
+    if not RESULTS.is_file() or "hierarchy" not in (results := json.loads(RESULTS.read_text())):
+        raise AudioVQError("there are no figures for the card: run python recipes/images/hierarchy.py")
+    codec = ImageCodec.from_pretrained(source)
+    priors = ImagePrior.from_pretrained(source).priors
+    codec.config["name"] = DEFAULT_MODEL
+    codec.save(target)
+    for level in range(len(priors)):
+        own = prior_folder(target, level)
+        own.mkdir(exist_ok=True)
+        for name in ("config.json", "model.safetensors"):
+            shutil.copyfile(prior_folder(source, level) / name, own / name)
+    bundled = ImagePrior.from_pretrained(target).codec  # refuses priors of other codes
+    figures, flat = results["hierarchy"]["two levels"], results["hierarchy"]["one level"]
+    with_prior = figures.get("bits_per_dim_with_prior")
+    told = {
+        **figures,
+        "name": DEFAULT_MODEL,
+        "weights": sum(p.numel() for model in (codec, *priors) for p in model.parameters()) / 1e6,
+        "levels": ", ".join(f"{k} of {n} for each {s}x{s} pixels" for k, n, s in codec.levels),
+        "bits": figures["code_bits_per_pixel"],
+        "steps": json.loads((source / "training.json").read_text())["step"],
+        "hash": bundled.model_hash.hex(),
+        "with_prior": "" if with_prior is None else f", {with_prior:.3f} with the model's priors",
+        "flat_psnr": flat["psnr"],
+        "flat_ssim": flat["ssim"],
+    }
+    with atomic_write(target / "README.md") as path:
+        path.write_text(CARD.format(**told))
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    print(f"{target}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AudioVQError as error:
+        sys.exit(f"error: {error}")
