@@ -23,24 +23,28 @@ from audiovq.prior.image import ImagePrior, prior_folder
 
 CARD = """# {name}
 
-Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a PixelCNN prior for each. {weights:.1f} million weights with
-the priors, float16.
+Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a PixelCNN prior for each.
+{weights:.1f} million weights with the priors, float16.
 
 * **Codes**: {levels}: {bits:.3f} bits a pixel.
-* **Trained by** `python recipes/images/hierarchy.py` (experiments image_hierarchy128, image_top_prior, image_bottom_prior; {steps} steps).
-* **Data**: 128x128 crops of 39 photographs shrunk to a short side of 400 pixels, from the Debian packages lomiri-wallpapers-16.04 and
-  -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the files' names), mate-backgrounds (GPL-2+) and
-  plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. Test and validation pictures were left out.
-* **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under CC-BY-SA-4.0 and
-  GPL-2+ with the attribution above. The code is Apache-2.0.
+* **Trained by** `python recipes/images/hierarchy.py` (experiments image_hierarchy128, image_top_prior and
+  image_bottom_prior; {steps} steps of the codec).
+* **Data**: 128x128 crops of 39 photographs shrunk to a short side of 400 pixels, from the Debian packages
+  lomiri-wallpapers-16.04 and -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the files' names), mate-backgrounds
+  (GPL-2+) and plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. Test and validation
+  pictures were left out.
+* **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under
+  CC-BY-SA-4.0 and GPL-2+ with the attribution above. The code is Apache-2.0.
 * **Hash in files**: `{hash}`.
 
 ## Figures
 
-By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}; lossless bound {bits_per_dim:.3f} bits for each
-value with a uniform prior{with_prior}. One level with as many bits, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}.
+By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}; lossless bound
+{bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}. One level with as many bits, in the same run:
+PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}.
 
-Few photographs were seen: faces, text and drawings come back blurred, and what the priors draw is texture rather than scenes.
+Few photographs were seen: faces, text and drawings come back blurred, and what the priors draw is texture rather than
+scenes.
 """
 
 
