@@ -53,7 +53,7 @@ class VideoReport:
         table = Table(title=f"{N_PREDICTED} frames ahead, {self.figures['windows']} windows, {self.figures['split']}")
         for name in ("", "PSNR, dB", "SSIM"):
             table.add_column(name)
-        for suffix, told in _ROWS.items():
+        for suffix, told in ROWS.items():
             table.add_row(told, f"{self.figures['psnr' + suffix]:.2f}", f"{self.figures['ssim' + suffix]:.3f}")
         starts, right = self.figures["starts"], self.figures["action_direction_correct"]
         table.caption = f"turns shift the picture in the right directions from {right:.1%} of {starts} starts"
@@ -66,12 +66,13 @@ class VideoReport:
         (draw_animation if Path(path).suffix.lower() == ".gif" else draw_filmstrip)(self.shown, path)
 
 
-_ROWS = {
+ROWS = {
     "": "dynamics with actions",
     "_blind_to_actions": "the same, blind to actions",
     "_repeat_last": "repeating the last frame",
     "_codec": "the true frames through the codec",
 }
+"""What the endings of the figures' names stand for."""
 
 
 def evaluate_video(

@@ -1,0 +1,73 @@
+"""Fifth stage: put the trained frame codec, dynamics and blind twin into the package, where `audiovq evaluate video`
+and `audiovq generate --media video` find them.
+
+    python recipes/video/bundle.py [--frames RUN] [--dynamics RUN] [--blind RUN] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from audiovq.data.episodes import open_episodes
+from audiovq.data.frame_codes import code_frames
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write, cache_dir
+from audiovq.video import VideoModel
+from audiovq.video.model import VIDEOS
+
+MOST_BYTES = 4_000_000
+N_STARTS = 8  # beginnings that generate goes on from, of the validation episodes
+
+
+def bundle(parts: dict[str, Path], out: Path) -> None:
+    """Copy the best of each run and the codes of some beginnings.
+
+    Raises:
+        AudioVQError: when they do not belong together, or are too large.
+    """
+    for name, source in parts.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for file in ("config.json", "model.safetensors", "training.json"):
+            if (source / file).is_file():
+                shutil.copyfile(source / file, out / name / file)
+    models = [VideoModel.from_pretrained(out, name) for name in ("dynamics", "blind")]
+    size = sum(path.stat().st_size for path in out.rglob("*.safetensors"))
+    if size > MOST_BYTES:
+        raise AudioVQError(f"{out} has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
+    n_context = models[0].dynamics.n_context
+    episodes = open_episodes("vizdoom", "validation")
+    chosen = [episodes[i] for i in np.linspace(0, len(episodes) - 1, N_STARTS).round().astype(int)]
+    middles = [(e, len(e) // 2) for e in chosen]
+    codes = np.stack([code_frames(models[0].frames, e.frames[i : i + n_context]) for e, i in middles])
+    actions = np.stack([e.actions[i : i + n_context - 1] for e, i in middles])
+    height, width = chosen[0].frames.shape[1:3]
+    with atomic_write(out / "starts.npz") as path, path.open("wb") as file:
+        np.savez_compressed(file, codes=codes, actions=actions, size=np.array([height, width]))
+    weights = ", ".join(
+        f"{name} {sum(p.numel() for p in m.parameters()) / 1e6:.2f} M"
+        for name, m in (("frames", models[0].frames), ("dynamics", models[0].dynamics))
+    )
+    print(f"{out}: {weights} weights, {size / 1e6:.1f} MB, {len(codes)} beginnings")
+
+
+def main() -> None:
+    runs = cache_dir() / "runs"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=Path, default=runs / "video_frames")
+    parser.add_argument("--dynamics", type=Path, default=runs / "video_dynamics")
+    parser.add_argument("--blind", type=Path, default=runs / "video_blind")
+    parser.add_argument("--out", type=Path, default=VIDEOS / "doom")
+    options = parser.parse_args()
+    parts = {name: getattr(options, name) / "best" for name in ("frames", "dynamics", "blind")}
+    try:
+        bundle(parts, options.out)
+    except (AudioVQError, FileNotFoundError) as error:
+        raise SystemExit(f"bundle.py: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
