@@ -46,10 +46,9 @@ class GatedLayer(nn.Module):
 
 @dataclass
 class LayerCache:
-    """The inputs of a layer's stacks so far: (B, C, H, W) each, zero where nothing was computed yet."""
+    """The input of a layer's vertical stack so far (B, C, H, W), zero where nothing was computed yet."""
 
     v: Tensor
-    h: Tensor
 
 
 def vertical_row(layer: GatedLayer, cache: LayerCache, y: int, told: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,11 +60,3 @@ def vertical_row(layer: GatedLayer, cache: LayerCache, y: int, told: Tensor) -> 
     window = cache.v[:, :, max(y - reach, 0) : y + 1]
     rows = layer.vertical(F.pad(window, (reach, reach, reach + 1 - window.shape[2], 0)))
     return layer.across(rows), gate(rows + told)
-
-
-def horizontal_cell(layer: GatedLayer, cache: LayerCache, y: int, x: int, across: Tensor, told: Tensor) -> Tensor:
-    """Cell (y, x) of the horizontal stack (B, C, 1, 1), given its input up to that cell."""
-    reach = layer.kernel // 2
-    window = cache.h[:, :, y : y + 1, max(x - reach, 0) : x + 1]
-    cells = layer.horizontal(F.pad(window, (reach + 1 - window.shape[3], 0))) + across[:, :, :, x : x + 1]
-    return window[:, :, :, -1:] + layer.out(gate(cells + told))

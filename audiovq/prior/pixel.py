@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.layers.masked import GatedLayer, LayerCache, horizontal_cell, vertical_row
+from audiovq.layers.masked import GatedLayer
 from audiovq.prior.model import Drawing
 
 
@@ -43,15 +42,6 @@ class CausalAttention2d(nn.Module):
         key, value = (self.heads(x) for x in self.keys(placed).chunk(2, dim=1))
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         return h + self.out(out.transpose(2, 3).flatten(1, 2).unflatten(2, h.shape[2:]))
-
-    def cell(self, cache: Tensor, y: int, x: int) -> Tensor:
-        """Cell (y, x), given the input (B, C, H, W) up to it -> (B, C, 1, 1)."""
-        n = y * cache.shape[3] + x + 1
-        here = (cache + self.place).flatten(2)[:, :, :n, None]
-        query = self.heads(self.query(here[:, :, -1:]))
-        key, value = (self.heads(part) for part in self.keys(here).chunk(2, dim=1))
-        out = F.scaled_dot_product_attention(query, key, value)
-        return cache[:, :, y : y + 1, x : x + 1] + self.out(out.transpose(2, 3).flatten(1, 2)[..., None])
 
 
 class PixelPrior(nn.Module):
@@ -207,10 +197,11 @@ class PixelPrior(nn.Module):
     ) -> Tensor:
         """Draw ``n`` fields of codes -> (n, K, H, W).
 
-        Field i draws from the seed ``(seed, first + i)`` alone. Only what a new cell changes is computed: a row of the
-        vertical stacks when a row begins, one cell of the horizontal ones for each code.
+        Field i draws from the seed ``(seed, first + i)`` alone. Only what a new code changes is computed: see
+        `audiovq.prior.pixel_steps`.
         """
         from audiovq.prior.drawing import draw
+        from audiovq.prior.pixel_steps import PixelStepper
 
         drawing = drawing or Drawing()
         height, width = self.size
@@ -221,19 +212,19 @@ class PixelPrior(nn.Module):
             ]
         )
         stepper = PixelStepper(self, n, condition)
+        how = (drawing.temperature, drawing.top_k, drawing.top_p)
         codes = torch.zeros(n, self.n_codebooks, height, width, dtype=torch.int64)
         for y in range(height):
             stepper.begin_row(y)
             for x in range(width):
                 h = stepper.cell(y, x)
-                for k, head in enumerate(self.heads):
-                    rows = head(h)[:, :, 0, 0].float().numpy()
-                    for i in range(n):
-                        choice = (drawing.temperature, drawing.top_k, drawing.top_p)
-                        codes[i, k, y, x] = draw(rows[i], float(uniforms[i, y, x, k]), *choice)
+                for k in range(self.n_codebooks):
+                    rows = stepper.logits(h, k).float().numpy()
+                    drawn = [draw(row, float(u), *how) for row, u in zip(rows, uniforms[:, y, x, k], strict=True)]
+                    codes[:, k, y, x] = torch.tensor(drawn)
                     if k + 1 < self.n_codebooks:
-                        h = h + self.books[k](codes[:, k, y, x])[:, :, None, None]
-                stepper.put(y, x, codes[:, :, y : y + 1, x : x + 1])
+                        h = h + self.books[k](codes[:, k, y, x])
+                stepper.put(y, x, codes[:, :, y, x])
             if progress is not None:
                 progress(y + 1, height)
         return codes
@@ -289,53 +280,3 @@ class VectorNet(nn.Module):
         x = self.spread(vectors).unflatten(1, (-1, *self.coarse))
         x = F.interpolate(x, scale_factor=4, mode="bilinear")[:, :, : self.size[0], : self.size[1]]
         return x + self.conv(F.relu(x))
-
-
-@dataclass
-class PixelStepper:
-    """What sampling remembers: the embedded codes, and the inputs of every layer."""
-
-    prior: PixelPrior
-    n: int
-    given: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        prior, (height, width) = self.prior, self.prior.size
-        self.told = [
-            tuple(part.expand(-1, -1, height, width) for part in pair) for pair in prior.condition(self.n, **self.given)
-        ]
-        zeros = torch.zeros(self.n, prior.channels, height, width)
-        self.embedded = zeros.clone()
-        self.caches = [LayerCache(zeros.clone(), zeros.clone()) for _ in prior.layers]
-        self.attended = {name: zeros.clone() for name in prior.attention}
-
-    def begin_row(self, y: int) -> None:
-        """Bring the vertical stacks to row y."""
-        prior = self.prior
-        reach = prior.first_v.kernel_size[1] // 2
-        above = self.embedded[:, :, max(y - reach - 1, 0) : y]
-        v = prior.first_v(F.pad(above, (reach, reach, reach + 1 - above.shape[2], 0)))
-        self.across = [prior.first_across(v)]
-        for layer, cache, told in zip(prior.layers, self.caches, self.told, strict=True):
-            cache.v[:, :, y : y + 1] = v
-            across, v = vertical_row(layer, cache, y, told[0][:, :, y : y + 1])  # type: ignore[arg-type]
-            self.across.append(across)
-
-    def cell(self, y: int, x: int) -> Tensor:
-        """The horizontal stack at (y, x), (n, C, 1, 1)."""
-        prior = self.prior
-        reach = prior.first_h.kernel_size[1]
-        left = self.embedded[:, :, y : y + 1, max(x - reach, 0) : x]
-        h = prior.first_h(F.pad(left, (reach - left.shape[3], 0))) + self.across[0][:, :, :, x : x + 1]
-        place = (slice(None), slice(None), slice(y, y + 1), slice(x, x + 1))
-        for i, (layer, cache, told) in enumerate(zip(prior.layers, self.caches, self.told, strict=True)):
-            cache.h[place] = h
-            h = horizontal_cell(layer, cache, y, x, self.across[i + 1], told[1][place])  # type: ignore[arg-type]
-            if str(i) in prior.attention:
-                self.attended[str(i)][place] = h
-                h = prior.attention[str(i)].cell(self.attended[str(i)], y, x)  # type: ignore[operator]
-        return h
-
-    def put(self, y: int, x: int, codes: Tensor) -> None:
-        """Take in the codes (n, K, 1, 1) of a cell."""
-        self.embedded[:, :, y : y + 1, x : x + 1] = self.prior.embed(codes)
