@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from audiovq.image.codec import EncodedImage, ImageCodec
     from audiovq.prior.speech import SpeechPrior
     from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 
 _LAZY = {
+    "EncodedImage": "audiovq.image.codec",
+    "ImageCodec": "audiovq.image.codec",
     "SpeechCodec": "audiovq.speech.codec",
     "EncodedSpeech": "audiovq.speech.codec",
     "SpeechPrior": "audiovq.prior.speech",
 }
 
-__all__ = ["EncodedSpeech", "SpeechCodec", "SpeechPrior", "__version__"]
+__all__ = ["EncodedImage", "EncodedSpeech", "ImageCodec", "SpeechCodec", "SpeechPrior", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
