@@ -17,7 +17,12 @@ from audiovq.errors import AudioVQError
 from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output, size_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from audiovq.image import ImageCodec
+    from audiovq.video import ClipCodec
+
+    Codec = ImageCodec | ClipCodec
 
 PACKET_FRAMES = 16
 """Frames of a clip are coded in packets of so many, each without the others."""
@@ -71,7 +76,7 @@ def media_of(source: Place) -> int | None:
     return start[5] if len(start) == 6 and start[:3] == b"AVQ" else None
 
 
-def encode_picture(source: Place, target: Place, codec: ImageCodec) -> VisualReport:
+def encode_picture(source: Place, target: Place, codec: Codec) -> VisualReport:
     """Code a picture file.
 
     Raises:
@@ -91,7 +96,7 @@ def encode_picture(source: Place, target: Place, codec: ImageCodec) -> VisualRep
     return VisualReport(header.size, 1, writer.n_bytes)
 
 
-def encode_clip(source: Place, target: Place, codec: ImageCodec) -> VisualReport:
+def encode_clip(source: Place, target: Place, codec: Codec) -> VisualReport:
     """Code a clip file, packet by packet in constant memory.
 
     Raises:
@@ -124,7 +129,7 @@ def encode_clip(source: Place, target: Place, codec: ImageCodec) -> VisualReport
 
 
 def header_for(
-    codec: ImageCodec,
+    codec: Codec,
     media: int,
     codes: tuple[np.ndarray, ...],
     size: tuple[int, ...],
@@ -132,24 +137,30 @@ def header_for(
     n_frames: int = 1,
 ) -> VisualHeader:
     """The header of what a codec coded; ``codes`` are those of the first ``n_frames`` frames."""
+    time_stride = getattr(codec, "time_stride", 1)
+    if media == MEDIA_PICTURE and time_stride > 1:
+        raise AudioVQError(f"model {codec.name} is for clips; name one for pictures with --model")
     levels = tuple(
-        CodeLevel(k, max((entries - 1).bit_length(), 1), 1, *found.shape[2:])
+        CodeLevel(k, max((entries - 1).bit_length(), 1), time_stride, *found.shape[2:])
         for (k, entries, _), found in zip(codec.levels, codes, strict=True)
     )
     packet = PACKET_FRAMES if media == MEDIA_CLIP else 1
     return VisualHeader(codec.model_hash, media, (size[0], size[1]), packet, rate, levels)
 
 
-def codes_of(codec: ImageCodec, frames: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Frames (T, H, W, 3) uint8 -> codes of each level, (K, T, h, w)."""
+def codes_of(codec: Codec, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Frames (T, H, W, 3) uint8 -> codes of each level, (K, t, h, w)."""
     import torch
 
-    found = codec.encode(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    if hasattr(codec, "time_stride"):
+        return (codec.encode(pixels.transpose(0, 1)[None]).codes[0].numpy(),)
+    found = codec.encode(pixels)
     return tuple(codes.transpose(0, 1).numpy() for codes in found.codes)
 
 
-def frames_of(codec: ImageCodec, codes: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray:
-    """Codes of each level, (K, T, h, w) -> frames (T, H, W, 3) uint8.
+def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int], n_frames: int) -> np.ndarray:
+    """Codes of each level, (K, t, h, w) -> frames (T, H, W, 3) uint8.
 
     Raises:
         AudioVQError: for codes that do not fit the model.
@@ -157,12 +168,22 @@ def frames_of(codec: ImageCodec, codes: tuple[np.ndarray, ...], size: tuple[int,
     import torch
 
     from audiovq.image import EncodedImage
+    from audiovq.video.clip import EncodedClip
 
     for (_, entries, _), found in zip(codec.levels, codes, strict=True):
         if found.max() >= entries:
             raise DamagedError("it has codes that its model has not")
+    if hasattr(codec, "time_stride"):
+        clip: Any = codec
+        pixels = clip.decode(EncodedClip(torch.from_numpy(codes[0])[None], (n_frames, *size)))[0].transpose(0, 1)
+        return to_bytes(pixels)
     tensors = tuple(torch.from_numpy(np.ascontiguousarray(found.transpose(1, 0, 2, 3))) for found in codes)
-    pixels = codec.decode(EncodedImage(tensors, size))
+    pictures: Any = codec
+    return to_bytes(pictures.decode(EncodedImage(tensors, size)))
+
+
+def to_bytes(pixels: Tensor) -> np.ndarray:
+    """Frames (T, 3, H, W) in [0, 1] -> (T, H, W, 3) uint8."""
     return (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
@@ -178,8 +199,8 @@ class VisualReader:
         self.header = VisualHeader.from_container(self.container.header)
         self.n_packets = self.n_frames = 0
 
-    def packets(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """The codes of each packet; after the last one all of the file has been checked."""
+    def packets(self) -> Iterator[tuple[tuple[np.ndarray, ...], int]]:
+        """The codes and the number of frames of each packet; after the last one all of the file has been checked."""
         last_was_short = False
         for record in self.container.records(self.header.valid_length):
             if isinstance(record, Packet):
@@ -191,11 +212,11 @@ class VisualReader:
                     self.n_frames + n_frames,
                     record.short,
                 )
-                yield codes
+                yield codes, n_frames
             elif record.extent != self.n_frames or not self.n_frames:  # type: ignore[union-attr]
                 raise DamagedError("its end tells of another number of frames than there are")
 
-    def expect(self, codec: ImageCodec) -> None:
+    def expect(self, codec: Codec) -> None:
         """See that a model wrote this file.
 
         Raises:
@@ -208,12 +229,14 @@ class VisualReader:
                 "name the model it came from with --model"
             )
         grids = codec.grid(header.size)
-        expected = [(k, 1, *grid) for (k, _, _), grid in zip(codec.levels, grids, strict=True)]
+        expected = [
+            (k, getattr(codec, "time_stride", 1), *grid) for (k, _, _), grid in zip(codec.levels, grids, strict=True)
+        ]
         if [(x.n_codebooks, x.frames, x.height, x.width) for x in header.levels] != expected:
             raise DamagedError("its header does not fit its model")
 
 
-def decode_visual(source: Place, target: Place, codec: ImageCodec | Callable[[bytes], ImageCodec]) -> VisualReport:
+def decode_visual(source: Place, target: Place, codec: Codec | Callable[[bytes], Codec]) -> VisualReport:
     """An .avq file to a picture or a clip, in the format that the target's name asks for.
 
     Args:
@@ -237,12 +260,12 @@ def decode_visual(source: Place, target: Place, codec: ImageCodec | Callable[[by
         model: Any = codec if hasattr(codec, "levels") else codec(header.model_hash)  # type: ignore[operator]
         reader.expect(model)
         if header.media == MEDIA_PICTURE:
-            frames = [frames_of(model, codes, header.size)[0] for codes in reader.packets()]
+            frames = [frames_of(model, codes, header.size, n_frames)[0] for codes, n_frames in reader.packets()]
             write_picture(target, frames[0])
         else:
             with create_clip(target, Fraction(*header.rate), header.size) as append:
-                for codes in reader.packets():
-                    for frame in frames_of(model, codes, header.size):
+                for codes, n_frames in reader.packets():
+                    for frame in frames_of(model, codes, header.size, n_frames):
                         append(frame)
         return VisualReport(header.size, reader.n_frames, size_of(stream) or reader.container.n_bytes)
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
-    from audiovq.bitstream.visual_file import VisualInfo, VisualReport
+    from audiovq.bitstream.visual_file import Codec, VisualInfo, VisualReport
     from audiovq.cli.jobs import Job
-    from audiovq.image import ImageCodec
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CLIPS = (".gif", ".mp4", ".mov", ".mkv", ".webm")
@@ -66,7 +65,7 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
     from audiovq.cli.jobs import plan
 
     jobs = plan(inputs, output, PICTURES + CLIPS, ".avq")
-    codec: list[ImageCodec] = []
+    codec: list[Codec] = []
 
     def work(job: Job) -> VisualReport:
         if not codec:
@@ -89,9 +88,9 @@ def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
         else job
         for job in plan(inputs, output, [".avq"], ".png")
     ]
-    loaded: dict[bytes | None, ImageCodec] = {}
+    loaded: dict[bytes, Codec] = {}
 
-    def codec(model_hash: bytes) -> ImageCodec:
+    def codec(model_hash: bytes) -> Codec:
         if model_hash not in loaded:
             loaded[model_hash] = _load(_folder_of(model_hash) if model is None else model, threads)
         return loaded[model_hash]
@@ -161,22 +160,26 @@ def _folder_of(model_hash: bytes) -> str:
     return str(found[model_hash])
 
 
-def _load(model: str | None, threads: int) -> ImageCodec:
+def _load(model: str | None, threads: int) -> Codec:
     import torch
 
     from audiovq.image import ImageCodec
+    from audiovq.video.clip import ClipCodec, is_clip_codec
 
     torch.set_num_threads(threads)
+    if model is not None and is_clip_codec(model):
+        return ClipCodec.from_pretrained(model)
     return ImageCodec.from_pretrained(model)
 
 
 def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
     """Do all jobs, go on after failures, and say of each what came of it."""
+    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.jobs import check
     from audiovq.cli.progress import Display
 
     failures = 0
-    with Display(len(jobs)) as display:
+    with clean_up_when_terminated(), Display(len(jobs)) as display:
         for job in jobs:
             try:
                 check(job, force)

@@ -23,6 +23,7 @@ from audiovq.bitstream.visual_layout import MEDIA_CLIP, MEDIA_PICTURE, CodeLevel
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
 from audiovq.image.file import read_picture
+from audiovq.video import ClipCodec
 
 LEVELS = [
     {"stride": 8, "latent_dim": 6, "quantizer": {"codebook_size": 16}},
@@ -49,7 +50,7 @@ def test_a_picture_file_holds_what_the_codec_said(codec, tmp_path, size, suffix)
     Image.fromarray(picture).save(tmp_path / "a.png")
     encode_picture(tmp_path / "a.png", tmp_path / "a.avq", codec)
     decode_visual(tmp_path / "a.avq", tmp_path / f"b.{suffix}", codec)
-    expected = frames_of(codec, codes_of(codec, picture[None]), size)[0]
+    expected = frames_of(codec, codes_of(codec, picture[None]), size, 1)[0]
     np.testing.assert_array_equal(read_picture(tmp_path / f"b.{suffix}"), expected)
     assert media_of(tmp_path / "a.avq") == MEDIA_PICTURE
 
@@ -81,6 +82,20 @@ def test_films_go_through(codec, tmp_path):
     report = encode_clip(tmp_path / "b.mp4", tmp_path / "b.avq", codec)
     assert (report.n_frames, report.size) == (5, (18, 22))
     assert inspect_visual(tmp_path / "b.avq").frames_per_second == 10
+
+
+def test_clip_codecs_write_the_same_format(codec, tmp_path):
+    torch.manual_seed(0)
+    clip_codec = ClipCodec(4, 2, 6, {"codebook_size": 16}, 16, 8, 1).eval()
+    frames = [Image.fromarray(pixels(16, 20, i)) for i in range(21)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=50)
+    report = encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", clip_codec)
+    assert report.n_frames == 21
+    assert inspect_visual(tmp_path / "a.avq").levels == [[1, 4, 2, 4, 5]]
+    assert decode_visual(tmp_path / "a.avq", tmp_path / "b.gif", clip_codec).n_frames == 21
+    frames[0].save(tmp_path / "a.png")
+    with pytest.raises(AudioVQError, match="is for clips"):
+        encode_picture(tmp_path / "a.png", tmp_path / "b.avq", clip_codec)
 
 
 def odd_pictures() -> dict[str, tuple[Image.Image, str]]:
