@@ -17,12 +17,16 @@ from audiovq.speech.pitch import median_pitch, semitones, track_pitch
 log = logging.getLogger("audiovq")
 
 _HEARD = 30 * SAMPLE_RATE  # of each speaker, to find their register
+_ENOUGH = 300 * SAMPLE_RATE  # of a partner
 _FARTHEST = 14.0  # semitones; farther than this nobody sounds like speech any more
 _SPREAD = 1.0  # semitones: registers of single sentences differ by so much
 
 
 class PartneredCrops(Dataset[dict[str, Any]]):
     """The items of a `CropDataset`, a share of them with a partner: what a converter is asked for when it is used.
+
+    Partners are those who speak for five minutes or more (or everybody, where fewer than two do), each as often: of
+    whom there is little, nobody can tell whether it is them.
 
     Besides the crop's own keys each item has ``source (1, crop_samples)``, the crop in the partner's register, with its
     timing, formants and melody kept; ``voice (1, other_samples)``, speech of the partner; and ``wanted``, the partner's
@@ -37,7 +41,10 @@ class PartneredCrops(Dataset[dict[str, Any]]):
         self.crops, self.share = crops, share
         self.speakers = crops.speakers
         self.registers = [_register(tape) for tape in crops.tapes]
-        log.info("registers of %d of %d speakers found", sum(map(bool, self.registers)), len(self.registers))
+        known = [i for i, register in enumerate(self.registers) if register]
+        long = [i for i in known if crops.tapes[i].n_samples >= _ENOUGH]
+        self.partners = long if len(long) > 1 else known
+        log.info("%d of %d speakers are partners to convert to", len(self.partners), len(self.speakers))
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -67,10 +74,13 @@ class PartneredCrops(Dataset[dict[str, Any]]):
     def partner(self, index: int, speaker: int) -> tuple[int, float, int] | None:
         """Another speaker, semitones to their register, and a place on their tape; None where a register is unknown."""
         rng = np.random.default_rng((self.crops.seed, index, 2))
-        wanted, place, spread = self.crops.draw_speaker(rng), int(rng.integers(1 << 40)), float(rng.normal(0, _SPREAD))
-        own, theirs = self.registers[speaker], self.registers[wanted]
-        if wanted == speaker or own is None or theirs is None:
+        drawn, place, spread = int(rng.integers(1 << 40)), int(rng.integers(1 << 40)), float(rng.normal(0, _SPREAD))
+        own, others = self.registers[speaker], [i for i in self.partners if i != speaker]
+        if own is None or not others:
             return None
+        wanted = others[drawn % len(others)]
+        theirs = self.registers[wanted]
+        assert theirs is not None
         interval = float(np.clip(semitones(theirs / own) + spread, -_FARTHEST, _FARTHEST))
         return wanted, interval, place % self.crops.tapes[wanted].n_samples
 
