@@ -17,7 +17,7 @@ from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
 from audiovq.training.dynamics import DynamicsTask
 from audiovq.training.run import compose, train
-from audiovq.video import VideoModel
+from audiovq.video import ClipCodec, VideoModel
 
 
 @pytest.fixture
@@ -129,3 +129,26 @@ def test_windows_stay_inside_their_episodes(world):
         assert sorted(held.tolist()) == [0, 16]  # one button through a whole episode
     with pytest.raises(AudioVQError, match="no episode has 30 frames"):
         CodeWindows(coded, 30)
+
+
+def test_the_clip_codec_learns_and_is_read_back(world):
+    settings = {
+        "task.model.channels": 16,
+        "task.model.residual": 8,
+        "task.n_frames": 8,
+        "task.size": 16,
+        "task.warmup_steps": 1,
+        "training.batch_size": 2,
+        "training.validation_items": 2,
+        "training.max_steps": 40,
+        "training.decay_steps": 10,
+        "training.validate_every": 20,
+        "training.accelerator": "cpu",
+        "training.precision": "32-true",
+        "run_dir": world / "clips",
+    }
+    train(compose(["experiment=video_clips"] + [f"{k}={v}" for k, v in settings.items()]))
+    found = json.loads((world / "clips" / "latest" / "training.json").read_text())["validation"]
+    assert found["psnr"] > 11.0, found  # grey alone gives 10.8
+    codec = ClipCodec.from_pretrained(world / "clips" / "best")
+    assert codec.encode(torch.rand(1, 3, 8, 16, 16)).codes.shape == (1, 1, 4, 4, 4)
