@@ -110,6 +110,8 @@ class SpeechCodec(nn.Module):
         self._wavenet: tuple[WaveNetDecoder, WaveNetSampler] | None = None
         #: Seed of the noise that the WaveNet decoder draws with.
         self.seed = 0
+        #: Above 1, the WaveNet decoder draws recordings in stretches of 4 s, so many at a time: see `StretchedStream`.
+        self.wavenet_streams = 1
         #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
         #: Where it was loaded from: bundled voices lie beside the weights.
@@ -333,6 +335,10 @@ class SpeechCodec(nn.Module):
             return ParallelStream(self, speaker)
         from audiovq.speech.wavenet_stream import WaveNetStream
 
+        if self.wavenet_streams > 1:
+            from audiovq.speech.wavenet_stretches import StretchedStream
+
+            return StretchedStream(self, *self.wavenet(), speaker, self.seed, n_streams=self.wavenet_streams)
         return WaveNetStream(self, *self.wavenet(), speaker, self.seed)
 
     @property

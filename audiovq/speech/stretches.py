@@ -72,7 +72,7 @@ def sample_in_stretches(
     joined = stretches[0]
     for start, stretch in zip(starts[1:], stretches[1:], strict=True):
         settled = min(sampler.receptive_field, warm_up * hold // 2)
-        joined = _join(joined, stretch, (start - warm_up) * hold, settled, fade)
+        joined = join(joined, stretch, (start - warm_up) * hold, settled, fade)
     return torch.from_numpy(np.ascontiguousarray(joined)).unsqueeze(0)
 
 
@@ -90,7 +90,7 @@ def _groups(starts: list[int], full: int, batch_size: int, warm_up: int, n_frame
     return groups
 
 
-def _join(joined: np.ndarray, stretch: np.ndarray, begin: int, settled: int, fade: int) -> np.ndarray:
+def join(joined: np.ndarray, stretch: np.ndarray, begin: int, settled: int, fade: int) -> np.ndarray:
     """Fade from ``joined`` (n_values, T) into ``stretch``, which begins at ``begin``, after its step ``settled``."""
     both = slice(settled, joined.shape[1] - begin)
     apart = np.square(joined[:, begin + both.start : begin + both.stop] - stretch[:, both]).sum(axis=0)

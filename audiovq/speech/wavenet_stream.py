@@ -76,8 +76,7 @@ class WaveNetStream(DecoderStream):
         self._draft, self._waiting = np.concatenate([self._draft, piece]), self._waiting[..., n_frames:]
 
     def _decode(self, until: int, ended: bool = False) -> np.ndarray:
-        if self._drafts is not None and not ended:
-            until = min(until, self._draft_start + len(self._draft) // self.codec.hop_length - DRAFT_CONTEXT)
+        until = until if ended else self._ready(until)
         pieces = [np.zeros(0, np.float32)]
         while self._drawn < until:
             last = min(self._drawn + self._stretch, self._end)
@@ -87,9 +86,26 @@ class WaveNetStream(DecoderStream):
             pieces.append(self._samples(ended and last == self._end))
         return np.concatenate(pieces)
 
+    def _ready(self, until: int) -> int:
+        """Up to which frame there is a draft as well, where one is read."""
+        if self._drafts is None:
+            return until
+        return min(until, self._draft_start + len(self._draft) // self.codec.hop_length - DRAFT_CONTEXT)
+
     def _draw(self, last: int) -> None:
         """Values of the frames up to ``last``, into ``_bands``."""
-        wavenet, first = self._wavenet, self._drawn
+        wavenet = self._wavenet
+        condition, noise, extra, base = self._read(self._drawn, last)
+        values = self._sampler.sample(condition, noise, self._state, temperature=wavenet.temperature, extra=extra)
+        values = values if base is None else values + base
+        self._bands = torch.cat([self._bands, wavenet.to_bands(values)], dim=2)
+        self._drawn = last
+        self._forget(last)
+        self._drop_draft(last)
+
+    def _read(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Condition, noise, and of a draft what the stack gets and what is added to the values, of these frames."""
+        wavenet = self._wavenet
         window, begin = self._window(first, last)
         rate = wavenet.backbone.rate
         around = wavenet.condition(window[None], self._speaker)
@@ -97,11 +113,7 @@ class WaveNetStream(DecoderStream):
         steps = wavenet.steps_per_frame
         noise = self._noise.at(first * steps, (last - first) * steps)
         extra, base = self._read_draft(first, last, around, begin) if self._drafts is not None else (None, None)
-        values = self._sampler.sample(condition, noise, self._state, temperature=wavenet.temperature, extra=extra)
-        values = values if base is None else values + base
-        self._bands = torch.cat([self._bands, wavenet.to_bands(values)], dim=2)
-        self._drawn = last
-        self._forget(last)
+        return condition, noise, extra, base
 
     def _read_draft(self, first: int, last: int, condition: torch.Tensor, begin: int) -> tuple[Tensor, Tensor]:
         """What the network gets of the draft of these frames, from a condition that starts at ``begin``."""
@@ -112,9 +124,14 @@ class WaveNetStream(DecoderStream):
         around = condition[..., (low - begin) * rate : (high - begin) * rate]
         extra, base = wavenet.read_draft(torch.from_numpy(samples)[None, None], around)
         own = slice((first - low) * steps, (last - low) * steps)
-        drop = max(last - DRAFT_CONTEXT, 0) - self._draft_start
-        self._draft, self._draft_start = self._draft[drop * hop :], self._draft_start + drop
         return extra[..., own], base[..., own]
+
+    def _drop_draft(self, until: int) -> None:
+        """Forget what frames from ``until`` on do not need."""
+        drop = max(until - DRAFT_CONTEXT, 0) - self._draft_start
+        if self._drafts is not None and drop > 0:
+            hop = self.codec.hop_length
+            self._draft, self._draft_start = self._draft[drop * hop :], self._draft_start + drop
 
     def _samples(self, ended: bool) -> np.ndarray:
         """What ``_bands`` are enough for: all but the last few, which wait for those behind them."""

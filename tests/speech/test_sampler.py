@@ -225,12 +225,12 @@ class TestStretches:
         assert torch.equal(cut[..., :first], alone[..., :first])
 
     def test_fades_where_streams_differ_least(self):
-        from audiovq.speech.stretches import _join
+        from audiovq.speech.stretches import join
 
         time = np.arange(400, dtype=np.float32)
         old, new = np.sin(time / 9)[None], np.sin(time / 9 + 1)[None]
         old[:, 330:360] = new[:, 330:360] = 0  # both are silent there
-        joined = _join(old, new[:, 200:], begin=200, settled=100, fade=20)
+        joined = join(old, new[:, 200:], begin=200, settled=100, fade=20)
         assert joined.shape == (1, 400)
         assert np.array_equal(joined[:, :330], old[:, :330])
         assert np.array_equal(joined[:, 360:], new[:, 360:])
