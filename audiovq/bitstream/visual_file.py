@@ -118,7 +118,7 @@ def encode_clip(source: Place, target: Place, codec: Codec) -> VisualReport:
             if header is None or writer is None:
                 numbers = rate.limit_denominator(1000)
                 at = (numbers.numerator, numbers.denominator)
-                header = header_for(codec, MEDIA_CLIP, codes, pixels.shape[1:3], at, len(pixels))
+                header = header_for(codec, MEDIA_CLIP, codes, pixels.shape[1:3], at)
                 writer = ContainerWriter(stack.enter_context(open_output(target)), header.to_container())
             writer.write_packet(*header.pack(codes, len(batch)))
             n_frames += len(batch)
@@ -128,15 +128,37 @@ def encode_clip(source: Place, target: Place, codec: Codec) -> VisualReport:
     return VisualReport(header.size, n_frames, writer.n_bytes)
 
 
+def save_codes(
+    target: Place,
+    codec: Codec,
+    media: int,
+    codes: tuple[np.ndarray, ...],
+    size: tuple[int, int],
+    rate: tuple[int, int] = (0, 1),
+) -> None:
+    """Write the codes of a whole picture or clip, one (K, t, h, w) for each level.
+
+    Raises:
+        AudioVQError: when the target cannot be written.
+    """
+    n_times, step = codes[0].shape[1], getattr(codec, "time_stride", 1)
+    header = header_for(codec, media, codes, size, rate)
+    with open_output(target) as stream:
+        writer = ContainerWriter(stream, header.to_container())
+        for first in range(0, n_times, header.packet_frames // step):
+            part = tuple(c[:, first : first + header.packet_frames // step] for c in codes)
+            writer.write_packet(*header.pack(part, part[0].shape[1] * step))
+        writer.finish(n_times * step)
+
+
 def header_for(
     codec: Codec,
     media: int,
     codes: tuple[np.ndarray, ...],
     size: tuple[int, ...],
     rate: tuple[int, int] = (0, 1),
-    n_frames: int = 1,
 ) -> VisualHeader:
-    """The header of what a codec coded; ``codes`` are those of the first ``n_frames`` frames."""
+    """The header of what a codec coded; ``codes`` are those of the first frames."""
     time_stride = getattr(codec, "time_stride", 1)
     if media == MEDIA_PICTURE and time_stride > 1:
         raise AudioVQError(f"model {codec.name} is for clips; name one for pictures with --model")

@@ -59,23 +59,47 @@ def generate(
         str | None,
         typer.Option(metavar="DIR", help="The prior; default: the folder prior of the codec.", show_default=False),
     ] = None,
-    format: Annotated[str, typer.Option(metavar="wav|avq|both", help="What to write.")] = "wav",
+    format: Annotated[
+        str, typer.Option(metavar="wav|avq|both", help="What to write; for wav read png or gif with other media.")
+    ] = "wav",
+    media: Annotated[
+        str, typer.Option(metavar="speech|image|video", help="What to draw; video goes on from --prompt, a clip.")
+    ] = "speech",
+    label: Annotated[int | None, typer.Option(min=0, help="Image: the number of a class.", show_default=False)] = None,
+    actions: Annotated[
+        str,
+        typer.Option(help="Video: buttons, as turn_left*10,move_forward*20; without it random.", show_default=False),
+    ] = "",
+    mode: Annotated[str, typer.Option(metavar="mean|likeliest|sample", help="Video: how to predict.")] = "mean",
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Draw speech from the prior over a codec's codes: no text goes in, and no sense comes out.
 
     Writes DIR/sample-01.wav and so on. Sample i depends on the seed and i alone, not on how many are drawn.
     """
-    from audiovq.cli import checks
+    from audiovq.cli import checks, generate_visual
 
-    targets = _targets(output, n, format, force)
+    if media not in generate_visual.MEDIA:
+        raise AudioVQError(f"--media is one of {', '.join(generate_visual.MEDIA)}, not {media!r}")
+    targets = _targets(output, n, format, force, generate_visual.FORMATS.get(media, ".wav"))
     if not seconds > 0 or seconds > 86400:
         raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
+    if prompt is not None:
+        check_input(prompt)
+    if media != "speech":
+        import torch
+
+        torch.set_num_threads(1)
+    if media == "image":
+        from audiovq.prior.model import Drawing
+
+        return generate_visual.generate_images(targets, seed, Drawing(temperature, top_k, top_p), label, model)
+    if media == "video":
+        told = (seed, mode, temperature, actions, prompt, model)
+        return generate_visual.generate_videos(targets, seconds, *told)
     checks.check_decoder(decoder, [model])
     if speaker not in ("", "random"):
         checks.check_voice(speaker, checks.facts(model))
-    if prompt is not None:
-        check_input(prompt)
 
     import torch
 
@@ -125,18 +149,22 @@ def generate(
     )
 
 
-def _targets(folder: Path, n: int, format: str, force: bool) -> list[list[Path]]:
+def _targets(folder: Path, n: int, format: str, force: bool, plain: str = ".wav") -> list[list[Path]]:
     """The files of each sample.
 
     Raises:
         AudioVQError: where something is in the way.
     """
+    format = "wav" if format == plain[1:] else format
     if format not in FORMATS:
         raise AudioVQError(f"--format is {', '.join(FORMATS)}, not {format!r}")
     if folder.exists() and not folder.is_dir():
         raise AudioVQError(f"{folder} is a file; samples need a folder")
     digits = max(2, len(str(n)))
-    targets = [[folder / f"sample-{i:0{digits}d}{suffix}" for suffix in FORMATS[format]] for i in range(1, n + 1)]
+    targets = [
+        [folder / f"sample-{i:0{digits}d}{suffix.replace('.wav', plain)}" for suffix in FORMATS[format]]
+        for i in range(1, n + 1)
+    ]
     for path in (path for paths in targets for path in paths):
         if path.is_dir():
             raise AudioVQError(f"{path}: is a folder")

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from audiovq.bitstream.visual_file import inspect_visual
 from audiovq.cli import main
 from audiovq.image import ImageCodec
+from audiovq.video import LatentDynamics, VideoModel
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +102,52 @@ def test_a_file_of_an_unknown_model_says_so(model, files, capsys):
     main(["encode", str(files / "a.png"), "--model", model])
     assert main(["decode", str(files / "a.avq"), "-o", str(files / "b.png")]) == 1
     assert "did not come with audiovq" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A video model, untrained, with beginnings."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("world")
+    level = {"stride": 4, "latent_dim": 6, "quantizer": {"codebook_size": 16}}
+    ImageCodec([level], channels=16, residual=8, n_residual=1).eval().save(folder / "frames")
+    codec = ImageCodec.from_pretrained(folder / "frames")
+    dynamics = LatentDynamics(16, 6, stem=8, fine=16, coarse=16, n_fine=1, n_coarse=1, codec=codec.model_hash.hex())
+    VideoModel(codec, dynamics).save(folder)
+    codes = np.random.default_rng(0).integers(0, 16, (2, 6, 3, 4), dtype=np.uint16)
+    np.savez(folder / "starts.npz", codes=codes, actions=np.zeros((2, 5, 5), np.uint8), size=np.array([12, 14]))
+    return str(folder)
+
+
+def test_video_goes_on_from_beginnings_and_prompts(world, files, tmp_path):
+    how = ["generate", "--media", "video", "--model", world, "--seconds", "0.5", "-n", "2"]
+    assert main([*how, "-o", str(tmp_path / "out"), "--format", "both", "--actions", "turn_left*3,move_forward"]) == 0
+    info = inspect_visual(tmp_path / "out" / "sample-02.avq")
+    assert (info.media, info.frames, info.width, info.height) == ("clip", 6 + 9, 14, 12)
+    assert main(["decode", str(tmp_path / "out" / "sample-02.avq"), "--model", world + "/frames", "-f"]) == 0
+    six = [Image.fromarray(np.full((12, 16, 3), 40 * i, np.uint8)) for i in range(6)]
+    six[0].save(files / "six.gif", save_all=True, append_images=six[1:], duration=50)
+    again = ["-o", str(tmp_path / "more"), "--mode", "sample", "--prompt", str(files / "six.gif")]
+    assert main([*how, *again]) == 0
+    first = [(tmp_path / "more" / f"sample-0{i}.gif").read_bytes() for i in (1, 2)]
+    assert main([*how, *again, "-f"]) == 0
+    assert first == [(tmp_path / "more" / f"sample-0{i}.gif").read_bytes() for i in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--media", "smell"], "--media is one of"),
+        (["--media", "video", "--actions", "jump"], "no button 'jump'"),
+        (["--media", "video", "--actions", "turn_left*x"], "no number of frames"),
+        (["--media", "video", "--mode", "guess"], "no way 'guess'"),
+        (["--media", "video", "--prompt", "{b}"], "has 3 frames"),
+        (["--media", "video", "--prompt", "none.gif"], "no such file"),
+    ],
+)
+def test_what_cannot_be_generated_is_told(world, files, capsys, arguments, told):
+    filled = [a.format(b=files / "b.gif") for a in arguments]
+    assert main(["generate", "-o", str(files / "out"), "--seconds", "0.2", "--model", world, *filled]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
