@@ -19,15 +19,15 @@ from audiovq.errors import AudioVQError
 
 #: Verbs and what the overview says of them.
 VERBS = {
-    "encode": "Code speech into small .avq files.",
-    "decode": "Turn .avq files back into speech.",
+    "encode": "Code speech, pictures or clips into small .avq files.",
+    "decode": "Turn .avq files back into speech, pictures or clips.",
     "convert": "Let another voice say it: convert recordings or .avq files to a target voice.",
     "speakers": "List the voices that came with the model.",
-    "generate": "Draw speech from the prior over the codes: new, or going on from a recording.",
+    "generate": "Draw from the prior over the codes: speech, pictures, or what happens next in a clip.",
     "info": "Tell what an .avq file holds.",
     "models": "List the models that came with the package.",
     "tokenize": "Write the codes of a corpus as shards, to train language models of speech from.",
-    "evaluate": "Measure quality: a folder of references against a folder of decoded files.",
+    "evaluate": "Measure quality: folders of recordings, or models on their test data.",
     "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
 }
 #: Which optional dependencies a verb needs beyond the package's own.
@@ -51,7 +51,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
             bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
         ] = False,
     ) -> None:
-        """Speech through vector-quantized autoencoders: code it, decode it, measure and train the models."""
+        """Speech, pictures and clips through vector-quantized autoencoders: code them, measure and train the models."""
 
     for name, line in VERBS.items():
         if name == verb:
