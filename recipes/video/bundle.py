@@ -20,6 +20,20 @@ from audiovq.video import VideoModel
 from audiovq.video.model import VIDEOS
 
 MOST_BYTES = 4_000_000
+CARD = """# doom: a world in latent space
+
+* **frames**: VQ-VAE of single 84x84 frames, 21x21 codes of 512.
+* **dynamics**: from six frames' codes and five buttons (turn left, turn right, forward, left, right) to the next frame's codes.
+* **blind**: the same, not told the buttons; to compare with.
+* **starts.npz**: codes of six frames of some validation episodes, where `audiovq generate --media video` begins.
+
+Trained on frames recorded from ViZDoom's scenario my_way_home (`recipes/video`), whose textures are Freedoom's (BSD-3-Clause); the
+weights have the package's licence, Apache-2.0. They know this one map: other pictures come out as its walls.
+
+<!-- figures -->
+Not measured yet.
+<!-- end of figures -->
+"""
 N_STARTS = 8  # beginnings that generate goes on from, of the validation episodes
 
 
@@ -47,6 +61,8 @@ def bundle(parts: dict[str, Path], out: Path) -> None:
     height, width = chosen[0].frames.shape[1:3]
     with atomic_write(out / "starts.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, codes=codes, actions=actions, size=np.array([height, width]))
+    with atomic_write(out / "README.md") as path:
+        path.write_text(CARD)
     weights = ", ".join(
         f"{name} {sum(p.numel() for p in m.parameters()) / 1e6:.2f} M"
         for name, m in (("frames", models[0].frames), ("dynamics", models[0].dynamics))
