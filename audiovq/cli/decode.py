@@ -31,8 +31,8 @@ def decode(
         typer.Option(
             min=1,
             metavar="N",
-            help="The WaveNet draws in stretches of 4 s, N at a time, and fades them together: 4 are 1.2 to 1.4 times as fast. "
-            "Every N above 1 gives the same samples.",
+            help="The WaveNet draws in stretches of 4 s, N at a time, and fades them together: 4 are 1.2 to 1.4 times "
+            "as fast. Every N above 1 gives the same samples.",
         ),
     ] = 1,
     conceal: Annotated[

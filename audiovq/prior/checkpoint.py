@@ -68,6 +68,16 @@ def save_prior(prior: CodePrior, folder: str | Path, voices: VoiceDensity | None
         path.write_text(json.dumps(prior.config, indent=2) + "\n")
 
 
+def check_prior(folder: Path) -> None:
+    """See that there is a prior, without loading it.
+
+    Raises:
+        AudioVQError: when there is none.
+    """
+    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise AudioVQError(f"no prior in {folder}: train one with `audiovq train experiment=prior_debian`")
+
+
 def load_prior(folder: str | Path, codec: Any = None) -> tuple[CodePrior, VoiceDensity | None]:
     """Read a prior's folder; with a codec, see that the prior is for its codes.
 
@@ -77,8 +87,7 @@ def load_prior(folder: str | Path, codec: Any = None) -> tuple[CodePrior, VoiceD
     from safetensors.torch import load
 
     folder = Path(folder)
-    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-        raise AudioVQError(f"no prior in {folder}: train one with `audiovq train experiment=prior_debian`")
+    check_prior(folder)
     try:
         prior = CodePrior(**json.loads((folder / "config.json").read_text()))
         tensors = load((folder / "model.safetensors").read_bytes())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.checkpoint import FOLDER, load_prior
+from audiovq.prior.checkpoint import FOLDER, check_prior, load_prior
 from audiovq.prior.condition import Condition
 from audiovq.prior.density import VoiceDensity
 from audiovq.prior.model import CodePrior, Drawing, Progress
@@ -38,8 +38,9 @@ class SpeechPrior:
         Raises:
             AudioVQError: when there is no such model or prior, or the prior was trained on another codec's codes.
         """
+        folder = Path(prior) if prior is not None else model_folder(name_or_dir) / FOLDER
+        check_prior(folder)  # before the codec takes its seconds
         codec = SpeechCodec.from_pretrained(name_or_dir)
-        folder = Path(prior) if prior is not None else (codec.folder or model_folder(name_or_dir)) / FOLDER
         return cls(codec, *load_prior(folder, codec))
 
     def random_voice(self, seed: int = 0, item: int = 0) -> np.ndarray:
