@@ -82,11 +82,11 @@ class LatentDynamics(nn.Module):
         n_actions: int = 5,
         stem: int = 48,
         fine: int = 96,
-        coarse: int = 128,
+        coarse: int = 96,
         n_fine: int = 3,
         n_coarse: int = 4,
         map_channels: int = 16,
-        condition: int = 128,
+        condition: int = 64,
         codec: str = "",
     ) -> None:
         super().__init__()

@@ -19,16 +19,17 @@ from audiovq.files import atomic_write, cache_dir
 from audiovq.video import VideoModel
 from audiovq.video.model import VIDEOS
 
-MOST_BYTES = 4_000_000
+MOST_BYTES = 6_500_000
 CARD = """# doom: a world in latent space
 
 * **frames**: VQ-VAE of single 84x84 frames, 21x21 codes of 512.
-* **dynamics**: from six frames' codes and five buttons (turn left, turn right, forward, left, right) to the next frame's codes.
+* **dynamics**: six frames' codes and five buttons (turn left, turn right, forward, left, right) -> the next frame's codes.
 * **blind**: the same, not told the buttons; to compare with.
 * **starts.npz**: codes of six frames of some validation episodes, where `audiovq generate --media video` begins.
 
-Trained on frames recorded from ViZDoom's scenario my_way_home (`recipes/video`), whose textures are Freedoom's (BSD-3-Clause); the
-weights have the package's licence, Apache-2.0. They know this one map: other pictures come out as its walls.
+Trained on frames recorded from ViZDoom's scenario my_way_home (`recipes/video`), whose textures are Freedoom's
+(BSD-3-Clause); the weights have the package's licence, Apache-2.0. They know this one map: other pictures come out as
+its walls.
 
 <!-- figures -->
 Not measured yet.
