@@ -23,7 +23,7 @@ MOST_BYTES = 6_500_000
 CARD = """# doom: a world in latent space
 
 * **frames**: VQ-VAE of single 84x84 frames, 21x21 codes of 512.
-* **dynamics**: six frames' codes and five buttons (turn left, turn right, forward, left, right) -> the next frame's codes.
+* **dynamics**: six frames and five buttons (turn left, turn right, forward, left, right) -> the next frame's codes.
 * **blind**: the same, not told the buttons; to compare with.
 * **starts.npz**: codes of six frames of some validation episodes, where `audiovq generate --media video` begins.
 
