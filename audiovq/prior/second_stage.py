@@ -61,6 +61,8 @@ class SecondStage(nn.Module):
         n_latents, n_entries, latent_dim: of the latents: number, codebook, channels of each.
         channels: of the encoder.
         decoder: further arguments of `PixelPrior`.
+        quantizer: further arguments of `ProductQuantizer`. A picture has few latents, so that a codebook should start
+            from many batches (``init_batches``), and after the encoder has something to say (``init_after``).
         codec: the model hash, in hexadecimal, of the codec below; "" for none.
         name: for messages.
 
@@ -78,6 +80,7 @@ class SecondStage(nn.Module):
         latent_dim: int = 32,
         channels: int = 64,
         decoder: dict[str, Any] | None = None,
+        quantizer: dict[str, Any] | None = None,
         codec: str = "",
         name: str = "second_stage",
     ) -> None:
@@ -93,13 +96,16 @@ class SecondStage(nn.Module):
             latent_dim=latent_dim,
             channels=channels,
             decoder=dict(decoder or {}),
+            quantizer=dict(quantizer or {}),
             codec=codec,
             name=name,
         )
         self.kind, self.n_latents, self.n_entries, self.codec = kind, n_latents, n_entries, codec
         total = n_latents * latent_dim
         self.encoder = CodeEncoder(codebook_size, size, channels, total if kind == "vq" else 2 * total)
-        self.quantizer = ProductQuantizer(total, n_latents, codebook_size=n_entries) if kind == "vq" else None
+        self.quantizer = None
+        if kind == "vq":
+            self.quantizer = ProductQuantizer(total, n_latents, codebook_size=n_entries, **(quantizer or {}))
         self.decoder = PixelPrior(1, codebook_size, size, context_dim=total, **(decoder or {}))
 
     @property

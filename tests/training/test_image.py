@@ -47,8 +47,10 @@ def config(root, folder, experiment="image_vq32", **changes):
         "image.channels": 16,
         "image.residual": 8,
         "image.n_residual": 1,
-        "image.levels.0.latent_dim": 20,
+        "image.levels.0.latent_dim": 16,
         "image.levels.0.quantizer.codebook_size": 16,
+        "image.levels.0.quantizer.init_after": 1,
+        "image.levels.0.quantizer.init_batches": 2,
         **changes,
     }
     return compose([f"experiment={experiment}", f"run_dir={folder}"] + [f"{k}={v}" for k, v in settings.items()])

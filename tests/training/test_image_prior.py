@@ -73,6 +73,8 @@ def test_priors_of_both_levels_draw_pictures(root, tmp_path):
 def test_the_second_stage_trains(kind, root, tmp_path):
     started([{"stride": 4, "latent_dim": 6, "quantizer": {"codebook_size": 16}}]).save(tmp_path / "model")
     small = {"second_stage.decoder": "{channels: 8, n_layers: 2}", "second_stage.n_entries": 8}
+    if kind == "vq":
+        small |= {"second_stage.quantizer": "{init_after: 1, init_batches: 2}"}
     folder = run(f"image_second_{kind}", root, tmp_path / "run", **{"task.codec": tmp_path / "model", **small})
     told = json.loads((folder / "best" / "training.json").read_text())["validation"]
     assert set(told) >= {"loss", "code_bits", "latent_bits", "told_bits"}
