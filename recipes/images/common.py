@@ -28,7 +28,7 @@ def run_folder(name: str) -> Path:
 def parse(description: str | None, *flags: str) -> argparse.Namespace:
     """The command line of a stage: its own flags, and ``--steps``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, help="of each training, for a first look; results.json stays as it is")
+    parser.add_argument("--steps", type=int, help="of each training, when time is short; results.json tells")
     for flag in flags:
         parser.add_argument(flag, action="store_true")
     return parser.parse_args()
@@ -38,7 +38,10 @@ def fit(*experiments: str, steps: int | None = None) -> None:
     """Train, or go on training, one after another; what is done already takes no time."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("audiovq").setLevel(logging.INFO)
-    less = [f"training.{key}={steps}" for key in ("max_steps", "decay_steps", "validate_every")] if steps else []
+    less = []
+    if steps:
+        less = [f"training.{key}={n}" for key, n in (("max_steps", steps), ("decay_steps", max(steps // 3, 1)))]
+        less.append(f"training.validate_every={steps}")
     for name in experiments:
         logging.getLogger("audiovq").info("== %s", name)
         train(compose([f"experiment={name}", *less]))
@@ -53,11 +56,9 @@ def fixed_crops(experiment: str, n: int, split: str = "test") -> Tensor:
 
 
 def write_results(stage: str, found: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Put a stage's figures into results.json and leave the others'; not after a first look."""
-    if arguments.steps:
-        return
+    """Put a stage's figures into results.json and leave the others'."""
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    results[stage] = found
+    results[stage] = {"steps": arguments.steps or "all", **found}
     with atomic_write(RESULTS) as path:
         path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
     print(f"{RESULTS}: {stage}")
