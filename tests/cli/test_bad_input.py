@@ -323,7 +323,12 @@ def test_an_interrupt_that_a_callback_swallows_is_kept(run, wav, monkeypatch, tm
 
     wav(seconds=3.0)
     monkeypatch.setattr("audiovq.bitstream.encode_file", work, raising=False)
-    done = run("encode", "a.wav")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        done = run("encode", "a.wav")
+        after = signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.code, done.err) == (130, "audiovq: interrupted\n")
     assert files(tmp_path) == ["a.wav"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert after is signal.default_int_handler
