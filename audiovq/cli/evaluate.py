@@ -56,7 +56,7 @@ def evaluate(
         typer.Argument(
             help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split. "
             "conversion: a model as a converter of voices. generation: a prior over the codes, and what it draws. "
-            "probe: what the codes tell of speaker and language. video: frames ahead, with actions. "
+            "probe: what the codes tell of speaker, language and phones. video: frames ahead, with actions. "
             "image: pictures decoded, and what they cost.",
             show_default=False,
             metavar="[REF_DIR DEG_DIR]",
@@ -79,7 +79,9 @@ def evaluate(
     peers_only: Annotated[bool, typer.Option("--peers-only", help="Only those, no model.")] = False,
     metrics: Annotated[
         str | None,
-        typer.Option(help="pesq,stoi,mel,dnsmos,speaker,wer,dwer; default: all.", show_default=False),
+        typer.Option(
+            help="pesq,stoi,mel,dnsmos,speaker,wer,dwer; probe: voices,phones; default: all.", show_default=False
+        ),
     ] = None,
     align: Annotated[bool, typer.Option("--align", help="Folders: take out a delay common to all recordings.")] = False,
     language: Annotated[
@@ -251,16 +253,19 @@ def _evaluate_generation(options: Options) -> Report:
 
 def _evaluate_probe(options: Options) -> Report:
     from audiovq.data.corpora import open_corpora
-    from audiovq.evaluation.probe.protocol import PARTS, evaluate_probe
+    from audiovq.evaluation.probe.protocol import KINDS, PARTS, evaluate_probe
     from audiovq.speech.codec import SpeechCodec
 
-    if options.bitrates is not None or options.peers or options.align or options.language or options.metrics:
-        raise AudioVQError("probe takes --model, --data and --limit, the stretches of each voice")
+    if options.bitrates is not None or options.peers or options.align or options.language:
+        raise AudioVQError("probe takes --model, --data, --metrics and --limit, the stretches of each voice")
+    kinds = options.metrics or list(KINDS)
+    if set(kinds) - set(KINDS):
+        raise AudioVQError(f"--metrics of probe are {' and '.join(KINDS)}, not {', '.join(kinds)}")
     codec = SpeechCodec.from_pretrained(options.model)
     splits = {part: open_corpora(options.data, part) for part in PARTS}
     about = {"data": options.data, "model": codec.name, "model_hash": codec.model_hash.hex()}
     with _progress() as progress:
-        return evaluate_probe(codec, splits, options.limit, about, progress)
+        return evaluate_probe(codec, splits, options.limit, about, progress, kinds)
 
 
 def _evaluate_video(options: Options) -> VideoReport:

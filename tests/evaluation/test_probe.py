@@ -105,7 +105,8 @@ def test_a_report_of_codes(codec, monkeypatch, tmp_path):
     for book in found["codebooks"]:
         assert sum(book["counts"]) == 3 * 8 * 155
         assert 1 <= book["perplexity"] <= 32
-    assert len(report.tables()) == 2
+    assert "with text" in found["phones"]["left_out"]
+    assert len(report.tables()) == 3
     report.draw(tmp_path / "probe.png")
     assert (tmp_path / "probe.png").stat().st_size > 10_000
 

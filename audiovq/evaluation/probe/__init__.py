@@ -1,1 +1,1 @@
-"""What codes know: linear probes for the speaker and the language, and how the codebooks are used."""
+"""What codes know: speaker and language by linear probes, phones by majority, and how the codebooks are used."""

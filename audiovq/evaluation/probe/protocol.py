@@ -1,4 +1,4 @@
-"""``audiovq evaluate probe``: who speaks, and which language, read from the codes of held-out recordings."""
+"""``audiovq evaluate probe``: who speaks, in which language and which phones, from the codes of held-out recordings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.probe.heard import SECONDS, Heard, histogram, listen, main_voices, moments, stretches_of
 from audiovq.evaluation.probe.linear import majority, probe, vote
+from audiovq.evaluation.probe.phones import probe_phones
 from audiovq.evaluation.probe.report import ProbeReport
 from audiovq.evaluation.progress import Progress, silent
 
@@ -22,6 +23,8 @@ Features = Callable[[Heard], np.ndarray]
 TARGETS = ("speaker", "language")
 PARTS = ("train", "validation", "test")
 PER_VOICE = 40
+KINDS = ("voices", "phones")
+"""What can be probed for: speaker and language, with the use of the codebooks; phones."""
 
 
 def evaluate_probe(
@@ -30,17 +33,45 @@ def evaluate_probe(
     per_voice: int = PER_VOICE,
     about: dict[str, Any] | None = None,
     progress: Progress = silent,
+    kinds: Sequence[str] = KINDS,
 ) -> ProbeReport:
     """Probe a codec's codes.
+
+    Phones need the package pocketsphinx and English recordings with text; without them the report says so in their
+    place, unless they are all that was asked for.
 
     Args:
         codec: the model.
         splits: utterances of "train" (the probe learns on them), "validation" (chooses its regularisation) and "test".
         per_voice: stretches of each voice in each split; 0 for all.
+        kinds: of `KINDS`.
 
     Raises:
-        AudioVQError: for data with fewer than two voices of enough training speech.
+        AudioVQError: for data with fewer than two voices of enough training speech, or for other kinds.
     """
+    if not kinds or set(kinds) - set(KINDS):
+        raise AudioVQError(f"the probe asks for {' and '.join(KINDS)}, not for {', '.join(kinds) or 'nothing'}")
+    report = ProbeReport({"name": "probe", **(about or {})}, [])
+    if "voices" in kinds:
+        report.protocol |= {"seconds": SECONDS, "per_voice": per_voice}
+        report.figures |= _voices(codec, splits, per_voice, progress)
+    if "phones" in kinds:
+        try:
+            found = probe_phones(codec, splits, progress)
+            if found is None:
+                raise AudioVQError("phones need English recordings with text in train and test")
+            report.figures["phones"], report.arrays = found
+        except AudioVQError as error:
+            if "voices" not in kinds:
+                raise
+            report.figures["phones"] = {"left_out": str(error)}
+    return report
+
+
+def _voices(
+    codec: SpeechCodec, splits: Mapping[str, Sequence[Utterance]], per_voice: int, progress: Progress
+) -> dict[str, Any]:
+    """Figures of the probes for speaker and language."""
     voices = main_voices(splits["train"])
     if len(voices) < 2:
         raise AudioVQError("the probe needs at least two voices with more than 5 minutes of training speech")
@@ -61,14 +92,13 @@ def evaluate_probe(
         rows.append(found)
     rows += frame_rows(codec, heard)
     labels = {target: {part: [getattr(one, target) for one in heard[part]] for part in PARTS} for target in TARGETS}
-    figures = {
+    return {
         "majority": {target: majority(labels[target]["train"], labels[target]["test"]) for target in TARGETS},
         "classes": {target: len(set(labels[target]["train"])) for target in TARGETS},
         "stretches": {part: len(heard[part]) for part in PARTS},
         "probes": rows,
         "codebooks": codebook_use(codec, [one for part in PARTS for one in heard[part]]),
     }
-    return ProbeReport({"name": "probe", **(about or {}), "seconds": SECONDS, "per_voice": per_voice}, [], figures)
 
 
 def frame_rows(codec: SpeechCodec, heard: dict[str, list[Heard]]) -> list[dict[str, Any]]:

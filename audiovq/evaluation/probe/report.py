@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from audiovq.evaluation.report import Report
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.table import Table
 
 
@@ -17,12 +18,17 @@ class ProbeReport(Report):
     """What can be read from the codes; see `evaluate_probe` for the figures."""
 
     figures: dict[str, Any] = field(default_factory=dict)
+    #: For the picture alone: see `audiovq.evaluation.probe.phones.probe_phones`.
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {"protocol": self.protocol, **self.figures}
 
     def tables(self) -> list[Table]:
-        """Accuracies of the probes, then how the codebooks are used."""
+        """Accuracies of the probes, how the codebooks are used, then phones."""
+        return [*(self._voices() if "probes" in self.figures else ()), *self._phones()]
+
+    def _voices(self) -> list[Table]:
         from rich import box
         from rich.table import Table
 
@@ -44,10 +50,40 @@ class ProbeReport(Report):
             use.add_row(str(book["book"]), *numbers)
         return [table, use]
 
+    def _phones(self) -> list[Table]:
+        from rich import box
+        from rich.table import Table
+
+        f = self.figures.get("phones")
+        if f is None:
+            return []
+        if "left_out" in f:
+            note = Table("Phones", box=box.SIMPLE_HEAD, pad_edge=False)
+            note.add_row(f"left out: {f['left_out']}")
+            return [note]
+        title = (
+            f"Phones of {len(f['classes'])} classes, by majority of each code: accuracy % of frames in "
+            f"{f['utterances']['test']} held-out utterances, ± 95 % confidence"
+        )
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        for name in ("Hz", "codes"):
+            table.add_column(name, justify="right")
+        table.add_column("representation", no_wrap=True)
+        for name in ("speech", "times the largest class", "with silence"):
+            table.add_column(name, justify="right")
+        for group in f["groups"]:
+            rate, size, largest = f"{group['frame_rate']:g}", str(group["codebook_size"]), group["largest_class"]
+            table.add_row(rate, "1", "the largest class", _percent(largest["speech"]), "1.0", _percent(largest["all"]))
+            for row in group["rows"]:
+                times = row["speech"]["mean"] / largest["speech"]["mean"] if largest["speech"]["mean"] else 0.0
+                found = (_percent(row["speech"]), f"{times:.1f}", _percent(row["all"]))
+                table.add_row(rate, size, row["representation"], *found)
+        return [table]
+
     def draw(self, path: str | Path) -> None:
         from audiovq.evaluation.probe.picture import draw_probe
 
-        draw_probe(self.figures, path)
+        draw_probe(self.figures, path, self.arrays)
 
 
 def _percent(mean: dict[str, Any]) -> str:
