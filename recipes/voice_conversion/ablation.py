@@ -66,7 +66,8 @@ def measure(model: str, codebooks: list[int], pairs: Any, per_voice: int) -> lis
     from audiovq.speech.codec import SpeechCodec
 
     codec = SpeechCodec.from_pretrained(model)
-    probes = evaluate_probe(codec, {part: open_corpora(["debian_speech"], part) for part in PARTS}, per_voice)
+    splits = {part: open_corpora(["debian_speech"], part) for part in PARTS}
+    probes = evaluate_probe(codec, splits, per_voice, kinds=["voices"])
     found = {(row["representation"], row["features"]): row for row in probes.figures["probes"]}
     groups, stoi = ["speaker", "melody", "register", "dnsmos"], STOI()
     rows = []
