@@ -12,7 +12,7 @@ import pytest
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.probe import alignment, phones
 from audiovq.evaluation.probe.alignment import CLASSES, SILENCE, UNKNOWN, Aligned, labels_at, segments_of, words_of
-from audiovq.evaluation.probe.phone_picture import order
+from audiovq.evaluation.probe.phone_picture import order, summed
 from audiovq.evaluation.probe.protocol import evaluate_probe
 from tests.evaluation.test_probe import codec, splits  # noqa: F401
 
@@ -108,6 +108,7 @@ def test_transitions_and_their_order():
     counts = np.zeros((4, len(CLASSES)), dtype=np.int64)
     counts[0, 5], counts[2, 1], counts[3, 5], counts[3, 6] = 3, 2, 3, 1
     assert order(counts).tolist() == [2, 0, 3]
+    assert summed(np.arange(9).reshape(3, 3), 2).tolist() == [[8, 7], [13, 8]]
 
 
 @pytest.fixture
