@@ -22,6 +22,11 @@ def is_training_buffer(name: str) -> bool:
 
 def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:
     """Write ``model.config`` and its tensors; floating-point ones are stored as ``dtype``, float16 by default."""
+    write_weights(model.state_dict(), model.config, folder, dtype)
+
+
+def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str | Path, dtype: Any = None) -> None:
+    """As `save_weights`, for a configuration that says more than the model's own."""
     import torch
     from safetensors.torch import save
 
@@ -29,13 +34,13 @@ def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = {
         name: (tensor.detach().to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in tensors.items()
         if not is_training_buffer(name)
     }
     with atomic_write(folder / "model.safetensors") as path:
         path.write_bytes(save(kept))  # save_file would make the file private
     with atomic_write(folder / "config.json") as path:
-        path.write_text(json.dumps(model.config, indent=2) + "\n")
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_weights(kind: Any, folder: str | Path) -> Any:

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.weights import BUNDLED, load_weights, save_weights, write_weights
 
-BUNDLED = Path(__file__).resolve().parent.parent / "pretrained"
 DEFAULT_MODEL = "speech"
 #: The bundled model whose codes say least of who speaks; where it is missing, the default one converts.
 CONVERSION_MODEL = "conversion"
 #: Folder of the WaveNet decoder inside a model's.
 WAVENET = "wavenet"
-#: Buffers of quantizers that only training reads; exported models leave them out.
-TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 
 
 def bundled_models() -> list[str]:
@@ -51,12 +48,9 @@ def codes_hash(folder: Path) -> bytes:
     That is every tensor but the decoder's, the encoder's settings and the packets' length: a decoder may be trained
     further, or another one be added, and files that were written before can be read by it.
     """
-    return _codes_hash((folder / "model.safetensors").read_bytes(), json.loads((folder / "config.json").read_text()))
-
-
-def _codes_hash(weights: bytes, config: dict[str, Any]) -> bytes:
     from safetensors import deserialize
 
+    weights, config = (folder / "model.safetensors").read_bytes(), json.loads((folder / "config.json").read_text())
     digest = hashlib.sha256(json.dumps([config["encoder"], config["packet_frames"]], sort_keys=True).encode())
     for name, tensor in sorted(deserialize(weights)):
         if not name.startswith("decoder."):
@@ -65,31 +59,9 @@ def _codes_hash(weights: bytes, config: dict[str, Any]) -> bytes:
     return digest.digest()[:4]
 
 
-def is_training_buffer(name: str) -> bool:
-    """Whether a tensor of a state dict is a statistic that only training reads."""
-    return "quantizer" in name and name.rsplit(".", 1)[-1] in TRAINING_BUFFERS
-
-
 def save_codec(codec, folder: str | Path, dtype: Any = None) -> None:
     """Write the configuration and the weights; floating-point tensors are stored as ``dtype``, float16 by default."""
-    _save(codec.state_dict(), codec.config, Path(folder), dtype)
-
-
-def _save(tensors: dict[str, Any], config: dict[str, Any], folder: Path, dtype: Any) -> None:
-    import torch
-    from safetensors.torch import save
-
-    dtype = dtype or torch.float16
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
-        for name, tensor in tensors.items()
-        if not is_training_buffer(name)
-    }
-    with atomic_write(folder / "model.safetensors") as path:
-        path.write_bytes(save(kept))  # save_file would make the file private
-    with atomic_write(folder / "config.json") as path:
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    save_weights(codec, folder, dtype)
 
 
 def decoder_hash(folder: str | Path) -> bytes:
@@ -113,7 +85,7 @@ def save_wavenet(wavenet, folder: str | Path, made_for: bytes, dtype: Any = None
     config = {**wavenet.config, "codes_hash": made_for.hex()}
     if wavenet.draft is not None:
         config["decoder_hash"] = decoder_hash(folder).hex()
-    _save(wavenet.state_dict(), config, Path(folder) / WAVENET, dtype)
+    write_weights(wavenet.state_dict(), config, Path(folder) / WAVENET, dtype)
 
 
 def has_wavenet(folder: Path | None) -> bool:
@@ -155,20 +127,9 @@ def load_wavenet(folder: Path, model_hash: bytes):
 
 def load_codec(name_or_dir: str | Path | None = None):
     """See `SpeechCodec.from_pretrained`."""
-    from safetensors.torch import load
-
     from audiovq.speech.codec import SpeechCodec
 
     folder = model_folder(name_or_dir)
-    data = (folder / "model.safetensors").read_bytes()
-    try:
-        codec = SpeechCodec(**json.loads((folder / "config.json").read_text()))
-        tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
-        missing, unknown = codec.load_state_dict(tensors, strict=False)
-        wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
-        if wrong:
-            raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
-    except Exception as error:
-        raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    codec.model_hash, codec.folder = _codes_hash(data, codec.config), folder
-    return codec.eval()
+    codec = load_weights(SpeechCodec, folder)
+    codec.model_hash, codec.folder = codes_hash(folder), folder
+    return codec
