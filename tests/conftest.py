@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
+
+# Tests see no data, runs or models of whoever runs them. Compiled kernels stay: their folder is named by their source.
+if "AUDIOVQ_CACHE" not in os.environ:
+    from audiovq.files import cache_dir
+
+    _kernels, _folder = cache_dir() / "kernels", Path(tempfile.mkdtemp(prefix="audiovq-tests-"))
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+    _kernels.mkdir(parents=True, exist_ok=True)
+    (_folder / "kernels").symlink_to(_kernels)
+    os.environ["AUDIOVQ_CACHE"] = str(_folder)
 
 TINY = {
     "encoder": {

@@ -100,7 +100,8 @@ class SpeechCodecTask(L.LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        for optimizer, rate in zip(optimizers, (self.learning_rate, self.discriminator_learning_rate), strict=False):
+        rates = (self.learning_rate, *[self.discriminator_learning_rate] * (len(optimizers) - 1))
+        for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * trapezoid(step, *self.schedule)
 

@@ -34,6 +34,9 @@ class VoiceCodecTask(SpeechCodecTask):
             Kameoka 2018). The model trains on its own conversions, and the way back is known.
         swap_start: first step with swapped items.
         verifier: folder or run of a `SpeakerVerifier` trained on the same speakers, or None.
+        verifier_learning_rate: of the verifier while the codec trains: it goes on learning who speaks in recordings,
+            and learns to name the source of a conversion (Li et al. 2021, StarGANv2-VC, section 2.2, whose classifier
+            of the source this is), so that no blind spot of it can be lived in. 0: it stays as it is.
         n_speakers: of the classifier that looks for the speaker in the quantized latents, with its gradient reversed
             before them (Ganin and Lempitsky 2015). Weight: ``classifier``; 0 leaves it out.
         others: those of `SpeechCodecTask`.
@@ -44,6 +47,7 @@ class VoiceCodecTask(SpeechCodecTask):
         swap_share: float = 0.0,
         swap_start: int = 0,
         verifier: str | None = None,
+        verifier_learning_rate: float = 0.0,
         n_speakers: int = 128,
         **others: Any,
     ) -> None:
@@ -53,13 +57,22 @@ class VoiceCodecTask(SpeechCodecTask):
         if self.weights.get("classifier", 0):
             self.classifier = SpeakerClassifier(self.codec.encoder.latent_dim, n_speakers)
         self.melody_loss = MelodyLoss() if self.weights.get("melody", 0) else None
-        # In a list: a judge that is given, no part of this task's state.
-        self._verifier = [SpeakerVerifier.load(verifier)] if verifier else []
+        judge = SpeakerVerifier.load(verifier) if verifier else None
+        self.verifier_learning_rate = verifier_learning_rate
+        # One that learns is part of this task's state; one that is given is not (in a list, torch does not see it).
+        self.judge = judge if verifier_learning_rate else None
+        self._verifier = [judge] if judge is not None else []
 
     def on_train_start(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if self._verifier and self._verifier[0].speakers != data.train.speakers:
             raise AudioVQError("the speaker verifier knows other speakers than this data has: train it on the same")
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizers = super().configure_optimizers()
+        if self.judge is not None:
+            optimizers.append(torch.optim.AdamW(self.judge.parameters(), self.verifier_learning_rate, foreach=True))
+        return optimizers
 
     def trained_parameters(self) -> list[nn.Parameter]:
         own = list(self.classifier.parameters()) if self.classifier is not None else []
@@ -109,8 +122,23 @@ class VoiceCodecTask(SpeechCodecTask):
             terms |= self.conversion_terms(batch, quantized.latents[len(batch["waveform"]) :].detach())
         total = quantized.latents.new_zeros(())
         for name, term in terms.items():
-            total = total + self.weights[name.removesuffix("_converted")] * term
+            if name != "judge":  # has had its own step
+                total = total + self.weights[name.removesuffix("_converted")] * term
         return total, terms
+
+    def judge_step(self, batch: dict[str, Tensor]) -> Tensor:
+        """Update the verifier: a recording is of its speaker, and so is a conversion of it, whoever it imitates."""
+        assert self.judge is not None
+        judge, own = self.judge.requires_grad_(True), batch["speaker"]
+        heard = torch.cat([batch["waveform"], batch["converted"].detach()])
+        loss = judge.loss(judge(heard), torch.cat([own, own[batch["partnered"]]]))
+        optimizer: Any = self.optimizers()[-1]  # type: ignore[index]
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(judge.parameters(), 5.0)
+        optimizer.step()
+        judge.requires_grad_(False)
+        return loss.detach()
 
     def conversion_terms(self, batch: dict[str, Tensor], said: Tensor) -> dict[str, Tensor]:
         """What conversions (N, 1, T) of the latents ``said`` (N, C, F) are judged by: is it them, is it the same?
@@ -119,6 +147,8 @@ class VoiceCodecTask(SpeechCodecTask):
         """
         codec, converted, partnered = self.codec, batch["converted"], batch["partnered"]
         terms: dict[str, Tensor] = {}
+        if self.judge is not None:
+            terms["judge"] = self.judge_step(batch)
         if self._verifier:
             verifier = self._verifier[0].to(converted.device)
             terms["voice"] = verifier.loss(verifier(converted), batch["wanted"][partnered])
