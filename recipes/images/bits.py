@@ -1,6 +1,7 @@
 """Bits per dimension of the VQ-VAE, the VAE and categorical latents under one encoder and decoder, in one table.
 
     python recipes/images/bits.py [--steps N] [--validation]
+    python recipes/images/bits.py --cifar10 DIR       # the paper's own models on its data; for a GPU
 
 Trains them (each resumes) and measures them on fixed 32x32 crops of test photographs. What is counted is a bound
 on the length of a lossless code: the pixels' discretized logistic given the latents, plus the latents' divergence from
@@ -9,6 +10,8 @@ the two others. Latents are drawn from the posterior once; categories are drawn 
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from common import HERE, fit, fixed_crops, parse, run_folder, show, write_results
@@ -24,16 +27,21 @@ MODELS = {
     "Gumbel-softmax": "image_gumbel32",
     "VQ-VAE, 8x8x10, K = 512": "image_vq32_512",
 }
+PAPER = {"VQ-VAE": "codec", "VAE": "vae", "Gumbel-softmax": "gumbel"}
 N_CROPS = 512
 
 
 def main() -> None:
-    arguments = parse(__doc__, "--validation")
+    arguments = parse(__doc__, "--validation", cifar10="folder with cifar-10-batches-py")
     split = "validation" if arguments.validation else "test"
-    fit(*MODELS.values(), steps=arguments.steps)
-    crops = fixed_crops("image_vq32", N_CROPS, split)
+    if arguments.cifar10:
+        models, crops = of_the_paper(arguments.cifar10, split, arguments.steps)
+    else:
+        models = MODELS
+        fit(*models.values(), steps=arguments.steps)
+        crops = fixed_crops("image_vq32", N_CROPS, split)
     found, rows, shown = {}, [], [crops[:: N_CROPS // 16]]
-    for name, run in MODELS.items():
+    for name, run in models.items():
         model = load_weights(ImageCodec if name.startswith("VQ") else ImageBaseline, run_folder(run))
         figures = measure_bound(model, crops)
         found[name] = figures
@@ -45,9 +53,22 @@ def main() -> None:
     show(title, ["", "bits/dim", "of pixels", "of latents", "PSNR, dB"], rows)
     print(f"VQ-VAE / VAE: {ratio:.3f} (van den Oord et al. 2017: 4.67 / 4.51 = 1.035; VIMCO 5.14)")
     draw_rows(shown, HERE / "bits.png", scale=2)
-    print(f"{HERE / 'bits.png'}: crops, and what {', '.join(MODELS)} decode")
+    print(f"{HERE / 'bits.png'}: crops, and what {', '.join(models)} decode")
     if split == "test":
-        write_results("bits", {"crops": len(crops), "ratio_to_vae": ratio, "models": found}, arguments)
+        write_results(
+            "bits_cifar10" if arguments.cifar10 else "bits",
+            {"crops": len(crops), "ratio_to_vae": ratio, "models": found},
+            arguments,
+        )
+
+
+def of_the_paper(root: Path, split: str, steps: int | None) -> tuple[dict[str, str], torch.Tensor]:
+    """Train the paper's models on CIFAR-10: their runs, and pictures to measure them on."""
+    data = [f"data.root={root}"]
+    for kind in PAPER.values():
+        fit("image_cifar10", steps=steps, overrides=[*data, f"name=image_cifar10_{kind}", f"+image.kind={kind}"])
+    runs = {name: f"image_cifar10_{kind}" for name, kind in PAPER.items()}
+    return runs, fixed_crops("image_cifar10", N_CROPS, split, data)
 
 
 def picture_of(model: ImageCodec | ImageBaseline, images: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,22 @@ def run_folder(name: str) -> Path:
     return cache_dir() / "runs" / name / "best"
 
 
-def parse(description: str | None, *flags: str) -> argparse.Namespace:
-    """The command line of a stage: its own flags, and ``--steps``."""
+def parse(description: str | None, *flags: str, **folders: str) -> argparse.Namespace:
+    """The command line of a stage: its own flags, options that name a folder (with their help), and ``--steps``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="of each training, when time is short; results.json tells")
     for flag in flags:
         parser.add_argument(flag, action="store_true")
+    for name, told in folders.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=told)
     return parser.parse_args()
 
 
-def fit(*experiments: str, steps: int | None = None) -> None:
-    """Train, or go on training, one after another; what is done already takes no time."""
+def fit(*experiments: str, steps: int | None = None, overrides: Sequence[str] = ()) -> None:
+    """Train, or go on training, one after another; what is done already takes no time.
+
+    ``overrides`` are settings as on the command line of `audiovq train`, the same for all.
+    """
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("audiovq").setLevel(logging.INFO)
     less = []
@@ -44,13 +50,13 @@ def fit(*experiments: str, steps: int | None = None) -> None:
         less.append(f"training.validate_every={steps}")
     for name in experiments:
         logging.getLogger("audiovq").info("== %s", name)
-        train(compose([f"experiment={name}", *less]))
+        train(compose([f"experiment={name}", *less, *overrides]))
     torch.manual_seed(0)
 
 
-def fixed_crops(experiment: str, n: int, split: str = "test") -> Tensor:
+def fixed_crops(experiment: str, n: int, split: str = "test", overrides: Sequence[str] = ()) -> Tensor:
     """Fixed crops (n, C, size, size) of an experiment's own source."""
-    data = compose([f"experiment={experiment}"]).data
+    data = compose([f"experiment={experiment}", *overrides]).data
     pictures = open_pictures(dict(data.pictures), split)
     return FixedCrops(pictures, data.size, n).images()
 
