@@ -1,9 +1,11 @@
-"""What the image tasks share: seeded steps, a schedule, a moving average of the weights, exports, progress."""
+"""What tasks with one loss share: seeded steps, a schedule, a moving average of the weights, exports, progress."""
 
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
 from audiovq.training.data import StepSampler
-from audiovq.training.prior import ExportBestPrior
 from audiovq.training.schedule import trapezoid
 
 log = logging.getLogger("audiovq")
@@ -37,11 +40,45 @@ class StepData(L.LightningDataModule):
         return DataLoader(self.validation_items, self.batch_size)
 
 
-class StepProgress(L.Callback):
-    """A line in the log every few steps: what the task tells, steps a second, time left."""
+class ExportAverage(L.Callback):
+    """Export the averaged weights: ``best`` whenever validation improves, ``latest`` each time."""
 
-    def __init__(self, every: int, max_steps: int) -> None:
-        self.every, self.max_steps = every, max_steps
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.best = folder, float("inf")
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.best = state["best"]
+
+    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        values = {k[11:]: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
+        loss = values["loss"]
+        if not math.isfinite(loss):
+            raise AudioVQError("the validation loss is no number: lower task.learning_rate and start anew")
+        names = ["latest"]
+        if loss < self.best:
+            self.best, names = loss, ["latest", "best"]
+        for name in names:
+            task.export(self.folder / name)
+            with atomic_write(self.folder / name / "training.json") as path:
+                path.write_text(json.dumps({"step": int(task.step), "validation": values}) + "\n")
+
+
+class StepProgress(L.Callback):
+    """A line in the log every few steps: what the task tells, the pace, time left.
+
+    Args:
+        every: steps between lines.
+        max_steps: of the run.
+        per_step, unit: what a step works through, for the pace: ``{pace * per_step} unit/s``.
+    """
+
+    def __init__(self, every: int, max_steps: int, per_step: int = 1, unit: str = "steps") -> None:
+        self.every, self.max_steps, self.per_step, self.unit = every, max_steps, per_step, unit
 
     def on_train_start(self, trainer: L.Trainer, task: Any) -> None:
         self.clock, self.steps = time.perf_counter(), int(task.step)
@@ -58,13 +95,16 @@ class StepProgress(L.Callback):
         pace = (step - self.steps) / (time.perf_counter() - self.clock)
         self.on_train_start(trainer, task)
         left = (self.max_steps - step) / pace
-        told = _told(trainer, "train/")
+        told, rate = _told(trainer, "train/"), pace * self.per_step * trainer.world_size
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({f"train/{self.unit}_per_second": rate}, step)
         log.info(
-            "step %d/%d  %s  %.2f steps/s  %dh%02dm left",
+            "step %d/%d  %s  %.4g %s/s  %dh%02dm left",
             step,
             self.max_steps,
             told,
-            pace,
+            rate,
+            self.unit,
             left // 3600,
             left % 3600 // 60,
         )
@@ -139,7 +179,7 @@ class AveragedTask(L.LightningModule):
         return StepData(train, validation, settings.batch_size, settings.max_steps)
 
     def callbacks(self, config: Any, folder: Path) -> list[L.Callback]:
-        return [ExportBestPrior(folder), StepProgress(config.training.log_every, config.training.max_steps)]
+        return [ExportAverage(folder), StepProgress(config.training.log_every, config.training.max_steps)]
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
