@@ -59,8 +59,8 @@ def generate_videos(
     from audiovq.bitstream.visual_file import save_codes, to_bytes
     from audiovq.bitstream.visual_layout import MEDIA_CLIP
     from audiovq.video import VideoModel, roll_out
+    from audiovq.video.checkpoint import video_folder
     from audiovq.video.file import create_clip
-    from audiovq.video.model import video_folder
 
     source = VideoModel.from_pretrained(model)
     n_frames = max(round(seconds * FRAMES_PER_SECOND), 1)

@@ -143,7 +143,7 @@ def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
 def _bundled() -> dict[bytes, Path]:
     """Folders of the bundled codecs of pictures and of frames, by the hash of their codes."""
     from audiovq.image.checkpoint import IMAGES, codes_hash
-    from audiovq.video.model import VIDEOS
+    from audiovq.video.checkpoint import VIDEOS
 
     folders = [path.parent for path in (*IMAGES.glob("*/config.json"), *VIDEOS.glob("*/frames/config.json"))]
     return {codes_hash(folder): folder for folder in sorted(folders)}

@@ -11,13 +11,10 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
+from audiovq.video.checkpoint import video_folder
 from audiovq.video.dynamics import LatentDynamics
 from audiovq.video.rollout import Rollout, roll_out
-from audiovq.weights import BUNDLED, load_weights, save_weights
-
-#: Folder of the bundled video models; each has the folders ``frames`` and ``dynamics``, and ``blind`` to compare with.
-VIDEOS = BUNDLED / "videos"
-DEFAULT_MODEL = "doom"
+from audiovq.weights import load_weights, save_weights
 
 
 class VideoModel(nn.Module):
@@ -108,19 +105,3 @@ def codebook_vectors(codec: ImageCodec) -> Tensor:
     """The latents (V, D) that the codes of a frame codec stand for."""
     codes = torch.arange(codec.levels[0][1]).view(1, 1, 1, -1)
     return codec.latents_of([codes])[0][0, :, 0].T.detach().clone()
-
-
-def video_folder(name_or_dir: str | Path | None) -> Path:
-    """The folder of a bundled video model or of one on disk.
-
-    Raises:
-        AudioVQError: when neither exists.
-    """
-    name_or_dir = DEFAULT_MODEL if name_or_dir is None else name_or_dir
-    for folder in (VIDEOS / str(name_or_dir), Path(name_or_dir)):
-        if (folder / "frames" / "config.json").is_file() and (folder / "dynamics" / "config.json").is_file():
-            return folder
-    known = ", ".join(sorted(p.parent.parent.name for p in VIDEOS.glob("*/dynamics/config.json"))) or "none"
-    raise AudioVQError(
-        f"no video model {str(name_or_dir)!r}: give a folder with frames/ and dynamics/, or a bundled model ({known})"
-    )

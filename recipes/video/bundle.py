@@ -17,7 +17,7 @@ from audiovq.data.frame_codes import code_frames
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
 from audiovq.video import VideoModel
-from audiovq.video.model import VIDEOS
+from audiovq.video.checkpoint import VIDEOS
 
 MOST_BYTES = 6_500_000
 CARD = """# doom: a world in latent space

@@ -151,3 +151,21 @@ def test_what_cannot_be_generated_is_told(world, files, capsys, arguments, told)
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_models_of_every_medium_are_listed(model, world, tmp_path, capsys, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "images" / "tiny").symlink_to(model)
+    (tmp_path / "videos" / "world").symlink_to(world)
+    monkeypatch.setattr("audiovq.image.checkpoint.IMAGES", tmp_path / "images")
+    monkeypatch.setattr("audiovq.video.checkpoint.VIDEOS", tmp_path / "videos")
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out) if row["media"] != "speech"}
+    assert {name: row["media"] for name, row in rows.items()} == {"tiny": "image", "world": "video"}
+    assert rows["tiny"]["bits_per_pixel"] == 4 / 16
+    assert rows["world"]["context_frames"] == 6
+    assert main(["models"]) == 0
+    told = capsys.readouterr().out
+    assert "world (video): hash " in told
+    assert "0.25 bits a pixel" in told
