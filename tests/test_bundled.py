@@ -11,7 +11,9 @@ import torch
 
 from audiovq import SpeechCodec
 from audiovq.bitstream import save_encoded
-from audiovq.speech.checkpoint import BUNDLED, DEFAULT_MODEL, bundled_models, codes_hash
+from audiovq.speech.checkpoint import BUNDLED, CONVERSION_MODEL, DEFAULT_MODEL, bundled_models, codes_hash
+from audiovq.speech.pitch import median_pitch, semitones, track_pitch
+from audiovq.speech.voices import read_voices
 
 RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"
 
@@ -64,3 +66,33 @@ def test_its_entropy_model_is_its_own_and_shortens_real_speech(name, tmp_path):
         sizes.append((tmp_path / "a.avq").stat().st_size)
         assert torch.equal(codec.load(tmp_path / "a.avq").codes, encoded.codes)
     assert sizes[0] < 0.85 * sizes[1]
+
+
+@pytest.mark.parametrize("name", [name for name in bundled_models() if (BUNDLED / name / "wavenet").is_dir()])
+def test_its_wavenet_draws_the_speech_that_was_coded(name):
+    assert (BUNDLED / name / "wavenet" / "model.safetensors").stat().st_size < 15_000_000
+    codec = SpeechCodec.from_pretrained(name)
+    samples = sf.read(RECORDING, dtype="float32")[0][:32000]
+    encoded = codec.encode([torch.from_numpy(samples)], n_codebooks=8)
+    drawn = []
+    for codec.seed in (1, 1, 2):
+        drawn.append(codec.decode(encoded, decoder="wavenet")[0, 0].numpy())
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    reference = log_bands(samples)
+    distance = float(np.abs(log_bands(drawn[0]) - reference).mean())
+    assert distance < 0.5 * float(np.abs(np.roll(reference, 12, axis=1) - reference).mean())
+
+
+@pytest.mark.skipif(CONVERSION_MODEL not in bundled_models(), reason="no model for conversion is bundled")
+def test_conversion_takes_the_targets_register_and_keeps_the_timing():
+    codec = SpeechCodec.from_pretrained(CONVERSION_MODEL)
+    samples = sf.read(RECORDING, dtype="float32")[0][:48000]
+    own = median_pitch(track_pitch(samples, 16000))
+    voices = {name: voice.pitch for name, voice in read_voices(codec).items() if voice.pitch}
+    target = max(voices, key=lambda name: abs(semitones(voices[name] / own)))
+    converted = codec.convert([torch.from_numpy(samples)], target)[0, 0].numpy()
+    assert len(converted) == len(samples)
+    assert abs(semitones(median_pitch(track_pitch(converted, 16000)) / voices[target])) < 3
+    levels = [log_bands(x).max(axis=0) for x in (samples, converted)]
+    assert np.corrcoef(*levels)[0, 1] > 0.7

@@ -52,7 +52,7 @@ class MuLawCategorical:
         with torch.autocast(parameters.device.type, enabled=False):
             return F.cross_entropy(parameters.float(), self.level(target), reduction="none")
 
-    def sample(self, parameters: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
+    def sample(self, parameters: Tensor, uniform: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Logits (B, n_parameters, *dims) and noise (B, 1, *dims) -> values (B, *dims), by the inverse distribution."""
         probabilities = torch.softmax(parameters.float() / temperature, dim=1)
         return self.value(choose(probabilities, uniform[:, 0]))
@@ -112,7 +112,7 @@ class LogisticMixture:
         uniform: Tensor,
         shift: Tensor | None = None,
         unit: Tensor | None = None,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
     ) -> Tensor:
         """Parameters (B, n_parameters, *dims) and noise (B, 2, *dims) -> values on the grid (B, *dims).
 

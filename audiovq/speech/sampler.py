@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -60,7 +61,7 @@ class WaveNetSampler:
         uniform: Tensor,
         state: State | None = None,
         given: Tensor | None = None,
-        temperature: float = 1.0,
+        temperature: float | Sequence[float] = 1.0,
         extra: Tensor | None = None,
     ) -> Tensor:
         """Draw the values of some more steps.
@@ -71,7 +72,7 @@ class WaveNetSampler:
             state: of `state` or as an earlier call left it; any division of a sequence gives the same values.
             given: (B, n_values, N): values of the first N steps, which are taken instead of drawn ones (to continue a
                 prompt); for mu-law, on its grid.
-            temperature: below 1 draws nearer to the most likely values.
+            temperature: below 1 draws nearer to the most likely values; one number, or one for each value of a step.
             extra: what the stack gets of a draft, (B, channels, F * hold), as `WaveNetDecoder.read_draft` gives it.
 
         Returns:
@@ -96,7 +97,7 @@ class WaveNetSampler:
         uniform: Tensor,
         state: State | None,
         given: Tensor | None,
-        temperature: float,
+        temperature: float | Sequence[float],
         extra: Tensor | None,
         want_outputs: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -121,13 +122,14 @@ class WaveNetSampler:
         told_more = aligned((steps if extra is not None else 0, batch, self.net.x_width))
         if extra is not None:
             told_more[:, :, : extra.shape[1]] = _numbers(extra.permute(2, 0, 1))
+        warmth = np.array(np.broadcast_to(np.asarray(temperature, np.float64), self.n_values))
         chunk = max(CONDITION_ROWS // batch, 1)
         with _saying_when_compiling():
             for first in range(0, n_frames, chunk):
                 part = frames[first : first + chunk]
                 now = slice(first * self.hold, (first + len(part)) * self.hold)
                 sampler_kernels.run(
-                    self.net, state, self._project(part), self.hold, noise[now], told - now.start, float(temperature),
+                    self.net, state, self._project(part), self.hold, noise[now], told - now.start, warmth,
                     values[now], outputs[now], told_more[now], self._size,
                 )  # fmt: skip
         return torch.from_numpy(values).permute(1, 2, 0), torch.from_numpy(outputs).permute(1, 2, 0)

@@ -306,7 +306,7 @@ def draw_step(net, state, b, noise, units, values, told, temperature):
             continue
         at = first + i * size
         if net.kind == CATEGORICAL:
-            values[b, i] = draw_class(net, state, at, noise[b, i, 0], np.float32(1.0 / temperature))
+            values[b, i] = draw_class(net, state, at, noise[b, i, 0], np.float32(1.0 / temperature[i]))
             continue
         shift, coefficients = 0.0, first + n * (size + i * taps)
         for k in range(taps):
@@ -316,7 +316,7 @@ def draw_step(net, state, b, noise, units, values, told, temperature):
             pairs = first + n * (size + n * taps) + i * (i - 1) // 2
             for j in range(i):
                 shift += logits[pairs + j] * values[b, j]
-        values[b, i] = draw_logistic(net, logits, at, noise[b, i], temperature, shift, units[b, i])
+        values[b, i] = draw_logistic(net, logits, at, noise[b, i], temperature[i], shift, units[b, i])
     for i in range(n):
         for k in range(past.shape[1] - 1, 0, -1):
             past[b, k, i] = past[b, k - 1, i]
@@ -332,7 +332,7 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
         hold: steps that each of the F frames lasts.
         noise: (T, B, n_values, n_uniform) float32 between 0 and 1, both excluded.
         told: the first so many steps are not drawn: their values stand in ``values`` already.
-        temperature: divides logits, multiplies scales.
+        temperature: (n_values,) float64: divides logits, multiplies scales.
         values: (T, B, n_values) float32: written.
         outputs: of the network, (T, B, n_outputs) float32, written; or (0, ...) when nobody wants them.
         extra: added to what the layers get, (T, B, x_width) float32; or (0, ...) for nothing.

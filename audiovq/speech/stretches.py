@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ def sample_in_stretches(
     warm_up: int | None = None,
     fade: int = 80,
     batch_size: int = 16,
-    temperature: float = 1.0,
+    temperature: float | Sequence[float] = 1.0,
     extra: Tensor | None = None,
 ) -> Tensor:
     """Draw a recording in stretches that advance together, which reads the weights once for all of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,7 +57,8 @@ class WaveNetDecoder(nn.Module):
         input_noise: noise added to the values that are told in training, in units: what the network draws later is not
             as exact as speech, and predictions must not grow from step to step.
         band_gains: factors that bring the bands to similar size within [-1, 1].
-        temperature: what `SpeechCodec.decode` draws with: below 1 nearer to the most likely values.
+        temperature: what `SpeechCodec.decode` draws with: below 1 nearer to the most likely values. One number, or
+            one for each sub-band: what codes do not tell of the upper bands is noise, and cold noise is missing.
         draft: ``kernel_size`` of a `DraftReader`: the network is also told what the codec's parallel decoder makes of
             the codes, and models what is left of the waveform when a share of that is taken off. None for none.
     """
@@ -76,7 +78,7 @@ class WaveNetDecoder(nn.Module):
         taps: int = 0,
         input_noise: float = 0.0,
         band_gains: list[float] | None = None,
-        temperature: float = 1.0,
+        temperature: float | list[float] = 1.0,
         draft: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -96,7 +98,9 @@ class WaveNetDecoder(nn.Module):
             draft=draft,
         )
         self.latent_dim, self.hop_length, self.n_bands, self.taps = latent_dim, hop_length, n_bands, taps
-        self.samples_per_step, self.temperature, self.input_noise = samples_per_step, temperature, input_noise
+        self.samples_per_step, self.input_noise = samples_per_step, input_noise
+        #: One for each value of a step.
+        self.temperature = temperatures(temperature, n_bands) * samples_per_step
         #: Values of a step, which are as many as the samples it stands for.
         self.n_values = n_bands * samples_per_step
         self.output = OUTPUTS[output["kind"]](**{k: v for k, v in output.items() if k != "kind"})
@@ -277,12 +281,24 @@ class WaveNetState:
 
 
 @torch.inference_mode()
+def temperatures(temperature: float | Sequence[float], n_bands: int) -> list[float]:
+    """One for each sub-band, from one for all or a list of them.
+
+    Raises:
+        ValueError: for a list of another length, or one below 0.
+    """
+    found = [float(x) for x in ([temperature] * n_bands if isinstance(temperature, (int, float)) else temperature)]
+    if len(found) != n_bands or min(found) < 0:
+        raise ValueError(f"temperature {temperature} for {n_bands} sub-bands: give one number, or one for each")
+    return found
+
+
 def draw(
     decoder: WaveNetDecoder,
     condition: Tensor,
     uniform: Tensor,
     state: WaveNetState,
-    temperature: float = 1.0,
+    temperature: float | Sequence[float] = 1.0,
     extra: Tensor | None = None,
 ) -> Tensor:
     """Sample step by step with torch: the plain way, which faster samplers are compared with.
@@ -291,7 +307,7 @@ def draw(
         condition: of the stack (B, channels, T'), as `WaveNetDecoder.condition` gives it.
         uniform: noise in (0, 1), (B, n_uniform, n_values, T' * hold).
         state: moved on.
-        temperature: of the distribution.
+        temperature: of the distribution; one number, or one for each value of a step.
         extra: what the stack gets of a draft (B, channels, T' * hold), as `WaveNetDecoder.read_draft` gives it.
 
     Returns:
@@ -312,7 +328,12 @@ def draw(
 
 
 def draw_step(
-    decoder: WaveNetDecoder, outputs: Tensor, uniform: Tensor, past: Tensor, unit: Tensor | None, temperature: float
+    decoder: WaveNetDecoder,
+    outputs: Tensor,
+    uniform: Tensor,
+    past: Tensor,
+    unit: Tensor | None,
+    temperature: float | Sequence[float],
 ) -> Tensor:
     """The values of one step (B, n_values).
 
@@ -321,11 +342,12 @@ def draw_step(
         uniform: (B, n_uniform, n_values).
         past: values (B, n_values, taps), the latest first.
         unit: of the mixtures (B, n_values).
-        temperature: of the distribution.
+        temperature: of the distribution; one number, or one for each value.
     """
     parameters, coefficients, pairs = (part[..., 0] for part in decoder.split(outputs.float()))
+    warmth = torch.as_tensor(temperature, dtype=torch.float32).expand(decoder.n_values)
     if unit is None:
-        return decoder.output.sample(parameters, uniform, temperature=temperature)
+        return decoder.output.sample(parameters, uniform, temperature=warmth)
     shift = torch.zeros_like(unit)
     if decoder.taps:
         shift = (coefficients * past.transpose(1, 2).flatten(1).unsqueeze(1)).sum(2)
@@ -335,8 +357,6 @@ def draw_step(
         for j, value in enumerate(step if decoder.taps else []):
             moved = moved + pairs[:, i * (i - 1) // 2 + j] * value
         known = {"shift": moved[:, None], "unit": unit[:, i, None]}
-        drawn = decoder.output.sample(
-            parameters[:, :, i, None], uniform[:, :, i, None], **known, temperature=temperature
-        )
+        drawn = decoder.output.sample(parameters[:, :, i, None], uniform[:, :, i, None], **known, temperature=warmth[i])
         step.append(drawn[:, 0])
     return torch.stack(step, dim=1)

@@ -318,3 +318,21 @@ def test_unwritable_cache(tmp_path, caplog):
         doubled = sampler_kernels.compiled(lambda x: 2 * x)
     assert doubled(21) == 42
     assert "compiled anew" in caplog.text
+
+
+def test_each_band_has_its_temperature():
+    """A cold band does not hear its noise, a warm one does; the plain way draws the same."""
+    decoder = make_decoder(output=MIXTURE, n_bands=4, temperature=[1e-6, 1.0, 1.0, 1.0])
+    sampler = WaveNetSampler(decoder)
+    condition, noise = make_condition(decoder, 1, 240), make_noise(sampler, 1, 240)
+    drawn, other = (
+        sampler.sample(condition, uniform, temperature=decoder.temperature)
+        for uniform in (noise, torch.stack([noise[:, 0], 1 - noise[:, 1]], dim=1))
+    )
+    moved = (drawn - other)[0, :, 0].abs()
+    assert moved[0] < 1e-3
+    assert (moved[1:] > 1e-3).all()
+    plain = draw(decoder, condition, noise, WaveNetState(decoder, 1), decoder.temperature)
+    torch.testing.assert_close(plain, drawn, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="for 4 sub-bands"):
+        make_decoder(output=MIXTURE, n_bands=4, temperature=[0.5, 1.0])
