@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from audiovq.data.perturb import Perturbation
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
+from audiovq.data.virtual import VirtualVoice, VirtualVoices
 from audiovq.errors import AudioVQError
 
 _FADE = np.linspace(0, 1, SAMPLE_RATE // 200, endpoint=False, dtype=np.float32)  # 5 ms
@@ -77,7 +78,8 @@ class CropDataset(Dataset[dict[str, Any]]):
     into ``speakers``. ``other`` is of the same speaker and never overlaps the crop; it comes from other utterances when
     they are long enough, else from elsewhere in the same one, repeated when that is too short to fill it. With a
     perturbation there is also ``perturbed (1, crop_samples)``, the crop in time with ``waveform`` but for its voice,
-    and ``moved``, whether its pitch was moved too.
+    and ``moved``, whether its pitch was moved too. With virtual voices there is also ``speed``, the factor that crop
+    and other were played with, 0 for the voice as it was recorded.
 
     Args:
         utterances: of one split.
@@ -87,7 +89,8 @@ class CropDataset(Dataset[dict[str, Any]]):
             nothing clips; None leaves the level alone.
         temper: the exponent of the speakers' durations.
         length: the nominal number of items; any index of 0 or more has an item.
-        perturbation: what changes the voice, or None.
+        perturbation: what changes the voice that is heard, or None.
+        virtual: what makes other voices of the recorded ones, or None.
 
     Raises:
         AudioVQError: without utterances.
@@ -103,6 +106,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         temper: float = 0.7,
         length: int = 1 << 40,
         perturbation: Perturbation | None = None,
+        virtual: VirtualVoices | None = None,
     ) -> None:
         if crop_samples < 1 or other_samples < 1:
             raise ValueError("crops need at least one sample")
@@ -116,7 +120,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         self.tapes = [Tape(by_speaker[speaker]) for speaker in self.speakers]
         self.crop_samples, self.other_samples = crop_samples, other_samples
         self.seed, self.gain_db, self.length = seed, gain_db, length
-        self.perturbation = perturbation
+        self.perturbation, self.virtual = perturbation, virtual
         weights = np.array([tape.n_samples for tape in self.tapes], dtype=np.float64) ** temper
         self._cumulative = np.cumsum(weights / weights.sum())
 
@@ -131,16 +135,21 @@ class CropDataset(Dataset[dict[str, Any]]):
         """An index into ``speakers``."""
         return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.tapes) - 1)
 
-    def _places(self, rng: np.random.Generator) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    def _places(
+        self, rng: np.random.Generator, voice: VirtualVoice | None = None
+    ) -> tuple[int, tuple[int, int], tuple[int, int]]:
         speaker = self.draw_speaker(rng)
         tape = self.tapes[speaker]
-        n_crop = max(min(self.crop_samples, tape.n_samples // 2), 1)
+        crop_samples, other_samples = self.crop_samples, self.other_samples
+        if voice is not None:
+            crop_samples, other_samples = voice.length(crop_samples), voice.length(other_samples)
+        n_crop = max(min(crop_samples, tape.n_samples // 2), 1)
         start = int(rng.integers(tape.n_samples))
         begin, taken = tape.around(start, n_crop)
-        if tape.n_samples - taken < self.other_samples:
+        if tape.n_samples - taken < other_samples:
             begin, taken = start, n_crop
         n_free = tape.n_samples - taken
-        n_other = min(self.other_samples, n_free)
+        n_other = min(other_samples, n_free)
         other = begin + taken + int(rng.integers(n_free - n_other + 1))
         return speaker, (start, n_crop), (other % tape.n_samples, n_other)
 
@@ -148,13 +157,14 @@ class CropDataset(Dataset[dict[str, Any]]):
         if index < 0:
             raise IndexError("items are counted from 0")
         rng = np.random.default_rng((self.seed, index))
-        speaker, crop, other = self._places(rng)
-        tape = self.tapes[speaker]
+        voice = None if self.virtual is None else self.virtual.draw(np.random.default_rng((self.seed, index, 3)))
+        speaker, crop, other = self._places(rng, voice)
         waveform = np.zeros((1, self.crop_samples), np.float32)
-        waveform[0, : crop[1]] = tape.read(*crop)
+        said = self.read(speaker, crop, self.crop_samples, voice)
+        waveform[0, : len(said)] = said
         reference = np.zeros((1, self.other_samples), np.float32)
         if other[1]:
-            reference[0] = np.resize(tape.read(*other), self.other_samples)
+            reference[0] = np.resize(self.read(speaker, other, self.other_samples, voice), self.other_samples)
         if self.gain_db is not None:
             gain = 10 ** (rng.uniform(*self.gain_db) / 20)
             peak = max(float(np.abs(waveform).max()), float(np.abs(reference).max()), 1e-9)
@@ -165,7 +175,14 @@ class CropDataset(Dataset[dict[str, Any]]):
             "other": torch.from_numpy(reference),
             "speaker": speaker,
         }
+        if self.virtual is not None:
+            item["speed"] = 0.0 if voice is None else voice.speed
         if self.perturbation is not None:
             perturbed, moved = self.perturbation(waveform[0], np.random.default_rng((self.seed, index, 1)))
             item |= {"perturbed": torch.from_numpy(perturbed[None]), "moved": moved}
         return item
+
+    def read(self, speaker: int, place: tuple[int, int], n_samples: int, voice: VirtualVoice | None) -> np.ndarray:
+        """A stretch (start, length) of a speaker's tape, in another voice made of theirs; at most ``n_samples``."""
+        samples = self.tapes[speaker].read(*place)
+        return samples if voice is None else voice(samples, n_samples)

@@ -30,7 +30,8 @@ class PartneredCrops(Dataset[dict[str, Any]]):
 
     Besides the crop's own keys each item has ``source (1, crop_samples)``, the crop in the partner's register, with its
     timing, formants and melody kept; ``voice (1, other_samples)``, speech of the partner; and ``wanted``, the partner's
-    index, or -1 (and zeros) where there is none. Item i is decided by ``(seed, i)`` alone.
+    index, or -1 (and zeros) where there is none. Item i is decided by ``(seed, i)`` alone. Where the crops have virtual
+    voices, so have partners: ``virtual`` tells which items' partner is one.
 
     Args:
         crops: whose items are taken.
@@ -52,16 +53,22 @@ class PartneredCrops(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.crops[index]
         chosen = int((index + 1) * self.share) > int(index * self.share)
-        partner = self.partner(index, item["speaker"]) if chosen else None
+        changed, virtual = None, self.crops.virtual
+        if virtual is not None:
+            changed = virtual.draw(np.random.default_rng((self.crops.seed, index, 4)))
+        speeds = (item.get("speed") or 1.0, 1.0 if changed is None else changed.speed)
+        partner = self.partner(index, item["speaker"], speeds[1] / speeds[0]) if chosen else None
         if partner is None:
             return item | {
                 "source": torch.zeros_like(item["waveform"]),
                 "voice": torch.zeros_like(item["other"]),
                 "wanted": -1,
+                "virtual": False,
             }
         wanted, interval, place = partner
-        tape = self.crops.tapes[wanted]
-        voice = np.resize(tape.read(place, min(self.crops.other_samples, tape.n_samples)), self.crops.other_samples)
+        n = self.crops.other_samples
+        length = min(n if changed is None else changed.length(n), self.crops.tapes[wanted].n_samples)
+        voice = np.resize(self.crops.read(wanted, (place, length), n, changed), n)
         samples = item["waveform"][0].numpy()
         moved = reshape(samples, interval, 1.0)
         moved *= np.sqrt(np.mean(np.square(samples))) / max(np.sqrt(np.mean(np.square(moved))), 1e-9)
@@ -69,10 +76,14 @@ class PartneredCrops(Dataset[dict[str, Any]]):
             "source": torch.from_numpy(moved[None].astype(np.float32)),
             "voice": torch.from_numpy(voice[None]),
             "wanted": wanted,
+            "virtual": changed is not None,
         }
 
-    def partner(self, index: int, speaker: int) -> tuple[int, float, int] | None:
-        """Another speaker, semitones to their register, and a place on their tape; None where a register is unknown."""
+    def partner(self, index: int, speaker: int, speed: float = 1.0) -> tuple[int, float, int] | None:
+        """Another speaker, semitones to their register, and a place on their tape; None where a register is unknown.
+
+        ``speed`` is how much faster the partner is played than the speaker.
+        """
         rng = np.random.default_rng((self.crops.seed, index, 2))
         drawn, place, spread = int(rng.integers(1 << 40)), int(rng.integers(1 << 40)), float(rng.normal(0, _SPREAD))
         own, others = self.registers[speaker], [i for i in self.partners if i != speaker]
@@ -81,7 +92,7 @@ class PartneredCrops(Dataset[dict[str, Any]]):
         wanted = others[drawn % len(others)]
         theirs = self.registers[wanted]
         assert theirs is not None
-        interval = float(np.clip(semitones(theirs / own) + spread, -_FARTHEST, _FARTHEST))
+        interval = float(np.clip(semitones(speed * theirs / own) + spread, -_FARTHEST, _FARTHEST))
         return wanted, interval, place % self.crops.tapes[wanted].n_samples
 
 

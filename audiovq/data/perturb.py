@@ -62,7 +62,7 @@ class Perturbation:
         tilt, place = rng.uniform(0, 1), int(rng.integers(_PERIOD))
         if clean or not np.any(samples):
             return samples.copy(), False
-        out = reshape(samples, semitones if moved else 0.0, formant, _equaliser(points))
+        out = reshape(samples, semitones if moved else 0.0, formant, equaliser(points))
         size = float(np.sqrt(np.mean(np.square(samples))))
         out *= size / max(float(np.sqrt(np.mean(np.square(out)))), 1e-9)
         if noise is not None:
@@ -139,7 +139,7 @@ def _warper(log_factor: float) -> Tensor:
     return torch.from_numpy(matrix)
 
 
-def _equaliser(points: np.ndarray) -> Tensor:
+def equaliser(points: np.ndarray) -> Tensor:
     """Gains in dB at places even in mel -> log-amplitudes (257,)."""
     mel = np.log1p(np.linspace(0, SAMPLE_RATE / 2, _BINS) / 700)
     curve = np.interp(mel, np.linspace(0, mel[-1], len(points)), points)

@@ -12,6 +12,7 @@ from audiovq.data.corpora import open_corpora
 from audiovq.data.crops import CropDataset
 from audiovq.data.partners import PartneredCrops
 from audiovq.data.perturb import Perturbation
+from audiovq.data.virtual import VirtualVoices
 
 
 class StepSampler(Sampler[int]):
@@ -48,8 +49,10 @@ class SpeechCrops(L.LightningDataModule):
         seed: int,
         perturbation: dict[str, Any] | None = None,
         conversion_share: float = 0.0,
+        virtual: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.virtual = VirtualVoices(**virtual) if virtual else None
         self.conversion_share = conversion_share
         self.perturbation = Perturbation(**perturbation) if perturbation else None
         self.corpora, self.batch_size, self.max_steps, self.seed = corpora, batch_size, max_steps, seed
@@ -63,7 +66,13 @@ class SpeechCrops(L.LightningDataModule):
         train = open_corpora(self.corpora, "train")
         validation = open_corpora(self.corpora, "validation")
         crops = CropDataset(
-            train, self.crop, self.other, seed=self.seed, gain_db=(-12.0, 6.0), perturbation=self.perturbation
+            train,
+            self.crop,
+            self.other,
+            seed=self.seed,
+            gain_db=(-12.0, 6.0),
+            perturbation=self.perturbation,
+            virtual=self.virtual,
         )
         self.train = PartneredCrops(crops, self.conversion_share) if self.conversion_share else crops
         self.validation = CropDataset(validation, 2 * self.crop, self.other, seed=0, perturbation=self.perturbation)

@@ -90,6 +90,13 @@ class SpeakerVerifier(nn.Module):
         cosines = cosines - margin * F.one_hot(speaker, len(self.speakers))
         return F.cross_entropy(scale * cosines, speaker)
 
+    def nearer(
+        self, vectors: Tensor, wanted: Tensor, other: Tensor, margin: float = 0.2, scale: float = 20.0
+    ) -> Tensor:
+        """Cross-entropy of being nearer to ``wanted`` than to ``other`` by ``margin``; vectors (B, dim) each."""
+        ahead = (vectors * (wanted - other)).sum(1) - margin
+        return F.softplus(-scale * ahead).mean()
+
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``."""
         from safetensors.torch import save_file

@@ -127,11 +127,19 @@ class VoiceCodecTask(SpeechCodecTask):
         return total, terms
 
     def judge_step(self, batch: dict[str, Tensor]) -> Tensor:
-        """Update the verifier: a recording is of its speaker, and so is a conversion of it, whoever it imitates."""
+        """Update the verifier: a recording is of its speaker, and so is a conversion of it, whoever it imitates.
+
+        Virtual voices have no name and are left out.
+        """
         assert self.judge is not None
         judge, own = self.judge.requires_grad_(True), batch["speaker"]
-        heard = torch.cat([batch["waveform"], batch["converted"].detach()])
-        loss = judge.loss(judge(heard), torch.cat([own, own[batch["partnered"]]]))
+        named = batch["speed"] == 0 if "speed" in batch else torch.ones_like(own, dtype=torch.bool)
+        from_named = named[batch["partnered"]]
+        heard = torch.cat([batch["waveform"][named], batch["converted"].detach()[from_named]])
+        speaker = torch.cat([own[named], own[batch["partnered"]][from_named]])
+        if not len(heard):
+            return own.new_zeros((), dtype=torch.float32)
+        loss = judge.loss(judge(heard), speaker)
         optimizer: Any = self.optimizers()[-1]  # type: ignore[index]
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
@@ -139,6 +147,22 @@ class VoiceCodecTask(SpeechCodecTask):
         optimizer.step()
         judge.requires_grad_(False)
         return loss.detach()
+
+    def voice_term(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the verifier says of the conversions: is it the partner of all speakers, or, for a partner that is a
+        virtual voice, is it nearer to the partner's recording than to the source's?"""
+        verifier = self._verifier[0].to(batch["converted"].device)
+        partnered, vectors = batch["partnered"], verifier(batch["converted"])
+        wanted, virtual = batch["wanted"][partnered], batch["virtual"][partnered]
+        total = vectors.new_zeros(())
+        if not bool(virtual.all()):
+            total = total + (~virtual).float().mean() * verifier.loss(vectors[~virtual], wanted[~virtual])
+        if bool(virtual.any()):
+            with torch.no_grad():
+                theirs = verifier(batch["voice"][partnered][virtual])
+                own = verifier(batch["waveform"][partnered][virtual])
+            total = total + virtual.float().mean() * verifier.nearer(vectors[virtual], theirs, own)
+        return total
 
     def conversion_terms(self, batch: dict[str, Tensor], said: Tensor) -> dict[str, Tensor]:
         """What conversions (N, 1, T) of the latents ``said`` (N, C, F) are judged by: is it them, is it the same?
@@ -150,8 +174,7 @@ class VoiceCodecTask(SpeechCodecTask):
         if self.judge is not None:
             terms["judge"] = self.judge_step(batch)
         if self._verifier:
-            verifier = self._verifier[0].to(converted.device)
-            terms["voice"] = verifier.loss(verifier(converted), batch["wanted"][partnered])
+            terms["voice"] = self.voice_term(batch)
         if self.melody_loss is not None:
             terms["melody_converted"] = self.melody_loss(converted, batch["source"][partnered])
         if self.weights["identity"]:

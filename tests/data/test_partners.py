@@ -10,6 +10,7 @@ from audiovq.data.corpora import open_corpora
 from audiovq.data.crops import CropDataset
 from audiovq.data.partners import PartneredCrops
 from audiovq.data.shards import write_corpus
+from audiovq.data.virtual import VirtualVoices
 from audiovq.speech.pitch import median_pitch, track_pitch
 
 PITCHES = {"low": 110.0, "high": 220.0}
@@ -72,3 +73,24 @@ def test_who_has_no_register_has_no_partner(partnered):
     assert hiss in {item["speaker"] for item in items}
     assert all(item["wanted"] == -1 for item in items if item["speaker"] == hiss)
     assert hiss not in {item["wanted"] for item in items}
+
+
+def test_virtual_voices_are_the_same_in_crop_and_reference_and_partners_have_theirs(crops):
+    changing = CropDataset(
+        [u for tape in crops.tapes for u in tape.utterances], 16000, 12000, seed=7, virtual=VirtualVoices(0.5, 1.3)
+    )
+    partnered, seen = PartneredCrops(changing, 0.5), {True: 0, False: 0}
+    for i in range(1, 80, 2):
+        item = partnered[i]
+        assert item["waveform"].shape == (1, 16000)
+        if item["wanted"] < 0:
+            continue
+        own = PITCHES[partnered.speakers[item["speaker"]]] * (item["speed"] or 1.0)
+        found = [median_pitch(track_pitch(item[name][0].numpy())) for name in ("waveform", "other", "source", "voice")]
+        for pitch in found[:2]:
+            assert abs(12 * np.log2(pitch / own)) < 2.5  # melodies
+        assert abs(12 * np.log2(found[2] / found[3])) < 4.5
+        seen[item["virtual"]] += 1
+        again = partnered[i]
+        assert all(torch.equal(torch.as_tensor(again[key]), torch.as_tensor(item[key])) for key in again)
+    assert min(seen.values()) > 3

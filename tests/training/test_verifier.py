@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -82,3 +83,13 @@ def test_saved_and_loaded_is_the_same(tmp_path):
     assert torch.equal(verifier(waveform), again(waveform))
     assert again.speakers == ["a", "b", "ć"]
     assert json.loads((tmp_path / "config.json").read_text())["dim"] == 8
+
+
+def test_nearer_to_the_wanted_voice_costs_less():
+    verifier = SpeakerVerifier(["a", "b"], dim=3, channels=8, dilations=[1])
+    wanted, other = torch.eye(3)[:1], torch.eye(3)[1:2]
+    between = torch.nn.functional.normalize(wanted + other, dim=1)
+    losses = [float(verifier.nearer(vector, wanted, other)) for vector in (wanted, between, other)]
+    assert losses == sorted(losses)
+    assert losses[0] < 0.01
+    assert float(verifier.nearer(between, wanted, other, margin=0.0)) == pytest.approx(math.log(2))

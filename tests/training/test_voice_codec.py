@@ -56,6 +56,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, tmp_path):  # noqa: F
     torch.manual_seed(0)
     SpeakerVerifier(["high", "low"], dim=8, channels=8, dilations=[1]).save(tmp_path / "verifier")
     start = {"training.init_from": tmp_path / "first" / "latest", "task.verifier": tmp_path / "verifier"}
+    start["training.virtual_voices"] = "{share: 0.5}"
     train(overrides(corpus, tmp_path / "whole", **start))
     interrupted = overrides(corpus, tmp_path / "parts", **start)
     with pytest.raises(RuntimeError, match="pulled the plug"):

@@ -14,7 +14,7 @@ from audiovq.evaluation.conversion.pairs import ConversionPair, Voice
 from audiovq.evaluation.conversion.voices import Ear, cosines, nearest
 from audiovq.evaluation.metrics import make_metrics
 from audiovq.evaluation.metrics.base import Metric
-from audiovq.evaluation.metrics.whisper import LANGUAGES
+from audiovq.evaluation.metrics.whisper import LANGUAGES, VERSION
 from audiovq.evaluation.pair import Pair
 from audiovq.evaluation.report import Scores
 from audiovq.evaluation.statistics import Score
@@ -151,5 +151,6 @@ class Judge:
             return None if score is None else [score.value, score.weight]
 
         against = None if name == "dnsmos" else fingerprint(pair.reference, pair.text, pair.language)
-        found = self._cache.get(name, fingerprint(pair.degraded, against), make)
+        kind = f"{name}-{VERSION}" if name in ("wer", "dwer") else name
+        found = self._cache.get(kind, fingerprint(pair.degraded, against), make)
         return None if found is None else Score(*found)

