@@ -5,7 +5,8 @@
 Both get one recording of ``--seconds`` at their own rate (16 and 24 kHz) in one call, on one thread. EnCodec is the
 package's 24 kHz model at 6 kb/s with random weights: nothing is downloaded, and speed does not depend on them. Ours is
 the bundled model or ``--model``; where there is none yet, configs/model/speech.yaml with random weights. They take
-turns and the median of ``--rounds`` counts. All of that in two fresh processes: with glibc's default allocator, and
+turns and the median of ``--rounds`` counts. ``convert`` is conversion to another voice, the pitch moved by three
+semitones, with the model for it. All of that in two fresh processes: with glibc's default allocator, and
 (keys that end in ``_raised``) with its thresholds raised for both. Keys that end in ``_per_cpu_second`` count processor
 time instead of the clock: what a busy machine leaves comparable.
 
@@ -72,6 +73,8 @@ def candidates(model: str | None, seconds: float) -> tuple[dict[str, Callable[[]
     import torch
     from encodec import EncodecModel
 
+    from audiovq.speech.checkpoint import conversion_model
+
     torch.set_num_threads(1)
     codec, trained = our_codec(model)
     torch.manual_seed(0)
@@ -89,13 +92,21 @@ def candidates(model: str | None, seconds: float) -> tuple[dict[str, Callable[[]
 
         return call
 
+    converter, _ = our_codec(model or conversion_model())
+    target = converter.target_voice(speech_like(8.0, 16000)[::-1].copy())
     functions: dict[str, Callable[[], object]] = {
         "encode": lambda: codec.encode(waveform),
         "encodec_encode": theirs(encodec.encode, waveform_24),
         "decode": lambda: codec.decode(encoded),
         "encodec_decode": theirs(encodec.decode, frames),
+        "convert": lambda: converter.convert(waveform, target, pitch=3.0),
     }
-    about = {"model": codec.name, "trained": trained, "n_codebooks": codec.default_n_codebooks}
+    about = {
+        "model": codec.name,
+        "conversion_model": converter.name,
+        "trained": trained,
+        "n_codebooks": codec.default_n_codebooks,
+    }
     return functions, about | {"torch": torch.__version__, "encodec_kbps": ENCODEC_KBPS}
 
 
