@@ -30,6 +30,7 @@ def run(monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(loading, "bundled_hashes", stand_in.bundled_hashes)
     monkeypatch.setattr(checks, "facts", stand_in.facts)
     monkeypatch.setattr(loading, "bundled_clock", stand_in.bundled_clock)
+    monkeypatch.setattr("audiovq.speech.checkpoint.conversion_model", stand_in.conversion_model)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
