@@ -46,8 +46,8 @@ By `audiovq evaluate conversion`, see docs/conversion.md for what is measured. {
 
 * Words: Whisper reads most of them wrong already when a source is coded in its own voice ("source, coded" above; real
   speech: "source, unconverted"). The bundled speech model keeps far more of them, but its codes keep the voice, too.
-* It heard some 20 clear voices. Voices unlike them, as targets, come out as something between the ones it knows: see the
-  unseen targets.
+* It heard some 20 clear voices. Voices unlike them, as targets, come out as something between the ones it knows:
+  see the unseen targets.
 * Noise, music and several voices at once are turned into something like speech.
 * A voice can be misused: convert to voices of people who agreed to it, and say that the result is converted.
 """
