@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,11 +32,8 @@ def _speech_models() -> list[dict[str, Any]]:
     for name in bundled_models():
         codec = shelf.load(name)
         rows.append(
-            {
-                "name": name,
-                "media": "speech",
-                "default": name == DEFAULT_MODEL,
-                "hash": codec.model_hash.hex(),
+            _row(name, "speech", codec, codec, BUNDLED, DEFAULT_MODEL)
+            | {
                 "sample_rate": codec.sample_rate,
                 "frame_rate": codec.frame_rate,
                 "bitrates": codec.bitrates,
@@ -44,62 +42,56 @@ def _speech_models() -> list[dict[str, Any]]:
                 "entropy_coding": coder_for(codec) is not None,
                 "prior": (BUNDLED / name / "prior" / "config.json").is_file(),
                 "voices": len(read_voices(codec)),
-                "parameters": _weights(codec),
-                "folder": str(BUNDLED / name),
             }
         )
     return rows
 
 
 def _picture_models() -> list[dict[str, Any]]:
+    from audiovq.image import ImageCodec
     from audiovq.image.checkpoint import DEFAULT_MODEL, IMAGES, bundled_image_models
+    from audiovq.prior.image import load_priors
 
     rows = []
     for name in bundled_image_models():
-        from audiovq.image import ImageCodec
-        from audiovq.prior.image import load_priors
-
         codec = ImageCodec.from_pretrained(name)
         rows.append(
-            {
-                "name": name,
-                "media": "image",
-                "default": name == DEFAULT_MODEL,
-                "hash": codec.model_hash.hex(),
+            _row(name, "image", codec, codec, IMAGES, DEFAULT_MODEL)
+            | {
                 "bits_per_pixel": codec.bits((codec.stride, codec.stride)) / codec.stride**2,
                 "prior": bool(load_priors(codec)),
-                "parameters": _weights(codec),
-                "folder": str(IMAGES / name),
             }
         )
     return rows
 
 
 def _video_models() -> list[dict[str, Any]]:
+    from audiovq.video import VideoModel
     from audiovq.video.checkpoint import DEFAULT_MODEL, VIDEOS, bundled_video_models
 
     rows = []
     for name in bundled_video_models():
-        from audiovq.video import VideoModel
-
         model = VideoModel.from_pretrained(name)
         rows.append(
-            {
-                "name": name,
-                "media": "video",
-                "default": name == DEFAULT_MODEL,
-                "hash": model.frames.model_hash.hex(),
+            _row(name, "video", model.frames, model, VIDEOS, DEFAULT_MODEL)
+            | {
                 "bits_per_pixel": model.frames.bits((model.frames.stride,) * 2) / model.frames.stride**2,
                 "context_frames": model.dynamics.n_context,
-                "parameters": _weights(model),
-                "folder": str(VIDEOS / name),
             }
         )
     return rows
 
 
-def _weights(module: Any) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _row(name: str, media: str, codec: Any, model: Any, shelf: Path, default: str) -> dict[str, Any]:
+    """What is told of every model; ``codec`` is the part that its files are named by."""
+    return {
+        "name": name,
+        "media": media,
+        "default": name == default,
+        "hash": codec.model_hash.hex(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "folder": str(shelf / name),
+    }
 
 
 def _told(row: dict[str, Any]) -> list[str]:

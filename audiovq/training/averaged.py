@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
+from audiovq.training.callbacks import ExportBest
 from audiovq.training.data import StepSampler
 from audiovq.training.schedule import trapezoid
 
@@ -40,32 +39,15 @@ class StepData(L.LightningDataModule):
         return DataLoader(self.validation_items, self.batch_size)
 
 
-class ExportAverage(L.Callback):
-    """Export the averaged weights: ``best`` whenever validation improves, ``latest`` each time."""
+class ExportAverage(ExportBest):
+    """The same for a task that knows how it is exported, with all that validation measured."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.best = folder, float("inf")
-
-    def state_dict(self) -> dict[str, float]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.best = state["best"]
-
-    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        values = {k[11:]: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
-        loss = values["loss"]
-        if not math.isfinite(loss):
-            raise AudioVQError("the validation loss is no number: lower task.learning_rate and start anew")
-        names = ["latest"]
-        if loss < self.best:
-            self.best, names = loss, ["latest", "best"]
-        for name in names:
-            task.export(self.folder / name)
-            with atomic_write(self.folder / name / "training.json") as path:
-                path.write_text(json.dumps({"step": int(task.step), "validation": values}) + "\n")
+    def export(self, task: Any, name: str, loss: float) -> None:
+        metrics = task.trainer.callback_metrics
+        values = {k[11:]: float(v) for k, v in metrics.items() if k.startswith("validation/")}
+        task.export(self.folder / name)
+        with atomic_write(self.folder / name / "training.json") as path:
+            path.write_text(json.dumps({"step": int(task.step), "validation": values}) + "\n")
 
 
 class StepProgress(L.Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 from audiovq.speech.checkpoint import save_codec
 
@@ -54,6 +56,8 @@ class ExportBest(L.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         loss = float(trainer.callback_metrics["validation/loss"])
+        if not math.isfinite(loss):
+            raise AudioVQError("the validation loss is no number: lower task.learning_rate and start anew")
         self.export(task, "latest", loss)
         if loss < self.best:
             self.best = loss

@@ -91,6 +91,10 @@ class SpeechCodecTask(L.LightningModule):
             )
         return optimizers
 
+    def learning_rates(self) -> list[float]:
+        """Of each optimizer, before the schedule."""
+        return [self.learning_rate] + [self.discriminator_learning_rate] * (self.discriminator is not None)
+
     def trained_parameters(self) -> list[torch.nn.Parameter]:
         """What the first optimizer moves."""
         return [p for p in self.codec.parameters() if p.requires_grad]
@@ -100,8 +104,7 @@ class SpeechCodecTask(L.LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        rates = (self.learning_rate, *[self.discriminator_learning_rate] * (len(optimizers) - 1))
-        for optimizer, rate in zip(optimizers, rates, strict=True):
+        for optimizer, rate in zip(optimizers, self.learning_rates(), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * trapezoid(step, *self.schedule)
 

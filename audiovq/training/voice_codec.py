@@ -74,6 +74,9 @@ class VoiceCodecTask(SpeechCodecTask):
             optimizers.append(torch.optim.AdamW(self.judge.parameters(), self.verifier_learning_rate, foreach=True))
         return optimizers
 
+    def learning_rates(self) -> list[float]:
+        return super().learning_rates() + [self.verifier_learning_rate] * (self.judge is not None)
+
     def trained_parameters(self) -> list[nn.Parameter]:
         own = list(self.classifier.parameters()) if self.classifier is not None else []
         return super().trained_parameters() + own
