@@ -15,7 +15,8 @@ from audiovq.bitstream.container import MAGIC, ContainerReader, ContainerWriter,
 from audiovq.bitstream.speech_file import CodingReport, Progress, decode_file, encode_file, model_blocks
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.errors import AudioVQError
-from audiovq.speech.disguise import Disguise, Pitch, make_shifter
+from audiovq.speech.disguise import Disguise, Pitch, make_disguise
+from audiovq.speech.timbre import Timbre
 from audiovq.speech.waveform import Resampler, create_audio, open_audio
 from audiovq.streams import Place, describe, errors_about, is_path, is_special, open_input, open_output
 
@@ -94,12 +95,13 @@ def convert_audio(
 ) -> CodingReport:
     """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
 
-    The samples are those that coding to an .avq file with that voice and decoding it would give.
+    Without a spectrum to match the samples are those that coding to an .avq file with that voice and decoding it would
+    give.
 
     Args:
         source, target: as for `convert_file`.
         codec: the model.
-        disguise: the target's vector, and how the pitch is moved.
+        disguise: the target's vector, how the pitch is moved, and the spectrum to match.
         n_codebooks: how many books carry what is said; the model's default when None.
         decoder: which of the model's decoders.
         mono: mix all channels down to one first.
@@ -112,7 +114,7 @@ def convert_audio(
         n_channels = 1 if mono else audio.n_channels
         back = Resampler(codec.sample_rate, audio.sample_rate, n_channels)
         encoders = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
-        decoders = [codec.decoder_stream(disguise.vector, decoder) for _ in range(n_channels)]
+        decoders = [disguise.decoder_stream(codec, decoder) for _ in range(n_channels)]
         output = None
         n_model = 0
         for samples in model_blocks(audio, codec, mono, disguise):
@@ -147,6 +149,7 @@ def convert_file(
     decoder: str = "parallel",
     mono: bool = False,
     progress: Progress | None = None,
+    timbre: Timbre = "auto",
 ) -> CodingReport:
     """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
 
@@ -157,6 +160,7 @@ def convert_file(
         voice: gives the target as a model hears it (see `target_voice`).
         n_codebooks, pitch, decoder: see `SpeechCodec.convert`; for .avq files the pitch can only be kept.
         mono: mix all channels of audio down to one first.
+        timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
 
     Raises:
         AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
@@ -174,13 +178,12 @@ def convert_file(
         if coded:
             return swap_speaker(source, target, lambda found: voice(model(found)).vector(), progress)
 
-        def vector(own: SpeechCodec) -> np.ndarray:
-            return voice(own).vector()
+        def spoken(own: SpeechCodec) -> Disguise:
+            return make_disguise(voice(own), own.sample_rate, "keep", timbre)
 
-        return decode_file(source, target, model, decoder, False, progress, vector, n_codebooks)
+        return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks)
     own = model(None)
-    heard = voice(own)
-    disguise = Disguise(heard.vector(), make_shifter(own.sample_rate, pitch, heard.pitch))
+    disguise = make_disguise(voice(own), own.sample_rate, pitch, timbre)
     books = conversion_codebooks(own) if n_codebooks is None else n_codebooks
     if coded:
         return encode_file(source, target, own, books, mono, progress, disguise)

@@ -185,7 +185,7 @@ def decode_file(
     decoder: str = "parallel",
     conceal: bool = False,
     progress: Progress | None = None,
-    voice: Callable[[SpeechCodec], np.ndarray] | None = None,
+    disguise: Callable[[SpeechCodec], Disguise] | None = None,
     n_codebooks: int | None = None,
 ) -> CodingReport:
     """Decode a file of any length in constant memory, at the source's rate, channels and exact length.
@@ -196,7 +196,7 @@ def decode_file(
         codec: the model that wrote the file, or what gives it for a model hash.
         decoder: which of the model's decoders.
         conceal: decode what is good of a damaged file, with silence for what is lost.
-        voice: gives, for a model, the quantized speaker vector (S,) to speak with instead of the file's own.
+        disguise: gives, for a model, another voice to speak with instead of the file's own.
         n_codebooks: decode no more than so many of them.
 
     Raises:
@@ -209,8 +209,11 @@ def decode_file(
         model: Any = codec if hasattr(codec, "decoder_stream") else codec(model_hash)  # type: ignore[operator]
         speech.expect(model)
         header = speech.header
-        speakers = header.speakers if voice is None else np.tile(voice(model), (header.n_channels, 1))
-        channels = [model.decoder_stream(speaker, decoder) for speaker in speakers]
+        if disguise is None:
+            channels = [model.decoder_stream(speaker, decoder) for speaker in header.speakers]
+        else:
+            other = disguise(model)
+            channels = [other.decoder_stream(model, decoder) for _ in header.speakers]
         resampler = Resampler(model.sample_rate, header.sample_rate, header.n_channels)
         total = size_of(stream)
         with ExitStack() as stack:

@@ -16,6 +16,7 @@ from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.speech.pitch import median_pitch, track_pitch
 from audiovq.speech.target import TargetVoice
+from audiovq.speech.timbre import LongTermSpectrum
 from audiovq.speech.voices import find_voice
 from audiovq.speech.waveform import open_audio
 from audiovq.streams import errors_about, open_input
@@ -64,7 +65,8 @@ def add_bundled(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:
         AudioVQError: when there is none of this name.
     """
     found = find_voice(codec, name)
-    voice.add_vector(np.array(found.vector), pitch=found.pitch)
+    spectrum = None if found.spectrum is None else np.array(found.spectrum)
+    voice.add_vector(np.array(found.vector), found.pitch, spectrum)
 
 
 def add_recording(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
@@ -85,14 +87,17 @@ def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
         speech = SpeechReader(stream)
         speech.expect(codec)
         speakers = speech.header.speakers
-        # Only its sound tells the register; the opening is enough.
+        # Only its sound tells register and colour; the opening is enough.
         packets = [packet[0] for packet in islice(speech.packets(), OPENING_PACKETS) if isinstance(packet, np.ndarray)]
     decoder = codec.decoder_stream(speakers[0])
     opening = [decoder.push(codes) for codes in packets]
     opening.append(decoder.finish(sum(codes.shape[1] for codes in packets) * codec.hop_length))
-    pitch = median_pitch(track_pitch(np.concatenate(opening), codec.sample_rate))
+    samples = np.concatenate(opening)
+    pitch = median_pitch(track_pitch(samples, codec.sample_rate))
+    colour = LongTermSpectrum(codec.sample_rate)
+    colour.add(samples)
     for vector in np.unique(speakers, axis=0):
-        voice.add_vector(vector, pitch)
+        voice.add_vector(vector, pitch, colour.mean())
 
 
 def _add_number(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
     from audiovq.speech.disguise import Pitch
     from audiovq.speech.target import TargetVoice
+    from audiovq.speech.timbre import Timbre
 
 MOST_SEMITONES = 24
 
@@ -50,6 +51,13 @@ def convert(
             help="Move the source's pitch before coding: to the target's register, not at all, or by so much.",
         ),
     ] = "auto",
+    timbre: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|keep",
+            help="Give what was converted the target's long-term average spectrum, or leave it as it is decoded.",
+        ),
+    ] = "auto",
     decoder: Annotated[
         str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
     ] = "parallel",
@@ -74,7 +82,7 @@ def convert(
     from audiovq.speech.checkpoint import conversion_model
     from audiovq.speech.waveform import READABLE, check_writable
 
-    register = parse_pitch(pitch)
+    register, colour = parse_pitch(pitch), parse_timbre(timbre)
     jobs = plan(inputs, output, [*READABLE, ".avq"], lambda name: ".avq" if _is_coded(name) else ".wav")
     for job in jobs:
         if not _is_coded(job.target):
@@ -111,13 +119,26 @@ def convert(
     def work(job: Job, progress: Progress) -> CodingReport:
         from audiovq.bitstream import convert_file
 
-        return convert_file(job.source, job.target, choose, voice, codebooks, register, decoder, mono, progress)
+        return convert_file(job.source, job.target, choose, voice, codebooks, register, decoder, mono, progress, colour)
 
     run(jobs, force, models, prepare, work)
 
 
 def _is_coded(name: str) -> bool:
     return name.lower().endswith(".avq")
+
+
+def parse_timbre(text: str) -> Timbre:
+    """What ``--timbre`` says.
+
+    Raises:
+        AudioVQError: for anything else.
+    """
+    if text == "auto":
+        return "auto"
+    if text == "keep":
+        return "keep"
+    raise AudioVQError(f"--timbre takes auto or keep, not {text!r}")
 
 
 def parse_pitch(text: str) -> Pitch:

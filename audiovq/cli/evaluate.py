@@ -39,6 +39,7 @@ class Options:
     language: str | None
     codebooks: list[int] | None = None
     pitch: str = "auto"
+    timbre: str = "auto"
     pairs: int = 0
     world: bool = False
     prior: str | None = None
@@ -92,6 +93,7 @@ def evaluate(
         typer.Option(help="Conversion: how many carry what is said, with commas.", show_default=False),
     ] = None,
     pitch: Annotated[str, typer.Option(help="Conversion: auto, keep or semitones.")] = "auto",
+    timbre: Annotated[str, typer.Option(help="Conversion: auto or keep.")] = "auto",
     pairs: Annotated[int, typer.Option(help="Conversion: so many pairs, drawn evenly; 0: all.", min=0)] = 0,
     world: Annotated[bool, typer.Option("--world", help="Conversion: the WORLD baseline too.")] = False,
     prior: Annotated[
@@ -127,6 +129,7 @@ def evaluate(
         language=language,
         codebooks=None if codebooks is None else [round(n) for n in _numbers(codebooks, "--codebooks")],
         pitch=pitch,
+        timbre=timbre,
         pairs=pairs,
         world=world,
         prior=prior,
@@ -197,7 +200,7 @@ def _evaluate_split(options: Options) -> Report:
 
 
 def _evaluate_conversion(options: Options) -> Report:
-    from audiovq.cli.convert import parse_pitch
+    from audiovq.cli.convert import parse_pitch, parse_timbre
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.conversion import converters as ways
     from audiovq.evaluation.conversion.measures import chosen
@@ -207,14 +210,15 @@ def _evaluate_conversion(options: Options) -> Report:
     from audiovq.speech.codec import SpeechCodec
 
     if options.bitrates is not None or options.peers or options.align or options.language:
-        raise AudioVQError("conversion takes --codebooks, --pitch, --decoder, --pairs, --world and --metrics")
-    groups, register = chosen(options.metrics), parse_pitch(options.pitch)
+        raise AudioVQError("conversion takes --codebooks, --pitch, --timbre, --decoder, --pairs, --world and --metrics")
+    groups = chosen(options.metrics)
+    register, timbre = parse_pitch(options.pitch), parse_timbre(options.timbre)
     pairs = read_pairs(open_corpora(options.data, None)).limited(options.pairs)
     codec = SpeechCodec.from_pretrained(options.model or conversion_model())
     rows: list[ways.Converter] = [ways.RealSpeech(), ways.Unconverted()]
     for n_codebooks in options.codebooks or [codec.conversion_codebooks]:
         rows.append(ways.Reconstruction(codec, n_codebooks, options.decoder))
-        rows.append(ways.ModelConverter(codec, n_codebooks, register, options.decoder))
+        rows.append(ways.ModelConverter(codec, n_codebooks, register, options.decoder, timbre))
     if options.world:
         from audiovq.evaluation.conversion.world import WorldConverter
 

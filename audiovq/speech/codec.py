@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from audiovq.speech.sampler import WaveNetSampler
     from audiovq.speech.stream import DecoderStream, EncoderStream
     from audiovq.speech.target import TargetVoice
+    from audiovq.speech.timbre import Timbre
     from audiovq.speech.wavenet import WaveNetDecoder
 
     #: Something that tells a voice: a recording, or where one is, or a bundled voice's name.
@@ -220,6 +221,7 @@ class SpeechCodec(nn.Module):
         n_codebooks: int | None = None,
         pitch: Pitch = "auto",
         decoder: str = "parallel",
+        timbre: Timbre = "auto",
     ) -> Tensor:
         """Let another voice say it -> (B, 1, max n_samples) at the codec's rate; shorter items end in zeros.
 
@@ -232,24 +234,17 @@ class SpeechCodec(nn.Module):
             pitch: moves each source before it is coded: ``auto`` to the target's register, ``keep`` not at all, or by
                 so many semitones.
             decoder: which of the model's decoders.
+            timbre: ``auto`` moves the long-term average spectrum of what was converted to the target's, where two
+                seconds or more of it were heard; ``keep`` leaves it as it is decoded.
 
         Raises:
             AudioVQError: for a target that is silent, too short or not to be found; see also `encode` and `decode`.
         """
-        from audiovq.speech.disguise import make_shifter
+        from audiovq.speech.conversion import convert
 
         voice = self.target_voice(to, sample_rate)
-        n_books = self.conversion_codebooks if n_codebooks is None else n_codebooks
-        sources = []
-        for item in waveform:
-            samples = self._at_own_rate(item, sample_rate)
-            shifter = make_shifter(self.sample_rate, pitch, voice.pitch)
-            if shifter is not None:
-                samples = np.concatenate([shifter.push(samples[:, None]), shifter.finish()])[:, 0]
-            sources.append(torch.from_numpy(samples))
-        encoded = self.encode(sources, self.sample_rate, n_books)
-        vectors = torch.from_numpy(voice.vector()).expand(len(sources), -1)
-        return self.decode(encoded, decoder, vectors)
+        sources = [self._at_own_rate(item, sample_rate) for item in waveform]
+        return convert(self, sources, voice, n_codebooks, pitch, decoder, timbre)
 
     def target_voice(self, to: TargetVoice | Target | Sequence[Target], sample_rate: int = 16000) -> TargetVoice:
         """A voice for `convert`, made once for many sources; its ``warnings()`` say what is doubtful about it.
@@ -257,20 +252,15 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: for what is no recording, no .avq file of this model and no bundled voice.
         """
-        from audiovq.bitstream import target_voice
+        from audiovq.speech.conversion import gather_voice
         from audiovq.speech.target import TargetVoice
 
         if isinstance(to, TargetVoice):
             return to
         targets = [to] if isinstance(to, str | Path | Tensor | np.ndarray) else list(to)
-        voice = TargetVoice(self)
-        for target in targets:
-            if isinstance(target, str | Path):
-                target_voice(self, [target], voice)
-            else:
-                voice.add(self._at_own_rate(target, sample_rate))
-                voice.finish_recording()
-        return voice
+        return gather_voice(
+            self, [t if isinstance(t, str | Path) else self._at_own_rate(t, sample_rate) for t in targets]
+        )
 
     def _at_own_rate(self, waveform: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:
         """One waveform as (T,) float32 at the codec's rate."""

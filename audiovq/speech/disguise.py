@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from audiovq.speech.pitch import HOP_SECONDS, track_pitch
 from audiovq.speech.shift import OPENING_SECONDS, Shifter
+from audiovq.speech.timbre import MatchedStream, Timbre
+
+if TYPE_CHECKING:
+    from audiovq.speech.codec import SpeechCodec
+    from audiovq.speech.stream import DecoderStream
+    from audiovq.speech.target import TargetVoice
 
 #: Where the pitch of a source goes before it is coded: to the target's register, nowhere, or so many semitones.
 Pitch = float | Literal["auto", "keep"]
@@ -64,14 +70,21 @@ class Disguise:
     Attributes:
         vector: the quantized speaker vector (S,) it gets.
         shift: moves its pitch before it is coded, or None.
+        spectrum: the long-term average spectrum that what is decoded gets, or None.
         remarks: what was noticed on the way.
     """
 
     vector: np.ndarray
     shift: Shifter | None = None
+    spectrum: np.ndarray | None = None
     remarks: list[str] = field(default_factory=list)
     _opening: list[np.ndarray] = field(default_factory=list)
     _n_heard: int = 0
+
+    def decoder_stream(self, codec: SpeechCodec, decoder: str = "parallel") -> DecoderStream | MatchedStream:
+        """Decodes one channel in this voice, see `SpeechCodec.decoder_stream`."""
+        stream = codec.decoder_stream(self.vector, decoder)
+        return stream if self.spectrum is None else MatchedStream(stream, self.spectrum, codec.sample_rate)
 
     def push(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
         """A block (n, channels) of the source -> what is to be coded, (m, channels)."""
@@ -87,6 +100,16 @@ class Disguise:
             self.remarks.append(f"warning: it has {why}; conversion is made for one clear voice")
         self._opening = []
         return None if self.shift is None else self.shift.finish()
+
+
+def make_disguise(voice: TargetVoice, sample_rate: int, pitch: Pitch = "auto", timbre: Timbre = "auto") -> Disguise:
+    """The target's vector with what goes with it, as asked; see `SpeechCodec.convert`. For one source.
+
+    Raises:
+        AudioVQError: when there is too little speech of the target.
+    """
+    spectrum = voice.spectrum if timbre == "auto" else None
+    return Disguise(voice.vector(), make_shifter(sample_rate, pitch, voice.pitch), spectrum)
 
 
 def make_shifter(sample_rate: int, pitch: Pitch, target_hz: float | None) -> Shifter | None:

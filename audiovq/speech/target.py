@@ -10,6 +10,7 @@ import torch
 from audiovq.errors import AudioVQError
 from audiovq.speech.disguise import doubts, heard_seconds
 from audiovq.speech.pitch import HOP_SECONDS, median_pitch, track_pitch
+from audiovq.speech.timbre import SURE_SECONDS, LongTermSpectrum
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
@@ -44,6 +45,8 @@ class TargetVoice:
         self._pitches: list[np.ndarray] = []
         self._pieces: list[np.ndarray] = []
         self._opening: list[np.ndarray] = []
+        self._spectra: list[tuple[np.ndarray, float]] = []  # and seconds
+        self._spectrum = LongTermSpectrum(codec.sample_rate)
         self.seconds = 0.0
 
     def add(self, samples: np.ndarray) -> None:
@@ -62,9 +65,21 @@ class TargetVoice:
         self._waiting, self._n_waiting = [], 0
         for part in np.array_split(data, max(-(-len(data) // self._chunk), 1)):
             self._take(part)
+        mean = self._spectrum.mean()
+        if mean is not None:
+            self._spectra.append((mean, self._spectrum.seconds))
+        self._spectrum = LongTermSpectrum(self._codec.sample_rate)
 
-    def add_vector(self, vector: np.ndarray, pitch: float | None = None, seconds: float = CHUNK_SECONDS) -> None:
-        """A quantized vector (S,) that was made before, of a voice of this register, weighing so many seconds."""
+    def add_vector(
+        self,
+        vector: np.ndarray,
+        pitch: float | None = None,
+        spectrum: np.ndarray | None = None,
+        seconds: float = CHUNK_SECONDS,
+    ) -> None:
+        """A quantized vector (S,) made before, of a voice of this register and long-term spectrum, weighing so much."""
+        if spectrum is not None:
+            self._spectra.append((np.asarray(spectrum, np.float64), seconds))
         self._levels.append(np.asarray(vector, np.float64))
         self._weights.append(seconds)
         if pitch is not None:
@@ -83,6 +98,7 @@ class TargetVoice:
         levels = encoder.levels_of(torch.from_numpy(samples)[None, None])
         self._levels.append(levels[0].double().numpy())
         self._weights.append(heard)
+        self._spectrum.add(samples)
         self._pitches.append(track_pitch(samples, self._codec.sample_rate))
         if not self._opening:
             self._opening = [samples]
@@ -114,6 +130,16 @@ class TargetVoice:
         if separation(self._pieces) > TWO_VOICES:
             found.append("it sounds like more than one voice; give recordings of the wanted one alone")
         return found
+
+    @property
+    def spectrum(self) -> np.ndarray | None:
+        """The long-term average spectrum, see `LongTermSpectrum`; None when too little was heard to know it."""
+        seconds = [heard for _, heard in self._spectra]
+        return (
+            np.average([one for one, _ in self._spectra], axis=0, weights=seconds)
+            if sum(seconds) >= SURE_SECONDS
+            else None
+        )
 
     @property
     def pitch(self) -> float | None:

@@ -15,6 +15,7 @@ from audiovq.files import atomic_write
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
     from audiovq.speech.facts import ModelFacts
+    from audiovq.speech.target import TargetVoice
 
 SPEAKERS_FILE = "speakers.json"
 
@@ -32,6 +33,7 @@ class BundledVoice:
         vector: the quantized speaker vector, S values.
         licence: of the recordings.
         source: where they are from.
+        spectrum: the long-term average spectrum, see `audiovq.speech.timbre`, None where it is not known.
     """
 
     name: str
@@ -42,6 +44,28 @@ class BundledVoice:
     vector: list[int]
     licence: str
     source: str
+    spectrum: list[float] | None = None
+
+
+def voice_entry(
+    voice: TargetVoice, name: str, languages: list[str], sex: str | None, licence: str, source: str
+) -> BundledVoice:
+    """What was heard of a voice, as it is put beside a model; see `BundledVoice`.
+
+    Raises:
+        AudioVQError: when too little was heard to know the voice by.
+    """
+    return BundledVoice(
+        name=name,
+        languages=languages,
+        sex=sex,
+        seconds=round(voice.seconds, 1),
+        pitch=None if voice.pitch is None else round(voice.pitch, 1),
+        vector=voice.vector().tolist(),
+        licence=licence,
+        source=source,
+        spectrum=None if voice.spectrum is None else [round(float(band), 2) for band in voice.spectrum],
+    )
 
 
 def write_voices(codec: SpeechCodec, voices: list[BundledVoice], folder: str | Path) -> Path:

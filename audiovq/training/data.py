@@ -50,8 +50,10 @@ class SpeechCrops(L.LightningDataModule):
         perturbation: dict[str, Any] | None = None,
         conversion_share: float = 0.0,
         virtual: dict[str, Any] | None = None,
+        partners: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.partners = partners or {}
         self.virtual = VirtualVoices(**virtual) if virtual else None
         self.conversion_share = conversion_share
         self.perturbation = Perturbation(**perturbation) if perturbation else None
@@ -74,7 +76,7 @@ class SpeechCrops(L.LightningDataModule):
             perturbation=self.perturbation,
             virtual=self.virtual,
         )
-        self.train = PartneredCrops(crops, self.conversion_share) if self.conversion_share else crops
+        self.train = PartneredCrops(crops, self.conversion_share, **self.partners) if self.conversion_share else crops
         self.validation = CropDataset(validation, 2 * self.crop, self.other, seed=0, perturbation=self.perturbation)
 
     def train_dataloader(self) -> DataLoader:

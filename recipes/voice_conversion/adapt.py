@@ -21,7 +21,7 @@ from audiovq.data.perturb import Perturbation
 from audiovq.errors import AudioVQError
 from audiovq.speech.checkpoint import conversion_model, save_codec
 from audiovq.speech.target import TargetVoice
-from audiovq.speech.voices import BundledVoice, read_voices, write_voices
+from audiovq.speech.voices import BundledVoice, read_voices, voice_entry, write_voices
 from audiovq.speech.waveform import READABLE, open_audio, resample
 from audiovq.training.losses import ComplexSTFTLoss, EnvelopeCorrelationLoss, MultiResolutionMelLoss
 
@@ -108,18 +108,9 @@ def adapt(codec: SpeechCodec, recordings: list[np.ndarray], name: str, options: 
         raise AudioVQError(
             f"{voice.seconds:.0f} s of speech are too little to adapt to: give at least {SHORTEST:.0f} s"
         )
-    vector = voice.vector()
-    tune(codec, np.concatenate(recordings), vector, options.steps, options.rate, options.batch)
-    return BundledVoice(
-        name=name,
-        languages=[options.language] if options.language else [],
-        sex=None,
-        seconds=round(voice.seconds, 1),
-        pitch=None if voice.pitch is None else round(voice.pitch, 1),
-        vector=vector.tolist(),
-        licence=options.licence,
-        source="adapted",
-    )
+    tune(codec, np.concatenate(recordings), voice.vector(), options.steps, options.rate, options.batch)
+    languages = [options.language] if options.language else []
+    return voice_entry(voice, name, languages, None, options.licence, "adapted")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from audiovq.errors import AudioVQError
 from audiovq.evaluation.conversion.pairs import MAIN_MINUTES, short_name, spread
 from audiovq.speech.checkpoint import bundled_models
 from audiovq.speech.target import TargetVoice
-from audiovq.speech.voices import BundledVoice, write_voices
+from audiovq.speech.voices import BundledVoice, voice_entry, write_voices
 
 SECONDS = 120.0
 """Speech of each voice, from all over its training recordings."""
@@ -50,15 +50,13 @@ def bundled_voice(codec: SpeechCodec, speaker: str, utterances: list[Utterance])
         voice.add(utterance.load())
     voice.finish_recording()
     name = short_name(speaker)
-    return BundledVoice(
-        name=name,
-        languages=sorted({utterance.language for utterance in utterances}),
-        sex=SEX.get(name),
-        seconds=round(voice.seconds, 1),
-        pitch=None if voice.pitch is None else round(voice.pitch, 1),
-        vector=voice.vector().tolist(),
-        licence=" and ".join(sorted({utterance.licence for utterance in utterances})),
-        source=" and ".join(sorted({utterance.source for utterance in utterances})),
+    return voice_entry(
+        voice,
+        name,
+        sorted({utterance.language for utterance in utterances}),
+        SEX.get(name),
+        " and ".join(sorted({utterance.licence for utterance in utterances})),
+        " and ".join(sorted({utterance.source for utterance in utterances})),
     )
 
 

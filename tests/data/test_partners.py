@@ -11,6 +11,7 @@ from audiovq.data.crops import CropDataset
 from audiovq.data.partners import PartneredCrops
 from audiovq.data.shards import write_corpus
 from audiovq.data.virtual import VirtualVoices
+from audiovq.errors import AudioVQError
 from audiovq.speech.pitch import median_pitch, track_pitch
 
 PITCHES = {"low": 110.0, "high": 220.0}
@@ -64,6 +65,30 @@ def test_the_source_is_in_the_partners_register(partnered):
         assert float(item["source"].std()) == pytest.approx(float(item["waveform"].std()), rel=0.01)
         checked.add(partnered.speakers[item["wanted"]])
     assert checked == set(PITCHES)
+
+
+def test_partners_speak_long_enough_and_are_not_left_out(crops):
+    def asked(**settings):
+        items = PartneredCrops(crops, 1.0, **settings)
+        return {items.speakers[items[i]["wanted"]] for i in range(12) if items[i]["wanted"] >= 0}
+
+    assert asked(least_seconds=5.0) == set(PITCHES)
+    assert asked(least_seconds=7.0) == set(PITCHES)  # nobody speaks so long: everybody is one
+    assert asked(without=["high"]) == {"low"}
+    with pytest.raises(AudioVQError, match="no such speaker"):
+        PartneredCrops(crops, 1.0, without=["nobody"])
+
+
+def test_rarer_partners_are_asked_for_less(crops):
+    items = PartneredCrops(crops, 1.0)
+    hiss, (low, high) = items.speakers.index("hiss"), [items.speakers.index(name) for name in PITCHES]
+    items.weights = np.where(np.equal(items.partners, low), 3.0, 1.0)
+    found = [items.partner(i, hiss) for i in range(400)]
+    assert found == [None] * 400  # a hiss has no register to move from
+    items.registers[hiss] = 150.0
+    asked = [items.partner(i, hiss)[0] for i in range(400)]
+    assert asked.count(low) == pytest.approx(300, abs=30)
+    assert asked.count(high) == 400 - asked.count(low)
 
 
 def test_who_has_no_register_has_no_partner(partnered):

@@ -10,6 +10,7 @@ from audiovq.errors import AudioVQError
 from audiovq.speech.disguise import Disguise, doubts, heard_seconds, make_shifter
 from audiovq.speech.pitch import median_pitch, track_pitch
 from audiovq.speech.target import TargetVoice, separation
+from audiovq.speech.timbre import LongTermSpectrum
 from audiovq.speech.voices import BundledVoice, read_voices, write_voices
 from tests.evaluation.conftest import voice
 from tests.speech.test_pitch import buzz
@@ -109,7 +110,7 @@ def test_what_moves_the_pitch():
     assert make_shifter(RATE, "auto", 200.0).semitones is None
 
 
-VOICE = BundledVoice("anna", ["en", "fr"], "female", 12.5, 210.0, [1, 2, 3, 4, 5, 6], "CC0", "made up")
+VOICE = BundledVoice("anna", ["en", "fr"], "female", 12.5, 210.0, [1, 2, 3, 4, 5, 6], "CC0", "made up", [0.5] * 40)
 
 
 def test_voices_beside_a_model(codec, tmp_path):
@@ -120,6 +121,7 @@ def test_voices_beside_a_model(codec, tmp_path):
     found = codec.target_voice("anna")
     assert found.vector().tolist() == VOICE.vector
     assert found.pitch == pytest.approx(210.0)
+    assert found.spectrum.tolist() == VOICE.spectrum
     with pytest.raises(AudioVQError, match="did you mean anna"):
         codec.target_voice("ana")
     with pytest.raises(AudioVQError, match="no such file"):
@@ -147,10 +149,26 @@ def test_converting_waveforms(codec, pitch):
 
 def test_converting_is_coding_with_another_vector(codec):
     source, target = torch.from_numpy(voice(2.0)), codec.target_voice(voice(3.0, pitch=220.0))
-    converted = codec.convert([source], target, n_codebooks=1, pitch="keep")
+    converted = codec.convert([source], target, n_codebooks=1, pitch="keep", timbre="keep")
     encoded = codec.encode([source], n_codebooks=1)
     assert torch.equal(converted, codec.decode(encoded, speaker=torch.from_numpy(target.vector())[None]))
     assert not torch.equal(converted, codec.decode(encoded))
+
+
+def test_what_was_converted_has_the_targets_spectrum(codec):
+    source, target = torch.from_numpy(voice(6.0)), codec.target_voice(voice(6.0, pitch=220.0, seed=3))
+    spectra = {}
+    for timbre in ("keep", "auto"):
+        heard = LongTermSpectrum()
+        heard.add(codec.convert([source], target, timbre=timbre)[0, 0].numpy())
+        spectra[timbre] = heard.mean()
+    away = {timbre: np.abs(found - target.spectrum).mean() for timbre, found in spectra.items()}
+    assert away["auto"] < 0.5 * away["keep"]
+
+
+def test_little_speech_does_not_tell_a_spectrum(codec):
+    assert codec.target_voice(voice(1.5)).spectrum is None
+    assert codec.target_voice([voice(1.5), voice(1.5, seed=1)]).spectrum is not None
 
 
 def test_a_model_with_numbered_speakers(tmp_path):

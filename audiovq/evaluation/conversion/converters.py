@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
     from audiovq.speech.disguise import Pitch
     from audiovq.speech.target import TargetVoice
+    from audiovq.speech.timbre import Timbre
 
 
 class Converter(Protocol):
@@ -79,11 +80,14 @@ class ModelConverter:
 
     family, keeps_words = "converter", True
 
-    def __init__(self, codec: SpeechCodec, n_codebooks: int | None, pitch: Pitch, decoder: str) -> None:
+    def __init__(
+        self, codec: SpeechCodec, n_codebooks: int | None, pitch: Pitch, decoder: str, timbre: Timbre = "auto"
+    ) -> None:
         n_codebooks = codec.check_n_codebooks(n_codebooks or codec.conversion_codebooks)
-        self._codec, self._options = codec, {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder}
-        self.name = f"converted ({n_codebooks}, pitch {pitch})"
-        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}"
+        self._codec = codec
+        self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder, "timbre": timbre}
+        self.name = f"converted ({n_codebooks}, pitch {pitch}{', own timbre' * (timbre == 'keep')})"
+        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}, timbre {timbre}"
         self._voices: dict[str, TargetVoice] = {}
 
     def convert(self, pair: ConversionPair) -> np.ndarray:
