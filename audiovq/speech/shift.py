@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import numpy as np
@@ -35,11 +36,14 @@ def shift_pitch(samples: np.ndarray, semitones: float, sample_rate: int = 16000)
     longest = int(sample_rate / FLOOR) + 2
     padded = np.pad(samples, longest)
     out = np.zeros(len(padded), np.float32)
-    left, right = np.diff(marks, prepend=2 * marks[0] - marks[1]), np.diff(marks, append=2 * marks[-1] - marks[-2])
+    left = np.minimum(np.diff(marks, prepend=2 * marks[0] - marks[1]), longest)
+    right = np.minimum(np.diff(marks, append=2 * marks[-1] - marks[-2]), longest)
+    # Python's own numbers: numpy's take longer to be looked up than the grains to be added.
+    middles, befores, afters = marks.tolist(), left.tolist(), right.tolist()
     for place, i in zip(places, sources, strict=True):
-        before, after = min(int(left[i]), longest), min(int(right[i]), longest)
-        window = _window(before, after)
-        grain = padded[marks[i] - before + longest : marks[i] + after + longest] * window
+        before, after = befores[i], afters[i]
+        middle = middles[i] + longest
+        grain = padded[middle - before : middle + after] * _window(before, after)
         start = place - before + longest
         first, last = max(-start, 0), min(len(grain), len(out) - start)
         out[start + first : start + last] += grain[first:last]
@@ -105,20 +109,21 @@ def _marks(samples: np.ndarray, pitch: np.ndarray, sample_rate: int) -> tuple[np
 def _places(marks: np.ndarray, periods: np.ndarray, voiced: np.ndarray, ratio: float) -> tuple[list[int], list[int]]:
     """Where grains are laid down, and which mark's grain each is; each voiced run keeps its place and length."""
     places, sources = [], []
-    borders = np.flatnonzero(np.diff(voiced)) + 1
-    for run in np.split(np.arange(len(marks)), borders):
-        if not voiced[run[0]]:
-            places += marks[run].tolist()
-            sources += run.tolist()
+    borders = [0, *(np.flatnonzero(np.diff(voiced)) + 1).tolist(), len(marks)]
+    middles, rest = marks.tolist(), periods.tolist()
+    for first, end in itertools.pairwise(borders):
+        if not voiced[first]:
+            places += middles[first:end]
+            sources += range(first, end)
             continue
-        time, i, last = float(marks[run[0]]), int(run[0]), int(run[-1])
-        while time <= marks[last]:
-            while i < last and abs(marks[i + 1] - time) <= abs(marks[i] - time):
+        time, i, last = float(middles[first]), first, end - 1
+        while time <= middles[last]:
+            while i < last and middles[i + 1] - time <= abs(middles[i] - time):
                 i += 1
             places.append(round(time))
             sources.append(i)
-            gap = marks[i + 1] - marks[i] if i < last else periods[i]
-            time += float(gap) / ratio
+            gap = middles[i + 1] - middles[i] if i < last else rest[i]
+            time += gap / ratio
     return places, sources
 
 
