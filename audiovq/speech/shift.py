@@ -108,7 +108,8 @@ def _marks(samples: np.ndarray, pitch: np.ndarray, sample_rate: int) -> tuple[np
 
 def _places(marks: np.ndarray, periods: np.ndarray, voiced: np.ndarray, ratio: float) -> tuple[list[int], list[int]]:
     """Where grains are laid down, and which mark's grain each is; each voiced run keeps its place and length."""
-    places, sources = [], []
+    places: list[int] = []
+    sources: list[int] = []
     borders = [0, *(np.flatnonzero(np.diff(voiced)) + 1).tolist(), len(marks)]
     middles, rest = marks.tolist(), periods.tolist()
     for first, end in itertools.pairwise(borders):

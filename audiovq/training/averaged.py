@@ -107,6 +107,7 @@ class AveragedTask(L.LightningModule):
         learning_rate, warmup_steps, max_steps, decay_steps, weight_decay: AdamW with a trapezoidal schedule.
         average_decay: of the moving average of the weights, which is validated and exported.
         clip: largest norm of the gradient.
+        second_beta: AdamW's, of the squares.
     """
 
     step: Tensor
@@ -122,6 +123,7 @@ class AveragedTask(L.LightningModule):
         weight_decay: float = 0.0,
         average_decay: float = 0.999,
         clip: float = 1.0,
+        second_beta: float = 0.98,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -129,7 +131,7 @@ class AveragedTask(L.LightningModule):
         self.average: Any = copy.deepcopy(model).requires_grad_(False)
         self.learning_rate, self.weight_decay, self.clip = learning_rate, weight_decay, clip
         self.schedule = (warmup_steps, max_steps, decay_steps)
-        self.average_decay, self.seed = average_decay, seed
+        self.average_decay, self.seed, self.second_beta = average_decay, seed, second_beta
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     # -- for subclasses ---------------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ class AveragedTask(L.LightningModule):
 
     # -- what a run asks for ----------------------------------------------------------------------------------------
 
-    def data_module(self, config: Any) -> StepData:
+    def data_module(self, config: Any) -> L.LightningDataModule:
         settings = config.training
         train, validation = self.datasets(settings.validation_items)
         return StepData(train, validation, settings.batch_size, settings.max_steps)
@@ -169,7 +171,7 @@ class AveragedTask(L.LightningModule):
         decayed = [p for p in self.model.parameters() if p.dim() > 1]
         others = [p for p in self.model.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, self.learning_rate, (0.9, 0.98), foreach=True)
+        return torch.optim.AdamW(groups, self.learning_rate, (0.9, self.second_beta), foreach=True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         step = int(self.step)
@@ -181,7 +183,7 @@ class AveragedTask(L.LightningModule):
         loss, logged = self.loss(self.model, batch)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        logged = logged | {"gradient_norm": torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)}
         optimizer.step()
         self.update_average(step)
         self.step += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,18 +17,16 @@ from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
 from audiovq.speech.codec import SpeechCodec
 from audiovq.speech.wavenet import WaveNetDecoder
 from audiovq.speech.wavenet_stream import draw_waveform
-from audiovq.training.callbacks import ExportBest, Progress, compare
+from audiovq.training.averaged import AveragedTask, ExportAverage
+from audiovq.training.callbacks import Progress, compare
 from audiovq.training.data import SpeechCrops
-from audiovq.training.schedule import trapezoid
 
 #: Numbers of codebooks that validation listens to, as far as the codec has them.
 VALIDATED = (1, 2, 4, 8)
 
 
-class WaveNetTask(L.LightningModule):
+class WaveNetTask(AveragedTask):
     """Maximum likelihood of the waveform given codes and voice, by teacher forcing.
-
-    Every step draws its random numbers from ``(seed, step, rank)``, so that a resumed run continues exactly.
 
     Args:
         decoder: constructor arguments of `WaveNetDecoder` but for those that the codec decides.
@@ -41,9 +37,7 @@ class WaveNetTask(L.LightningModule):
         book_weights: how often 1, 2, ... codebooks are drawn; None: equally often.
         backbone_from_codec: begin with the weights of the parallel decoder's backbone, which must have the same shapes.
         quantizer_weight: of the quantizer's loss beside the mean negative log-likelihood in nats.
-        learning_rate, warmup_steps, max_steps, decay_steps, weight_decay: AdamW with a trapezoidal schedule.
-        average_decay: of the moving average of the weights, which is validated and exported.
-        clip: largest norm of the gradient.
+        settings: of `AveragedTask`.
     """
 
     def __init__(
@@ -54,41 +48,27 @@ class WaveNetTask(L.LightningModule):
         book_weights: list[float] | None,
         backbone_from_codec: bool,
         quantizer_weight: float,
-        learning_rate: float,
-        warmup_steps: int,
-        max_steps: int,
-        decay_steps: int,
-        weight_decay: float,
-        average_decay: float,
-        clip: float,
-        seed: int,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.joint = model is not None
         given = SpeechCodec(**{**model, "decoder": None}) if model is not None else SpeechCodec.from_pretrained(codec)
-        self._fixed = None if self.joint else [given.requires_grad_(False)]  # in a list: no part of this task's state
         wavenet = WaveNetDecoder(given.encoder.latent_dim, given.speaker_encoder.dim, given.hop_length, **decoder)
-        if wavenet.draft is not None and (self.joint or given.decoder is None):
+        joint = model is not None
+        if wavenet.draft is not None and (joint or given.decoder is None):
             raise AudioVQError("a WaveNet with a draft reads the parallel decoder of a trained codec: set task.codec")
         if backbone_from_codec:
             take_backbone(wavenet, given)
-        self.trained = nn.ModuleDict({"wavenet": wavenet, **({"codec": given} if self.joint else {})})
-        self.average = copy.deepcopy(self.trained).requires_grad_(False)
+        trained = nn.ModuleDict({"wavenet": wavenet, **({"codec": given} if joint else {})})
+        super().__init__(trained, second_beta=0.99, **settings)
+        self._fixed = None if joint else [given.requires_grad_(False)]  # in a list: no part of this task's state
         weights = [1.0] * given.n_codebooks if book_weights is None else book_weights
         if len(weights) != given.n_codebooks:
             raise AudioVQError(f"book_weights must be {given.n_codebooks} numbers, one for each codebook of the codec")
-        self.book_weights, self.quantizer_weight, self.clip = torch.tensor(weights), quantizer_weight, clip
-        self.learning_rate, self.weight_decay, self.average_decay = learning_rate, weight_decay, average_decay
-        self.schedule, self.seed = (warmup_steps, max_steps, decay_steps), seed
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-
-    step: Tensor
+        self.book_weights, self.quantizer_weight = torch.tensor(weights), quantizer_weight
 
     @property
     def codec(self) -> SpeechCodec:
         """The codec whose codes are read, as it is now."""
-        return self._codec_of(self.trained)
+        return self._codec_of(self.model)
 
     def _codec_of(self, modules: nn.ModuleDict) -> SpeechCodec:
         codec = self._fixed[0] if self._fixed is not None else modules["codec"]
@@ -122,7 +102,7 @@ class WaveNetTask(L.LightningModule):
         seconds = round(settings.crop_seconds * rate / hop) * hop / rate * settings.batch_size
         return [
             Progress(settings.log_every, seconds, settings.max_steps),
-            ExportWaveNet(folder),
+            ExportAverage(folder),
             ListenToWaveNet(settings.get("listen_items", 2), settings.get("listen_seconds", 1.0)),
         ]
 
@@ -138,12 +118,6 @@ class WaveNetTask(L.LightningModule):
             )
 
     # -- steps ------------------------------------------------------------------------------------------------------
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        decayed = [p for p in self.trained.parameters() if p.dim() > 1]
-        others = [p for p in self.trained.parameters() if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, self.learning_rate, (0.9, 0.99), foreach=True)
 
     def speaker_input(self, batch: dict[str, Tensor]) -> Tensor:
         """What tells the codec who speaks: a number for a table, another stretch of speech else."""
@@ -172,52 +146,26 @@ class WaveNetTask(L.LightningModule):
             return None
         return self.codec.decoder(quantized.latents, speaker).float()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        step = int(self.step)
-        torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
-        optimizer: Any = self.optimizers()
-        for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate * trapezoid(step, *self.schedule)
+    def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Negative log-likelihood in nats a sample, each item with a number of codebooks drawn at random."""
         books = 1 + torch.multinomial(self.book_weights, len(batch["waveform"]), replacement=True)
-        quantized, speaker = self.code(batch, self.trained, books)
-        wavenet = self.trained["wavenet"]
+        quantized, speaker = self.code(batch, model, books)
+        wavenet = model["wavenet"]
         nll = wavenet(batch["waveform"], quantized.latents, speaker, self.draft(wavenet, quantized, speaker))
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(nll.mean() + self.quantizer_weight * quantized.loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.clip)
-        optimizer.step()
-        self.update_average(step)
-        self.step += 1
-        bits = wavenet.bits_per_sample(nll.detach())  # type: ignore[operator]
-        self.log_dict({"train/bits": bits, "train/gradient_norm": norm})
-        if self.joint:
-            self.log("train/quantizer_loss", quantized.loss.detach())
-            self.log_dict({f"codebook/{k}": v.float().mean() for k, v in quantized.metrics.items()})
-        self.log("step", float(step))
+        logged = {"bits": wavenet.bits_per_sample(nll.detach())}
+        if self._fixed is None:
+            logged["quantizer_loss"] = quantized.loss
+            logged |= {name: value.float().mean() for name, value in quantized.metrics.items()}
+        return nll.mean() + self.quantizer_weight * quantized.loss, logged
 
-    @torch.no_grad()
-    def update_average(self, step: int) -> None:
-        """Move the averaged weights towards the current ones; the decay grows, so that the start is forgotten soon."""
-        decay = min(self.average_decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.trained.parameters()), 1 - decay)
-
-    def on_validation_start(self) -> None:
-        """Codebook statistics are averages already: the averaged model takes them as they are."""
-        own = dict(self.average.named_parameters())
-        self.average.load_state_dict({**self.trained.state_dict(), **own})
-        self.average.eval()
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        wavenet: Any = self.average["wavenet"]
-        total = []
+    def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bits a sample by the number of codebooks, and their mean."""
+        wavenet, bits = model["wavenet"], {}
         for n in [n for n in VALIDATED if n <= self.codec.n_codebooks]:
-            quantized, speaker = self.code(batch, self.average, n)
+            quantized, speaker = self.code(batch, model, n)
             nll = wavenet(batch["waveform"], quantized.latents, speaker, self.draft(wavenet, quantized, speaker))
-            bits = wavenet.bits_per_sample(nll)
-            self.log(f"validation/bits_{n}", bits, sync_dist=True)
-            total.append(bits)
-        self.log("validation/loss", torch.stack(total).mean(), sync_dist=True)
-        self.log("step", float(self.step))
+            bits[f"bits_{n}"] = wavenet.bits_per_sample(nll)
+        return {"loss": torch.stack(list(bits.values())).mean(), **bits}
 
     def export(self, folder: Path) -> None:
         """A model folder: the codec's files, and the WaveNet's beside them."""
@@ -249,15 +197,6 @@ def take_backbone(wavenet: WaveNetDecoder, codec: SpeechCodec) -> None:
             "(task.decoder.backbone), or start anew with task.backbone_from_codec=false"
         )
     wavenet.backbone.load_state_dict({name: theirs[name] for name in own})
-
-
-class ExportWaveNet(ExportBest):
-    """Export the averaged weights: ``best`` whenever validation improves, ``latest`` each time."""
-
-    def export(self, task: Any, name: str, loss: float) -> None:
-        task.export(self.folder / name)
-        with atomic_write(self.folder / name / "training.json") as path:
-            path.write_text(json.dumps({"step": int(task.step), "validation_loss": loss}) + "\n")
 
 
 class ListenToWaveNet(L.Callback):
