@@ -39,6 +39,22 @@ def decode_varint(data: bytes | bytearray, position: int = 0) -> tuple[int, int]
     raise ValueError("varint is too long")
 
 
+def decode_varints(data: bytes | bytearray, count: int | None = None) -> tuple[list[int], int] | None:
+    """``count`` values (None: all) from the beginning, and the position behind them; None where one is bad."""
+    values: list[int] = []
+    position = 0
+    while len(values) < count if count is not None else position < len(data):
+        try:
+            found = decode_varint(data, position)
+        except ValueError:
+            found = None
+        if found is None:
+            return None
+        values.append(found[0])
+        position = found[1]
+    return values, position
+
+
 def pack_bits(values: np.ndarray, bits: int) -> np.ndarray:
     """Values in ``[0, 2**bits)`` -> an array of their bits (0 or 1, uint8), most significant first, ``len * bits``."""
     flat = np.asarray(values).reshape(-1)

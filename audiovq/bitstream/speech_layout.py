@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiovq.bitstream.bits import decode_varint, encode_varint
+from audiovq.bitstream.bits import decode_varint, decode_varints, encode_varint
 from audiovq.bitstream.container import FLAG_ENTROPY_CODED, MEDIA_SPEECH, DamagedError, Header
 from audiovq.bitstream.rows import Decode, pack_rows, rows_are_coded, unpack_rows
 from audiovq.errors import AudioVQError
@@ -97,17 +97,10 @@ class SpeechHeader:
         """
         if header.media != MEDIA_SPEECH:
             raise AudioVQError(f"it holds media of type {header.media}, not speech (1)")
-        numbers, position = [], 0
-        for _ in range(7):
-            try:
-                found = decode_varint(header.body, position)
-            except ValueError:
-                found = None
-            if found is None:
-                raise DamagedError("its header is damaged")
-            numbers.append(found[0])
-            position = found[1]
-        rate, channels, books, code_bits, frames, size, speaker_bits = numbers
+        numbers = decode_varints(header.body, 7)
+        if numbers is None:
+            raise DamagedError("its header is damaged")
+        (rate, channels, books, code_bits, frames, size, speaker_bits), position = numbers
         # Limits first: an array must not be made by a number nobody has checked.
         if not (1 <= channels <= MAX_CHANNELS and 1 <= size <= MAX_SPEAKER_SIZE and 1 <= speaker_bits <= MAX_BITS):
             raise DamagedError("its header is damaged")

@@ -10,7 +10,15 @@ from functools import cached_property
 
 import numpy as np
 
-from audiovq.bitstream.bits import decode_varint, encode_varint, from_bytes, pack_bits, to_bytes, unpack_bits
+from audiovq.bitstream.bits import (
+    decode_varint,
+    decode_varints,
+    encode_varint,
+    from_bytes,
+    pack_bits,
+    to_bytes,
+    unpack_bits,
+)
 from audiovq.bitstream.container import DamagedError, Header
 from audiovq.errors import AudioVQError
 
@@ -105,16 +113,10 @@ class VisualHeader:
             raise AudioVQError(f"it holds media of type {header.media}, neither a picture (2) nor a clip (3)")
         if header.flags:
             raise AudioVQError(f"it has features (flags {header.flags:#x}) that pictures have not; update audiovq")
-        numbers, position = [], 0
-        while position < len(header.body):
-            try:
-                found = decode_varint(header.body, position)
-            except ValueError:
-                found = None
-            if found is None:
-                raise DamagedError("its header is damaged")
-            numbers.append(found[0])
-            position = found[1]
+        found = decode_varints(header.body)
+        if found is None:
+            raise DamagedError("its header is damaged")
+        numbers = found[0]
         fixed = 6 if header.media == MEDIA_CLIP else 4
         if len(numbers) < fixed or len(numbers) != fixed + 5 * numbers[fixed - 1]:
             raise DamagedError("its header is damaged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ class ResidualVectorQuantizer(nn.Module):
         dropout: probability with which an item of a training batch uses a random number of codebooks, 1 to
             ``n_codebooks`` (Kumar et al. 2023, section 3.3); not when a call names ``n_codebooks``.
         dropout_weights: how often 1, 2, ... ``n_codebooks`` are drawn, relative to each other; None: equally often.
-
-    The other arguments are those of :class:`VectorQuantizer`.
+        level_settings: ``codebook_dim``, ``normalised``, ``codebook``, ``beta``, ``decay``, ``restart_below`` of each
+            level, as :class:`VectorQuantizer` has them, and so have the other arguments.
     """
 
     def __init__(
@@ -52,18 +53,13 @@ class ResidualVectorQuantizer(nn.Module):
         channels: int,
         n_codebooks: int = 8,
         codebook_size: int = 1024,
-        codebook_dim: int | None = None,
-        normalised: bool = False,
-        codebook: str = "ema",
         gradient: str = "straight_through",
-        beta: float = 0.25,
-        decay: float = 0.99,
-        restart_below: float = 0.1,
         init_after: int | None = 0,
         init_batches: int = 8,
         dropout: float = 0.0,
         dropout_weights: Sequence[float] | None = None,
         seed: int = 0,
+        **level_settings: Any,
     ) -> None:
         super().__init__()
         if n_codebooks < 1 or not 0 <= dropout <= 1:
@@ -77,15 +73,10 @@ class ResidualVectorQuantizer(nn.Module):
             VectorQuantizer(
                 channels,
                 codebook_size,
-                codebook_dim,
-                normalised,
-                codebook,
-                gradient,
-                beta,
-                decay,
-                restart_below,
+                gradient=gradient,
                 init_after=None,  # all levels start together, below
                 seed=seed + level,
+                **level_settings,
             )
             for level in range(n_codebooks)
         )
