@@ -37,6 +37,8 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/debian_speech/bundle_wavenet.py
 	$(BIN)/audiovq train experiment=prior_debian
 	$(BIN)/python recipes/speech_generation/bundle.py
+	$(BIN)/python recipes/speech_generation/choose.py
+	$(BIN)/python recipes/speech_generation/measure.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -45,9 +45,9 @@ class Options:
     prior: str | None = None
     samples: int = 24
     seconds: float = 10.0
-    temperature: float = 1.0
+    temperature: float | None = None
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: float | None = None
     seed: int = 0
 
 
@@ -101,9 +101,13 @@ def evaluate(
     ] = None,
     samples: Annotated[int, typer.Option(help="Generation: how many.", min=1)] = 24,
     seconds: Annotated[float, typer.Option(help="Generation: length of each.")] = 10.0,
-    temperature: Annotated[float, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 1.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="Generation: as of audiovq generate.", min=0, show_default=False)
+    ] = None,
     top_k: Annotated[int, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 0,
-    top_p: Annotated[float, typer.Option(help="Generation: as of audiovq generate.", min=0, max=1)] = 1.0,
+    top_p: Annotated[
+        float | None, typer.Option(help="Generation: as of audiovq generate.", min=0, max=1, show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 0,
     json: Annotated[Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)] = None,
     picture: Annotated[
@@ -237,17 +241,18 @@ def _evaluate_generation(options: Options) -> Report:
         raise AudioVQError("generation takes --prior, --split, --samples, --seconds, --seed and how codes are drawn")
     if len(options.split) > 1 or len(options.codebooks or []) > 1:
         raise AudioVQError("generation takes one --split and one number of --codebooks")
+    source = SpeechPrior.from_pretrained(options.model, options.prior)
+    own = source.prior.drawing
     settings = Settings(
         n_samples=options.samples,
         seconds=options.seconds,
         seed=options.seed,
-        temperature=options.temperature,
+        temperature=own.temperature if options.temperature is None else options.temperature,
         top_k=options.top_k,
-        top_p=options.top_p,
+        top_p=own.top_p if options.top_p is None else options.top_p,
         n_codebooks=options.codebooks[0] if options.codebooks else None,
         dnsmos=options.metrics is None or "dnsmos" in options.metrics,
     )
-    source = SpeechPrior.from_pretrained(options.model, options.prior)
     about = {"data": options.data, "model": source.codec.name, "model_hash": source.codec.model_hash.hex()}
     about["prior"] = source.prior.name
     with _progress() as progress:

@@ -41,9 +41,20 @@ def generate(
     language: Annotated[
         str | None, typer.Option(help="ISO 639 code, of those the prior has learned.", show_default=False)
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="Under 1: likelier speech, less varied.")] = 1.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="Under 1: likelier, less varied; default: the prior's own.", show_default=False),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=0, help="Only the k likeliest codes each time; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Only the likeliest codes that together reach p.")] = 1.0,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Only the likeliest codes that together reach p; default: the prior's own.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes, with either decoder.")] = 0,
     codebooks: Annotated[
         int | None,
@@ -93,9 +104,10 @@ def generate(
     if media == "image":
         from audiovq.prior.model import Drawing
 
-        return generate_visual.generate_images(targets, seed, Drawing(temperature, top_k, top_p), label, model)
+        drawing = Drawing(1.0 if temperature is None else temperature, top_k, 1.0 if top_p is None else top_p)
+        return generate_visual.generate_images(targets, seed, drawing, label, model)
     if media == "video":
-        told = (seed, mode, temperature, actions, prompt, model)
+        told = (seed, mode, 1.0 if temperature is None else temperature, actions, prompt, model)
         return generate_visual.generate_videos(targets, seconds, *told)
     checks.check_decoder(decoder, [model])
     if speaker not in ("", "random"):

@@ -70,6 +70,7 @@ class CodePrior(nn.Module):
         languages: that may be asked for.
         codec: the model hash, in hexadecimal, of the codec whose codes these are; "" for none.
         name: for messages.
+        temperature, top_p: how codes are drawn where nothing is asked for, see `audiovq.prior.drawing.draw`.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class CodePrior(nn.Module):
         languages: Sequence[str] = (),
         codec: str = "",
         name: str = "prior",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(  # noqa: C408
@@ -97,7 +100,11 @@ class CodePrior(nn.Module):
             languages=list(languages),
             codec=codec,
             name=name,
+            temperature=temperature,
+            top_p=top_p,
         )
+        #: How codes are drawn where nothing is asked for.
+        self.drawing = Drawing(temperature, top_p=top_p)
         self.n_codebooks, self.codebook_size, self.width = n_codebooks, codebook_size, width
         self.codec, self.name = codec, name
         self.embedding = CodeEmbedding(n_codebooks, codebook_size, embedding_dim)

@@ -60,9 +60,9 @@ class SpeechPrior:
         speaker: np.ndarray | Tensor | None = None,
         language: str | None = None,
         prompt: EncodedSpeech | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         top_k: int = 0,
-        top_p: float = 1.0,
+        top_p: float | None = None,
         seed: int = 0,
         n_codebooks: int | None = None,
         first: int = 0,
@@ -77,7 +77,8 @@ class SpeechPrior:
                 random voice for each.
             language: ISO 639 code; None: whichever comes.
             prompt: one item of coded speech to go on from; its last, incomplete frame is left out.
-            temperature, top_k, top_p: see `audiovq.prior.drawing.draw`.
+            temperature, top_k, top_p: see `audiovq.prior.drawing.draw`; None for the prior's own, which validation
+                showed best.
             seed: of all draws.
             n_codebooks: books to draw; the prompt's number, or all, by default.
             first: number of the first item.
@@ -89,7 +90,10 @@ class SpeechPrior:
         Raises:
             AudioVQError: for a length, language, prompt or number of books that does not fit.
         """
-        codec, drawing = self.codec, Drawing(temperature, top_k, top_p)
+        codec, own = self.codec, self.prior.drawing
+        drawing = Drawing(
+            own.temperature if temperature is None else temperature, top_k, own.top_p if top_p is None else top_p
+        )
         n_samples = round(seconds * codec.sample_rate)
         if n_samples < 1:
             raise AudioVQError(f"{seconds:g} s of speech cannot be drawn: ask for more than nothing")

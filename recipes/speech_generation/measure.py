@@ -2,8 +2,8 @@
 
     python recipes/speech_generation/measure.py [--model NAME|DIR] [--prior DIR] [--samples N] [--no-speed]
 
-`audiovq evaluate generation` on the test split, and `benchmarks/prior.py`; how codes are drawn (``--temperature``,
-``--top-p``) is chosen on the validation split, never here.
+`audiovq evaluate generation` on the test split, and `benchmarks/prior.py`; codes are drawn as the prior says, which
+choose.py chose on the validation split. The figures also go into the model card of a prior beside its codec.
 """
 
 from __future__ import annotations
@@ -16,6 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from audiovq.files import atomic_write
+from audiovq.prior.checkpoint import FOLDER, load_prior
+from audiovq.speech.checkpoint import model_folder
+
+CARD = """# The prior of {codec}
+
+An autoregressive model of the codes of audiovq's speech model: a transformer over frames, a small network over the
+books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate` draws from it.
+
+* **Trained by** `audiovq train experiment=prior_debian`, {steps} steps on codes of the speech model's training data;
+  sources, licences and what was left out are in that model's card. No test or validation recording was trained on.
+* **Drawn with** temperature {temperature} and top-p {top_p} where nothing is asked for, chosen on validation
+  (`recipes/speech_generation/choose.py`).
+* **Conditions**: a speaker vector, a language. It carries a density of the training speakers' vectors, from which
+  `--speaker random` draws: Gaussians, no recordings.
+
+## Figures
+
+By `audiovq evaluate generation` on the test split; docs/generation.md says what is measured.
+
+{tables}
+## What it is bad at
+
+* It knows no words. What it draws has the sounds and the rhythm of speech, in no language in particular.
+* 6.5 hours of prompts and game dialogue were its whole world: isolated sentences, few voices.
+* Speech that it draws in somebody's voice is not that person's: say so where it could be taken for it.
+"""
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -54,20 +80,33 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_card(folder: Path, results: dict[str, Any]) -> None:
+    """The model card of a prior, beside it."""
+    config = json.loads((folder / "config.json").read_text())
+    prior, _ = load_prior(folder)
+    text = CARD.format(
+        codec=folder.parent.name,
+        weights=sum(p.numel() for p in prior.parameters()) / 1e6,
+        steps=json.loads((folder / "training.json").read_text())["step"],
+        temperature=config["temperature"],
+        top_p=config["top_p"],
+        tables=summary(results),
+    )
+    with atomic_write(folder / "README.md") as path:
+        path.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="the codec; default: the bundled speech model")
     parser.add_argument("--prior", help="the prior's folder; default: the codec's own")
     parser.add_argument("--split", default="test")
     parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--no-speed", action="store_true", help="leave benchmarks/prior.py out")
     options = parser.parse_args()
     which = ["--model", options.model] if options.model else []
     which += ["--prior", options.prior] if options.prior else []
-    drawing = ["--samples", str(options.samples), "--temperature", str(options.temperature)]
-    drawing += ["--top-p", str(options.top_p), "--split", options.split]
+    drawing = ["--samples", str(options.samples), "--split", options.split]
     files = ["--json", str(RESULTS), "--picture", str(HERE / "results.png")]
     run("-m", "audiovq", "evaluate", "generation", *which, *drawing, *files)
     results = json.loads(RESULTS.read_text())
@@ -80,6 +119,8 @@ def main() -> None:
     with atomic_write(RESULTS) as path:
         path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     (HERE / "results.md").write_text(summary(results))
+    if not options.prior:
+        write_card(model_folder(options.model) / FOLDER, results)
     print(summary(results))
 
 

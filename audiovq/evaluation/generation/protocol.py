@@ -140,7 +140,7 @@ def evaluate_generation(
         "copied": _copied(source, drawn, real, train, radix, progress),
     }
     if settings.dnsmos:
-        figures["dnsmos"] = {name: _rate(speech, progress) for name, speech in _named(drawn, real, other)[:2]}
+        figures["dnsmos"] = {name: rate(speech, progress) for name, speech in _named(drawn, real, other)[:2]}
     protocol = {
         "name": "generation",
         "split": split,
@@ -185,7 +185,8 @@ def _copied(
     return found
 
 
-def _rate(speech: Speech, progress: Progress) -> dict[str, float | int | None]:
+def rate(speech: Speech, progress: Progress = silent) -> dict[str, float | int | None]:
+    """DNSMOS of some speech: ``mean``, ``ci95`` and ``n``."""
     (metric,) = make_metrics(["dnsmos"])
     scores = []
     for i, samples in enumerate(speech.waveforms):
