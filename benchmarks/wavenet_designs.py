@@ -3,9 +3,9 @@
     python benchmarks/wavenet_designs.py [--json] [--rounds 3]
 
 For each choice: audio-seconds that training by teacher forcing takes in a second (bfloat16, crops of 0.96 s, backbone
-included), multiplications of the stack for a second of audio, and how many times real time one stream is drawn (float32,
-backbone not included). Weights and waveforms are random, one thread; medians of ``--rounds``. Choices are those of
-``configs/wavenet``.
+included), multiplications of the stack for a second of audio, and how many times real time one stream is drawn
+(float32, backbone not included). Weights and waveforms are random, one thread; medians of ``--rounds``. Choices are
+those of ``configs/wavenet``.
 """
 
 from __future__ import annotations
