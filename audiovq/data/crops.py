@@ -10,63 +10,11 @@ import torch
 from torch.utils.data import Dataset
 
 from audiovq.data.perturb import Perturbation
-from audiovq.data.utterance import SAMPLE_RATE, Utterance
+from audiovq.data.tape import Tape
+from audiovq.data.teacher import DIM, HOP, TeacherFeatures
+from audiovq.data.utterance import Utterance
 from audiovq.data.virtual import VirtualVoice, VirtualVoices
 from audiovq.errors import AudioVQError
-
-_FADE = np.linspace(0, 1, SAMPLE_RATE // 200, endpoint=False, dtype=np.float32)  # 5 ms
-
-
-class Tape:
-    """All utterances of one speaker end to end, in a ring.
-
-    Many recordings are shorter than a crop. Read from the tape they are followed by the speaker's next one after the
-    short pause that their ends bring, rather than by zeros. Joints are faded over 5 ms so that none of them clicks.
-    """
-
-    def __init__(self, utterances: Sequence[Utterance]) -> None:
-        self.utterances = utterances
-        lengths = np.array([u.n_samples for u in utterances], dtype=np.int64)
-        self.ends = np.cumsum(lengths)
-        self.starts = self.ends - lengths
-        self.n_samples = int(self.ends[-1])
-
-    def read(self, start: int, n_samples: int) -> np.ndarray:
-        """Samples (n_samples,) from ``start`` on, around the ring."""
-        out = np.empty(n_samples, np.float32)
-        done, position = 0, start % self.n_samples
-        while done < n_samples:
-            index = int(np.searchsorted(self.ends, position, side="right"))
-            inside = position - int(self.starts[index])
-            n_piece = min(int(self.ends[index]) - position, n_samples - done)
-            piece = self.utterances[index].load(inside, n_piece)
-            out[done : done + len(piece)] = piece
-            out[done + len(piece) : done + n_piece] = 0  # a file that is shorter than it said
-            self._fade(out[done : done + n_piece], inside, int(self.ends[index] - self.starts[index]))
-            done += n_piece
-            position = (position + n_piece) % self.n_samples
-        return out
-
-    @staticmethod
-    def _fade(piece: np.ndarray, inside: int, length: int) -> None:
-        """Fade a piece that lies at ``inside`` of an utterance of that length, where it holds one of its ends."""
-        if length < 2 * len(_FADE):
-            return
-        head = _FADE[inside : inside + len(piece)]
-        piece[: len(head)] *= head
-        left = length - inside - len(piece)  # samples of the utterance after this piece
-        if left < len(_FADE):
-            tail = _FADE[left : left + len(piece)][::-1]
-            piece[len(piece) - len(tail) :] *= tail
-
-    def around(self, start: int, n_samples: int) -> tuple[int, int]:
-        """The whole utterances that a stretch touches, as (start, length) on the ring."""
-        first = int(np.searchsorted(self.ends, start, side="right"))
-        last = int(np.searchsorted(self.ends, (start + n_samples - 1) % self.n_samples, side="right"))
-        begin, end = int(self.starts[first]), int(self.ends[last])
-        if start + n_samples > self.n_samples:
-            end += self.n_samples
-        return begin, end - begin
 
 
 class CropDataset(Dataset[dict[str, Any]]):
@@ -79,7 +27,8 @@ class CropDataset(Dataset[dict[str, Any]]):
     they are long enough, else from elsewhere in the same one, repeated when that is too short to fill it. With a
     perturbation there is also ``perturbed (1, crop_samples)``, the crop in time with ``waveform`` but for its voice,
     and ``moved``, whether its pitch was moved too. With virtual voices there is also ``speed``, the factor that crop
-    and other were played with, 0 for the voice as it was recorded.
+    and other were played with, 0 for the voice as it was recorded; with a teacher ``taught (crop_samples // 320, 64)``,
+    zeros where it heard nothing: beyond a short tape's end, and of virtual voices.
 
     Args:
         utterances: of one split.
@@ -91,6 +40,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         length: the nominal number of items; any index of 0 or more has an item.
         perturbation: what changes the voice that is heard, or None.
         virtual: what makes other voices of the recorded ones, or None.
+        teacher: features of what is said, see `audiovq.data.teacher`, or None.
 
     Raises:
         AudioVQError: without utterances.
@@ -107,6 +57,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         length: int = 1 << 40,
         perturbation: Perturbation | None = None,
         virtual: VirtualVoices | None = None,
+        teacher: TeacherFeatures | None = None,
     ) -> None:
         if crop_samples < 1 or other_samples < 1:
             raise ValueError("crops need at least one sample")
@@ -121,6 +72,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         self.crop_samples, self.other_samples = crop_samples, other_samples
         self.seed, self.gain_db, self.length = seed, gain_db, length
         self.perturbation, self.virtual = perturbation, virtual
+        self._taught = None if teacher is None else [teacher.reader(tape) for tape in self.tapes]
         weights = np.array([tape.n_samples for tape in self.tapes], dtype=np.float64) ** temper
         self._cumulative = np.cumsum(weights / weights.sum())
 
@@ -175,6 +127,12 @@ class CropDataset(Dataset[dict[str, Any]]):
             "other": torch.from_numpy(reference),
             "speaker": speaker,
         }
+        if self._taught is not None:
+            taught = np.zeros((self.crop_samples // HOP, DIM), np.float32)
+            if voice is None:
+                known = self._taught[speaker].read(*crop)
+                taught[: len(known)] = known
+            item["taught"] = torch.from_numpy(taught)
         if self.virtual is not None:
             item["speed"] = 0.0 if voice is None else voice.speed
         if self.perturbation is not None:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiovq.evaluation.optional import need
 from audiovq.files import atomic_write
+from audiovq.optional import need
 
 _GAP = 3
 _MILLISECONDS = 120

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiovq.evaluation.optional import need
 from audiovq.files import atomic_write
 from audiovq.image.bound import bound_of
 from audiovq.image.codec import ImageCodec
+from audiovq.optional import need
 from audiovq.prior.pixel import PixelPrior
 
 if TYPE_CHECKING:

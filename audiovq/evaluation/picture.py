@@ -6,9 +6,9 @@ from pathlib import Path
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import metric_class
-from audiovq.evaluation.optional import need
 from audiovq.evaluation.report import Report, SystemResult
 from audiovq.files import atomic_write
+from audiovq.optional import need
 
 OWN = "audiovq"
 _COLOURS = {

@@ -15,9 +15,9 @@ from torch import Tensor
 from audiovq.data.episodes import BUTTONS, Episode
 from audiovq.data.frame_codes import clip_of
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.optional import need
 from audiovq.evaluation.progress import Progress
 from audiovq.files import atomic_write
+from audiovq.optional import need
 from audiovq.video import VideoModel
 
 if TYPE_CHECKING:

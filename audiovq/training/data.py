@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,7 +13,11 @@ from audiovq.data.corpora import open_corpora
 from audiovq.data.crops import CropDataset
 from audiovq.data.partners import PartneredCrops
 from audiovq.data.perturb import Perturbation
+from audiovq.data.teacher import TeacherFeatures, teacher_features
+from audiovq.data.utterance import Utterance
 from audiovq.data.virtual import VirtualVoices
+
+log = logging.getLogger("audiovq")
 
 
 class StepSampler(Sampler[int]):
@@ -51,8 +56,10 @@ class SpeechCrops(L.LightningDataModule):
         conversion_share: float = 0.0,
         virtual: dict[str, Any] | None = None,
         partners: dict[str, Any] | None = None,
+        taught: bool = False,
     ) -> None:
         super().__init__()
+        self.taught, self._told = taught, 0
         self.partners = partners or {}
         self.virtual = VirtualVoices(**virtual) if virtual else None
         self.conversion_share = conversion_share
@@ -75,9 +82,29 @@ class SpeechCrops(L.LightningDataModule):
             gain_db=(-12.0, 6.0),
             perturbation=self.perturbation,
             virtual=self.virtual,
+            teacher=self._teacher(train),
         )
         self.train = PartneredCrops(crops, self.conversion_share, **self.partners) if self.conversion_share else crops
-        self.validation = CropDataset(validation, 2 * self.crop, self.other, seed=0, perturbation=self.perturbation)
+        self.validation = CropDataset(
+            validation,
+            2 * self.crop,
+            self.other,
+            seed=0,
+            perturbation=self.perturbation,
+            teacher=self._teacher(validation),
+        )
+
+    def _teacher(self, utterances: Sequence[Utterance]) -> TeacherFeatures | None:
+        if not self.taught:
+            return None
+
+        def tell(done: int, total: int) -> None:
+            if done == total or done * 20 // total > self._told:
+                self._told = done * 20 // total
+                log.info("the teacher has heard %d of %d minutes", done // 960_000, total // 960_000)
+
+        self._told = 0
+        return teacher_features(utterances, tell)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer

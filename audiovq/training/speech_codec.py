@@ -22,6 +22,7 @@ from audiovq.training.losses import (
     relative_waveform_loss,
 )
 from audiovq.training.schedule import trapezoid
+from audiovq.training.teacher import TeacherLoss
 from audiovq.training.warm_start import warm_start
 
 
@@ -34,8 +35,8 @@ class SpeechCodecTask(L.LightningModule):
         model: constructor arguments of `SpeechCodec`.
         learning_rate, warmup_steps, max_steps, decay_steps, weight_decay: AdamW with a trapezoidal schedule.
         average_decay: decay of the moving average of the weights that is validated and exported.
-        weights: of the losses ``mel, complex, magnitude, waveform, envelope, quantizer, adversarial,
-            feature``.
+        weights: of the losses ``mel, complex, magnitude, waveform, envelope, quantizer, adversarial, feature`` and
+            ``teacher`` (see `audiovq.training.teacher`; its features are made before training begins).
         adversarial_start: first step with discriminators; None to leave them out.
         adversarial_samples: samples of each item they look at, a random stretch.
         discriminator: constructor arguments of `MultiResolutionDiscriminator`.
@@ -65,6 +66,7 @@ class SpeechCodecTask(L.LightningModule):
         self.discriminator = MultiResolutionDiscriminator(**discriminator) if adversarial_start is not None else None
         self.mel_loss, self.stft_loss = MultiResolutionMelLoss(), ComplexSTFTLoss()
         self.envelope_loss = EnvelopeCorrelationLoss()
+        self.teacher = TeacherLoss(self.codec.encoder.latent_dim) if weights.get("teacher", 0) else None
         self.learning_rate, self.discriminator_learning_rate = learning_rate, discriminator_learning_rate
         self.schedule = (warmup_steps, max_steps, decay_steps)
         self.weight_decay, self.seed, self.weights = weight_decay, seed, weights
@@ -97,7 +99,8 @@ class SpeechCodecTask(L.LightningModule):
 
     def trained_parameters(self) -> list[torch.nn.Parameter]:
         """What the first optimizer moves."""
-        return [p for p in self.codec.parameters() if p.requires_grad]
+        taught = list(self.teacher.parameters()) if self.teacher is not None else []
+        return [p for p in self.codec.parameters() if p.requires_grad] + taught
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         step = int(self.step)
@@ -146,7 +149,10 @@ class SpeechCodecTask(L.LightningModule):
 
     def more_losses(self, batch: dict[str, Tensor], quantized: Quantized) -> tuple[Tensor, dict[str, Tensor]]:
         """What else is asked of a training step: the weighted sum, and each term."""
-        return quantized.loss.new_zeros(()), {}
+        if self.teacher is None:
+            return quantized.loss.new_zeros(()), {}
+        loss = self.teacher(quantized.latents, batch["taught"])
+        return self.weights["teacher"] * loss, {"teacher": loss}
 
     def reconstruction_loss(
         self, decoded: Tensor, target: Tensor, moved: Tensor | None = None
@@ -226,10 +232,13 @@ class SpeechCodecTask(L.LightningModule):
         codec = self.average
         total = torch.zeros(())
         for n in sorted({1, 2, 4, codec.n_codebooks} & set(range(1, codec.n_codebooks + 1))):
-            decoded, _ = codec(self.heard(batch), self.speaker_input(batch), n_codebooks=n)
+            decoded, quantized = codec(self.heard(batch), self.speaker_input(batch), n_codebooks=n)
             loss, terms = self.reconstruction_loss(decoded, batch["waveform"], batch.get("moved"))
             self.log_dict({f"validation/{k}_{n}": v for k, v in terms.items()}, sync_dist=True)
             if n > 1 or codec.n_codebooks == 1:
                 total = total + loss
+            if self.teacher is not None:
+                taught = self.teacher(quantized.latents, batch["taught"])
+                self.log(f"validation/teacher_{n}", taught, sync_dist=True)
         self.log("validation/loss", total, sync_dist=True)
         self.log("step", float(self.step))

@@ -119,6 +119,8 @@ class VoiceCodecTask(SpeechCodecTask):
         if self.classifier is not None:
             own = quantized.latents[: len(batch["speaker"])]
             terms["classifier"] = F.cross_entropy(self.classifier(reverse_gradient(own)).float(), batch["speaker"])
+        if self.teacher is not None:
+            terms["teacher"] = self.teacher(quantized.latents[: len(batch["speaker"])], batch["taught"])
         if self.melody_loss is not None:
             terms["melody"] = self.melody_loss(batch["decoded"], batch["waveform"])
         if "converted" in batch:

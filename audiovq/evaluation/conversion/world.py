@@ -9,8 +9,8 @@ import numpy as np
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.conversion.pairs import ConversionPair
-from audiovq.evaluation.optional import with_pkg_resources
 from audiovq.evaluation.pair import SAMPLE_RATE
+from audiovq.optional import with_pkg_resources
 from audiovq.speech.pitch import CEILING, FLOOR
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.optional import need
 from audiovq.files import atomic_write
+from audiovq.optional import need
 
 _COLOURS = {"samples": "#d62728", "real speech": "#1f77b4", "other real speech": "#7fb3d9"}
 

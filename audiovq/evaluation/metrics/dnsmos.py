@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from audiovq.evaluation.metrics.base import Metric
-from audiovq.evaluation.optional import need
 from audiovq.evaluation.pair import SAMPLE_RATE, Pair
 from audiovq.evaluation.statistics import Score
+from audiovq.optional import need
 
 SEGMENT = int(9.01 * SAMPLE_RATE)
 """The 9.01 s that the network hears at once."""

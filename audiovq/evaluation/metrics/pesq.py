@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from audiovq.evaluation.metrics.base import Metric
-from audiovq.evaluation.optional import need
 from audiovq.evaluation.pair import SAMPLE_RATE, Pair
 from audiovq.evaluation.statistics import Score
+from audiovq.optional import need
 
 LOWEST = 1.04
 """The worst MOS-LQO the mapping of P.862.2 gives (for a raw score of -0.5)."""

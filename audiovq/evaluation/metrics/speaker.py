@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 
 from audiovq.evaluation.metrics.base import Metric
-from audiovq.evaluation.optional import need, with_pkg_resources
 from audiovq.evaluation.pair import Pair
 from audiovq.evaluation.statistics import Score
+from audiovq.optional import need, with_pkg_resources
 
 
 def load_voice_encoder():

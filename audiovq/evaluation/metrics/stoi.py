@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 
 from audiovq.evaluation.metrics.base import Metric
-from audiovq.evaluation.optional import need
 from audiovq.evaluation.pair import SAMPLE_RATE, Pair
 from audiovq.evaluation.statistics import Score
+from audiovq.optional import need
 
 
 class STOI(Metric):

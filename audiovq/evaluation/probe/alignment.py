@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.evaluation.optional import need
 from audiovq.evaluation.progress import Progress, silent
 from audiovq.files import atomic_write, cache_dir
+from audiovq.optional import need
 
 if TYPE_CHECKING:
     from audiovq.data.utterance import Utterance

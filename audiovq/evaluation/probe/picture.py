@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.optional import need
 from audiovq.files import atomic_write
+from audiovq.optional import need
 
 
 def draw_probe(figures: dict[str, Any], path: str | Path, arrays: dict[str, np.ndarray] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Packages that only the evaluation needs."""
+"""Packages that only evaluation and teachers need."""
 
 from __future__ import annotations
 

@@ -1,0 +1,142 @@
+"""What a recogniser's encoder makes of a corpus, kept on disk: what is said, frame by frame, for codes to learn from.
+
+Codes that learn from such features as well as from sound keep more of the words and less of the voice (Zhang et al.
+2024, SpeechTokenizer, section 3.2, with HuBERT as teacher; here it is the encoder of Whisper base).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiovq.data.tape import Tape
+from audiovq.data.utterance import SAMPLE_RATE, Utterance
+from audiovq.data.whisper import whisper_folder
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write, cache_dir
+from audiovq.optional import need
+
+HOP = 320
+"""Samples at 16 kHz from one feature to the next: Whisper's own 20 ms."""
+DIM = 64
+"""Principal components that are kept."""
+_WINDOW = 30 * SAMPLE_RATE  # what Whisper hears at once
+_LONGEST = 28 * SAMPLE_RATE  # of an utterance; longer ones are heard in parts
+_GAP = SAMPLE_RATE // 2  # of silence between utterances in one window
+_SAMPLE = 100_000  # features that the principal components are found from
+
+Progress = Callable[[int, int], None]
+
+
+class TeacherFeatures:
+    """Features of utterances by their ids: (ceil(n_samples / HOP), DIM) float16 each."""
+
+    def __init__(self, features: dict[str, np.ndarray]) -> None:
+        self._features = features
+
+    def reader(self, tape: Tape) -> TapeFeatures:
+        """Features along a speaker's tape.
+
+        Raises:
+            AudioVQError: when an utterance of it was not heard.
+        """
+        missing = [u.id for u in tape.utterances if u.id not in self._features]
+        if missing:
+            raise AudioVQError(f"the teacher has not heard {missing[0]}: delete {cache_dir() / 'teacher'}")
+        return TapeFeatures(tape, [self._features[u.id] for u in tape.utterances])
+
+
+class TapeFeatures:
+    """Features of the utterances of a tape end to end."""
+
+    def __init__(self, tape: Tape, features: Sequence[np.ndarray]) -> None:
+        self._tape = tape
+        self._rows = np.concatenate(features)
+        lengths = [len(one) for one in features]
+        self._first = np.cumsum([0, *lengths[:-1]])
+        self._last = np.cumsum(lengths) - 1
+
+    def read(self, start: int, n_samples: int) -> np.ndarray:
+        """Of a stretch, around the ring: (n_samples // HOP, DIM) float32, each of the middle of its 20 ms."""
+        places = (start + HOP // 2 + HOP * np.arange(n_samples // HOP)) % self._tape.n_samples
+        which = np.searchsorted(self._tape.ends, places, side="right")
+        rows = self._first[which] + (places - self._tape.starts[which]) // HOP
+        return self._rows[np.minimum(rows, self._last[which])].astype(np.float32)
+
+
+def teacher_features(utterances: Sequence[Utterance], progress: Progress | None = None) -> TeacherFeatures:
+    """The features of utterances, from the cache where they were heard before.
+
+    Raises:
+        AudioVQError: when Whisper is not installed, or what is kept is damaged.
+    """
+    digest = hashlib.sha256("".join(f"{u.id}:{u.n_samples};" for u in utterances).encode()).hexdigest()[:16]
+    path = cache_dir() / "teacher" / f"whisper-base-{digest}.npz"
+    if not path.is_file():
+        _write(path, utterances, progress)
+    try:
+        with np.load(path) as kept:
+            rows, ends = kept["rows"], kept["ends"]
+        pieces = np.split(rows, ends[:-1])
+        return TeacherFeatures({u.id: piece for u, piece in zip(utterances, pieces, strict=True)})
+    except (OSError, ValueError, KeyError) as error:
+        raise AudioVQError(f"{path} is damaged ({error}): delete it") from error
+
+
+def _write(path: Path, utterances: Sequence[Utterance], progress: Progress | None) -> None:
+    heard: dict[str, list[np.ndarray]] = {u.id: [] for u in utterances}
+    n_heard, n_samples = 0, sum(u.n_samples for u in utterances)
+    for name, rows in _hear(utterances):
+        heard[name].append(rows)
+        n_heard += len(rows) * HOP
+        if progress:
+            progress(min(n_heard, n_samples), n_samples)
+    whole = [np.concatenate(heard[u.id]) for u in utterances]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, rows=_components(np.concatenate(whole)), ends=np.cumsum([len(rows) for rows in whole]))
+
+
+def _components(rows: np.ndarray) -> np.ndarray:
+    """The first principal components (N, DIM) float16, scaled so that their variances have a mean of one."""
+    some = rows[:: max(len(rows) // _SAMPLE, 1)].astype(np.float64)
+    mean = some.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov((some - mean).T))
+    basis = vectors[:, -DIM:][:, ::-1] / np.sqrt(values[-DIM:].mean())
+    parts = np.array_split(rows, max(len(rows) // _SAMPLE, 1))
+    return np.concatenate([((part.astype(np.float64) - mean) @ basis).astype(np.float16) for part in parts])
+
+
+def _hear(utterances: Sequence[Utterance]) -> Iterator[tuple[str, np.ndarray]]:
+    """Ids and features (n, 512) float16 of utterances, or of the parts of long ones, in order."""
+    whisper = need("faster_whisper", "a teacher of what is said")
+    folder = whisper_folder("a teacher of what is said")
+    model = whisper.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
+    for group in windows(utterances):
+        window = np.zeros(_WINDOW, np.float32)
+        for utterance, start, length, place in group:
+            samples = utterance.load(start, length)[:length]
+            window[place : place + len(samples)] = samples
+        states = model.encode(model.feature_extractor(window)[:, : _WINDOW // 160])
+        rows = np.asarray(states)[0]
+        for utterance, _, length, place in group:
+            yield utterance.id, rows[place // HOP : place // HOP - (-length // HOP)].astype(np.float16)
+
+
+def windows(utterances: Sequence[Utterance]) -> Iterator[list[tuple[Utterance, int, int, int]]]:
+    """What is heard at once: utterances or parts of them, (utterance, start, length, place in the window)."""
+    group: list[tuple[Utterance, int, int, int]] = []
+    place = 0
+    for utterance in utterances:
+        for start in range(0, utterance.n_samples, _LONGEST):
+            length = min(utterance.n_samples - start, _LONGEST)
+            if place + length > _WINDOW:
+                yield group
+                group, place = [], 0
+            group.append((utterance, start, length, place))
+            place += -(-(length + _GAP) // HOP) * HOP
+    if group:
+        yield group
