@@ -250,7 +250,7 @@ def _evaluate_generation(options: Options) -> Report:
         temperature=own.temperature if options.temperature is None else options.temperature,
         top_k=options.top_k,
         top_p=own.top_p if options.top_p is None else options.top_p,
-        n_codebooks=options.codebooks[0] if options.codebooks else None,
+        n_codebooks=options.codebooks[0] if options.codebooks else source.prior.drawn_codebooks,
         dnsmos=options.metrics is None or "dnsmos" in options.metrics,
     )
     about = {"data": options.data, "model": source.codec.name, "model_hash": source.codec.model_hash.hex()}

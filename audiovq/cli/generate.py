@@ -58,7 +58,7 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes, with either decoder.")] = 0,
     codebooks: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Only the first N codebooks; default: all.", show_default=False),
+        typer.Option(min=1, metavar="N", help="The first N codebooks; default: the prior's own.", show_default=False),
     ] = None,
     decoder: Annotated[
         str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
@@ -125,7 +125,7 @@ def generate(
     if codebooks is not None:
         source.codec.check_n_codebooks(codebooks)
     start = time.perf_counter()
-    beginning = None if prompt is None else _read(source.codec, prompt)
+    beginning = None if prompt is None else _read(source.codec, prompt, codebooks or source.prior.drawn_codebooks)
     voice = _voice(source.codec, speaker)
     if beginning is not None and codebooks is not None and codebooks > beginning.codes.shape[1]:
         raise AudioVQError(f"{prompt} has {beginning.codes.shape[1]} codebooks, {codebooks} were asked for")
@@ -185,8 +185,8 @@ def _targets(folder: Path, n: int, format: str, force: bool, plain: str = ".wav"
     return targets
 
 
-def _read(codec: SpeechCodec, path: str) -> EncodedSpeech:
-    """One item of coded speech, from a recording (channels mixed) or an .avq file (its first channel)."""
+def _read(codec: SpeechCodec, path: str, n_codebooks: int) -> EncodedSpeech:
+    """One item of coded speech, from a recording (channels mixed) or an .avq file (its first channel, as it is)."""
     import numpy as np
     import torch
 
@@ -200,7 +200,7 @@ def _read(codec: SpeechCodec, path: str) -> EncodedSpeech:
     with errors_about(path), open_audio(path) as audio:
         blocks = [block for block in model_blocks(audio, codec, mono=True) if block is not None]
         samples = np.concatenate(blocks)[:, 0]
-        return codec.encode([torch.from_numpy(samples)], n_codebooks=codec.n_codebooks)
+        return codec.encode([torch.from_numpy(samples)], n_codebooks=n_codebooks)
 
 
 def _item(encoded: EncodedSpeech, i: int) -> EncodedSpeech:

@@ -70,7 +70,8 @@ class CodePrior(nn.Module):
         languages: that may be asked for.
         codec: the model hash, in hexadecimal, of the codec whose codes these are; "" for none.
         name: for messages.
-        temperature, top_p: how codes are drawn where nothing is asked for, see `audiovq.prior.drawing.draw`.
+        temperature, top_p, drawn_codebooks: how codes are drawn where nothing is asked for, see
+            `audiovq.prior.drawing.draw`, and of how many books; None for all.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class CodePrior(nn.Module):
         name: str = "prior",
         temperature: float = 1.0,
         top_p: float = 1.0,
+        drawn_codebooks: int | None = None,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(  # noqa: C408
@@ -102,9 +104,11 @@ class CodePrior(nn.Module):
             name=name,
             temperature=temperature,
             top_p=top_p,
+            drawn_codebooks=drawn_codebooks,
         )
         #: How codes are drawn where nothing is asked for.
         self.drawing = Drawing(temperature, top_p=top_p)
+        self.drawn_codebooks = drawn_codebooks or n_codebooks
         self.n_codebooks, self.codebook_size, self.width = n_codebooks, codebook_size, width
         self.codec, self.name = codec, name
         self.embedding = CodeEmbedding(n_codebooks, codebook_size, embedding_dim)

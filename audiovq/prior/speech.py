@@ -80,7 +80,7 @@ class SpeechPrior:
             temperature, top_k, top_p: see `audiovq.prior.drawing.draw`; None for the prior's own, which validation
                 showed best.
             seed: of all draws.
-            n_codebooks: books to draw; the prompt's number, or all, by default.
+            n_codebooks: books to draw; the prompt's number, or the prior's own, by default.
             first: number of the first item.
             progress: called with frames done and frames there are.
 
@@ -98,8 +98,8 @@ class SpeechPrior:
         if n_samples < 1:
             raise AudioVQError(f"{seconds:g} s of speech cannot be drawn: ask for more than nothing")
         given = self._given(prompt)
-        if n_codebooks is None and given is not None:
-            n_codebooks = given.shape[1]
+        if n_codebooks is None:
+            n_codebooks = self.prior.drawn_codebooks if given is None else given.shape[1]
         who = self._speakers(n, speaker, prompt, seed, first)
         number = self.prior.conditioner.number(language)
         with torch.inference_mode():

@@ -2,15 +2,16 @@
 
     python recipes/speech_generation/choose.py [--model NAME|DIR] [--prior DIR] [--samples N]
 
-Of the temperatures and top-p tried, those count whose samples are rated within 0.4 DNSMOS of coded real speech (all,
-where none is); of these the one whose first book is distributed most like real speech's, pairs of codes included.
+Numbers of books, temperatures and top-p are tried. Those count whose samples are rated within 0.4 DNSMOS of real speech
+coded with as many books (all, where none is); of these the one whose first book is distributed most like real speech's,
+pairs of codes included.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from itertools import product
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,37 @@ from audiovq.prior.speech import SpeechPrior
 from audiovq.speech.checkpoint import model_folder
 
 HERE = Path(__file__).resolve().parent
-TEMPERATURES, TOPS = (0.8, 0.9, 1.0), (0.9, 1.0)
+BOOKS = (2, 4, 8)
+DRAWINGS = ((0.9, 0.8), (1.0, 0.8), (1.0, 0.9), (1.0, 1.0))
+"""Temperatures and top-p."""
 NEAR = 0.4  # of DNSMOS
 
 
-def best(tried: list[dict[str, Any]], real: float) -> dict[str, Any]:
+def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
     """See the head of this file."""
-    near = [one for one in tried if one["dnsmos"] > real - NEAR]
+    near = [one for one in tried if one["dnsmos"] > one["real"] - NEAR]
     return min(near or tried, key=lambda one: one["divergence"])
+
+
+def attempts(source: SpeechPrior, corpus: str, n: int) -> Iterator[dict[str, Any]]:
+    """One after the other: the setting, DNSMOS of samples and of real speech, and the divergence of the first book."""
+    tapes = make_tapes(cached_codes(source.codec, [corpus]).split("validation"))
+    radix = source.prior.codebook_size + 1
+    for books in BOOKS:
+        real = real_speech(source, tapes, Settings(n, n_codebooks=books), silent)
+        wanted = rate(real)["mean"]
+        for temperature, top_p in DRAWINGS:
+            settings = Settings(n, temperature=temperature, top_p=top_p, n_codebooks=books)
+            drawn = drawn_speech(source, settings, silent)
+            apart = divergences(drawn.codes, real.codes, radix)
+            yield {
+                "drawn_codebooks": books,
+                "temperature": temperature,
+                "top_p": top_p,
+                "dnsmos": rate(drawn)["mean"],
+                "real": wanted,
+                "divergence": apart["unigram"][0] + apart["bigram"][0],
+            }
 
 
 def main() -> None:
@@ -46,31 +70,24 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(options.prior) if options.prior else model_folder(options.model) / FOLDER
-    source = SpeechPrior.from_pretrained(options.model, folder)
-    tapes = make_tapes(cached_codes(source.codec, [options.corpus]).split("validation"))
-    radix = source.prior.codebook_size + 1
-    real = real_speech(source, tapes, Settings(options.samples), silent)
-    wanted = float(rate(real)["mean"] or 0)
-    print(f"coded real speech: DNSMOS {wanted:.2f}")
     tried = []
-    for temperature, top_p in product(TEMPERATURES, TOPS):
-        settings = Settings(options.samples, temperature=temperature, top_p=top_p)
-        drawn = drawn_speech(source, settings, silent)
-        apart = divergences(drawn.codes, real.codes, radix)
-        divergence = apart["unigram"][0] + apart["bigram"][0]
-        one = {"temperature": temperature, "top_p": top_p, "dnsmos": rate(drawn)["mean"], "divergence": divergence}
+    for one in attempts(SpeechPrior.from_pretrained(options.model, folder), options.corpus, options.samples):
         tried.append(one)
         print(
-            "temperature {temperature}, top-p {top_p}: DNSMOS {dnsmos:.2f}, divergence {divergence:.3f}".format(**one)
+            "{drawn_codebooks} books, temperature {temperature}, top-p {top_p}: DNSMOS {dnsmos:.2f} (real speech "
+            "{real:.2f}), divergence {divergence:.3f}".format(**one),
+            flush=True,
         )
-    chosen = best(tried, wanted)
+    chosen = best(tried)
     config = json.loads((folder / "config.json").read_text())
-    config |= {name: chosen[name] for name in ("temperature", "top_p")}
+    config |= {name: chosen[name] for name in ("temperature", "top_p", "drawn_codebooks")}
     with atomic_write(folder / "config.json") as path:
         path.write_text(json.dumps(config, indent=2) + "\n")
     with atomic_write(HERE / "drawing.json") as path:
-        path.write_text(json.dumps({"real": wanted, "tried": tried, "chosen": chosen}, indent=1) + "\n")
-    print(f"{folder / 'config.json'}: temperature {chosen['temperature']}, top-p {chosen['top_p']}")
+        path.write_text(json.dumps({"tried": tried, "chosen": chosen}, indent=1) + "\n")
+    print(
+        "{}: {drawn_codebooks} books, temperature {temperature}, top-p {top_p}".format(folder / "config.json", **chosen)
+    )
 
 
 if __name__ == "__main__":

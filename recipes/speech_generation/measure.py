@@ -26,8 +26,8 @@ books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq ge
 
 * **Trained by** `audiovq train experiment=prior_debian`, {steps} steps on codes of the speech model's training data;
   sources, licences and what was left out are in that model's card. No test or validation recording was trained on.
-* **Drawn with** temperature {temperature} and top-p {top_p} where nothing is asked for, chosen on validation
-  (`recipes/speech_generation/choose.py`).
+* **Drawn with** temperature {temperature}, top-p {top_p} and {books} of the codec's books where nothing is asked for,
+  chosen on validation (`recipes/speech_generation/choose.py`).
 * **Conditions**: a speaker vector, a language. It carries a density of the training speakers' vectors, from which
   `--speaker random` draws: Gaussians, no recordings.
 
@@ -90,6 +90,7 @@ def write_card(folder: Path, results: dict[str, Any]) -> None:
         steps=json.loads((folder / "training.json").read_text())["step"],
         temperature=config["temperature"],
         top_p=config["top_p"],
+        books=config["drawn_codebooks"],
         tables=summary(results),
     )
     with atomic_write(folder / "README.md") as path:

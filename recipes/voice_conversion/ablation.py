@@ -72,7 +72,7 @@ def measure(model: str, codebooks: list[int], pairs: Any, per_voice: int) -> lis
     groups, stoi = ["speaker", "melody", "register", "dnsmos"], STOI()
     rows = []
     for n in codebooks:
-        converter = ModelConverter(codec, n, "auto", "parallel")
+        converter = ModelConverter(codec, n, "auto", "parallel", timbre="keep")
         means = evaluate_conversion(pairs, [converter], groups).systems[0].overall.metrics
         reconstruction, heard = Reconstruction(codec, n, "parallel"), []
         for pair in {pair.source.id: pair for pair in pairs.pairs}.values():

@@ -29,7 +29,8 @@ says it. {parameters:.1f} million weights, float16. `audiovq convert` uses it wh
 {books} of its {all_books} codebooks.
 
 * **Trained by** `audiovq train experiment=verifier_debian` and `audiovq train experiment=voice_debian`, {steps} steps
-  from the weights of the bundled speech model. {note}
+  from the weights of the bundled speech model.
+  {note}
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
   Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
   (GPL-2+), prepared by `recipes/debian_speech/prepare.py`. Test and validation files, the Catalan and Danish voices of
@@ -46,8 +47,8 @@ By `audiovq evaluate conversion`, see docs/conversion.md for what is measured. {
 
 * Words: Whisper reads most of them wrong already when a source is coded in its own voice ("source, coded" above; real
   speech: "source, unconverted"). The bundled speech model keeps far more of them, but its codes keep the voice, too.
-* It heard some 20 clear voices. Voices unlike them, as targets, come out as something between the ones it knows:
-  see the unseen targets.
+* It heard some 50 voices, 15 of them for more than five minutes. Others, as targets, come out less like themselves: see
+  the unseen ones. There most of the likeness is their long-term average spectrum (`--timbre auto`).
 * Noise, music and several voices at once are turned into something like speech.
 * A voice can be misused: convert to voices of people who agreed to it, and say that the result is converted.
 """

@@ -1,0 +1,47 @@
+"""The loss on what a teacher heard: what counts, and that a codec can learn from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from audiovq.data.teacher import DIM, HOP, TeacherFeatures
+from audiovq.training import data
+from audiovq.training.run import train
+from audiovq.training.teacher import TeacherLoss
+from tests.training.test_run import corpus, overrides  # noqa: F401
+
+
+@torch.no_grad()
+def test_a_constant_reaches_one_and_what_was_not_heard_does_not_count():
+    torch.manual_seed(0)
+    loss, taught = TeacherLoss(8), torch.randn(2, 40, DIM)
+    loss.head.weight.zero_()
+    loss.head.bias.zero_()
+    assert float(loss(torch.randn(2, 8, 40), taught)) == pytest.approx(1.0, rel=0.05)
+    taught[1] = 0
+    partly = loss(torch.randn(2, 8, 40), taught)
+    assert float(partly) == pytest.approx(float(loss(torch.randn(1, 8, 40), taught[:1])))
+    assert float(loss(torch.randn(2, 8, 40), torch.zeros(2, 40, DIM))) == 0
+
+
+@torch.no_grad()
+def test_features_are_averaged_to_the_latents_rate():
+    loss = TeacherLoss(8)
+    taught = torch.randn(1, 40, DIM)
+    pooled = taught.reshape(1, 20, 2, DIM).mean(2)
+    latents = torch.randn(1, 8, 20)
+    assert float(loss(latents, taught)) == pytest.approx(float(loss(latents, pooled)), rel=1e-5)
+
+
+def test_a_codec_learns_from_a_teacher(corpus, tmp_path, monkeypatch):  # noqa: F811
+    def hear(utterances, progress=None):
+        draw = np.random.default_rng(0)
+        return TeacherFeatures({u.id: draw.standard_normal((-(-u.n_samples // HOP), DIM)) for u in utterances})
+
+    monkeypatch.setattr(data, "teacher_features", hear)
+    folder = train(overrides(corpus, tmp_path / "taught", **{"task.weights.teacher": 1.0}))
+    plain = train(overrides(corpus, tmp_path / "plain"))
+    states = [torch.load(f / "last.ckpt", weights_only=False)["state_dict"] for f in (folder, plain)]
+    assert ["teacher.head.weight" in state for state in states] == [True, False]
