@@ -11,6 +11,7 @@ import torch
 
 from audiovq import SpeechCodec
 from audiovq.bitstream import save_encoded
+from audiovq.prior.speech import SpeechPrior
 from audiovq.speech.checkpoint import BUNDLED, CONVERSION_MODEL, DEFAULT_MODEL, bundled_models, codes_hash
 from audiovq.speech.pitch import median_pitch, semitones, track_pitch
 from audiovq.speech.voices import read_voices
@@ -81,6 +82,24 @@ def test_the_wavenet_draws_the_speech_that_was_coded():
     reference = log_bands(samples)
     distance = float(np.abs(log_bands(drawn[0]) - reference).mean())
     assert distance < 0.5 * float(np.abs(np.roll(reference, 12, axis=1) - reference).mean())
+
+
+def test_the_prior_knows_speech_and_draws_it():
+    source = SpeechPrior.from_pretrained()
+    assert (BUNDLED / DEFAULT_MODEL / "prior" / "model.safetensors").stat().st_size < 15_000_000
+    books = source.prior.drawn_codebooks
+    first, again, other = (source.generate(1.0, seed=seed) for seed in (1, 1, 2))
+    assert first.codes.shape == (1, books, 50)
+    assert torch.equal(first.codes, again.codes)
+    assert not torch.equal(first.codes, other.codes)
+    # Real speech is likelier to it than the same frames in another order, and than chance.
+    samples = sf.read(RECORDING, dtype="float32")[0][:64000]
+    codes = source.codec.encode([torch.from_numpy(samples)], n_codebooks=8).codes
+    shuffled = codes[:, :, torch.randperm(codes.shape[2], generator=torch.Generator().manual_seed(0))]
+    with torch.inference_mode():
+        nats = [float(source.prior.nll(x)[:, :2].mean()) for x in (codes, shuffled)]
+    assert nats[0] < nats[1] - 0.3
+    assert nats[0] < np.log(1024) - 1
 
 
 def test_conversion_takes_the_targets_register_and_keeps_the_timing():
