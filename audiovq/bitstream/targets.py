@@ -94,10 +94,12 @@ def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
     opening.append(decoder.finish(sum(codes.shape[1] for codes in packets) * codec.hop_length))
     samples = np.concatenate(opening)
     pitch = median_pitch(track_pitch(samples, codec.sample_rate))
-    colour = LongTermSpectrum(codec.sample_rate)
+    colour = LongTermSpectrum(codec.sample_rate, -55.0)
     colour.add(samples)
     for vector in np.unique(speakers, axis=0):
-        voice.add_vector(vector, pitch, colour.mean())
+        # What was decoded is the first channel's.
+        own = colour.mean() if np.array_equal(vector, speakers[0]) else None
+        voice.add_vector(vector, pitch, own, spectrum_seconds=colour.seconds)
 
 
 def _add_number(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:

@@ -55,7 +55,8 @@ def convert(
         str,
         typer.Option(
             metavar="auto|keep",
-            help="Give what was converted the target's long-term average spectrum, or leave it as it is decoded.",
+            help="Give what was converted the target's long-term average spectrum (audio alone; a pipe waits 10 s), "
+            "or leave it as it is decoded.",
         ),
     ] = "auto",
     decoder: Annotated[

@@ -23,6 +23,8 @@ HOP = 320
 """Samples at 16 kHz from one feature to the next: Whisper's own 20 ms."""
 DIM = 64
 """Principal components that are kept."""
+WIDTH = 512
+"""Of the encoder's states."""
 _WINDOW = 30 * SAMPLE_RATE  # what Whisper hears at once
 _LONGEST = 28 * SAMPLE_RATE  # of an utterance; longer ones are heard in parts
 _GAP = SAMPLE_RATE // 2  # of silence between utterances in one window
@@ -67,47 +69,71 @@ class TapeFeatures:
         return self._rows[np.minimum(rows, self._last[which])].astype(np.float32)
 
 
-def teacher_features(utterances: Sequence[Utterance], progress: Progress | None = None) -> TeacherFeatures:
+def teacher_features(
+    utterances: Sequence[Utterance], progress: Progress | None = None, fitted_on: Sequence[Utterance] | None = None
+) -> TeacherFeatures:
     """The features of utterances, from the cache where they were heard before.
+
+    Args:
+        utterances: whose features are wanted.
+        progress: told of samples heard, and how many there are.
+        fitted_on: the utterances whose principal components are taken, which were heard before; None: their own.
 
     Raises:
         AudioVQError: when Whisper is not installed, or what is kept is damaged.
     """
-    digest = hashlib.sha256("".join(f"{u.id}:{u.n_samples};" for u in utterances).encode()).hexdigest()[:16]
-    path = cache_dir() / "teacher" / f"whisper-base-{digest}.npz"
-    if not path.is_file():
-        _write(path, utterances, progress)
+    path = _path(utterances)
+    if fitted_on is not None:
+        path = path.with_name(f"{path.stem}-by-{_path(fitted_on).name}")
     try:
+        if not path.is_file():
+            basis = None
+            if fitted_on is not None:
+                with np.load(_path(fitted_on)) as fitted:
+                    basis = fitted["mean"], fitted["basis"]
+            _write(path, utterances, progress, basis)
         with np.load(path) as kept:
             rows, ends = kept["rows"], kept["ends"]
         pieces = np.split(rows, ends[:-1])
         return TeacherFeatures({u.id: piece for u, piece in zip(utterances, pieces, strict=True)})
     except (OSError, ValueError, KeyError) as error:
-        raise AudioVQError(f"{path} is damaged ({error}): delete it") from error
+        raise AudioVQError(f"{path} is damaged ({error}): delete {path.parent}") from error
 
 
-def _write(path: Path, utterances: Sequence[Utterance], progress: Progress | None) -> None:
-    heard: dict[str, list[np.ndarray]] = {u.id: [] for u in utterances}
+def _path(utterances: Sequence[Utterance]) -> Path:
+    digest = hashlib.sha256("".join(f"{u.id}:{u.n_samples};" for u in utterances).encode()).hexdigest()[:16]
+    return cache_dir() / "teacher" / f"whisper-base-{digest}.npz"
+
+
+def _write(
+    path: Path,
+    utterances: Sequence[Utterance],
+    progress: Progress | None,
+    basis: tuple[np.ndarray, np.ndarray] | None,
+) -> None:
+    heard: dict[str, list[np.ndarray]] = {u.id: [np.zeros((0, WIDTH), np.float16)] for u in utterances}
     n_heard, n_samples = 0, sum(u.n_samples for u in utterances)
     for name, rows in _hear(utterances):
         heard[name].append(rows)
         n_heard += len(rows) * HOP
         if progress:
             progress(min(n_heard, n_samples), n_samples)
-    whole = [np.concatenate(heard[u.id]) for u in utterances]
+    ends = np.cumsum([sum(map(len, heard[u.id])) for u in utterances])
+    rows = np.concatenate([np.zeros((0, WIDTH), np.float16), *(part for u in utterances for part in heard[u.id])])
+    mean, vectors = basis or components(rows)
+    parts = np.array_split(rows, max(len(rows) // _SAMPLE, 1))
+    projected = np.concatenate([((part.astype(np.float64) - mean) @ vectors).astype(np.float16) for part in parts])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, rows=_components(np.concatenate(whole)), ends=np.cumsum([len(rows) for rows in whole]))
+        np.savez(file, rows=projected, ends=ends, mean=mean, basis=vectors)
 
 
-def _components(rows: np.ndarray) -> np.ndarray:
-    """The first principal components (N, DIM) float16, scaled so that their variances have a mean of one."""
+def components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (C,) and principal components (C, DIM) of features (N, C), scaled to a mean variance of one."""
     some = rows[:: max(len(rows) // _SAMPLE, 1)].astype(np.float64)
     mean = some.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov((some - mean).T))
-    basis = vectors[:, -DIM:][:, ::-1] / np.sqrt(values[-DIM:].mean())
-    parts = np.array_split(rows, max(len(rows) // _SAMPLE, 1))
-    return np.concatenate([((part.astype(np.float64) - mean) @ basis).astype(np.float16) for part in parts])
+    return mean, vectors[:, -DIM:][:, ::-1] / np.sqrt(values[-DIM:].mean())
 
 
 def _hear(utterances: Sequence[Utterance]) -> Iterator[tuple[str, np.ndarray]]:

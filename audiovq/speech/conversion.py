@@ -11,7 +11,7 @@ import torch
 
 from audiovq.speech.disguise import Pitch, make_shifter
 from audiovq.speech.target import TargetVoice
-from audiovq.speech.timbre import Timbre, TimbreMatch
+from audiovq.speech.timbre import Timbre, TimbreMatch, check_timbre
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
@@ -28,6 +28,7 @@ def convert(
     timbre: Timbre,
 ) -> torch.Tensor:
     """Sources (T_i,) at the codec's rate, spoken by ``voice`` -> (B, 1, max T_i); see `SpeechCodec.convert`."""
+    check_timbre(timbre)
     spectrum = voice.spectrum if timbre == "auto" else None
     n_books = codec.conversion_codebooks if n_codebooks is None else n_codebooks
     moved = []

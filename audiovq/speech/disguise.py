@@ -9,7 +9,7 @@ import numpy as np
 
 from audiovq.speech.pitch import HOP_SECONDS, track_pitch
 from audiovq.speech.shift import OPENING_SECONDS, Shifter
-from audiovq.speech.timbre import MatchedStream, Timbre
+from audiovq.speech.timbre import MatchedStream, Timbre, check_timbre
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
@@ -108,6 +108,7 @@ def make_disguise(voice: TargetVoice, sample_rate: int, pitch: Pitch = "auto", t
     Raises:
         AudioVQError: when there is too little speech of the target.
     """
+    check_timbre(timbre)
     spectrum = voice.spectrum if timbre == "auto" else None
     return Disguise(voice.vector(), make_shifter(sample_rate, pitch, voice.pitch), spectrum)
 

@@ -76,10 +76,11 @@ class TargetVoice:
         pitch: float | None = None,
         spectrum: np.ndarray | None = None,
         seconds: float = CHUNK_SECONDS,
+        spectrum_seconds: float = CHUNK_SECONDS,
     ) -> None:
-        """A quantized vector (S,) made before, of a voice of this register and long-term spectrum, weighing so much."""
+        """A vector (S,) made before, of a voice of this register and long-term spectrum, each weighing so much."""
         if spectrum is not None:
-            self._spectra.append((np.asarray(spectrum, np.float64), seconds))
+            self._spectra.append((np.asarray(spectrum, np.float64), spectrum_seconds))
         self._levels.append(np.asarray(vector, np.float64))
         self._weights.append(seconds)
         if pitch is not None:

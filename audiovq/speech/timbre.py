@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from audiovq.errors import AudioVQError
+
 if TYPE_CHECKING:
     from audiovq.speech.stream import DecoderStream
 
@@ -19,9 +21,11 @@ Timbre = Literal["auto", "keep"]
 
 N_BANDS = 40
 LISTEN_SECONDS = 10.0
-"""Of what was converted: so much is heard before the filter is made, and waited for."""
+"""Of what was converted: so much is heard, and waited for, before the filter is made; more where little is speech."""
 SURE_SECONDS = 2.0
 """Of speech: less tells a voice's spectrum in part only, a few words have their own."""
+_PATIENCE_SECONDS, _STEP_SECONDS = 30.0, 1.0  # the opening grows so far, by so much, while it holds too little speech
+_SILENCE_DB = -55.0  # under full scale; what a decoder makes of digital silence is under this
 _WINDOW_SECONDS = 0.064
 _MOST_FRAMES = 8000  # two minutes
 _LOUD = 0.03  # of the loud frames' energy: what counts as speech
@@ -29,14 +33,26 @@ _LARGEST = 2.0  # nepers, 17 dB
 _N_TAPS = 512
 
 
+def check_timbre(timbre: str) -> None:
+    """See that it is one of `Timbre`.
+
+    Raises:
+        AudioVQError: when it is not.
+    """
+    if timbre not in ("auto", "keep"):
+        raise AudioVQError(f"timbre is auto or keep, not {timbre!r}")
+
+
 class LongTermSpectrum:
     """Collects the mean log-spectrum of speech, whatever its level: mel bands (N_BANDS,) of the frames not quiet.
 
     Args:
         sample_rate: of what it hears, Hz.
+        floor_db: frames under this level, in dB under full scale, are no speech; None: only what is far under the rest.
     """
 
-    def __init__(self, sample_rate: int = 16000) -> None:
+    def __init__(self, sample_rate: int = 16000, floor_db: float | None = None) -> None:
+        self._floor = 0.0 if floor_db is None else 10 ** (floor_db / 10)
         self._rate, self._window = sample_rate, round(_WINDOW_SECONDS * sample_rate)
         self._hop = self._window // 4
         self._frames: list[np.ndarray] = []
@@ -51,7 +67,8 @@ class LongTermSpectrum:
         if n > 0:
             windows = np.lib.stride_tricks.sliding_window_view(data, self._window)[: n * self._hop : self._hop]
             power = np.square(np.abs(np.fft.rfft(windows * np.hanning(self._window).astype(np.float32), axis=1)))
-            self._frames.append((power @ _bands(self._rate, self._window).T).astype(np.float32))
+            heard = np.mean(np.square(windows), axis=1) > self._floor
+            self._frames.append((power[heard] @ _bands(self._rate, self._window).T).astype(np.float32))
             data = data[n * self._hop :]
         self._rest = data
 
@@ -103,6 +120,8 @@ class TimbreMatch:
     def __init__(self, wanted: np.ndarray, sample_rate: int = 16000) -> None:
         self._wanted, self._rate = wanted, sample_rate
         self._opening: list[np.ndarray] = []
+        self._spectrum, self._n_heard = LongTermSpectrum(sample_rate, _SILENCE_DB), 0
+        self._end = round(LISTEN_SECONDS * sample_rate)
         self._taps: np.ndarray | None = None
         self._tail = np.zeros(_N_TAPS - 1, np.float32)
 
@@ -111,28 +130,45 @@ class TimbreMatch:
         if self._taps is not None:
             return self._filter(samples)
         self._opening.append(samples)
-        return self._begin() if sum(map(len, self._opening)) >= LISTEN_SECONDS * self._rate else samples[:0]
+        held = sum(map(len, self._opening))
+        # The opening's end lies on a grid, so that it does not depend on how the stream arrives.
+        while held >= self._end:
+            self._hear(self._end)
+            if self._spectrum.seconds >= SURE_SECONDS or self._end >= round(_PATIENCE_SECONDS * self._rate):
+                return self._begin()
+            self._end += round(_STEP_SECONDS * self._rate)
+        return samples[:0]
 
     def finish(self) -> np.ndarray:
         """What was held back."""
-        return self._begin() if self._taps is None else np.zeros(0, np.float32)
+        if self._taps is not None:
+            return np.zeros(0, np.float32)
+        self._end = sum(map(len, self._opening))
+        self._hear(self._end)
+        return self._begin()
+
+    def _hear(self, end: int) -> None:
+        held = np.concatenate([np.zeros(0, np.float32), *self._opening])
+        self._opening = [held]
+        self._spectrum.add(held[self._n_heard : end])
+        self._n_heard = end
 
     def _begin(self) -> np.ndarray:
-        held = np.concatenate([np.zeros(0, np.float32), *self._opening])
-        self._opening = []
-        opening = held[: round(LISTEN_SECONDS * self._rate)]  # however much has come by now
-        spectrum = LongTermSpectrum(self._rate)
-        spectrum.add(opening)
-        present = spectrum.mean()
-        if present is None:
-            self._taps = np.eye(1, _N_TAPS)[0]
-            return self._filter(held)
-        self._taps = matching_filter(present, self._wanted, min(spectrum.seconds / SURE_SECONDS, 1.0), self._rate)
-        changed = self._filter(held)
-        power = np.mean(np.square(opening)), np.mean(np.square(changed[: len(opening)]))
-        gain = np.sqrt(power[0] / max(float(power[1]), 1e-20))
-        self._taps = gain * self._taps
-        return np.float32(gain) * changed
+        held, self._opening = self._opening[0], []
+        present = self._spectrum.mean()
+        self._taps = np.eye(1, _N_TAPS)[0]
+        if present is not None:
+            strength = min(self._spectrum.seconds / SURE_SECONDS, 1.0)
+            self._taps = matching_filter(present, self._wanted, strength, self._rate)
+            opening = held[: self._end]
+            changed = self._filter(opening)
+            size = min(self._rate // 50, len(opening))
+            power = [np.square(x[: len(x) // size * size], dtype=np.float64) for x in (opening, changed)]
+            power = [x.reshape(-1, size).sum(axis=1) for x in power]
+            loud = power[0] > 0.01 * power[0].max()  # pauses do not count
+            self._taps = np.sqrt(power[0][loud].sum() / max(power[1][loud].sum(), 1e-20)) * self._taps
+            self._tail = np.zeros(_N_TAPS - 1, np.float32)
+        return self._filter(held)
 
     def _filter(self, samples: np.ndarray) -> np.ndarray:
         from scipy.signal import fftconvolve
@@ -141,7 +177,8 @@ class TimbreMatch:
             return samples
         data = np.concatenate([self._tail, samples])
         self._tail = data[-(_N_TAPS - 1) :]
-        return fftconvolve(data, self._taps, mode="valid").astype(np.float32)
+        # In double precision, so that the lengths of blocks are not heard in the last bit.
+        return fftconvolve(data.astype(np.float64), self._taps, mode="valid").astype(np.float32)
 
 
 class MatchedStream:

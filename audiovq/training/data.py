@@ -91,11 +91,13 @@ class SpeechCrops(L.LightningDataModule):
             self.other,
             seed=0,
             perturbation=self.perturbation,
-            teacher=self._teacher(validation),
+            teacher=self._teacher(validation, fitted_on=train),
         )
 
-    def _teacher(self, utterances: Sequence[Utterance]) -> TeacherFeatures | None:
-        if not self.taught:
+    def _teacher(
+        self, utterances: Sequence[Utterance], fitted_on: Sequence[Utterance] | None = None
+    ) -> TeacherFeatures | None:
+        if not self.taught or not utterances:
             return None
 
         def tell(done: int, total: int) -> None:
@@ -104,7 +106,7 @@ class SpeechCrops(L.LightningDataModule):
                 log.info("the teacher has heard %d of %d minutes", done // 960_000, total // 960_000)
 
         self._told = 0
-        return teacher_features(utterances, tell)
+        return teacher_features(utterances, tell, fitted_on)
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer

@@ -136,7 +136,7 @@ def parts_of(task: Any, config: Any, folder: Path) -> tuple[Any, list[Any]]:
         cast(Any, OmegaConf.to_container(config.perturbation)) if config.get("perturbation") else None,
         settings.conversion_share,
         cast(Any, OmegaConf.to_container(settings.virtual_voices)) if settings.get("virtual_voices") else None,
-        cast(Any, OmegaConf.to_container(settings.partners)),
+        cast(Any, OmegaConf.to_container(settings.partners)) if settings.get("partners") else None,
         taught=getattr(task, "teacher", None) is not None,
     )
     progress = Progress(settings.log_every, data.crop_seconds * settings.batch_size, settings.max_steps)

@@ -48,7 +48,7 @@ By `audiovq evaluate conversion`, see docs/conversion.md for what is measured. {
 * Words: Whisper reads most of them wrong already when a source is coded in its own voice ("source, coded" above; real
   speech: "source, unconverted"). The bundled speech model keeps far more of them, but its codes keep the voice, too.
 * It heard some 50 voices, 15 of them for more than five minutes. Others, as targets, come out less like themselves: see
-  the unseen ones. There most of the likeness is their long-term average spectrum (`--timbre auto`).
+  the unseen ones. Without `--timbre auto` they come out less like themselves still.
 * Noise, music and several voices at once are turned into something like speech.
 * A voice can be misused: convert to voices of people who agreed to it, and say that the result is converted.
 """

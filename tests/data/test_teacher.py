@@ -39,12 +39,12 @@ def hearing(monkeypatch):
         for group in windows(utterances):
             for u, start, length, _ in group:
                 n = -(-length // HOP)
-                rows = np.zeros((n, DIM + 6), np.float16)
+                rows = np.zeros((n, teacher.WIDTH), np.float16)
                 rows[:, 0], rows[:, 1] = u.number + 1, start // HOP + np.arange(n)
                 yield u.id, rows
 
     monkeypatch.setattr(teacher, "_hear", hear)
-    monkeypatch.setattr(teacher, "_components", lambda rows: rows[:, :DIM])
+    monkeypatch.setattr(teacher, "components", lambda rows: (np.zeros(teacher.WIDTH), np.eye(teacher.WIDTH, DIM)))
 
 
 def test_windows_hold_every_sample_once_and_apart(recordings):
@@ -91,11 +91,27 @@ def test_what_was_heard_is_kept(recordings, hearing, monkeypatch):
 def test_components_have_a_mean_variance_of_one_and_are_ordered():
     draw = np.random.default_rng(0)
     rows = (draw.standard_normal((4000, 80)) * np.linspace(3, 0.1, 80) + 5).astype(np.float16)
-    found = teacher._components(rows).astype(np.float64)
+    mean, basis = teacher.components(rows)
+    found = (rows - mean) @ basis
     assert found.shape == (4000, DIM)
     assert np.abs(found.mean(axis=0)).max() < 0.05
     assert found.var(axis=0).mean() == pytest.approx(1, rel=0.02)
     assert np.all(np.diff(found.var(axis=0)) < 0.05)
+
+
+def test_another_split_is_seen_by_the_same_components(recordings, monkeypatch):
+    draw = np.random.default_rng(0)
+    states = {
+        u.id: draw.standard_normal((-(-u.n_samples // HOP), teacher.WIDTH)).astype(np.float16) for u in recordings
+    }
+    monkeypatch.setattr(teacher, "_hear", lambda utterances: ((u.id, states[u.id]) for u in utterances))
+    first, second = recordings[2:], recordings[:2]
+    whole = teacher_features(first)
+    apart = teacher_features([*second, first[1]], fitted_on=first)
+    tape = Tape([first[1]])
+    assert np.array_equal(whole.reader(tape).read(0, 16000), apart.reader(tape).read(0, 16000))
+    alone = teacher_features([*second, first[1]])
+    assert not np.allclose(whole.reader(tape).read(0, 16000), alone.reader(tape).read(0, 16000), atol=0.1)
 
 
 def test_crops_bring_what_was_taught(recordings, hearing):

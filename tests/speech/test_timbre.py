@@ -90,3 +90,19 @@ def test_a_word_is_moved_only_part_of_the_way():
     word, wanted = voice(0.5), spectrum_of(lfilter(*DARK, voice(6.0)).astype(np.float32))
     before, after = (np.abs(spectrum_of(x) - wanted).mean() for x in (word, matched(word, wanted)))
     assert 0.4 * before < after < before
+
+
+@pytest.mark.parametrize("level", [0.0, 4e-4])
+def test_a_silent_opening_does_not_decide(level):
+    draw = np.random.default_rng(0)
+    silence = (level * draw.standard_normal(12 * RATE)).astype(np.float32)
+    speech, dark = voice(6.0), lfilter(*DARK, voice(6.0)).astype(np.float32)
+    changed = matched(np.concatenate([silence, speech]), spectrum_of(dark))
+    assert np.median(np.abs(spectrum_of(changed[12 * RATE :]) - spectrum_of(dark))) < 0.25
+    assert np.square(changed[12 * RATE :]).mean() == pytest.approx(np.square(speech).mean(), rel=0.1)
+
+
+def test_silence_for_long_is_not_waited_for():
+    match = TimbreMatch(np.linspace(1, -1, N_BANDS))
+    ready = sum(len(match.push(np.zeros(RATE, np.float32))) for _ in range(31))
+    assert ready == 31 * RATE

@@ -36,7 +36,7 @@ def test_features_are_averaged_to_the_latents_rate():
 
 
 def test_a_codec_learns_from_a_teacher(corpus, tmp_path, monkeypatch):  # noqa: F811
-    def hear(utterances, progress=None):
+    def hear(utterances, progress=None, fitted_on=None):
         draw = np.random.default_rng(0)
         return TeacherFeatures({u.id: draw.standard_normal((-(-u.n_samples // HOP), DIM)) for u in utterances})
 
