@@ -16,7 +16,7 @@ from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.speech.pitch import median_pitch, track_pitch
 from audiovq.speech.target import TargetVoice
-from audiovq.speech.timbre import LongTermSpectrum
+from audiovq.speech.timbre import DECODED_SILENCE_DB, LongTermSpectrum
 from audiovq.speech.voices import find_voice
 from audiovq.speech.waveform import open_audio
 from audiovq.streams import errors_about, open_input
@@ -94,7 +94,7 @@ def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
     opening.append(decoder.finish(sum(codes.shape[1] for codes in packets) * codec.hop_length))
     samples = np.concatenate(opening)
     pitch = median_pitch(track_pitch(samples, codec.sample_rate))
-    colour = LongTermSpectrum(codec.sample_rate, -55.0)
+    colour = LongTermSpectrum(codec.sample_rate, DECODED_SILENCE_DB)
     colour.add(samples)
     for vector in np.unique(speakers, axis=0):
         # What was decoded is the first channel's.

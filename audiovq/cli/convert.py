@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
     from audiovq.speech.disguise import Pitch
     from audiovq.speech.target import TargetVoice
-    from audiovq.speech.timbre import Timbre
 
 MOST_SEMITONES = 24
 
@@ -81,9 +80,10 @@ def convert(
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, bundled_hashes
     from audiovq.speech.checkpoint import conversion_model
+    from audiovq.speech.timbre import check_timbre
     from audiovq.speech.waveform import READABLE, check_writable
 
-    register, colour = parse_pitch(pitch), parse_timbre(timbre)
+    register, colour = parse_pitch(pitch), check_timbre(timbre)
     jobs = plan(inputs, output, [*READABLE, ".avq"], lambda name: ".avq" if _is_coded(name) else ".wav")
     for job in jobs:
         if not _is_coded(job.target):
@@ -127,19 +127,6 @@ def convert(
 
 def _is_coded(name: str) -> bool:
     return name.lower().endswith(".avq")
-
-
-def parse_timbre(text: str) -> Timbre:
-    """What ``--timbre`` says.
-
-    Raises:
-        AudioVQError: for anything else.
-    """
-    if text == "auto":
-        return "auto"
-    if text == "keep":
-        return "keep"
-    raise AudioVQError(f"--timbre takes auto or keep, not {text!r}")
 
 
 def parse_pitch(text: str) -> Pitch:

@@ -104,8 +104,7 @@ def generate(
     if media == "image":
         from audiovq.prior.model import Drawing
 
-        drawing = Drawing(1.0 if temperature is None else temperature, top_k, 1.0 if top_p is None else top_p)
-        return generate_visual.generate_images(targets, seed, drawing, label, model)
+        return generate_visual.generate_images(targets, seed, Drawing().asked(temperature, top_k, top_p), label, model)
     if media == "video":
         told = (seed, mode, 1.0 if temperature is None else temperature, actions, prompt, model)
         return generate_visual.generate_videos(targets, seconds, *told)

@@ -35,6 +35,16 @@ class Drawing:
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise AudioVQError("temperature and top-k are at least 0 and top-p is above 0 and at most 1")
 
+    def asked(self, temperature: float | None, top_k: int, top_p: float | None) -> Drawing:
+        """This one but for what is asked for; None leaves it as it is.
+
+        Raises:
+            AudioVQError: for settings outside their ranges.
+        """
+        return Drawing(
+            self.temperature if temperature is None else temperature, top_k, self.top_p if top_p is None else top_p
+        )
+
 
 def make_backbone(kind: str, width: int, **arguments: Any) -> nn.Module:
     """A causal sequence model (B, F, C) -> (B, F, C) with ``start`` and ``step``: "transformer" or "wavenet".

@@ -12,7 +12,7 @@ from audiovq.errors import AudioVQError
 from audiovq.prior.checkpoint import FOLDER, check_prior, load_prior
 from audiovq.prior.condition import Condition
 from audiovq.prior.density import VoiceDensity
-from audiovq.prior.model import CodePrior, Drawing, Progress
+from audiovq.prior.model import CodePrior, Progress
 from audiovq.speech.checkpoint import model_folder
 from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 
@@ -90,10 +90,7 @@ class SpeechPrior:
         Raises:
             AudioVQError: for a length, language, prompt or number of books that does not fit.
         """
-        codec, own = self.codec, self.prior.drawing
-        drawing = Drawing(
-            own.temperature if temperature is None else temperature, top_k, own.top_p if top_p is None else top_p
-        )
+        codec, drawing = self.codec, self.prior.drawing.asked(temperature, top_k, top_p)
         n_samples = round(seconds * codec.sample_rate)
         if n_samples < 1:
             raise AudioVQError(f"{seconds:g} s of speech cannot be drawn: ask for more than nothing")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from audiovq.speech.disguise import Pitch, make_shifter
+from audiovq.speech.disguise import Pitch, make_disguise
 from audiovq.speech.target import TargetVoice
-from audiovq.speech.timbre import Timbre, TimbreMatch, check_timbre
+from audiovq.speech.timbre import Timbre, TimbreMatch
 
 if TYPE_CHECKING:
     from audiovq.speech.codec import SpeechCodec
@@ -28,21 +28,19 @@ def convert(
     timbre: Timbre,
 ) -> torch.Tensor:
     """Sources (T_i,) at the codec's rate, spoken by ``voice`` -> (B, 1, max T_i); see `SpeechCodec.convert`."""
-    check_timbre(timbre)
-    spectrum = voice.spectrum if timbre == "auto" else None
     n_books = codec.conversion_codebooks if n_codebooks is None else n_codebooks
+    disguises = [make_disguise(voice, codec.sample_rate, pitch, timbre) for _ in sources]
     moved = []
-    for samples in sources:
-        shifter = make_shifter(codec.sample_rate, pitch, voice.pitch)
-        if shifter is not None:
-            samples = np.concatenate([shifter.push(samples[:, None]), shifter.finish()])[:, 0]
+    for disguise, samples in zip(disguises, sources, strict=True):
+        if disguise.shift is not None:
+            samples = np.concatenate([disguise.shift.push(samples[:, None]), disguise.shift.finish()])[:, 0]
         moved.append(torch.from_numpy(samples))
     encoded = codec.encode(moved, codec.sample_rate, n_books)
     vectors = torch.from_numpy(voice.vector()).expand(len(moved), -1)
     spoken = codec.decode(encoded, decoder, vectors)
-    if spectrum is not None:
-        for item, n_samples in zip(spoken[:, 0], encoded.n_samples.tolist(), strict=True):
-            match = TimbreMatch(spectrum, codec.sample_rate)
+    for disguise, item, n_samples in zip(disguises, spoken[:, 0], encoded.n_samples.tolist(), strict=True):
+        if disguise.spectrum is not None:
+            match = TimbreMatch(disguise.spectrum, codec.sample_rate)
             pieces = [match.push(item[:n_samples].numpy()), match.finish()]
             item[:n_samples] = torch.from_numpy(np.concatenate(pieces))
     return spoken

@@ -108,8 +108,7 @@ def make_disguise(voice: TargetVoice, sample_rate: int, pitch: Pitch = "auto", t
     Raises:
         AudioVQError: when there is too little speech of the target.
     """
-    check_timbre(timbre)
-    spectrum = voice.spectrum if timbre == "auto" else None
+    spectrum = voice.spectrum if check_timbre(timbre) == "auto" else None
     return Disguise(voice.vector(), make_shifter(sample_rate, pitch, voice.pitch), spectrum)
 
 

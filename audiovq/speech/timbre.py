@@ -25,7 +25,8 @@ LISTEN_SECONDS = 10.0
 SURE_SECONDS = 2.0
 """Of speech: less tells a voice's spectrum in part only, a few words have their own."""
 _PATIENCE_SECONDS, _STEP_SECONDS = 30.0, 1.0  # the opening grows so far, by so much, while it holds too little speech
-_SILENCE_DB = -55.0  # under full scale; what a decoder makes of digital silence is under this
+DECODED_SILENCE_DB = -55.0
+"""Under full scale: what a decoder makes of digital silence is under this."""
 _WINDOW_SECONDS = 0.064
 _MOST_FRAMES = 8000  # two minutes
 _LOUD = 0.03  # of the loud frames' energy: what counts as speech
@@ -33,14 +34,15 @@ _LARGEST = 2.0  # nepers, 17 dB
 _N_TAPS = 512
 
 
-def check_timbre(timbre: str) -> None:
-    """See that it is one of `Timbre`.
+def check_timbre(timbre: str) -> Timbre:
+    """The same, when it is one of `Timbre`.
 
     Raises:
         AudioVQError: when it is not.
     """
     if timbre not in ("auto", "keep"):
         raise AudioVQError(f"timbre is auto or keep, not {timbre!r}")
+    return timbre  # type: ignore[return-value]
 
 
 class LongTermSpectrum:
@@ -120,7 +122,7 @@ class TimbreMatch:
     def __init__(self, wanted: np.ndarray, sample_rate: int = 16000) -> None:
         self._wanted, self._rate = wanted, sample_rate
         self._opening: list[np.ndarray] = []
-        self._spectrum, self._n_heard = LongTermSpectrum(sample_rate, _SILENCE_DB), 0
+        self._spectrum, self._n_heard = LongTermSpectrum(sample_rate, DECODED_SILENCE_DB), 0
         self._end = round(LISTEN_SECONDS * sample_rate)
         self._taps: np.ndarray | None = None
         self._tail = np.zeros(_N_TAPS - 1, np.float32)
