@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from audiovq.data.image_crops import FixedCrops
 from audiovq.data.pictures import open_pictures
 from audiovq.files import atomic_write, cache_dir
+from audiovq.prior.image import prior_folder
 from audiovq.training.run import compose, train
 
 HERE = Path(__file__).parent
@@ -52,6 +54,15 @@ def fit(*experiments: str, steps: int | None = None, overrides: Sequence[str] = 
         logging.getLogger("audiovq").info("== %s", name)
         train(compose([f"experiment={name}", *less, *overrides]))
     torch.manual_seed(0)
+
+
+def fit_priors(model: str, *priors: str, steps: int | None = None) -> Path:
+    """Train the priors of a run's levels, coarse to fine, and put them into its folder of weights."""
+    fit(*priors, steps=steps)
+    folder = run_folder(model)
+    for level, name in enumerate(priors):
+        shutil.copytree(run_folder(name), prior_folder(folder, level), dirs_exist_ok=True)
+    return folder
 
 
 def fixed_crops(experiment: str, n: int, split: str = "test", overrides: Sequence[str] = ()) -> Tensor:

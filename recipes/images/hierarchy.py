@@ -5,15 +5,13 @@ python recipes/images/hierarchy.py [--steps N] [--no-priors]
 
 from __future__ import annotations
 
-import shutil
-
 import torch
-from common import HERE, fit, fixed_crops, parse, run_folder, show, write_results
+from common import HERE, fit, fit_priors, fixed_crops, parse, run_folder, show, write_results
 from torch import Tensor
 
 from audiovq.evaluation.image import draw_rows, evaluate_image
 from audiovq.image import ImageCodec
-from audiovq.prior.image import ImagePrior, load_priors, prior_folder
+from audiovq.prior.image import ImagePrior, load_priors
 
 N_CROPS = 96
 
@@ -24,9 +22,7 @@ def main() -> None:
     fit(*runs.values(), steps=arguments.steps)
     two = run_folder(runs["two levels"])
     if not arguments.no_priors:
-        fit("image_top_prior", "image_bottom_prior", steps=arguments.steps)
-        for level, name in enumerate(("image_top_prior", "image_bottom_prior")):
-            shutil.copytree(run_folder(name), prior_folder(two, level), dirs_exist_ok=True)
+        fit_priors(runs["two levels"], "image_top_prior", "image_bottom_prior", steps=arguments.steps)
     crops = fixed_crops(runs["one level"], N_CROPS)
     found, rows, shown = {}, [], []
     for name, run in runs.items():

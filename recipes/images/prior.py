@@ -6,26 +6,23 @@ python recipes/images/prior.py [--steps N]
 from __future__ import annotations
 
 import math
-import shutil
 import time
 
 import torch
-from common import HERE, fit, fixed_crops, parse, run_folder, show, write_results
+from common import HERE, fit, fit_priors, fixed_crops, parse, show, write_results
 
 from audiovq.data.image_crops import FixedCrops
 from audiovq.data.pictures import open_pictures
 from audiovq.evaluation.image import draw_rows
-from audiovq.prior.image import ImagePrior, prior_folder
+from audiovq.prior.image import ImagePrior
 
 N = 2000
 
 
 def main() -> None:
     arguments = parse(__doc__)
-    fit("image_fashion", "image_fashion_prior", steps=arguments.steps)
-    model = run_folder("image_fashion")
-    shutil.copytree(run_folder("image_fashion_prior"), prior_folder(model, 0), dirs_exist_ok=True)
-    prior = ImagePrior.from_pretrained(model)
+    fit("image_fashion", steps=arguments.steps)
+    prior = ImagePrior.from_pretrained(fit_priors("image_fashion", "image_fashion_prior", steps=arguments.steps))
     crops = FixedCrops(open_pictures("fashion_mnist", "test"), 28, N)
     labels = torch.stack([crops[i]["label"] for i in range(len(crops))])
     codes = torch.cat([prior.codec.codes_of(batch)[0] for batch in fixed_crops("image_fashion", N).split(100)])
