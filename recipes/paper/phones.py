@@ -1,9 +1,10 @@
 """What codes know of phonemes in the paper's set-up (2017, section 4.2): 25 latents a second, one book of 128.
 
-    python recipes/paper/phones.py [--steps N]
+    python recipes/paper/phones.py [--taught] [--steps N]
 
 Trains `experiment=phones_debian` (it resumes), asks `audiovq evaluate probe --metrics phones` what its codes say,
-and writes ``phones.json`` and ``phones.png`` beside this file. Needs the package pocketsphinx and prepared recordings.
+and writes ``phones.json`` and ``phones.png`` beside this file. With ``--taught`` it is `experiment=phones_taught`, whose
+codes also learn from a recogniser, and ``phones_taught.*``. Needs the package pocketsphinx and prepared recordings.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="of the training, when time is short")
-    steps = parser.parse_args().steps
+    parser.add_argument("--taught", action="store_true", help="codes that also learn from Whisper's encoder")
+    options = parser.parse_args()
+    steps, name = options.steps, "phones_taught" if options.taught else "phones"
+    experiment = name if options.taught else "phones_debian"
     less = [f"training.max_steps={steps}", f"training.decay_steps={max(steps // 3, 1)}"] if steps else []
-    run("train", "experiment=phones_debian", *less)
-    model = cache_dir() / "runs" / "phones" / "best"
+    run("train", f"experiment={experiment}", *less)
+    model = cache_dir() / "runs" / name / "best"
     run(
         *("evaluate", "probe", "--metrics", "phones", "--model", str(model)),
-        *("--json", str(HERE / "phones.json"), "--picture", str(HERE / "phones.png")),
+        *("--json", str(HERE / f"{name}.json"), "--picture", str(HERE / f"{name}.png")),
     )
 
 
