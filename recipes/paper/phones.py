@@ -4,7 +4,8 @@
 
 Trains `experiment=phones_debian` (it resumes), asks `audiovq evaluate probe --metrics phones` what its codes say,
 and writes ``phones.json`` and ``phones.png`` beside this file. With ``--taught`` it is `experiment=phones_taught`,
-whose codes also learn from a recogniser, and ``phones_taught.*``. Needs the package pocketsphinx and prepared recordings.
+whose codes also learn from a recogniser, and ``phones_taught.*``. Needs the package pocketsphinx and prepared
+recordings.
 """
 
 from __future__ import annotations
