@@ -21,8 +21,23 @@ def is_training_buffer(name: str) -> bool:
 
 
 def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:
-    """Write ``model.config`` and its tensors; floating-point ones are stored as ``dtype``, float16 by default."""
-    write_weights(model.state_dict(), model.config, folder, dtype)
+    """Write ``model.config`` and its tensors; floating-point ones are stored as ``dtype``, float16 by default.
+
+    With ``torch.int8`` parameters of two and more dimensions are stored in 8 bits with a scale for each of the first,
+    all else as float16.
+    """
+    import torch
+
+    from audiovq.rounding import SCALE, round_rows
+
+    tensors = model.state_dict()
+    if dtype == torch.int8:
+        dtype = None
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1:
+                rows, tensors[name + SCALE] = round_rows(weight.flatten(1))
+                tensors[name] = rows.view_as(weight)
+    write_weights(tensors, model.config, folder, dtype)
 
 
 def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str | Path, dtype: Any = None) -> None:
@@ -51,12 +66,13 @@ def load_weights(kind: Any, folder: str | Path) -> Any:
     """
     from safetensors.torch import load
 
+    from audiovq.rounding import restore
+
     folder = Path(folder)
     try:
         model = kind(**json.loads((folder / "config.json").read_text()))
         data = (folder / "model.safetensors").read_bytes()
-        tensors = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
-        missing, unknown = model.load_state_dict(tensors, strict=False)
+        missing, unknown = model.load_state_dict(restore(load(data)), strict=False)
         wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
         if wrong:
             raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")

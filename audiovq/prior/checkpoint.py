@@ -16,11 +16,11 @@ from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 from audiovq.prior.density import VoiceDensity
 from audiovq.prior.model import CodePrior
-from audiovq.prior.rounding import restore_rows, round_rows
+from audiovq.rounding import SCALE, restore, round_rows
 
 FOLDER = "prior"
 """A codec's prior lies in this folder beside the codec's weights."""
-_SCALE, _VOICES = ".row_scale", "voices."
+_VOICES = "voices."
 
 
 def is_matrix(name: str, tensor: torch.Tensor) -> bool:
@@ -30,7 +30,7 @@ def is_matrix(name: str, tensor: torch.Tensor) -> bool:
 
 def rounded(prior: CodePrior) -> dict[str, torch.Tensor]:
     """The weights as they come back from a file."""
-    return _restore(_store(prior))
+    return restore(_store(prior))
 
 
 def _store(prior: CodePrior) -> dict[str, torch.Tensor]:
@@ -38,19 +38,10 @@ def _store(prior: CodePrior) -> dict[str, torch.Tensor]:
     for name, tensor in prior.state_dict().items():
         tensor = tensor.detach().cpu()
         if is_matrix(name, tensor):
-            tensors[name], tensors[name + _SCALE] = round_rows(tensor)
+            tensors[name], tensors[name + SCALE] = round_rows(tensor)
         else:
             tensors[name] = tensor.float().contiguous()
     return tensors
-
-
-def _restore(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    found = {}
-    for name, tensor in tensors.items():
-        if not name.endswith(_SCALE):
-            scale = tensors.get(name + _SCALE)
-            found[name] = tensor.float() if scale is None else restore_rows(tensor, scale)
-    return found
 
 
 def save_prior(prior: CodePrior, folder: str | Path, voices: VoiceDensity | None = None) -> None:
@@ -92,7 +83,7 @@ def load_prior(folder: str | Path, codec: Any = None) -> tuple[CodePrior, VoiceD
         prior = CodePrior(**json.loads((folder / "config.json").read_text()))
         tensors = load((folder / "model.safetensors").read_bytes())
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_VOICES)}
-        prior.load_state_dict(_restore(own))
+        prior.load_state_dict(restore(own))
         voices = {n.removeprefix(_VOICES): t.numpy() for n, t in tensors.items() if n.startswith(_VOICES)}
         density = VoiceDensity.from_tensors(voices) if voices else None
     except Exception as error:

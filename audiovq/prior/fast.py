@@ -10,8 +10,8 @@ from torch import Tensor
 
 from audiovq.layers.attention import rotary_table
 from audiovq.prior.kernels import backbone_step, depth_step
-from audiovq.prior.rounding import restore_rows, round_rows
 from audiovq.prior.vectors import PANEL, UNROLL
+from audiovq.rounding import restore_rows, round_rows
 
 if TYPE_CHECKING:
     from audiovq.prior.model import CodePrior, Drawing

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
+import torch
 from common import RESULTS, run_folder
 
 from audiovq.errors import AudioVQError
@@ -24,7 +24,7 @@ from audiovq.prior.image import ImagePrior, prior_folder
 CARD = """# {name}
 
 Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a PixelCNN prior for each.
-{weights:.1f} million weights with the priors, float16.
+{weights:.1f} million weights with the priors, theirs in 8 bits.
 
 * **Codes**: {levels}: {bits:.3f} bits a pixel.
 * **Trained by** `python recipes/images/hierarchy.py` (experiments image_hierarchy128, image_top_prior and
@@ -41,7 +41,7 @@ Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a Pix
 
 By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}; lossless bound
 {bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}. One level with as many bits, in the same run:
-PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}.
+PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}. (Figures of the run's weights, before the priors were rounded.)
 
 Few photographs were seen: faces, text and drawings come back blurred, and what the priors draw is texture rather than
 scenes.
@@ -59,11 +59,8 @@ def main() -> None:
     priors = ImagePrior.from_pretrained(source).priors
     codec.config["name"] = DEFAULT_MODEL
     codec.save(target)
-    for level in range(len(priors)):
-        own = prior_folder(target, level)
-        own.mkdir(exist_ok=True)
-        for name in ("config.json", "model.safetensors"):
-            shutil.copyfile(prior_folder(source, level) / name, own / name)
+    for level, prior in enumerate(priors):
+        prior.save(prior_folder(target, level), torch.int8)
     bundled = ImagePrior.from_pretrained(target).codec  # refuses priors of other codes
     figures, flat = results["hierarchy"]["two levels"], results["hierarchy"]["one level"]
     with_prior = figures.get("bits_per_dim_with_prior")
