@@ -2,6 +2,10 @@
 
 Codes that learn from such features as well as from sound keep more of the words and less of the voice (Zhang et al.
 2024, SpeechTokenizer, section 3.2, with HuBERT as teacher; here it is the encoder of Whisper base).
+
+Much of the variance of Whisper's states is where in its window something is said, which no code can know: the principal
+components of the states are little else, and tell less of phones than MFCCs do. Some of the corpus is therefore heard
+again at other places, and what is kept are the directions that come out the same (see `components`).
 """
 
 from __future__ import annotations
@@ -22,13 +26,16 @@ from audiovq.optional import need
 HOP = 320
 """Samples at 16 kHz from one feature to the next: Whisper's own 20 ms."""
 DIM = 64
-"""Principal components that are kept."""
+"""Components that are kept."""
 WIDTH = 512
 """Of the encoder's states."""
 _WINDOW = 30 * SAMPLE_RATE  # what Whisper hears at once
 _LONGEST = 28 * SAMPLE_RATE  # of an utterance; longer ones are heard in parts
 _GAP = SAMPLE_RATE // 2  # of silence between utterances in one window
-_SAMPLE = 100_000  # features that the principal components are found from
+_LEADS = (0, 7 * SAMPLE_RATE, 13 * SAMPLE_RATE)  # silence before what is heard: at first, and when heard again
+_AGAIN = 20 * 60 * SAMPLE_RATE  # of the corpus, at most, is heard again
+_PART = 100_000  # features that are projected at once
+_FIRMNESS = 1e-3  # of the mean variance, added to all directions' own
 
 Progress = Callable[[int, int], None]
 
@@ -77,7 +84,7 @@ def teacher_features(
     Args:
         utterances: whose features are wanted.
         progress: told of samples heard, and how many there are.
-        fitted_on: the utterances whose principal components are taken, which were heard before; None: their own.
+        fitted_on: the utterances whose components are taken, which were heard before; None: their own.
 
     Raises:
         AudioVQError: when Whisper is not installed, or what is kept is damaged.
@@ -111,37 +118,67 @@ def _write(
     progress: Progress | None,
     basis: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:
-    heard: dict[str, list[np.ndarray]] = {u.id: [np.zeros((0, WIDTH), np.float16)] for u in utterances}
-    n_heard, n_samples = 0, sum(u.n_samples for u in utterances)
-    for name, rows in _hear(utterances):
-        heard[name].append(rows)
-        n_heard += len(rows) * HOP
-        if progress:
-            progress(min(n_heard, n_samples), n_samples)
-    ends = np.cumsum([sum(map(len, heard[u.id])) for u in utterances])
-    rows = np.concatenate([np.zeros((0, WIDTH), np.float16), *(part for u in utterances for part in heard[u.id])])
-    mean, vectors = basis or components(rows)
-    parts = np.array_split(rows, max(len(rows) // _SAMPLE, 1))
+    heard = _rows(utterances, _LEADS[0], progress)
+    if basis is None:
+        some = _some(utterances)
+        again = [_rows(some, lead) for lead in _LEADS[1:]]
+        hearings = [np.concatenate([hearing[u.id] for u in some]) for hearing in (heard, *again)]
+        basis = components(hearings)
+    mean, vectors = basis
+    ends = np.cumsum([len(heard[u.id]) for u in utterances])
+    rows = np.concatenate([heard[u.id] for u in utterances])
+    parts = np.array_split(rows, max(len(rows) // _PART, 1))
     projected = np.concatenate([((part.astype(np.float64) - mean) @ vectors).astype(np.float16) for part in parts])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, rows=projected, ends=ends, mean=mean, basis=vectors)
 
 
-def components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (C,) and principal components (C, DIM) of features (N, C), scaled to a mean variance of one."""
-    some = rows[:: max(len(rows) // _SAMPLE, 1)].astype(np.float64)
-    mean = some.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov((some - mean).T))
-    return mean, vectors[:, -DIM:][:, ::-1] / np.sqrt(values[-DIM:].mean())
+def _rows(utterances: Sequence[Utterance], lead: int, progress: Progress | None = None) -> dict[str, np.ndarray]:
+    """Features (n, WIDTH) of each utterance."""
+    heard: dict[str, list[np.ndarray]] = {u.id: [np.zeros((0, WIDTH), np.float16)] for u in utterances}
+    n_heard, n_samples = 0, sum(u.n_samples for u in utterances)
+    for name, rows in _hear(utterances, lead):
+        heard[name].append(rows)
+        n_heard += len(rows) * HOP
+        if progress:
+            progress(min(n_heard, n_samples), n_samples)
+    return {name: np.concatenate(parts) for name, parts in heard.items()}
 
 
-def _hear(utterances: Sequence[Utterance]) -> Iterator[tuple[str, np.ndarray]]:
-    """Ids and features (n, 512) float16 of utterances, or of the parts of long ones, in order."""
+def _some(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Utterances from all over the corpus, as many as are heard again."""
+    n_samples = sum(u.n_samples for u in utterances)
+    return list(utterances[:: max(round(n_samples / _AGAIN), 1)])
+
+
+def components(hearings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (C,) of features, and the directions (C, DIM) that depend least on where something was heard.
+
+    They have the largest shares of their variance in common between hearings (a generalized eigenvalue problem, as of
+    linear discriminant analysis with each frame as a class), surest first, and a variance of one.
+
+    Args:
+        hearings: features (N, C) of the same N frames, heard at different places of the window.
+    """
+    mean = np.mean([rows.mean(axis=0, dtype=np.float64) for rows in hearings], axis=0)
+    centred = [rows.astype(np.float64) - mean for rows in hearings]
+    n = sum(map(len, centred))
+    whole = sum(rows.T @ rows for rows in centred) / n
+    total = np.sum(centred, axis=0)
+    # The products of each hearing with each other one are those of the sum, less those with itself.
+    common = (total.T @ total - n * whole) / (n * (len(centred) - 1))
+    firm = whole + _FIRMNESS * np.trace(whole) / len(whole) * np.eye(len(whole))
+    _, vectors = need("scipy.linalg", "a teacher of what is said").eigh(common, firm)
+    return mean, vectors[:, -DIM:][:, ::-1]
+
+
+def _hear(utterances: Sequence[Utterance], lead: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """Ids and features (n, WIDTH) float16 of utterances, or of the parts of long ones, in order; see `windows`."""
     whisper = need("faster_whisper", "a teacher of what is said")
     folder = whisper_folder("a teacher of what is said")
     model = whisper.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
-    for group in windows(utterances):
+    for group in windows(utterances, lead):
         window = np.zeros(_WINDOW, np.float32)
         for utterance, start, length, place in group:
             samples = utterance.load(start, length)[:length]
@@ -152,16 +189,19 @@ def _hear(utterances: Sequence[Utterance]) -> Iterator[tuple[str, np.ndarray]]:
             yield utterance.id, rows[place // HOP : place // HOP - (-length // HOP)].astype(np.float16)
 
 
-def windows(utterances: Sequence[Utterance]) -> Iterator[list[tuple[Utterance, int, int, int]]]:
-    """What is heard at once: utterances or parts of them, (utterance, start, length, place in the window)."""
+def windows(utterances: Sequence[Utterance], lead: int = 0) -> Iterator[list[tuple[Utterance, int, int, int]]]:
+    """What is heard at once: utterances or parts of them, (utterance, start, length, place in the window).
+
+    Each window begins with ``lead`` samples of silence.
+    """
     group: list[tuple[Utterance, int, int, int]] = []
-    place = 0
+    place, longest = lead, _LONGEST - lead
     for utterance in utterances:
-        for start in range(0, utterance.n_samples, _LONGEST):
-            length = min(utterance.n_samples - start, _LONGEST)
+        for start in range(0, utterance.n_samples, longest):
+            length = min(utterance.n_samples - start, longest)
             if place + length > _WINDOW:
                 yield group
-                group, place = [], 0
+                group, place = [], lead
             group.append((utterance, start, length, place))
             place += -(-(length + _GAP) // HOP) * HOP
     if group:
