@@ -39,6 +39,16 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/speech_generation/bundle.py
 	$(BIN)/python recipes/speech_generation/choose.py
 	$(BIN)/python recipes/speech_generation/measure.py
+	$(BIN)/python recipes/images/prepare.py
+	$(BIN)/python recipes/images/hierarchy.py
+	$(BIN)/python recipes/images/bundle.py
+	$(PIP) $(EDITABLE) ".[video]"
+	$(BIN)/python recipes/video/record.py
+	$(BIN)/audiovq train experiment=video_frames
+	$(BIN)/audiovq train experiment=video_dynamics
+	$(BIN)/audiovq train experiment=video_blind
+	$(BIN)/python recipes/video/bundle.py
+	$(BIN)/python recipes/video/evaluate.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
