@@ -95,18 +95,18 @@ def _beginning(
     """Codes of the known frames (1, 1, n_context, h, w), what was held (1, n_context - 1, A), the size in pixels."""
     import numpy as np
     import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     n_context = source.dynamics.n_context
     if prompt is None:
         try:
-            with np.load(folder / "starts.npz") as stored:
-                starts = {name: stored[name] for name in ("codes", "actions", "size")}
-        except (OSError, ValueError, KeyError):
+            starts = load((folder / "starts.safetensors").read_bytes())
+            known, held, size = (starts[name] for name in ("codes", "actions", "size"))
+        except (OSError, SafetensorError, KeyError):
             raise AudioVQError(f"the model in {folder} has no beginnings: give a clip with --prompt") from None
-        i = number % len(starts["codes"])
-        codes = torch.from_numpy(starts["codes"][i].astype(np.int64))[None, None]
-        size = (int(starts["size"][0]), int(starts["size"][1]))
-        return codes, torch.from_numpy(starts["actions"][i]).float()[None], size
+        i, (height, width) = number % len(known), size.tolist()
+        return known[i].long()[None, None], held[i].float()[None], (height, width)
     from audiovq.data.frame_codes import clip_of
     from audiovq.video.file import open_clip
 

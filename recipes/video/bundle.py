@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 
 from audiovq.data.episodes import open_episodes
 from audiovq.data.frame_codes import code_frames
@@ -33,7 +34,8 @@ section 4.3). {weights:.1f} million weights, those of the dynamics in 8 bits.
 * **dynamics**: six frames and five buttons (turn left, turn right, forward, left, right) -> the next frame's codes;
   {steps[dynamics]} steps of `experiment=video_dynamics`.
 * **blind**: the same, not told the buttons, to compare with; {steps[blind]} steps of `experiment=video_blind`.
-* **starts.npz**: codes of six frames of some validation episodes, where `audiovq generate --media video` begins.
+* **starts.safetensors**: codes of six frames of some validation episodes, where
+  `audiovq generate --media video` begins.
 * **Data**: frames recorded from ViZDoom's scenario my_way_home by `recipes/video/record.py`; test and validation
   episodes were left out.
 * **Licence of the weights**: the scenario's textures are Freedoom's (BSD-3-Clause); the weights have the package's
@@ -79,8 +81,9 @@ def bundle(parts: dict[str, Path], out: Path) -> None:
     codes = np.stack([code_frames(models[0].frames, e.frames[i : i + n_context]) for e, i in middles])
     actions = np.stack([e.actions[i : i + n_context - 1] for e, i in middles])
     height, width = chosen[0].frames.shape[1:3]
-    with atomic_write(out / "starts.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, codes=codes, actions=actions, size=np.array([height, width]))
+    starts = {"codes": codes.astype(np.int16), "actions": actions, "size": np.array([height, width])}
+    with atomic_write(out / "starts.safetensors") as path:
+        path.write_bytes(save(starts))
     frames = models[0].frames
     told = {
         "weights": sum(p.numel() for m in (frames, *(m.dynamics for m in models)) for p in m.parameters()) / 1e6,

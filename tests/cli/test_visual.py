@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 from audiovq.bitstream.visual_file import inspect_visual
 from audiovq.cli import main
@@ -115,7 +116,8 @@ def world(tmp_path_factory):
     dynamics = LatentDynamics(16, 6, stem=8, fine=16, coarse=16, n_fine=1, n_coarse=1, codec=codec.model_hash.hex())
     VideoModel(codec, dynamics).save(folder)
     codes = np.random.default_rng(0).integers(0, 16, (2, 6, 3, 4), dtype=np.uint16)
-    np.savez(folder / "starts.npz", codes=codes, actions=np.zeros((2, 5, 5), np.uint8), size=np.array([12, 14]))
+    starts = {"codes": codes, "actions": np.zeros((2, 5, 5), np.uint8), "size": np.array([12, 14])}
+    save_file(starts, folder / "starts.safetensors")
     return str(folder)
 
 
