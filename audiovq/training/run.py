@@ -61,6 +61,7 @@ def train(config: Any) -> Path:
     from omegaconf import OmegaConf
 
     from audiovq.training.callbacks import KeepLast
+    from audiovq.training.precision import precision_for
 
     # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place
     # in the data is the step alone.
@@ -96,7 +97,7 @@ def train(config: Any) -> Path:
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=strategy_for(settings),
-        precision=settings.precision,
+        precision=precision_for(settings.precision, settings.accelerator),
         max_epochs=1,
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
