@@ -84,9 +84,10 @@ def generate(
     mode: Annotated[str, typer.Option(metavar="mean|likeliest|sample", help="Video: how to predict.")] = "mean",
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
 ) -> None:
-    """Draw speech from the prior over a codec's codes: no text goes in, and no sense comes out.
+    """Draw speech from the prior over a codec's codes: no text goes in, and no sense comes out. Or pictures; or clips.
 
-    Writes DIR/sample-01.wav and so on. Sample i depends on the seed and i alone, not on how many are drawn.
+    Writes DIR/sample-01.wav, .png or .gif, and so on. Sample i depends on the seed and i alone, not on how many are
+    drawn.
     """
     from audiovq.cli import checks, generate_visual
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,19 +28,23 @@ def generate_images(
     """Draw a picture for each list of targets; picture i depends on the seed and i alone."""
     from audiovq.bitstream.visual_file import frames_of, save_codes
     from audiovq.bitstream.visual_layout import MEDIA_PICTURE
+    from audiovq.cli.interrupts import clean_up_when_terminated
+    from audiovq.cli.progress import Display
     from audiovq.image.file import write_picture
     from audiovq.prior.image import ImagePrior
 
     source = ImagePrior.from_pretrained(model)
-    for i, paths in enumerate(targets):
-        encoded = source.sample(1, label, drawing, seed, i)
-        codes = tuple(c.transpose(0, 1).numpy() for c in encoded.codes)
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".avq":
-                save_codes(path, source.codec, MEDIA_PICTURE, codes, encoded.size)
-            else:
-                write_picture(path, frames_of(source.codec, codes, encoded.size, 1)[0])
+    with clean_up_when_terminated(), Display(len(targets)) as display:
+        for i, paths in enumerate(targets):
+            with display.file(f"picture {i + 1}") as tell:
+                encoded = source.sample(1, label, drawing, seed, i, tell)
+            codes = tuple(c.transpose(0, 1).numpy() for c in encoded.codes)
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.suffix == ".avq":
+                    save_codes(path, source.codec, MEDIA_PICTURE, codes, encoded.size)
+                else:
+                    write_picture(path, frames_of(source.codec, codes, encoded.size, 1)[0])
     print(f"{len(targets)} pictures of {encoded.size[1]}x{encoded.size[0]}", file=sys.stderr)
 
 
@@ -58,6 +63,8 @@ def generate_videos(
 
     from audiovq.bitstream.visual_file import save_codes, to_bytes
     from audiovq.bitstream.visual_layout import MEDIA_CLIP
+    from audiovq.cli.interrupts import clean_up_when_terminated
+    from audiovq.cli.progress import Display
     from audiovq.video import VideoModel, roll_out
     from audiovq.video.checkpoint import video_folder
     from audiovq.video.file import create_clip
@@ -65,21 +72,24 @@ def generate_videos(
     source = VideoModel.from_pretrained(model)
     n_frames = max(round(seconds * FRAMES_PER_SECOND), 1)
     rate = _rate()
-    for i, paths in enumerate(targets):
-        known, held, size = _beginning(source, video_folder(model), prompt, seed + i)
-        plan = torch.from_numpy(parse_actions(actions, n_frames, seed + i)).float()[None]
-        told = torch.cat([held, plan], 1)
-        found = roll_out(source.dynamics, known, told, mode, temperature=temperature, seed=seed + i)
-        latents = torch.cat([source.dynamics.embed(known), found.latents], 2)
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".avq":
-                codes = (torch.cat([known, found.codes], 2)[0].numpy(),)
-                save_codes(path, source.frames, MEDIA_CLIP, codes, size, (rate.numerator, rate.denominator))
-                continue
-            with create_clip(path, rate, size) as append:
-                for frame in to_bytes(source.decode(latents, size)[0].transpose(0, 1)):
-                    append(frame)
+    with clean_up_when_terminated(), Display(len(targets)) as display:
+        for i, paths in enumerate(targets):
+            known, held, size = _beginning(source, video_folder(model), prompt, seed + i)
+            plan = torch.from_numpy(parse_actions(actions, n_frames, seed + i)).float()[None]
+            told = torch.cat([held, plan], 1)
+            with display.file(f"clip {i + 1}") as tell:
+                draw = partial(roll_out, temperature=temperature, seed=seed + i, progress=tell)
+                found = draw(source.dynamics, known, told, mode)
+            codes = torch.cat([known, found.codes], 2)[0].numpy()
+            latents = torch.cat([source.dynamics.embed(known), found.latents], 2)
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.suffix == ".avq":
+                    save_codes(path, source.frames, MEDIA_CLIP, (codes,), size, (rate.numerator, rate.denominator))
+                    continue
+                with create_clip(path, rate, size) as append:
+                    for frame in to_bytes(source.decode(latents, size)[0].transpose(0, 1)):
+                        append(frame)
     print(f"{len(targets)} clips of {n_frames} new frames, {size[1]}x{size[0]}", file=sys.stderr)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -77,9 +79,15 @@ class ImagePrior:
         return int(self.priors[0].config["n_classes"])
 
     def sample(
-        self, n: int = 1, label: int | None = None, drawing: Drawing | None = None, seed: int = 0, first: int = 0
+        self,
+        n: int = 1,
+        label: int | None = None,
+        drawing: Drawing | None = None,
+        seed: int = 0,
+        first: int = 0,
+        progress: Callable[[int, int], None] | None = None,
     ) -> EncodedImage:
-        """Draw ``n`` pictures as codes; see `PixelPrior.sample`.
+        """Draw ``n`` pictures as codes; see `PixelPrior.sample`. ``progress`` is told codes done and codes in all.
 
         Raises:
             AudioVQError: for a class there is not.
@@ -88,7 +96,14 @@ class ImagePrior:
             raise AudioVQError(f"model {self.codec.name} has {self.n_classes} classes, {label} was asked for")
         labels = None if label is None else torch.full((n,), label)
         codes: list[Tensor] = []
+        n_codes = sum(math.prod(prior.size) for prior in self.priors)
         for prior in self.priors:
+            before = sum(field[0].numel() for field in codes)
+
+            def tell(rows: int, _: int, before: int = before, width: int = prior.size[1]) -> None:
+                if progress is not None:
+                    progress(before + rows * width, n_codes)
+
             coarser = codes[-1] if prior.context is not None else None
-            codes.append(prior.sample(n, drawing, seed, first, label=labels, coarser=coarser))
+            codes.append(prior.sample(n, drawing, seed, first, tell, label=labels, coarser=coarser))
         return EncodedImage(tuple(codes), self.size)

@@ -97,7 +97,7 @@ def train(config: Any) -> Path:
         accelerator=settings.accelerator,
         devices=settings.devices,
         strategy=strategy_for(settings),
-        precision=precision_for(settings.precision, settings.accelerator),
+        precision=cast(Any, precision_for(settings.precision, settings.accelerator)),
         max_epochs=1,
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ def roll_out(
     n_steps: int = 8,
     temperature: float = 1.0,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Rollout:
     """Predict as many frames as there are actions for.
 
@@ -45,6 +47,7 @@ def roll_out(
         mode: "mean" feeds back the mean latents (sharp where the model is sure; the least squared error), "likeliest"
             the likeliest codes, "sample" codes drawn in ``n_steps`` passes (masked decoding).
         temperature, seed: of "sample".
+        progress: is told frames done and frames in all.
 
     Raises:
         AudioVQError: for another mode, or no action that leads beyond the known frames.
@@ -70,6 +73,8 @@ def roll_out(
         window = torch.cat([window[:, :, 1:], dynamics.features(latents[:, :, None])], 2)
         found_codes.append(new[:, None])
         found_latents.append(latents)
+        if progress is not None:
+            progress(i + 1, n_frames)
     return Rollout(torch.stack(found_codes, 2), torch.stack(found_latents, 2))
 
 

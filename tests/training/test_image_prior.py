@@ -57,7 +57,9 @@ def test_priors_of_both_levels_draw_pictures(root, tmp_path):
     for level, folder in enumerate((top, bottom)):
         shutil.copytree(folder / "best", prior_folder(tmp_path / "model", level))
     prior = ImagePrior.from_pretrained(tmp_path / "model")
-    drawn = prior.sample(2, label=1, seed=3)
+    steps: list[tuple[int, int]] = []
+    drawn = prior.sample(2, label=1, seed=3, progress=lambda *done: steps.append(done))
+    assert steps == [(2, 20), (4, 20), (8, 20), (12, 20), (16, 20), (20, 20)]
     assert [tuple(c.shape) for c in drawn.codes] == [(2, 1, 2, 2), (2, 2, 4, 4)]
     assert prior.codec.decode(drawn).shape == (2, 3, 16, 16)
     with pytest.raises(AudioVQError, match="2 classes"):
