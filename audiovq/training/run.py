@@ -82,9 +82,12 @@ def train(config: Any) -> Path:
     data, callbacks = parts_of(task, config, folder)
     last = folder / "last.ckpt"
     resume = last if settings.resume and last.is_file() else None
+    epochs = 0
     if resume:
-        state = torch.load(resume, weights_only=True, mmap=True, map_location="cpu")["state_dict"]
-        data.first_step = int(state["step"])
+        kept = torch.load(resume, weights_only=True, mmap=True, map_location="cpu")
+        data.first_step = int(kept["state_dict"]["step"])
+        # A run is one epoch to Lightning; one that was done, and is to go on to more steps, begins another.
+        epochs = kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         log.info("resuming %s at step %d", folder, data.first_step)
         if data.first_step >= settings.max_steps:
             log.info("all %d steps are done", settings.max_steps)
@@ -98,7 +101,7 @@ def train(config: Any) -> Path:
         devices=settings.devices,
         strategy=strategy_for(settings),
         precision=cast(Any, precision_for(settings.precision, settings.accelerator)),
-        max_epochs=1,
+        max_epochs=epochs + 1,
         val_check_interval=settings.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,

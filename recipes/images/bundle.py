@@ -39,9 +39,9 @@ Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a Pix
 
 ## Figures
 
-By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}; lossless bound
-{bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}. One level with as many bits, in the same run:
-PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}. (Figures of the run's weights, before the priors were rounded.)
+By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}, mean squared error
+{error:.2f}e-3; lossless bound {bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}. One level with as
+many bits, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}, mean squared error {flat_error:.2f}e-3. (Figures of the run's weights, before the priors were rounded.)
 
 Few photographs were seen: faces, text and drawings come back blurred, and what the priors draw is texture rather than
 scenes.
@@ -73,6 +73,8 @@ def main() -> None:
         "steps": json.loads((source / "training.json").read_text())["step"],
         "hash": bundled.model_hash.hex(),
         "with_prior": "" if with_prior is None else f", {with_prior:.3f} with the model's priors",
+        "error": 1e3 * figures["mean_squared_error"],
+        "flat_error": 1e3 * flat["mean_squared_error"],
         "flat_psnr": flat["psnr"],
         "flat_ssim": flat["ssim"],
     }

@@ -67,7 +67,8 @@ def bits(results: Any) -> str:
 
 def hierarchy(results: Any) -> str:
     one, two = (results["hierarchy"][name] for name in ("one level", "two levels"))
-    return f"PSNR {two['psnr']:.2f} dB; one level with as many bits {one['psnr']:.2f} dB"
+    told = [f"PSNR {m['psnr']:.2f} dB, squared error {1e3 * m['mean_squared_error']:.2f}e-3" for m in (two, one)]
+    return f"{told[0]}; one level with as many bits {told[1]}"
 
 
 def one_level(results: Any) -> str:
@@ -114,10 +115,10 @@ def generation(results: Any) -> str:
 
 def phones(results: Any) -> str:
     group = results["phones"]["groups"][0]
-    rows = {row["representation"]: row["speech"]["mean"] for row in group["rows"]}
+    rows = {row["representation"]: 100 * row["speech"]["mean"] for row in group["rows"]}
     return (
-        f"{rows['book 1']:.1f} %, largest class {group['largest_class']['speech']['mean']:.1f} %, k-means on MFCCs "
-        f"{rows['k-means on MFCCs']:.1f} %"
+        f"{rows['book 1']:.1f} %, largest class {100 * group['largest_class']['speech']['mean']:.1f} %, "
+        f"k-means on MFCCs {rows['k-means on MFCCs']:.1f} %"
     )
 
 

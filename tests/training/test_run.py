@@ -86,6 +86,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(corpus, tmp_path):
     assert different == []
 
 
+def test_a_run_that_was_done_goes_on_to_more_steps(corpus, tmp_path):
+    train(overrides(corpus, tmp_path))
+    before = weights(tmp_path)
+    train(overrides(corpus, tmp_path, **{"training.max_steps": 14}))
+    after = weights(tmp_path)
+    assert int(after["step"]) == 14
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+    assert json.loads((tmp_path / "latest" / "training.json").read_text())["step"] == 12  # validated every 4 steps
+    train(overrides(corpus, tmp_path, **{"training.max_steps": 18}))  # and once more
+    assert int(weights(tmp_path)["step"]) == 18
+
+
 def train_until(config, step, task=None):
     """Break off without any farewell, as a killed process does."""
     from audiovq.training.speech_codec import SpeechCodecTask
