@@ -40,8 +40,9 @@ Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a Pix
 ## Figures
 
 By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}, mean squared error
-{error:.2f}e-3; lossless bound {bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}. One level with as
-many bits, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}, mean squared error {flat_error:.2f}e-3. (Figures of the run's weights, before the priors were rounded.)
+{error:.2f}e-3; lossless bound {bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}.
+One level with as many bits, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}, mean squared error
+{flat_error:.2f}e-3. (Figures of the run's weights, before the priors were rounded.)
 
 Few photographs were seen: faces, text and drawings come back blurred, and what the priors draw is texture rather than
 scenes.
