@@ -84,7 +84,8 @@ def test_kept_features_equal_the_whole_pass(mode):
     for i in range(5):
         logits = dynamics.logits(latents[:, :, -6:], actions[:, i : i + 6])
         new = dynamics.expected(logits) if mode == "mean" else dynamics.embed(logits.argmax(1)[:, None])
-        torch.testing.assert_close(found.latents[:, :, i], new)
+        # What rounding makes of it differs between processors, and feeds on itself from frame to frame.
+        torch.testing.assert_close(found.latents[:, :, i], new, rtol=1e-4, atol=1e-4)
         latents = torch.cat([latents, new[:, :, None]], 2)
 
 
