@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,8 +77,9 @@ def generate_videos(
             plan = torch.from_numpy(parse_actions(actions, n_frames, seed + i)).float()[None]
             told = torch.cat([held, plan], 1)
             with display.file(f"clip {i + 1}") as tell:
-                draw = partial(roll_out, temperature=temperature, seed=seed + i, progress=tell)
-                found = draw(source.dynamics, known, told, mode)
+                found = roll_out(
+                    source.dynamics, known, told, mode, temperature=temperature, seed=seed + i, progress=tell
+                )
             codes = torch.cat([known, found.codes], 2)[0].numpy()
             latents = torch.cat([source.dynamics.embed(known), found.latents], 2)
             for path in paths:

@@ -11,7 +11,7 @@ _BFLOAT16 = frozenset({"avx512bf16", "amx-bf16", "bf16"})
 def precision_for(name: str, accelerator: str) -> str:
     """Lightning's name of a precision; ``"auto"`` is ``"bf16-mixed"`` where bfloat16 is fast, else ``"32-true"``.
 
-    On a processor without instructions for bfloat16 the products are emulated, at a hundredth of the speed of float32.
+    On a processor without instructions for bfloat16 the products are emulated, many times slower than those of float32.
     """
     if name != "auto":
         return name

@@ -29,18 +29,19 @@ Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a Pix
 * **Codes**: {levels}: {bits:.3f} bits a pixel.
 * **Trained by** `python recipes/images/hierarchy.py` (experiments image_hierarchy128, image_top_prior and
   image_bottom_prior; {steps} steps of the codec).
-* **Data**: 128x128 crops of 39 photographs shrunk to a short side of 400 pixels, from the Debian packages
+* **Data**: 128x128 crops of 30 of 39 photographs shrunk to a short side of 400 pixels, from the Debian packages
   lomiri-wallpapers-16.04 and -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the files' names), mate-backgrounds
-  (GPL-2+) and plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. Test and validation
-  pictures were left out.
+  (GPL-2+) and plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. The other nine are for
+  validation and testing.
 * **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under
   CC-BY-SA-4.0 and GPL-2+ with the attribution above. The code is Apache-2.0.
 * **Hash in files**: `{hash}`.
 
 ## Figures
 
-By `audiovq evaluate image`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}, mean squared error
-{error:.2f}e-3; lossless bound {bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}.
+By `python recipes/images/hierarchy.py`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f},
+mean squared error {error:.2f}e-3; lossless bound
+{bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}.
 One level with as many bits, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}, mean squared error
 {flat_error:.2f}e-3. (Figures of the run's weights, before the priors were rounded.)
 
