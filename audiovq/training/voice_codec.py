@@ -120,7 +120,10 @@ class VoiceCodecTask(SpeechCodecTask):
             own = quantized.latents[: len(batch["speaker"])]
             terms["classifier"] = F.cross_entropy(self.classifier(reverse_gradient(own)).float(), batch["speaker"])
         if self.teacher is not None:
-            terms["teacher"] = self.teacher(quantized.latents[: len(batch["speaker"])], batch["taught"])
+            taught = batch["taught"]
+            if "converted" in batch:  # what is heard to be converted says the same
+                taught = torch.cat([taught, taught[batch["partnered"]]])
+            terms["teacher"] = self.teacher(quantized.latents, taught)
         if self.melody_loss is not None:
             terms["melody"] = self.melody_loss(batch["decoded"], batch["waveform"])
         if "converted" in batch:
@@ -189,9 +192,12 @@ class VoiceCodecTask(SpeechCodecTask):
             terms["identity"] = F.mse_loss(codec.speaker_encoder(converted).float(), batch["voice_vector"].detach())
             for parameter in judges:
                 parameter.requires_grad_(True)
-        if self.weights["content"]:
+        if self.weights["content"] or self.teacher is not None:
+            again = codec.encoder(converted)
             size = said.square().mean().clamp_min(1e-6)
-            terms["content"] = (codec.encoder(converted).float() - said).square().mean() / size
+            terms["content"] = (again.float() - said).square().mean() / size
+            if self.teacher is not None:
+                terms["teacher_converted"] = self.teacher(again, batch["taught"][partnered])
         return terms
 
 

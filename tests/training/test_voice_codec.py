@@ -8,7 +8,9 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
+from audiovq.data.teacher import DIM
 from audiovq.errors import AudioVQError
+from audiovq.quantize import Quantized
 from audiovq.speech.checkpoint import save_codec
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.run import compose, train
@@ -119,6 +121,40 @@ def test_phase_of_moved_items_does_not_count():
     whole, _ = task.reconstruction_loss(decoded, target)
     none_moved, _ = task.reconstruction_loss(decoded, target, torch.zeros(3, dtype=torch.bool))
     torch.testing.assert_close(none_moved, whole)
+
+
+def test_the_teacher_hears_conversions():
+    """What is heard to be converted, and the conversion heard again, have to tell what the recording does."""
+    settings = compose(["experiment=tiny", "task=voice_codec", "task.verifier=null", "task.weights.teacher=1.0"]).task
+    from hydra.utils import instantiate
+
+    torch.manual_seed(0)
+    task = instantiate(settings, _convert_="all")
+    task.melody_loss = None
+    n, crop = 3, 6400
+    partnered = torch.tensor([False, True, True])
+    batch = {"waveform": torch.randn(n, 1, crop), "source": torch.randn(n, 1, crop), "taught": torch.zeros(n, 20, DIM)}
+    batch |= {"partnered": partnered, "speaker": torch.arange(n)}
+    batch["converted"] = torch.randn(2, 1, crop, requires_grad=True)
+    latents = task.codec.encoder(torch.randn(n + 2, 1, crop))
+    codes = torch.zeros(n + 2, 1, latents.shape[-1], dtype=torch.long)
+    quantized = Quantized(latents, codes, latents.new_zeros(()), {})
+
+    def terms() -> dict[str, torch.Tensor]:
+        return task.more_losses(batch, quantized)[1]
+
+    batch["taught"][0] = 1.0  # only the item that is not converted was heard by the teacher
+    found = terms()
+    assert float(found["teacher"].detach()) > 0
+    assert float(found["teacher_converted"].detach()) == 0
+    own = float(found["teacher"].detach())
+    batch["taught"][1] = 1.0
+    found = terms()
+    assert float(found["teacher"].detach()) != own
+    found["teacher_converted"].backward()
+    reached = batch["converted"].grad.abs().amax(dim=(1, 2))
+    assert float(reached[0]) > 0
+    assert float(reached[1]) == 0
 
 
 def test_reversed_gradient():
