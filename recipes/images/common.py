@@ -28,10 +28,16 @@ def run_folder(name: str) -> Path:
     return cache_dir() / "runs" / name / "best"
 
 
-def parse(description: str | None, *flags: str, **folders: str) -> argparse.Namespace:
-    """The command line of a stage: its own flags, options that name a folder (with their help), and ``--steps``."""
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The command line of any stage: ``--steps``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="of each training, when time is short; results.json tells")
+    return parser
+
+
+def parse(description: str | None, *flags: str, **folders: str) -> argparse.Namespace:
+    """The command line of a stage: its own flags, options that name a folder (with their help), and ``--steps``."""
+    parser = parser_of(description)
     for flag in flags:
         parser.add_argument(flag, action="store_true")
     for name, told in folders.items():

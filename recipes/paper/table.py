@@ -66,9 +66,12 @@ def bits(results: Any) -> str:
 
 
 def hierarchy(results: Any) -> str:
-    one, two = (results["hierarchy"][name] for name in ("one level", "two levels"))
-    told = [f"PSNR {m['psnr']:.2f} dB, squared error {1e3 * m['mean_squared_error']:.2f}e-3" for m in (two, one)]
-    return f"{told[0]}; one level with as many bits {told[1]}"
+    def told(stage: str) -> str:
+        models = (results[stage][name] for name in ("two levels", "one level"))
+        two, one = (f"{m['psnr']:.2f} dB, squared error {1e3 * m['mean_squared_error']:.2f}e-3" for m in models)
+        return f"PSNR {two}; one level with as many bits {one}"
+
+    return f"photographs: {told('hierarchy')}; frames of a 3-D world: {told('hierarchy_frames')}"
 
 
 def one_level(results: Any) -> str:
