@@ -4,8 +4,9 @@
 
 Trains `experiment=phones_debian` (it resumes), asks `audiovq evaluate probe --metrics phones` what its codes say,
 and writes ``phones.json`` and ``phones.png`` beside this file. With ``--taught`` it is `experiment=phones_taught`,
-whose codes also learn from a recogniser, and ``phones_taught.*``; with ``--rate 50``, too, `experiment=phones_taught50`,
-one book of 1024 at the bundled model's 50 latents a second. Needs the package pocketsphinx and prepared recordings.
+whose codes also learn from a recogniser, and ``phones_taught.*``; with ``--rate 50``, too, it is
+`experiment=phones_taught50`, one book of 1024 at the bundled model's 50 latents a second.
+Needs the package pocketsphinx and prepared recordings.
 """
 
 from __future__ import annotations
