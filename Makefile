@@ -32,7 +32,9 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/debian_speech/bundle.py
 	$(BIN)/audiovq train experiment=verifier_debian
 	$(BIN)/audiovq train experiment=voice_debian
-	$(BIN)/python recipes/voice_conversion/bundle.py --books 4
+	$(BIN)/python recipes/voice_conversion/bundle.py --first --books 4
+	$(BIN)/audiovq train experiment=voice_taught
+	$(BIN)/python recipes/voice_conversion/bundle.py --books 4 --codebooks 4,2
 	$(BIN)/audiovq train experiment=wavenet_debian
 	$(BIN)/python recipes/debian_speech/bundle_wavenet.py
 	$(BIN)/audiovq train experiment=prior_debian
