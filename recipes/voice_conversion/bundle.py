@@ -30,8 +30,8 @@ says it. {parameters:.1f} million weights, float16. `audiovq convert` uses it wh
 {books} of its {all_books} codebooks.
 
 * **Trained by** `audiovq train experiment=verifier_debian` and `experiment=voice_debian`, 10,000 steps from the weights
-  of the bundled speech model, then by `experiment=voice_taught`, {steps} steps more with another verifier, in which codes
-  also learned from the encoder of Whisper base. {note}
+  of the bundled speech model, then by `experiment=voice_taught`, {steps} steps more with another verifier, in which
+  codes also learned from the encoder of Whisper base. {note}
   The word errors below are by the same Whisper base: another recogniser may find less of what it taught.
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
   Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
