@@ -32,7 +32,6 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/debian_speech/bundle.py
 	$(BIN)/audiovq train experiment=verifier_debian
 	$(BIN)/audiovq train experiment=voice_debian
-	$(BIN)/python recipes/voice_conversion/bundle.py --first --books 4
 	$(BIN)/audiovq train experiment=voice_taught
 	$(BIN)/python recipes/voice_conversion/bundle.py --books 4 --codebooks 4,2
 	$(BIN)/audiovq train experiment=wavenet_debian

@@ -34,7 +34,11 @@ NAMES = tuple(_LOADERS)
 
 
 def open_corpus(
-    corpus: str | Path | Mapping[str, Any], split: str | None = "train", root: str | Path | None = None, **options: Any
+    corpus: str | Path | Mapping[str, Any],
+    split: str | None = "train",
+    root: str | Path | None = None,
+    languages: Sequence[str] | None = None,
+    **options: Any,
 ) -> list[Utterance]:
     """The utterances of one corpus.
 
@@ -43,11 +47,19 @@ def open_corpus(
             ``speaker/utterance.wav``; or a mapping ``{name: ..., root: ..., ...}`` with the arguments of this function.
         split: "train", "validation", "test", "unseen", or None for all.
         root: the corpus's folder; ``<cache>/data/<name>`` by default.
+        languages: the only ones that are taken, as the corpus names them ("en"); None takes all.
         options: of that corpus's loader.
 
     Raises:
-        AudioVQError: for a name, split or folder that does not exist.
+        AudioVQError: for a name, split or folder that does not exist, or when nothing is in these languages.
     """
+    if languages is not None:
+        found = open_corpus(corpus, split, root, **options)
+        taken = [utterance for utterance in found if utterance.language in languages]
+        if found and not taken:
+            there = sorted({utterance.language for utterance in found})
+            raise AudioVQError(f"{corpus} has nothing in {', '.join(languages)}: its languages are {', '.join(there)}")
+        return taken
     if isinstance(corpus, Mapping):
         arguments = {str(key): value for key, value in corpus.items()}
         if "name" not in arguments:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audiovq.errors import AudioVQError
+from audiovq.files import cache_dir
 from audiovq.weights import BUNDLED, load_weights, save_weights, write_weights
 
 DEFAULT_MODEL = "speech"
@@ -30,16 +31,21 @@ def conversion_model() -> str | None:
 def model_folder(name_or_dir: str | Path | None) -> Path:
     """The folder of a bundled model or of a model on disk.
 
+    A training run's is found as ``runs/NAME`` (its best weights) or ``runs/NAME/latest`` wherever the cache is.
+
     Raises:
         AudioVQError: when neither exists.
     """
     if name_or_dir is None:
         name_or_dir = DEFAULT_MODEL
-    for folder in (BUNDLED / str(name_or_dir), Path(name_or_dir)):
+    name, cache = str(name_or_dir), cache_dir()
+    for folder in (BUNDLED / name, Path(name), cache / name, cache / name / "best"):
         if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
             return folder
     known = ", ".join(bundled_models()) or "none"
-    raise AudioVQError(f"no model {str(name_or_dir)!r}: give a folder with config.json, or a bundled model ({known})")
+    raise AudioVQError(
+        f"no model {name!r}: give a folder with config.json, a run (runs/NAME), or a bundled model ({known})"
+    )
 
 
 def codes_hash(folder: Path) -> bytes:

@@ -157,23 +157,26 @@ class SpeechCodecTask(L.LightningModule):
     def reconstruction_loss(
         self, decoded: Tensor, target: Tensor, moved: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the spectral losses, and each of them.
+        """Weighted sum of the spectral losses, and each of them; those that nothing weighs are not computed.
 
         ``moved`` (B,) bool: items whose phase cannot be known, left out of the losses that look at it.
         """
+        wanted = {name for name, weight in self.weights.items() if weight}
+        terms: dict[str, Tensor] = {}
         with torch.autocast(target.device.type, enabled=False):
-            mel = self.mel_loss(decoded, target)
-            if moved is None or not bool(moved.any()):
-                phase_aware, magnitude = self.stft_loss(decoded, target)
-                waveform = relative_waveform_loss(decoded, target)
-            else:
-                phase_aware, magnitude, waveform = self.parted_losses(decoded, target, moved)
-            envelope = self.envelope_loss(decoded, target)
-        terms = {"mel": mel, "complex": phase_aware, "magnitude": magnitude, "waveform": waveform, "envelope": envelope}
+            if "mel" in wanted:
+                terms["mel"] = self.mel_loss(decoded, target)
+            if wanted & {"complex", "magnitude", "waveform"}:
+                parts = self.parted_losses(decoded, target, moved)
+                terms |= dict(zip(("complex", "magnitude", "waveform"), parts, strict=True))
+            if "envelope" in wanted:
+                terms["envelope"] = self.envelope_loss(decoded, target)
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), terms
 
-    def parted_losses(self, decoded: Tensor, target: Tensor, moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def parted_losses(self, decoded: Tensor, target: Tensor, moved: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Complex, magnitude and waveform distance; items that were moved count in the second alone."""
+        if moved is None or not bool(moved.any()):
+            return *self.stft_loss(decoded, target), relative_waveform_loss(decoded, target)
         share = moved.float().mean()
         magnitude = share * self.stft_loss(decoded[moved], target[moved])[1]
         if bool(moved.all()):

@@ -194,8 +194,9 @@ class VoiceCodecTask(SpeechCodecTask):
                 parameter.requires_grad_(True)
         if self.weights["content"] or self.teacher is not None:
             again = codec.encoder(converted)
-            size = said.square().mean().clamp_min(1e-6)
-            terms["content"] = (again.float() - said).square().mean() / size
+            if self.weights["content"]:
+                size = said.square().mean().clamp_min(1e-6)
+                terms["content"] = (again.float() - said).square().mean() / size
             if self.teacher is not None:
                 terms["teacher_converted"] = self.teacher(again, batch["taught"][partnered])
         return terms

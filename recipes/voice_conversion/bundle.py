@@ -1,7 +1,6 @@
 """Put a run's last weights into the package as the model for conversion, with its voices, figures and model card.
 
     python recipes/voice_conversion/bundle.py [--run DIR] [--name conversion] [--books N] [--no-measure] [--note TEXT]
-    python recipes/voice_conversion/bundle.py --first   # weights of `voice_debian`, for `voice_taught` to begin from
 
 `best` weights are those of the best reconstruction; a converter is not chosen by that, so `latest` are the default.
 """
@@ -29,9 +28,9 @@ Speech codec of audiovq for voice conversion: codes that say little of who speak
 says it. {parameters:.1f} million weights, float16. `audiovq convert` uses it where nothing else is asked for, with
 {books} of its {all_books} codebooks.
 
-* **Trained by** `audiovq train experiment=verifier_debian` and `experiment=voice_debian`, 10,000 steps from the weights
-  of the bundled speech model, then by `experiment=voice_taught`, {steps} steps more with another verifier, in which
-  codes also learned from the encoder of Whisper base. {note}
+* **Trained by** `audiovq train experiment=verifier_debian` and `experiment=voice_debian` from the weights of the bundled
+  speech model, then by `experiment=voice_taught`, {steps} steps more with another verifier, in which codes also learned
+  from the encoder of Whisper base. {note}
   The word errors below are by the same Whisper base: another recogniser may find less of what it taught.
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
   Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
@@ -59,7 +58,6 @@ By `audiovq evaluate conversion`, see docs/conversion.md for what is measured. {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "conversion_taught")
-    parser.add_argument("--first", action="store_true", help="the run of voice_debian, and nothing is measured")
     parser.add_argument("--name", default=CONVERSION_MODEL)
     parser.add_argument("--weights", choices=("best", "latest"), default="latest")
     parser.add_argument("--books", type=int, help="codebooks that convert uses, as validation showed it best")
@@ -67,8 +65,6 @@ def main() -> None:
     parser.add_argument("--codebooks", default=None, help="to measure with, with commas")
     parser.add_argument("--note", default="", help="a remark on the training for the model card")
     options = parser.parse_args()
-    if options.first:
-        options.run, options.no_measure = cache_dir() / "runs" / CONVERSION_MODEL, True
     folder = BUNDLED / options.name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(options.run / options.weights / "model.safetensors", folder / "model.safetensors")
@@ -80,7 +76,8 @@ def main() -> None:
     subprocess.run([sys.executable, str(HERE / "make_speakers.py"), options.name], check=True)
     if not options.no_measure:
         books = [] if options.codebooks is None else ["--codebooks", options.codebooks]
-        subprocess.run([sys.executable, str(HERE / "evaluate.py"), "--model", options.name, *books], check=True)
+        measure = [sys.executable, str(HERE / "evaluate.py"), "--model", options.name, "--timbre", "auto,keep", *books]
+        subprocess.run(measure, check=True)
     codec = SpeechCodec.from_pretrained(options.name)
     training = json.loads((options.run / options.weights / "training.json").read_text())
     card = CARD.format(

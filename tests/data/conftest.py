@@ -21,10 +21,12 @@ class ArrayReader:
         return self.samples[start : None if n_samples is None else start + n_samples].copy()
 
 
-def make_utterance(samples: np.ndarray, id: str = "a", speaker: str = "s", split: str = "train") -> Utterance:
+def make_utterance(
+    samples: np.ndarray, id: str = "a", speaker: str = "s", split: str = "train", language: str = "en"
+) -> Utterance:
     samples = samples.astype(np.float32)
     return Utterance(
-        id, speaker, "en", None, "test", "CC0-1.0", split, len(samples) / 16000, reader=ArrayReader(samples)
+        id, speaker, language, None, "test", "CC0-1.0", split, len(samples) / 16000, reader=ArrayReader(samples)
     )
 
 

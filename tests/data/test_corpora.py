@@ -171,6 +171,16 @@ def test_debian_speech_opens_from_the_cache(tmp_path, monkeypatch, rng):
     assert len(open_corpora([{"name": "debian_speech"}], "train")) == 1
 
 
+def test_a_corpus_may_be_taken_in_some_languages_only(tmp_path, rng):
+    spoken = ("en", "cs", "en", "nl")
+    utterances = [make_utterance(rng.uniform(-1, 1, 500), id=f"u{i}", language=x) for i, x in enumerate(spoken)]
+    write_shards(utterances, tmp_path)
+    taken = open_corpora([{"name": str(tmp_path), "languages": ["en", "nl"]}])
+    assert taken == [u for u in utterances if u.language != "cs"]
+    with pytest.raises(AudioVQError, match="its languages are cs, en, nl"):
+        open_corpus(tmp_path, languages=["fr"])
+
+
 @pytest.mark.parametrize("corpus", ["nothing", {"root": "/"}, {"name": "folder", "root": "/nowhere"}])
 def test_what_does_not_exist_is_one_clear_error(corpus):
     with pytest.raises(AudioVQError):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from audiovq import SpeechCodec
 from audiovq.errors import AudioVQError
-from audiovq.speech.checkpoint import save_codec
+from audiovq.speech.checkpoint import model_folder, save_codec
 from tests.conftest import TINY
 
 
@@ -113,6 +113,16 @@ def test_errors_name_what_is_wrong(codec, speech):
         codec.decode(codec.encode([speech]), decoder="wavenet")
     with pytest.raises(AudioVQError, match="no model"):
         SpeechCodec.from_pretrained("no-such-model")
+
+
+def test_a_run_is_found_by_its_name_in_the_cache(codec, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
+    for weights in ("best", "latest"):
+        save_codec(codec, tmp_path / "runs" / "own" / weights)
+    assert model_folder("runs/own") == tmp_path / "runs" / "own" / "best"
+    assert model_folder("runs/own/latest") == tmp_path / "runs" / "own" / "latest"
+    with pytest.raises(AudioVQError, match="runs/NAME"):
+        model_folder("runs/other")
 
 
 def test_a_saved_model_gives_the_same_codes(codec, speech, tmp_path):

@@ -123,6 +123,21 @@ def test_phase_of_moved_items_does_not_count():
     torch.testing.assert_close(none_moved, whole)
 
 
+def test_losses_that_weigh_nothing_are_left_out():
+    settings = compose(["experiment=tiny", "task=voice_codec", "task.verifier=null"]).task
+    from hydra.utils import instantiate
+
+    task = instantiate(settings, _convert_="all")
+    torch.manual_seed(0)
+    decoded, target = torch.randn(2, 1, 8000), torch.randn(2, 1, 8000)
+    _, terms = task.reconstruction_loss(decoded, target)
+    task.weights |= dict.fromkeys(("complex", "magnitude", "waveform", "envelope"), 0.0)
+    loss, left = task.reconstruction_loss(decoded, target)
+    assert set(left) == {"mel"}
+    torch.testing.assert_close(left["mel"], terms["mel"])
+    torch.testing.assert_close(loss, task.weights["mel"] * terms["mel"])
+
+
 def test_the_teacher_hears_conversions():
     """What is heard to be converted, and the conversion heard again, have to tell what the recording does."""
     settings = compose(["experiment=tiny", "task=voice_codec", "task.verifier=null", "task.weights.teacher=1.0"]).task
