@@ -28,9 +28,9 @@ Speech codec of audiovq for voice conversion: codes that say little of who speak
 says it. {parameters:.1f} million weights, float16. `audiovq convert` uses it where nothing else is asked for, with
 {books} of its {all_books} codebooks.
 
-* **Trained by** `audiovq train experiment=verifier_debian` and `experiment=voice_debian` from the weights of the bundled
-  speech model, then by `experiment=voice_taught`, {steps} steps more with another verifier, in which codes also learned
-  from the encoder of Whisper base. {note}
+* **Trained by** `audiovq train experiment=verifier_debian` and `experiment=voice_debian` from the weights of the
+  bundled speech model, then by `experiment=voice_taught`, {steps} steps more with another verifier, in which codes also
+  learned from the encoder of Whisper base.{note}
   The word errors below are by the same Whisper base: another recogniser may find less of what it taught.
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
   Digium and the speakers), tuxpaint-stamps-default (GPL-2+), fillets-ng-data-cs and -nl (GPL-2), ktuberling-data
@@ -86,7 +86,7 @@ def main() -> None:
         books=codec.conversion_codebooks,
         all_books=codec.n_codebooks,
         steps=training["step"],
-        note=options.note,
+        note=f"\n  {options.note}" if options.note else "",
         model_hash=codec.model_hash.hex(),
         tables=tables(json.loads(RESULTS.read_text(encoding="utf-8"))),
     )
