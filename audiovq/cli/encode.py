@@ -27,7 +27,7 @@ def encode(
     ] = None,
     bitrate: Annotated[float | None, typer.Option(help=bitrate_help(), show_default=False)] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="A bundled model or a folder with a model.")
+        str | None, typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or runs/NAME.")
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,

@@ -35,7 +35,7 @@ def tokenize(
     ] = None,
     bitrate: Annotated[float | None, typer.Option(help="The same in " + bitrate_help(), show_default=False)] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="A bundled model or a folder with a model.")
+        str | None, typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or runs/NAME.")
     ] = None,
     mono: Annotated[
         bool, typer.Option("--mono", help="Mix all channels down to one; without it each is an item.")

@@ -238,10 +238,11 @@ class SpeechCodecTask(L.LightningModule):
             decoded, quantized = codec(self.heard(batch), self.speaker_input(batch), n_codebooks=n)
             loss, terms = self.reconstruction_loss(decoded, batch["waveform"], batch.get("moved"))
             self.log_dict({f"validation/{k}_{n}": v for k, v in terms.items()}, sync_dist=True)
-            if n > 1 or codec.n_codebooks == 1:
-                total = total + loss
             if self.teacher is not None:
                 taught = self.teacher(quantized.latents, batch["taught"])
+                loss = loss + self.weights["teacher"] * taught
                 self.log(f"validation/teacher_{n}", taught, sync_dist=True)
+            if n > 1 or codec.n_codebooks == 1:
+                total = total + loss
         self.log("validation/loss", total, sync_dist=True)
         self.log("step", float(self.step))

@@ -1,12 +1,17 @@
 """What codes know of phonemes in the paper's set-up (2017, section 4.2): 25 latents a second, one book of 128.
 
-    python recipes/paper/phones.py [--taught [--rate 50]] [--steps N]
+    python recipes/paper/phones.py [SET-UP] [--steps N]
 
-Trains `experiment=phones_debian` (it resumes), asks `audiovq evaluate probe --metrics phones` what its codes say,
-and writes ``phones.json`` and ``phones.png`` beside this file. With ``--taught`` it is `experiment=phones_taught`,
-whose codes also learn from a recogniser, and ``phones_taught.*``; with ``--rate 50``, too, it is
-`experiment=phones_taught50`, one book of 1024 at the bundled model's 50 latents a second.
-Needs the package pocketsphinx and prepared recordings.
+The set-ups, each with what is trained for it (trainings resume, and are skipped when done):
+
+* ``phones`` (25 latents a second, 128 codes): on sound alone, all languages. `experiment=phones_debian`
+* ``phones_taught`` (25, 128): codes also learn from Whisper's encoder. `experiment=phones_taught`
+* ``phones_english`` (25, 128): begins from `experiment=phones_taught50`, which sees more of what is around and learns
+  from Whisper, and goes on with the English recordings alone. `experiment=phones_english`
+* ``phones_english50`` (50, 1024): the same at the bundled model's rate and codebook size. `experiment=phones_english50`
+
+`audiovq evaluate probe --metrics phones` then says what the codes say: ``SET-UP.json`` and ``SET-UP.png`` beside this
+file. Needs the package pocketsphinx and prepared recordings.
 """
 
 from __future__ import annotations
@@ -16,27 +21,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-from audiovq.files import cache_dir
-
 HERE = Path(__file__).resolve().parent
+
+EXPERIMENTS = {
+    "phones": ("phones_debian",),
+    "phones_taught": ("phones_taught",),
+    "phones_english": ("phones_taught50", "phones_english"),
+    "phones_english50": ("phones_taught50", "phones_english50"),
+}
+"""By set-up, which is also the name of the last run, what is trained one after the other."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, help="of the training, when time is short")
-    parser.add_argument("--taught", action="store_true", help="codes that also learn from Whisper's encoder")
-    parser.add_argument("--rate", type=int, choices=(25, 50), default=25, help="latents a second; 50 with --taught")
+    parser.add_argument("setup", metavar="SET-UP", nargs="?", choices=EXPERIMENTS, default="phones", help="see above")
+    parser.add_argument("--steps", type=int, help="of each training, when time is short")
     options = parser.parse_args()
-    if options.rate == 50 and not options.taught:
-        parser.error("--rate 50 goes with --taught")
-    steps, name = options.steps, "phones_taught" if options.taught else "phones"
-    name += "50" if options.rate == 50 else ""
-    experiment = name if options.taught else "phones_debian"
+    steps, name = options.steps, options.setup
     less = [f"training.max_steps={steps}", f"training.decay_steps={max(steps // 3, 1)}"] if steps else []
-    run("train", f"experiment={experiment}", *less)
-    model = cache_dir() / "runs" / name / "best"
+    for experiment in EXPERIMENTS[name]:
+        run("train", f"experiment={experiment}", *less)
     run(
-        *("evaluate", "probe", "--metrics", "phones", "--model", str(model)),
+        *("evaluate", "probe", "--metrics", "phones", "--model", f"runs/{name}/latest"),
         *("--json", str(HERE / f"{name}.json"), "--picture", str(HERE / f"{name}.png")),
     )
 
