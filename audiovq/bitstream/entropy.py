@@ -95,19 +95,25 @@ class EntropyCoder:
         return np.stack(rows).astype(np.int64)
 
 
-def coder_for(codec: Any) -> EntropyCoder | None:
+def coder_for(codec: Any, identity: bytes | None = None) -> EntropyCoder | None:
     """The coder of a model's codes; None when the model has no entropy model. Made once for each codec.
+
+    Args:
+        codec: the model.
+        identity: of the entropy model that a file was coded with; None: the one that files are written with.
 
     Raises:
         AudioVQError: for a damaged entropy model.
     """
-    if not hasattr(codec, "_entropy_coder"):
-        folder = getattr(codec, "folder", None)
-        codec._entropy_coder = None if folder is None else coder_in(folder, codec.model_hash)
-    return codec._entropy_coder
+    if not hasattr(codec, "_entropy_coders"):
+        codec._entropy_coders = {}
+    coders, folder = codec._entropy_coders, getattr(codec, "folder", None)
+    if identity not in coders:
+        coders[identity] = None if folder is None else coder_in(folder, codec.model_hash, identity)
+    return coders[identity]
 
 
-def coder_in(folder: str | Path, model_hash: bytes) -> EntropyCoder | None:
+def coder_in(folder: str | Path, model_hash: bytes, identity: bytes | None = None) -> EntropyCoder | None:
     """The coder in the folder of the model with this hash; None when there is none for it."""
-    model = load_entropy_model(folder, model_hash)
+    model = load_entropy_model(folder, model_hash, identity)
     return None if model is None else EntropyCoder(model)

@@ -16,6 +16,8 @@ from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 
 FILE_NAME = "entropy.safetensors"
+#: Entropy models that files were coded with before: they are read by them, and none is written any more.
+OLDER_NAMES = "entropy-*.safetensors"
 VERSION = "1"
 _SMALL = {
     "embedding",
@@ -80,15 +82,27 @@ class EntropyModel:
         return Path(folder) / FILE_NAME
 
 
-def load_entropy_model(folder: str | Path, model_hash: bytes) -> EntropyModel | None:
+def load_entropy_model(folder: str | Path, model_hash: bytes, identity: bytes | None = None) -> EntropyModel | None:
     """The entropy model in a model's folder; None when there is none, or when it was made for other weights.
+
+    With an ``identity`` the one that has it, among those that were used before as well; where none has, the current one.
 
     Raises:
         AudioVQError: for a damaged file.
     """
+    current = _load(Path(folder) / FILE_NAME, model_hash)
+    if identity is None or (current is not None and current.identity == identity):
+        return current
+    for path in sorted(Path(folder).glob(OLDER_NAMES)):
+        older = _load(path, model_hash)
+        if older is not None and older.identity == identity:
+            return older
+    return current
+
+
+def _load(path: Path, model_hash: bytes) -> EntropyModel | None:
     from safetensors.numpy import load
 
-    path = Path(folder) / FILE_NAME
     try:
         data = path.read_bytes()
     except FileNotFoundError:

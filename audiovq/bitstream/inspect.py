@@ -62,14 +62,14 @@ class FileInfo:
 
 def inspect_file(
     source: Place,
-    coder_of: Callable[[bytes], EntropyCoder | None] | None = None,
+    coder_of: Callable[[bytes, bytes], EntropyCoder | None] | None = None,
     clock_of: Callable[[bytes], tuple[int, int] | None] | None = None,
 ) -> FileInfo:
     """Read a file through, checking all its checksums; behind damage it goes on with the next good packet.
 
     Args:
         source: a path, ``-`` for standard input, or a binary file object.
-        coder_of: gives the entropy coder of a model by its hash: it tells the speakers of entropy-coded files.
+        coder_of: gives the entropy coder by the hashes of model and entropy model: it tells the speakers of entropy-coded files.
         clock_of: gives the sample rate and hop length of a model by its hash: damage is then told in seconds.
 
     Raises:
@@ -78,7 +78,7 @@ def inspect_file(
     with errors_about(describe(source)), open_input(source) as stream:
         speech = SpeechReader(stream)
         if speech.header.entropy_coded and coder_of is not None:
-            coder = coder_of(speech.header.model_hash)
+            coder = coder_of(speech.header.model_hash, speech.header.entropy_id)
             if coder is not None and coder.model.identity == speech.header.entropy_id:
                 speech.use(coder)
         clock = clock_of(speech.header.model_hash) if clock_of is not None else None

@@ -98,7 +98,7 @@ class SpeechReader:
             raise AudioVQError(f"does not fit its model {codec.name}: other codebooks or packets")
         self._rate, self._hop, self._codebook_size = codec.sample_rate, codec.hop_length, codec.codebook_size
         if header.entropy_coded:
-            coder = coder_for(codec)
+            coder = coder_for(codec, header.entropy_id)
             if coder is None:
                 raise AudioVQError(
                     f"is entropy-coded, but model {codec.name} has no {FILE_NAME} that fits it; install the model again"

@@ -88,13 +88,13 @@ def bundled_name(model_hash: bytes) -> str | None:
     return next((name for name, found in bundled_hashes().items() if found == model_hash), None)
 
 
-def bundled_coder(model_hash: bytes) -> EntropyCoder | None:
+def bundled_coder(model_hash: bytes, entropy_id: bytes | None = None) -> EntropyCoder | None:
     """The entropy coder of the bundled model with this hash; None when there is none."""
     from audiovq.bitstream.entropy import coder_in
     from audiovq.speech.checkpoint import BUNDLED
 
     name = bundled_name(model_hash)
-    return None if name is None else coder_in(BUNDLED / name, model_hash)
+    return None if name is None else coder_in(BUNDLED / name, model_hash, entropy_id)
 
 
 def bundled_clock(model_hash: bytes) -> tuple[int, int] | None:

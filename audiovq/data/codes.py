@@ -164,8 +164,8 @@ def cached_codes(
 ) -> CodesCache:
     """The codes of corpora (all splits): from ``<cache>/codes``, or made and kept there.
 
-    The folder's name holds the codec's hash and one over what the corpora list: their utterances, splits, speakers and
-    lengths. Another codec or another preparation thus never meets old codes.
+    The folder's name holds the codec's hash and one over what the corpora list (their utterances, splits, speakers and
+    lengths) and which codes the codec prefers. Another codec or another preparation thus never meets old codes.
 
     Of ``{name: tokens, root: DIR}`` the codes are those of the shards in DIR, as many codebooks as these have.
 
@@ -182,11 +182,17 @@ def cached_codes(
             return _codes_of_shards(codec, corpus, folder)
     utterances = open_corpora(corpora, None)
     listing = "\n".join(f"{u.id}\t{u.speaker}\t{u.language}\t{u.split}\t{u.n_samples}\t{u.source}" for u in utterances)
-    data = hashlib.sha256(listing.encode()).hexdigest()[:8]
+    data = hashlib.sha256(listing.encode() + _preferences(codec)).hexdigest()[:8]
     folder = folder / f"{codec.model_hash.hex()}-{data}"
     if (folder / "index.json").is_file():
         return CodesCache(folder)
     return write_codes(folder, codec, utterances, progress)
+
+
+def _preferences(codec: SpeechCodec) -> bytes:
+    """What the bits of codes cost, which the codec's hash leaves out; nothing where they are free."""
+    costs = [level.codebook.costs() for level in codec.quantizer.levels]  # type: ignore[union-attr,operator]
+    return b"".join(cost.numpy().tobytes() for cost in costs if cost is not None)
 
 
 def _codes_of_shards(codec: SpeechCodec, corpus: Mapping[str, Any], caches: Path) -> CodesCache:

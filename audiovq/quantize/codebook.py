@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,10 +31,15 @@ class Codebook(nn.Module):
             restarts from a random vector of the batch, over all ranks, with the mean count. 0 switches restarts off.
         usage_window: training steps over which ``usage_window`` is reported.
         seed: for random choices; different for each level of a residual quantizer.
+        rate: what a bit costs, in squared distance. Above 0, the code of ``x`` is not the nearest one but that with the
+            smallest ``|x - e|^2 + rate * bits``, where the bits of a code are ``-log2`` of its share of use
+            (entropy-constrained vector quantization; Chou, Lookabaugh and Gray 1989, eq. 9). An entropy coder then
+            needs fewer bits; a rate near what the last code used saves for each of its bits lets the book go unused.
     """
 
     vectors: Tensor
     counts: Tensor
+    bits: Tensor
     steps: Tensor
     initialised: Tensor
 
@@ -46,9 +53,13 @@ class Codebook(nn.Module):
         restart_below: float = 0.1,
         usage_window: int = 500,
         seed: int = 0,
+        rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.size, self.dim = size, dim
+        self.rate = rate
+        if rate > 0:
+            self.register_buffer("bits", torch.full((size,), math.log2(size)))
         self.normalised = normalised
         self.decay = decay
         self.restart_below = restart_below
@@ -68,7 +79,17 @@ class Codebook(nn.Module):
 
     def nearest(self, x: Tensor) -> Tensor:
         """Codes ``(B, T)`` of ``x (B, dim, T)``."""
-        return nearest(x.detach(), self.table().detach())
+        return nearest(x.detach(), self.table().detach(), costs=self.costs())
+
+    def costs(self) -> Tensor | None:
+        """What each code's bits cost, ``(size,)`` in squared distance; None when bits are free."""
+        return self.rate * self.bits if self.rate > 0 else None
+
+    @torch.no_grad()
+    def count_bits(self, counts: Tensor) -> None:
+        """Take the bits of each code from how often it is used, ``(size,)``; half a use is added to each."""
+        shares = (counts + 0.5 * counts.mean() / self.size) / (counts.sum() + 0.5 * counts.mean())
+        self.bits.copy_(-shares.log2())
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor, batch_size: float, iterations: int = 10) -> None:
@@ -91,6 +112,8 @@ class Codebook(nn.Module):
         x = x.detach().to(self.counts.dtype)
         self.refresh()
         restarts = self._restart(x)
+        if self.rate > 0:
+            self.count_bits(self.counts)
         codes, counts = self._assign(x)
         if bool(counts.any()):  # nobody used it: quantizer dropout
             self.counts.lerp_(counts, 1 - self.decay)
@@ -176,7 +199,7 @@ class EMACodebook(Codebook):
 
     def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
         sums = self.sums.new_zeros(self.dim, self.size)
-        codes = nearest(x, self.vectors, sums)
+        codes = nearest(x, self.vectors, sums, self.costs())
         counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
         all_reduce_sum(counts, sums)
         if bool(counts.any()):

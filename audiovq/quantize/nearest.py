@@ -47,7 +47,7 @@ def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
 
 
 @torch.no_grad()
-def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
+def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None, costs: Tensor | None = None) -> Tensor:
     """Index of the row of ``table (K, D)`` with the smallest Euclidean distance to each vector of ``x (B, D, T)``.
 
     Returns ``(B, T)`` int64; of equal distances the lowest index wins (on CPU). All products have the very same shape
@@ -56,11 +56,14 @@ def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None) -> Tensor:
 
     Args:
         sums: ``(D, K)``; every vector is added to the column of its code, while its block is still in the cache.
+        costs: ``(K,)``, added to the squared distance to each row: what else choosing it costs.
     """
     n_items, dim, length = x.shape
     spare = -len(table) % _GROUP
     # argmin |x - e|^2 = argmin |e|^2 / 2 - e.x; rows that only fill up a group are infinitely far away.
     half_norm = (table.square().sum(1) / 2)[:, None]
+    if costs is not None:
+        half_norm = half_norm + costs[:, None] / 2
     if spare:
         half_norm = F.pad(half_norm, (0, 0, 0, spare), value=float("inf"))
         table = F.pad(table, (0, 0, 0, spare))

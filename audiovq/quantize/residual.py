@@ -44,8 +44,8 @@ class ResidualVectorQuantizer(nn.Module):
         dropout: probability with which an item of a training batch uses a random number of codebooks, 1 to
             ``n_codebooks`` (Kumar et al. 2023, section 3.3); not when a call names ``n_codebooks``.
         dropout_weights: how often 1, 2, ... ``n_codebooks`` are drawn, relative to each other; None: equally often.
-        level_settings: ``codebook_dim``, ``normalised``, ``codebook``, ``beta``, ``decay``, ``restart_below`` of each
-            level, as :class:`VectorQuantizer` has them, and so have the other arguments.
+        level_settings: ``codebook_dim``, ``normalised``, ``codebook``, ``beta``, ``decay``, ``restart_below``, ``rate``
+            of each level, as :class:`VectorQuantizer` has them, and so have the other arguments.
     """
 
     def __init__(
@@ -126,6 +126,21 @@ class ResidualVectorQuantizer(nn.Module):
             for level, chosen in zip(self._levels(), levels.unbind(1), strict=False):
                 value = value + lookup(chosen, level.table())
         return value.view(codes.shape[0], self.channels, *codes.shape[2:])
+
+    @torch.no_grad()
+    def count_bits(self, latents: Tensor, iterations: int = 10) -> None:
+        """Fit what the bits of codes are (``rate``) to ``latents (B, C, *dims)``, level after level; vectors stay.
+
+        Bits follow from use, and use from bits: each is taken from the other ``iterations`` times.
+        """
+        check_latents(latents, self.channels)
+        x = flat(latents)
+        for level in self._levels():
+            z = level.reduce(x)
+            for _ in range(iterations if level.codebook.rate > 0 else 0):
+                codes = level.codebook.nearest(z)
+                level.codebook.count_bits(torch.bincount(codes.flatten(), minlength=self.codebook_size).float())
+            x = x - lookup(level.codebook.nearest(z), level.table())
 
     def started(self) -> bool:
         """Whether the codebooks have their first vectors."""

@@ -38,6 +38,7 @@ class VectorQuantizer(nn.Module):
         init_after: training steps in which latents pass unquantized (codes -1, loss 0) before the codebook starts from
             k-means over the last ``init_batches`` of them. 0: start from the first batch. None: keep the random start.
         init_batches: see there.
+        rate: what a bit of the code costs, in squared distance; see :class:`Codebook`.
         seed: for random choices inside; different for each level of a residual quantizer.
 
     Raises:
@@ -59,9 +60,12 @@ class VectorQuantizer(nn.Module):
         restart_below: float = 0.1,
         init_after: int | None = 0,
         init_batches: int = 8,
+        rate: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if rate < 0:
+            raise QuantizerError(f"rate is what a bit costs: at least 0, not {rate:g}")
         if codebook not in CODEBOOKS or gradient not in GRADIENTS:
             raise QuantizerError(f"codebook is one of {sorted(CODEBOOKS)}, gradient one of {sorted(GRADIENTS)}")
         self.channels, self.codebook_size = channels, codebook_size
@@ -75,6 +79,7 @@ class VectorQuantizer(nn.Module):
             normalised=normalised,
             decay=decay,
             restart_below=restart_below,
+            rate=rate,
             seed=seed,
         )
         self.start: DataStart | None = None

@@ -49,17 +49,18 @@ def model_folder(name_or_dir: str | Path | None) -> Path:
 
 
 def codes_hash(folder: Path) -> bytes:
-    """Which model wrote a file: first four bytes of a SHA-256 over all that decides which codes it writes.
+    """Which model wrote a file: first four bytes of a SHA-256 over all that decides what its codes mean.
 
-    That is every tensor but the decoder's, the encoder's settings and the packets' length: a decoder may be trained
-    further, or another one be added, and files that were written before can be read by it.
+    That is every tensor but the decoder's and the codes' costs (see `audiovq.quantize.Codebook`), the encoder's settings
+    and the packets' length: a decoder may be trained further, or another one be added, or other codes be preferred, and
+    files that were written before can be read by it.
     """
     from safetensors import deserialize
 
     weights, config = (folder / "model.safetensors").read_bytes(), json.loads((folder / "config.json").read_text())
     digest = hashlib.sha256(json.dumps([config["encoder"], config["packet_frames"]], sort_keys=True).encode())
     for name, tensor in sorted(deserialize(weights)):
-        if not name.startswith("decoder."):
+        if not name.startswith("decoder.") and not name.endswith(".codebook.bits"):
             digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
             digest.update(tensor["data"])
     return digest.digest()[:4]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.training.precision import bfloat16_is_fast
 
 if TYPE_CHECKING:
     from audiovq.data.codes import CodedUtterance
@@ -195,6 +196,7 @@ def fit(
     shares = np.array([share for n, share in settings.n_codebooks if n <= network.n_codebooks])
     rows: Iterator[np.ndarray] = iter(())
     seen: dict[int, list[np.ndarray]] = {}
+    fast = bfloat16_is_fast("cpu")
     for step in range(settings.steps):
         batch: list[np.ndarray] = []
         while len(batch) < settings.batch:
@@ -207,7 +209,7 @@ def fit(
         codes = torch.from_numpy(np.stack(batch)[:, :n_books].astype(np.int64))
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * min((step + 1) / 100, 1 - step / settings.steps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             losses = network.losses(codes)
         optimiser.zero_grad(set_to_none=True)
         losses.sum().backward()

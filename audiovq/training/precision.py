@@ -15,10 +15,11 @@ def precision_for(name: str, accelerator: str) -> str:
     """
     if name != "auto":
         return name
-    return "bf16-mixed" if _bfloat16_is_fast(accelerator) else "32-true"
+    return "bf16-mixed" if bfloat16_is_fast(accelerator) else "32-true"
 
 
-def _bfloat16_is_fast(accelerator: str) -> bool:
+def bfloat16_is_fast(accelerator: str) -> bool:
+    """Whether Lightning's ``accelerator`` has instructions for products of bfloat16."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):

@@ -146,10 +146,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(options.run / "best" / name, folder / name)
+    subprocess.run([sys.executable, str(HERE / "fit_rate.py"), "--model", str(folder)], check=True)
     # The bundled voices are vectors of these very weights.
     subprocess.run([sys.executable, str(HERE.parent / "voice_conversion" / "make_speakers.py"), "speech"], check=True)
     if not options.no_entropy:
-        (folder / "entropy.safetensors").unlink(missing_ok=True)
         subprocess.run([sys.executable, str(HERE / "fit_entropy.py"), "--model", str(folder)], check=True)
     if not options.no_measure:
         measure(options.limit)

@@ -3,7 +3,8 @@
 python recipes/debian_speech/fit_entropy.py [--model NAME|DIR] [--steps N]
 
 Runs after the model's weights are final (bundle.py calls it); another model's codes are other codes. The codes of the
-corpus are made once and kept in the cache. What the float network and its integers give on the validation and test
+corpus are made once and kept in the cache. An entropy model that was there for the same weights stays beside the new one,
+under a name that tells its identity, so that files coded with it can still be read. What the float network and its integers give on the validation and test
 files is printed and kept in entropy.json beside this script.
 """
 
@@ -21,7 +22,7 @@ import torch
 
 from audiovq import SpeechCodec
 from audiovq.bitstream.entropy import EntropyCoder
-from audiovq.bitstream.entropy_model import EntropyModel
+from audiovq.bitstream.entropy_model import FILE_NAME, OLDER_NAMES, EntropyModel, load_entropy_model
 from audiovq.data.codes import CodedUtterance, cached_codes
 from audiovq.speech.checkpoint import model_folder
 from audiovq.training.entropy import EntropySettings, fit, ideal_bits, training_rows
@@ -57,6 +58,13 @@ def measure(network: Any, coder: EntropyCoder, utterances: Sequence[CodedUtteran
     return results
 
 
+def keep_older(folder: Path, new: EntropyModel) -> None:
+    """Rename the entropy model that ``new`` takes the place of, if it reads files of the same weights."""
+    old = load_entropy_model(folder, new.model_hash)
+    if old is not None and old.identity != new.identity:
+        (folder / FILE_NAME).rename(folder / OLDER_NAMES.replace("*", old.identity.hex()))
+
+
 def main() -> None:
     """Code, fit, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,6 +95,7 @@ def main() -> None:
     stage(f"{options.steps} training steps")
     integers = to_integers(network, calibration(train, codec.packet_frames, codec.n_codebooks))
     model = EntropyModel(codec.model_hash, integers, speaker_weights(train, 1 << codec.speaker_bits))
+    keep_older(model_folder(options.model), model)
     path = model.save(model_folder(options.model))
     coder = EntropyCoder(model)
     found = {name: measure(network, coder, codes.split(name), codec.packet_frames) for name in ("validation", "test")}

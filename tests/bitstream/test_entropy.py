@@ -16,7 +16,7 @@ from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encod
 from audiovq.bitstream.container import DamagedError
 from audiovq.bitstream.convert import swap_speaker
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
-from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model
+from audiovq.bitstream.entropy_model import FILE_NAME, OLDER_NAMES, load_entropy_model
 from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
@@ -311,7 +311,7 @@ def test_facts_are_told_with_and_without_the_model(tmp_path):
     encoded.speaker[:] = torch.from_numpy(SMALL.model.speaker.argmax(axis=1))
     data = saved(encoded, codec)
     without = inspect_file(io.BytesIO(data))
-    known = inspect_file(io.BytesIO(data), lambda model_hash: SMALL if model_hash == codec.model_hash else None)
+    known = inspect_file(io.BytesIO(data), lambda model_hash, _: SMALL if model_hash == codec.model_hash else None)
     packed = inspect_file(io.BytesIO(saved(encoded, codec, entropy_coding=False)))
     assert (without.coding, known.coding, packed.coding) == ("entropy", "entropy", "packed")
     assert without.speakers is None
@@ -329,6 +329,20 @@ def test_another_speaker_leaves_coded_packets_alone(tmp_path):
     found = load_encoded(io.BytesIO(out.getvalue()), codec)
     assert torch.equal(found.codes, encoded.codes)
     assert np.array_equal(found.speaker.numpy(), np.stack([vector, vector]))
+
+
+def test_files_of_an_entropy_model_before_the_current_one_are_read(tmp_path):
+    encoded = speech(likely(47))
+    data = saved(encoded, with_entropy(SmallCodec(), tmp_path))
+    older = (tmp_path / FILE_NAME).rename(tmp_path / OLDER_NAMES.replace("*", "before"))
+    codec = with_entropy(SmallCodec(), tmp_path, seed=1)
+    assert torch.equal(load_encoded(io.BytesIO(data), codec).codes, encoded.codes)
+    new = saved(encoded, codec)
+    assert new != data, "files are written with the current one"
+    assert torch.equal(load_encoded(io.BytesIO(new), codec).codes, encoded.codes)
+    older.unlink()
+    with pytest.raises(AudioVQError, match="was coded with entropy model"):
+        load_encoded(io.BytesIO(data), with_entropy(SmallCodec(), tmp_path, seed=1))
 
 
 class TestModelFile:
