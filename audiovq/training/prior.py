@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -16,10 +17,12 @@ from torch.utils.data import Subset
 
 from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
-from audiovq.prior.checkpoint import save_prior
+from audiovq.errors import AudioVQError
+from audiovq.prior.checkpoint import FOLDER, load_prior, save_prior
 from audiovq.prior.condition import Condition, condition_of
 from audiovq.prior.density import VoiceDensity
 from audiovq.prior.model import CodePrior
+from audiovq.speech.checkpoint import model_folder
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.averaged import AveragedTask, ExportAverage, StepData, StepProgress
 
@@ -63,6 +66,24 @@ class CodePriorTask(AveragedTask):
         self.condition_dropout, self.book_dropout = condition_dropout, book_dropout
 
     # -- what a run asks for ----------------------------------------------------------------------------------------
+
+    def warm_start(self, source: str) -> None:
+        """Begin from the weights of another prior of the same shape: a prior's folder, or a model with one beside it.
+
+        Raises:
+            AudioVQError: when there is none, or it does not fit.
+        """
+        folder = Path(source) if Path(source).is_dir() else model_folder(source)
+        config = folder / "config.json"
+        if config.is_file() and "backbone" not in json.loads(config.read_text()):
+            folder = folder / FOLDER  # it is a codec's
+        prior, _ = load_prior(folder, self._codec[0])
+        theirs, own = prior.state_dict(), self.model.state_dict()
+        if {k: t.shape for k, t in theirs.items()} != {k: t.shape for k, t in own.items()}:
+            raise AudioVQError(f"the prior in {folder} has another shape: its configuration is {folder}/config.json")
+        self.model.load_state_dict(theirs)
+        self.average.load_state_dict(theirs)
+        log.info("begins from the prior in %s", folder)
 
     def data_module(self, config: Any) -> StepData:
         """The batches that the configuration's ``training`` describes."""

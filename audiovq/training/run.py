@@ -94,7 +94,7 @@ def train(config: Any) -> Path:
             return folder
     elif settings.get("init_from"):
         if not hasattr(task, "warm_start"):
-            raise AudioVQError("training.init_from is for codecs: this task begins from nothing")
+            raise AudioVQError("training.init_from is for codecs and priors of codes: this task begins from nothing")
         task.warm_start(settings.init_from)
     trainer = L.Trainer(
         accelerator=settings.accelerator,

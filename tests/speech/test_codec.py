@@ -147,6 +147,24 @@ def test_the_hash_tells_what_writes_codes_apart_and_not_what_reads_them(codec, t
         assert saved("another encoder") != first
 
 
+def test_preferring_cheap_codes_leaves_the_meaning_of_codes_alone(codec, speech, tmp_path):
+    """Files of a model that chooses codes by distance alone and of one that looks at their bits are read by both."""
+    save_codec(codec, tmp_path / "free")
+    config = copy.deepcopy(codec.config)
+    config["quantizer"]["rate"] = 0.05
+    thrifty = SpeechCodec(**config).eval()
+    thrifty.load_state_dict(codec.state_dict(), strict=False)
+    with torch.no_grad():
+        thrifty.quantizer.count_bits(codec.encoder(torch.from_numpy(speech[None, None, :52800].numpy())))
+    save_codec(thrifty, tmp_path / "thrifty")
+    free, thrifty = (SpeechCodec.from_pretrained(tmp_path / name) for name in ("free", "thrifty"))
+    assert free.model_hash == thrifty.model_hash
+    encoded = [model.encode([speech]) for model in (free, thrifty)]
+    assert not torch.equal(encoded[0].codes, encoded[1].codes)
+    for one in encoded:
+        assert torch.equal(free.decode(one), thrifty.decode(one))
+
+
 def test_damaged_weights_are_one_clear_error(codec, tmp_path):
     save_codec(codec, tmp_path)
     weights = tmp_path / "model.safetensors"

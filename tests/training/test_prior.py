@@ -115,6 +115,18 @@ def test_training_learns_and_exports_a_prior_that_speaks(corpus, model, tmp_path
     assert source.codec.decode(encoded).shape == (2, 1, 4800)
 
 
+def test_a_run_begins_from_another_prior_of_the_same_shape(corpus, model, tmp_path):
+    first = train(config(corpus, model, tmp_path / "first", **{"training.max_steps": 30, "task.average_decay": 0.9}))
+    start = {"training.init_from": first / "best", "training.max_steps": 1, "task.warmup_steps": 1000}
+    begun = train(config(corpus, model, tmp_path / "begun", **start, **{"training.validate_every": 1}))
+    found = [json.loads((f / "best" / "training.json").read_text())["validation"]["loss"] for f in (first, begun)]
+    assert found[1] == pytest.approx(found[0], abs=0.02), "one tiny step from where the other ended"
+    with pytest.raises(AudioVQError, match="another shape"):
+        train(config(corpus, model, tmp_path / "wide", **start, **{"prior.width": 48}))
+    with pytest.raises(AudioVQError, match="no prior"):
+        train(config(corpus, model, tmp_path / "none", **start | {"training.init_from": model}))
+
+
 def test_the_paper_s_prior_trains_too(corpus, model, tmp_path):
     small = {
         "prior.backbone.channels": 16,
@@ -146,8 +158,13 @@ def test_codes_are_made_once_and_are_those_of_the_files(corpus, model, monkeypat
         assert (coded.id, coded.split, coded.n_samples) == (utterance.id, utterance.split, utterance.n_samples)
     monkeypatch.setattr(type(codec), "encoder_stream", None)  # coding again would fail
     assert cached_codes(codec, [str(corpus)]).folder == cache.folder
-    codec.model_hash = b"abcd"
+    kept, codec.model_hash = codec.model_hash, b"abcd"
     with pytest.raises(TypeError):
+        cached_codes(codec, [str(corpus)])
+    codec.model_hash = kept
+    book = codec.quantizer.levels[0].codebook
+    book.rate, book.bits = 0.1, torch.ones(book.size)
+    with pytest.raises(TypeError):  # it prefers other codes now
         cached_codes(codec, [str(corpus)])
     with pytest.raises(AudioVQError, match="split"):
         cache.split("unseen")
