@@ -85,7 +85,7 @@ class EntropyModel:
 def load_entropy_model(folder: str | Path, model_hash: bytes, identity: bytes | None = None) -> EntropyModel | None:
     """The entropy model in a model's folder; None when there is none, or when it was made for other weights.
 
-    With an ``identity`` the one that has it, among those that were used before as well; where none has, the current one.
+    With an ``identity`` the one that has it, among those that were used before, too; where none has, the current one.
 
     Raises:
         AudioVQError: for a damaged file.

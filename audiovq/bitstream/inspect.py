@@ -69,7 +69,8 @@ def inspect_file(
 
     Args:
         source: a path, ``-`` for standard input, or a binary file object.
-        coder_of: gives the entropy coder by the hashes of model and entropy model: it tells the speakers of entropy-coded files.
+        coder_of: gives the entropy coder by the hashes of model and entropy model: it tells the speakers of
+            entropy-coded files.
         clock_of: gives the sample rate and hop length of a model by its hash: damage is then told in seconds.
 
     Raises:

@@ -51,9 +51,9 @@ def model_folder(name_or_dir: str | Path | None) -> Path:
 def codes_hash(folder: Path) -> bytes:
     """Which model wrote a file: first four bytes of a SHA-256 over all that decides what its codes mean.
 
-    That is every tensor but the decoder's and the codes' costs (see `audiovq.quantize.Codebook`), the encoder's settings
-    and the packets' length: a decoder may be trained further, or another one be added, or other codes be preferred, and
-    files that were written before can be read by it.
+    That is every tensor but the decoder's and the bits of codes (see `audiovq.quantize.Codebook`), the encoder's
+    settings and the packets' length: a decoder may be trained further, or another one be added, or other codes be
+    preferred, and files that were written before can be read by it.
     """
     from safetensors import deserialize
 

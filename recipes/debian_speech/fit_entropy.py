@@ -3,9 +3,9 @@
 python recipes/debian_speech/fit_entropy.py [--model NAME|DIR] [--steps N]
 
 Runs after the model's weights are final (bundle.py calls it); another model's codes are other codes. The codes of the
-corpus are made once and kept in the cache. An entropy model that was there for the same weights stays beside the new one,
-under a name that tells its identity, so that files coded with it can still be read. What the float network and its integers give on the validation and test
-files is printed and kept in entropy.json beside this script.
+corpus are made once and kept in the cache. An entropy model that was there for the same weights stays beside the new
+one, under a name that tells its identity, so that files coded with it can still be read. What the float network and its
+integers give on the validation and test files is printed and kept in entropy.json beside this script.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ python recipes/debian_speech/fit_rate.py [--model NAME|DIR] [--rate 0.3]
 
 A code is then chosen by squared distance plus ``--rate`` times its bits, and the bits are fitted to an hour of the
 training split (see `audiovq.quantize.Codebook`): ``quantizer.rate`` goes into config.json, the bits beside the weights,
-which stay as they are. Files that were written before decode as before, and so do new ones in older releases. What the
-choice costs and saves on the validation split is printed. bundle.py calls it before the entropy model is fitted.
+which stay as they are, and so does what codes mean: files that were written before decode as before. What the choice
+costs and saves on the validation split is printed. bundle.py calls it before the entropy model is fitted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from audiovq.speech.checkpoint import load_codec, model_folder
 from audiovq.weights import write_weights
 
 RATE = 0.3
-"""Chosen on validation: at 4 kb/s the codes' entropy falls by 5 bits a frame, and PESQ by less than its interval."""
+"""Chosen on validation: of 77 bits a frame (zero-order) 5.6 are saved, and 0.3 % of the latents' variance is lost."""
 
 
 def latents_of(codec: SpeechCodec, utterances: Sequence[Utterance], minutes: float) -> torch.Tensor:
