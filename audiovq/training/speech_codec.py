@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from audiovq.errors import AudioVQError
 from audiovq.quantize import Quantized
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.discriminators import MultiResolutionDiscriminator
@@ -25,6 +27,9 @@ from audiovq.training.schedule import trapezoid
 from audiovq.training.teacher import TeacherLoss
 from audiovq.training.warm_start import warm_start
 
+RECONSTRUCTION = ("mel", "complex", "magnitude", "waveform", "envelope")
+"""Losses that hold what is decoded against the recording, frame by frame."""
+
 
 class SpeechCodecTask(L.LightningModule):
     """Reconstruction losses from the first step, discriminators from ``adversarial_start`` on.
@@ -40,6 +45,10 @@ class SpeechCodecTask(L.LightningModule):
         adversarial_start: first step with discriminators; None to leave them out.
         adversarial_samples: samples of each item they look at, a random stretch.
         discriminator: constructor arguments of `MultiResolutionDiscriminator`.
+        frozen: parts of the codec that stay as they are: ``encoder, quantizer, speaker_encoder, decoder``. With all but
+            the decoder frozen, codes keep their meaning and files stay readable.
+
+    Without weight on a reconstruction loss nothing is decoded: encoder and codebooks learn from the teacher alone.
     """
 
     def __init__(
@@ -57,10 +66,18 @@ class SpeechCodecTask(L.LightningModule):
         adversarial_samples: int,
         discriminator: dict[str, Any],
         discriminator_learning_rate: float,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.codec = SpeechCodec(**model)
+        unknown = set(frozen) - {"encoder", "quantizer", "speaker_encoder", "decoder"}
+        if unknown:
+            raise AudioVQError(f"task.frozen names parts of the codec, and {min(unknown)} is none")
+        self.frozen = frozen
+        for name in frozen:
+            getattr(self.codec, name).requires_grad_(False)
+        self.rebuilds = any(weights.get(name, 0) for name in RECONSTRUCTION)
         self.average = copy.deepcopy(self.codec).requires_grad_(False)
         self.average_decay = average_decay
         self.discriminator = MultiResolutionDiscriminator(**discriminator) if adversarial_start is not None else None
@@ -144,7 +161,11 @@ class SpeechCodecTask(L.LightningModule):
         return batch["waveform"]
 
     def code(self, batch: dict[str, Tensor]) -> tuple[Tensor, Quantized]:
-        """Encode and decode a training batch."""
+        """Encode a training batch, and decode it where a loss asks for that."""
+        if "quantizer" in self.frozen:
+            self.codec.quantizer.eval()  # else its statistics would move on
+        if not self.rebuilds:
+            return batch["waveform"], self.codec.quantizer(self.codec.encoder(self.heard(batch)))
         return self.codec(self.heard(batch), self.speaker_input(batch))
 
     def more_losses(self, batch: dict[str, Tensor], quantized: Quantized) -> tuple[Tensor, dict[str, Tensor]]:
@@ -171,7 +192,8 @@ class SpeechCodecTask(L.LightningModule):
                 terms |= dict(zip(("complex", "magnitude", "waveform"), parts, strict=True))
             if "envelope" in wanted:
                 terms["envelope"] = self.envelope_loss(decoded, target)
-        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum(), terms
+        weighed = [self.weights[name] * term for name, term in terms.items()]
+        return torch.stack(weighed).sum() if weighed else decoded.new_zeros(()), terms
 
     def parted_losses(self, decoded: Tensor, target: Tensor, moved: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Complex, magnitude and waveform distance; items that were moved count in the second alone."""
