@@ -2,6 +2,7 @@
 model card from what was measured.
 
 python recipes/debian_speech/bundle.py [--run DIR] [--limit N] [--no-measure]
+python recipes/debian_speech/bundle.py --figures        # measures what is bundled again
 """
 
 from __future__ import annotations
@@ -100,6 +101,31 @@ def entropy_item(model_hash: str) -> str:
     return f"{start}bits a code on\n  the test files, of 10: {told}."
 
 
+def rate_item(folder: Path) -> str:
+    """How codes are chosen, for the card; nothing where it is by distance alone."""
+    rate = json.loads((folder / "config.json").read_text())["quantizer"].get("rate", 0)
+    if not rate:
+        return ""
+    return (
+        f"\n* **Choice of codes**: by squared distance plus {rate:g} times the code's bits (`fit_rate.py`), which takes\n"
+        "  most from the bits of the last books."
+    )
+
+
+def renewed(text: str, folder: Path) -> str:
+    """A card with the figures of the last time in the place of those it has; what it says of training stays."""
+    results, others = json.loads(RESULTS.read_text()), json.loads(OTHERS.read_text())
+    words = json.loads(WORDS.read_text())["systems"]
+    about, figures = text.split("\n## Figures\n")
+    head, rest = figures[: figures.index("### ")], figures[figures.index("Word errors by Whisper") :]
+    sentence, end = rest[: rest.index("| system")], rest[rest.index("![") :]
+    about = about.split("\n* **Choice of codes**")[0].split("\n* **Entropy model**")[0].rstrip("\n")
+    about += rate_item(folder) + entropy_item(codes_hash(folder).hex()) + "\n"
+    tabled = tables(results["systems"] + others["systems"], COLUMNS)
+    told = tables(words, WORD_COLUMNS, headings=False)
+    return f"{about}\n## Figures\n{head}{tabled}\n{sentence}{told}{end}"
+
+
 def card(folder: Path, run: Path, note: str) -> str:
     """The model card, from the run's configuration and the measured figures."""
     import torch
@@ -126,7 +152,7 @@ def card(folder: Path, run: Path, note: str) -> str:
         if start is None or steps <= start
         else f", with spectrogram discriminators from step {start} on",
         model_hash=codes_hash(folder).hex(),
-        entropy=entropy_item(codes_hash(folder).hex()),
+        entropy=rate_item(folder) + entropy_item(codes_hash(folder).hex()),
         protocol=results["protocol"]["stretches"],
         tables=tables(results["systems"] + others["systems"], COLUMNS),
         words=tables(json.loads(WORDS.read_text())["systems"], WORD_COLUMNS, headings=False),
@@ -140,10 +166,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=36, help="stretches of each split; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
     parser.add_argument("--no-entropy", action="store_true", help="leave the entropy model as it is")
+    parser.add_argument("--figures", action="store_true", help="leave the weights, renew the figures of the card")
     parser.add_argument("--note", default="", help="a remark on the training for the model card")
     options = parser.parse_args()
     folder = BUNDLED / "speech"
     folder.mkdir(parents=True, exist_ok=True)
+    if options.figures:
+        if not options.no_measure:
+            measure(options.limit)
+        (folder / "README.md").write_text(renewed((folder / "README.md").read_text(), folder))
+        return
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(options.run / "best" / name, folder / name)
     subprocess.run([sys.executable, str(HERE / "fit_rate.py"), "--model", str(folder)], check=True)
