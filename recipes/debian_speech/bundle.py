@@ -106,10 +106,8 @@ def rate_item(folder: Path) -> str:
     rate = json.loads((folder / "config.json").read_text())["quantizer"].get("rate", 0)
     if not rate:
         return ""
-    return (
-        f"\n* **Choice of codes**: by squared distance plus {rate:g} times the code's bits (`fit_rate.py`), which takes\n"
-        "  most from the bits of the last books."
-    )
+    start = f"\n* **Choice of codes**: by squared distance plus {rate:g} times the code's bits"
+    return f"{start} (`fit_rate.py`), which\n  takes most from the bits of the last books."
 
 
 def renewed(text: str, folder: Path) -> str:
