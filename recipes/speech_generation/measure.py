@@ -24,8 +24,8 @@ CARD = """# The prior of {codec}
 An autoregressive model of the codes of audiovq's speech model: a transformer over frames, a small network over the
 books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate` draws from it.
 
-* **Trained by** `audiovq train experiment=prior_debian`, {steps} steps on codes of the speech model's training data;
-  sources, licences and what was left out are in that model's card. No test or validation recording was trained on.
+* **Trained by** `audiovq train experiment=prior_debian`, {steps} steps on codes of the speech model's training
+  data{before}; sources, licences and what was left out are in that model's card. No test or validation recording was trained on.
 * **Drawn with** temperature {temperature}, top-p {top_p} and {books} of the codec's books where nothing is asked for,
   chosen on validation (`recipes/speech_generation/choose.py`).
 * **Conditions**: a speaker vector, a language. It carries a density of the training speakers' vectors, from which
@@ -84,10 +84,13 @@ def write_card(folder: Path, results: dict[str, Any]) -> None:
     """The model card of a prior, beside it."""
     config = json.loads((folder / "config.json").read_text())
     prior, _ = load_prior(folder)
+    training = json.loads((folder / "training.json").read_text())
+    before = training.get("step_before")
     text = CARD.format(
         codec=folder.parent.name,
         weights=sum(p.numel() for p in prior.parameters()) / 1e6,
-        steps=json.loads((folder / "training.json").read_text())["step"],
+        steps=training["step"],
+        before=f", begun from a prior of {before} steps on codes chosen by distance alone" if before else "",
         temperature=config["temperature"],
         top_p=config["top_p"],
         books=config["drawn_codebooks"],
