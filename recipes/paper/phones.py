@@ -6,6 +6,7 @@ The set-ups, each with what is trained for it (trainings resume, and are skipped
 
 * ``phones`` (25 latents a second, 128 codes): on sound alone, all languages. `experiment=phones_debian`
 * ``phones_taught`` (25, 128): codes also learn from Whisper's encoder. `experiment=phones_taught`
+* ``phones_distilled`` (50, 1024): codes learn from Whisper's encoder alone, all languages; nothing is decoded.
 * ``phones_english`` (25, 128): begins from `experiment=phones_taught50`, which sees more of what is around and learns
   from Whisper, and goes on with the English recordings alone. `experiment=phones_english`
 * ``phones_english50`` (50, 1024): the same at the bundled model's rate and codebook size. `experiment=phones_english50`
@@ -26,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 EXPERIMENTS = {
     "phones": ("phones_debian",),
     "phones_taught": ("phones_taught",),
+    "phones_distilled": ("phones_distilled",),
     "phones_english": ("phones_taught50", "phones_english"),
     "phones_english50": ("phones_taught50", "phones_english50"),
 }
