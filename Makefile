@@ -36,6 +36,10 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/voice_conversion/bundle.py --books 4 --codebooks 4,2
 	$(BIN)/audiovq train experiment=wavenet_debian
 	$(BIN)/python recipes/debian_speech/bundle_wavenet.py
+	$(BIN)/audiovq train experiment=phones_distilled
+	$(BIN)/audiovq train experiment=tokens_taught
+	$(BIN)/audiovq train experiment=tokens_debian
+	$(BIN)/python recipes/speech_lm/bundle.py
 	$(BIN)/audiovq train experiment=prior_debian
 	$(BIN)/python recipes/speech_generation/bundle.py
 	$(BIN)/python recipes/speech_generation/choose.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,9 +41,11 @@ class CropDataset(Dataset[dict[str, Any]]):
         perturbation: what changes the voice that is heard, or None.
         virtual: what makes other voices of the recorded ones, or None.
         teacher: features of what is said, see `audiovq.data.teacher`, or None.
+        language_weights: by language, how many times as likely its speakers are drawn as others. With them, a speaker
+            of several languages counts as one for each.
 
     Raises:
-        AudioVQError: without utterances.
+        AudioVQError: without utterances; for weights of languages that nobody speaks.
     """
 
     def __init__(
@@ -58,15 +60,19 @@ class CropDataset(Dataset[dict[str, Any]]):
         perturbation: Perturbation | None = None,
         virtual: VirtualVoices | None = None,
         teacher: TeacherFeatures | None = None,
+        language_weights: Mapping[str, float] | None = None,
     ) -> None:
         if crop_samples < 1 or other_samples < 1:
             raise ValueError("crops need at least one sample")
+        if unknown := set(language_weights or ()) - {utterance.language for utterance in utterances}:
+            raise AudioVQError(f"data.language_weights names {min(unknown)}, and nobody here speaks it")
         if not utterances:
             raise AudioVQError("there are no utterances to cut crops from: name another corpus or split")
         by_speaker: dict[str, list[Utterance]] = {}
         for utterance in utterances:
             if utterance.n_samples:
-                by_speaker.setdefault(utterance.speaker, []).append(utterance)
+                name = f"{utterance.speaker} ({utterance.language})" if language_weights else utterance.speaker
+                by_speaker.setdefault(name, []).append(utterance)
         self.speakers = sorted(by_speaker)
         self.tapes = [Tape(by_speaker[speaker]) for speaker in self.speakers]
         self.crop_samples, self.other_samples = crop_samples, other_samples
@@ -74,6 +80,8 @@ class CropDataset(Dataset[dict[str, Any]]):
         self.perturbation, self.virtual = perturbation, virtual
         self._taught = None if teacher is None else [teacher.reader(tape) for tape in self.tapes]
         weights = np.array([tape.n_samples for tape in self.tapes], dtype=np.float64) ** temper
+        if language_weights:
+            weights *= [language_weights.get(by_speaker[s][0].language, 1.0) for s in self.speakers]
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def __len__(self) -> int:

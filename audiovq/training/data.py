@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -57,8 +57,10 @@ class SpeechCrops(L.LightningDataModule):
         virtual: dict[str, Any] | None = None,
         partners: dict[str, Any] | None = None,
         taught: bool = False,
+        language_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
+        self.language_weights = language_weights
         self.taught, self._told = taught, 0
         self.partners = partners or {}
         self.virtual = VirtualVoices(**virtual) if virtual else None
@@ -83,6 +85,7 @@ class SpeechCrops(L.LightningDataModule):
             perturbation=self.perturbation,
             virtual=self.virtual,
             teacher=self._teacher(train),
+            language_weights=self.language_weights,
         )
         self.train = PartneredCrops(crops, self.conversion_share, **self.partners) if self.conversion_share else crops
         self.validation = CropDataset(

@@ -95,7 +95,7 @@ def train(config: Any) -> Path:
     elif settings.get("init_from"):
         if not hasattr(task, "warm_start"):
             raise AudioVQError("training.init_from is for codecs and priors of codes: this task begins from nothing")
-        task.warm_start(settings.init_from)
+        task.warm_start(OmegaConf.to_container(settings).get("init_from"))
     trainer = L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -142,6 +142,7 @@ def parts_of(task: Any, config: Any, folder: Path) -> tuple[Any, list[Any]]:
         cast(Any, OmegaConf.to_container(settings.virtual_voices)) if settings.get("virtual_voices") else None,
         cast(Any, OmegaConf.to_container(settings.partners)) if settings.get("partners") else None,
         taught=getattr(task, "teacher", None) is not None,
+        language_weights=cast(Any, config.data.get("language_weights")),
     )
     progress = Progress(settings.log_every, data.crop_seconds * settings.batch_size, settings.max_steps)
     return data, [progress, ExportBest(folder), Listen()]

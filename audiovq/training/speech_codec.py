@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -25,7 +25,7 @@ from audiovq.training.losses import (
 )
 from audiovq.training.schedule import trapezoid
 from audiovq.training.teacher import TeacherLoss
-from audiovq.training.warm_start import warm_start
+from audiovq.training.warm_start import PARTS, warm_start
 
 RECONSTRUCTION = ("mel", "complex", "magnitude", "waveform", "envelope")
 """Losses that hold what is decoded against the recording, frame by frame."""
@@ -71,7 +71,7 @@ class SpeechCodecTask(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.codec = SpeechCodec(**model)
-        unknown = set(frozen) - {"encoder", "quantizer", "speaker_encoder", "decoder"}
+        unknown = set(frozen) - set(PARTS)
         if unknown:
             raise AudioVQError(f"task.frozen names parts of the codec, and {min(unknown)} is none")
         self.frozen = frozen
@@ -92,8 +92,9 @@ class SpeechCodecTask(L.LightningModule):
 
     step: Tensor
 
-    def warm_start(self, source: str) -> None:
-        """Begin from the weights of a model folder or a bundled model; see `audiovq.training.warm_start`."""
+    def warm_start(self, source: str | Mapping[str, str]) -> None:
+        """Begin from the weights of a model folder or a bundled model, or of one for each part; see
+        `audiovq.training.warm_start`."""
         warm_start(self.codec, source)
         self.average.load_state_dict(self.codec.state_dict())
 

@@ -147,3 +147,18 @@ def test_disjoint_indices_cover_what_one_process_sees(rng):
 def test_no_utterances_is_a_clear_error():
     with pytest.raises(AudioVQError, match="no utterances"):
         CropDataset([], 320, 200)
+
+
+def test_languages_are_drawn_by_their_weights(rng):
+    lengths = [400] * 10
+    spoken = [
+        make_utterance(rng.standard_normal(n), id=f"{who}{language}{i}", speaker=who, language=language)
+        for who, language in (("a", "en"), ("a", "es"), ("b", "cs"))
+        for i, n in enumerate(lengths)
+    ]
+    dataset = CropDataset(spoken, 320, 200, language_weights={"en": 6})
+    assert dataset.speakers == ["a (en)", "a (es)", "b (cs)"]
+    drawn = np.bincount([dataset.places(index)[0] for index in range(4000)]) / 4000
+    assert drawn == pytest.approx([6 / 8, 1 / 8, 1 / 8], abs=0.03)
+    with pytest.raises(AudioVQError, match="xx"):
+        CropDataset(spoken, 320, 200, language_weights={"xx": 6})

@@ -99,6 +99,30 @@ def test_warm_start_takes_what_fits(tmp_path):
         warm_start(smaller, tmp_path / "nowhere")
 
 
+def test_warm_start_of_parts_takes_each_from_its_own_model(tmp_path):
+    sources = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        sources.append(tiny_codec())
+        sources[-1].quantizer.initialise(torch.randn(640, 16), 64.0)
+        save_codec(sources[-1], tmp_path / str(seed), torch.float32)
+    torch.manual_seed(2)
+    own = tiny_codec()
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    assert warm_start(own, {"encoder": tmp_path / "0", "quantizer": tmp_path / "0", "decoder": tmp_path / "1"}) == []
+    for part, then in (
+        ("encoder", sources[0].state_dict()),
+        ("quantizer.levels.1.codebook.vectors", sources[0].state_dict()),
+        ("decoder", sources[1].state_dict()),
+        ("speaker_encoder", before),
+    ):
+        now = {name: tensor for name, tensor in own.state_dict().items() if f"{name}.".startswith(f"{part}.")}
+        assert now
+        assert all(torch.equal(tensor, then[name]) for name, tensor in now.items()), part
+    with pytest.raises(AudioVQError, match="ears"):
+        warm_start(own, {"ears": tmp_path / "0"})
+
+
 def test_phase_of_moved_items_does_not_count():
     """An item whose waveform is delayed has the same loss when it is marked as moved as one without those terms."""
     settings = compose(["experiment=tiny", "task=voice_codec", "task.verifier=null"]).task
