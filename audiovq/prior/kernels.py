@@ -4,6 +4,9 @@ A step of one stream reads every weight once and computes little with it, so the
 8-bit integers with a float32 scale for each output, turned into float32 in registers and summed in float32. A batch
 reads them once for several streams. Every output is summed over its inputs in order, so that a stream's codes do not
 depend on how many streams run beside it.
+
+numba keeps what it compiled for as long as this file's text stays the same, whatever becomes of `vectors`: a change of
+that file has to be told here, too. (Tiles of `vectors`: 2.)
 """
 
 from __future__ import annotations

@@ -14,12 +14,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from audiovq.processor import cpu_features
+
 LANES = 16
 VECTORS = 4
 PANEL = LANES * VECTORS
 """Outputs that are computed together: their weights for one input lie side by side."""
 UNROLL = 4
 """Numbers of inputs are padded to a multiple of this."""
+SUMS = 16 if "avx512f" in cpu_features() else 4
+"""Vectors of sums that stay in registers beside weights and inputs: more would be written out at every input."""
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _FLOATS, _INTS, _BYTES = (ir.VectorType(kind, LANES) for kind in (_F32, _I32, ir.IntType(8)))
@@ -68,10 +72,10 @@ def _library(builder, name: str, n_arguments: int):
     return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
 
 
-def _columns(builder, weights, start, bytes_: bool) -> list[Any]:
-    """One input's weights for the panel's outputs, as floats."""
+def _columns(builder, weights, start, bytes_: bool, vectors: range) -> list[Any]:
+    """One input's weights for some of the panel's outputs, as floats."""
     found = []
-    for v in range(VECTORS):
+    for v in vectors:
         place = builder.add(start, _constant(v * LANES))
         if bytes_:
             load = builder.load(_pointer(builder, weights, place, _BYTES, 1), align=LANES)
@@ -82,6 +86,22 @@ def _columns(builder, weights, start, bytes_: bool) -> list[Any]:
 
 
 def _emit_product(builder, n_rows: int, bytes_: bool, x, x_stride, weights, n_in, out, out_stride, scales) -> None:
+    """The panel in as many goes as it takes to keep the sums in registers."""
+    n_vectors = max(min(SUMS // n_rows, VECTORS), 1)
+    for first in range(0, VECTORS, n_vectors):
+        vectors = range(first, min(first + n_vectors, VECTORS))
+        sums = _emit_sums(builder, n_rows, bytes_, vectors, x, x_stride, weights, n_in)
+        for at, total in enumerate(sums):
+            row, v = divmod(at, len(vectors))
+            start = _constant(vectors[v] * LANES)
+            if bytes_:
+                total = builder.fmul(total, builder.load(_pointer(builder, scales, start, _FLOATS), align=4))
+            place = builder.add(builder.mul(out_stride, _constant(row)), start)
+            builder.store(total, _pointer(builder, out, place, _FLOATS), align=4)
+
+
+def _emit_sums(builder, n_rows: int, bytes_: bool, vectors: range, x, x_stride, weights, n_in) -> list[Any]:
+    """A loop over the inputs; the sums row by row."""
     fma = _library(builder, "fma", 3)
     before = builder.block
     loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("inputs.end")
@@ -89,34 +109,26 @@ def _emit_product(builder, n_rows: int, bytes_: bool, x, x_stride, weights, n_in
     builder.position_at_end(loop)
     index = builder.phi(_I64)
     index.add_incoming(_constant(0), before)
-    sums = [builder.phi(_FLOATS) for _ in range(n_rows * VECTORS)]
+    sums = [builder.phi(_FLOATS) for _ in range(n_rows * len(vectors))]
     for value in sums:
         value.add_incoming(_all(0.0), before)
     totals: list[Any] = list(sums)
     for step in range(UNROLL):
         here = builder.add(index, _constant(step))
-        columns = _columns(builder, weights, builder.mul(here, _constant(PANEL)), bytes_)
+        columns = _columns(builder, weights, builder.mul(here, _constant(PANEL)), bytes_, vectors)
         for row in range(n_rows):
             place = builder.add(builder.mul(x_stride, _constant(row)), here)
             value = _splat(builder, builder.load(_pointer(builder, x, place, _F32), align=4))
-            for v in range(VECTORS):
-                at = row * VECTORS + v
-                totals[at] = builder.call(fma, [value, columns[v], totals[at]])
+            for v, column in enumerate(columns):
+                at = row * len(columns) + v
+                totals[at] = builder.call(fma, [value, column, totals[at]])
     following = builder.add(index, _constant(UNROLL))
     index.add_incoming(following, loop)
     for value, total in zip(sums, totals, strict=True):
         value.add_incoming(total, loop)
     builder.cbranch(builder.icmp_signed("<", following, n_in), loop, after)
     builder.position_at_end(after)
-    for row in range(n_rows):
-        for v in range(VECTORS):
-            total = totals[row * VECTORS + v]
-            if bytes_:
-                total = builder.fmul(
-                    total, builder.load(_pointer(builder, scales, _constant(v * LANES), _FLOATS), align=4)
-                )
-            place = builder.add(builder.mul(out_stride, _constant(row)), _constant(v * LANES))
-            builder.store(total, _pointer(builder, out, place, _FLOATS), align=4)
+    return totals
 
 
 @intrinsic

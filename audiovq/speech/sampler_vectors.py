@@ -23,11 +23,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import extending, types
-from numba.core import config as numba_config
 
-config: Any = numba_config  # its settings are made at run time
+from audiovq.processor import cpu_features
+
 intrinsic: Any = extending.intrinsic  # typed as a function of (typing context, arguments), which callers never see
 
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -35,13 +35,6 @@ F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 EXP_POLYNOMIAL = (0.5000000015, 0.1666656960, 0.0416664483, 0.0083643834, 0.0013935455)
 LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer that stands in the lowest bits
-
-
-def cpu_features() -> set[str]:
-    """Names (LLVM's) of what the processor numba compiles for can do."""
-    if config.CPU_FEATURES is not None:
-        return {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
-    return {name for name, present in binding.get_host_cpu_features().items() if present}
 
 
 def vector_width() -> int:
