@@ -25,8 +25,8 @@ An autoregressive model of the codes of audiovq's speech model: a transformer ov
 books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate` draws from it.
 
 * **Trained by** `audiovq train experiment=prior_debian`, {steps} steps on codes of the speech model's training
-  data{before}; sources, licences and
-  what was left out are in that model's card. No test or validation recording was trained on.
+  data{before}.
+  Sources, licences and what was left out are in that model's card. No test or validation recording was trained on.
 * **Drawn with** temperature {temperature}, top-p {top_p} and {books} of the codec's books where nothing is asked for,
   chosen on validation (`recipes/speech_generation/choose.py`).
 * **Conditions**: a speaker vector, a language. It carries a density of the training speakers' vectors, from which
@@ -91,7 +91,7 @@ def write_card(folder: Path, results: dict[str, Any]) -> None:
         codec=folder.parent.name,
         weights=sum(p.numel() for p in prior.parameters()) / 1e6,
         steps=training["step"],
-        before=f",\n  begun from a prior of {before} steps on codes chosen by distance alone" if before else "",
+        before=f", begun\n  from a prior of {before} steps on codes chosen by distance alone" if before else "",
         temperature=config["temperature"],
         top_p=config["top_p"],
         books=config["drawn_codebooks"],
