@@ -113,3 +113,16 @@ def test_conversion_takes_the_targets_register_and_keeps_the_timing():
     assert abs(semitones(median_pitch(track_pitch(converted, 16000)) / voices[target])) < 3
     levels = [log_bands(x).max(axis=0) for x in (samples, converted)]
     assert np.corrcoef(*levels)[0, 1] > 0.7
+
+
+def test_tokens_are_of_what_is_said_not_of_how_loud():
+    samples = torch.from_numpy(sf.read(RECORDING, dtype="float32")[0])
+
+    def kept(model: str) -> float:
+        """Share of codes of the first book that stay when the recording is 12 dB quieter."""
+        codec = SpeechCodec.from_pretrained(model)
+        loud, quiet = (codec.encode([gain * samples], n_codebooks=1).codes for gain in (1.0, 0.25))
+        return float((loud == quiet).float().mean())
+
+    assert kept("tokens") > 0.8
+    assert kept(DEFAULT_MODEL) < 0.3

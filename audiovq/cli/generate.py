@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.errors import AudioVQError
-from audiovq.streams import check_input
+from audiovq.streams import check_input, errors_about
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +50,7 @@ def generate(
     top_p: Annotated[
         float | None,
         typer.Option(
-            min=0,
-            max=1,
-            help="Only the likeliest codes that together reach p; default: the prior's own.",
+            help="Only the likeliest codes that together reach p, up to 1; default: the prior's own.",
             show_default=False,
         ),
     ] = None,
@@ -93,6 +92,10 @@ def generate(
 
     if media not in generate_visual.MEDIA:
         raise AudioVQError(f"--media is one of {', '.join(generate_visual.MEDIA)}, not {media!r}")
+    if label is not None and media != "image":
+        raise AudioVQError("--label is for --media image")
+    if actions and media != "video":
+        raise AudioVQError("--actions is for --media video")
     targets = _targets(output, n, format, force, generate_visual.FORMATS.get(media, ".wav"))
     if not seconds > 0 or seconds > 86400:
         raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
@@ -129,6 +132,9 @@ def generate(
     voice = _voice(source.codec, speaker)
     if beginning is not None and codebooks is not None and codebooks > beginning.codes.shape[1]:
         raise AudioVQError(f"{prompt} has {beginning.codes.shape[1]} codebooks, {codebooks} were asked for")
+    with errors_about(str(output), "written"):
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()  # before minutes of drawing
     total = 0.0
     with clean_up_when_terminated(), Display(-(-n // BATCH)) as display:
         for first in range(0, n, BATCH):
@@ -193,7 +199,6 @@ def _read(codec: SpeechCodec, path: str, n_codebooks: int) -> EncodedSpeech:
     from audiovq.bitstream.convert import is_avq
     from audiovq.bitstream.speech_file import model_blocks
     from audiovq.speech.waveform import open_audio
-    from audiovq.streams import errors_about
 
     if is_avq(path):
         return _item(codec.load(path), 0)

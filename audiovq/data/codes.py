@@ -87,7 +87,10 @@ class CodesCache:
         """
         found = [u for u in self.utterances if u.split == name]
         if not found:
-            raise AudioVQError(f"the codes in {self.folder} have no split {name!r}")
+            raise AudioVQError(
+                f"none of the {len(self.utterances)} recordings is of the split {name!r} (codes: {self.folder}); of a "
+                "plain folder's files one in 20 is test and one validation, by its name: code more recordings"
+            )
         return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from audiovq.data.splits import SPLITS
 from audiovq.data.token_files import TokenizedUtterance
 from audiovq.data.token_layouts import lay_out, vocabulary
 from audiovq.data.tokens import TokenShards
@@ -61,6 +62,8 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         self.n_codebooks = kept if n_codebooks is None else n_codebooks
         if not 1 <= self.n_codebooks <= kept:
             raise AudioVQError(f"{folder} holds 1 to {kept} codebooks, {n_codebooks} were asked for")
+        if split is not None and split not in SPLITS:
+            raise AudioVQError(f"no split {split!r}: there are {', '.join(SPLITS)}")
         self.split, self.layout, self.shuffle, self.seed, self.epoch = split, layout, shuffle, seed, 0
         self.vocabulary = vocabulary(layout, self.n_codebooks, self.shards.model.codebook_size)
         self._place = rank, world_size

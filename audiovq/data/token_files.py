@@ -208,7 +208,10 @@ def read_shard(path: Path, container: str, codes_hash: str) -> Iterator[Tokenize
         AudioVQError: for a shard that is missing or damaged, or of another model than ``codes_hash``; when pyarrow is
             needed and missing.
     """
-    yield from (_read_tar if container == "tar" else _read_parquet)(path, codes_hash)
+    try:
+        yield from (_read_tar if container == "tar" else _read_parquet)(path, codes_hash)
+    except (ValueError, KeyError) as error:
+        raise AudioVQError(f"{path}: is damaged: {' '.join(str(error).split())[:100]}") from error
 
 
 def _read_tar(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:

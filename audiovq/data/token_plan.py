@@ -62,8 +62,8 @@ class ShardPlan:
                 )
 
     def extend(self, sources: Sequence[TokenSource], shard_items: int) -> None:
-        """Plan for what is not planned yet, and keep the plan."""
-        known = {id for shard in self.shards for id in shard}
+        """Plan for what is not planned yet, or could not be coded and was changed since, and keep the plan."""
+        known = {id for shard in self.shards for id in shard} - self._mended(sources)
         size, n_bytes, before = 0, 0, len(self.shards)
         for source in sources:
             if source.id in known:
@@ -75,6 +75,24 @@ class ShardPlan:
             size, n_bytes = size + 1, n_bytes + source.n_bytes
         if len(self.shards) > before:
             _write_json(self._path, {"settings": self._settings, "shards": self.shards})
+
+    def _mended(self, sources: Sequence[TokenSource]) -> set[str]:
+        """Recordings that could not be coded, and whose files are newer than the word of that."""
+        places = {source.id: source.place for source in sources}
+        mended = set()
+        for index, faults in self._faults().items():
+            when = (self.folder / PROGRESS / f"{index:05d}.json").stat().st_mtime
+            for id, _ in faults:
+                place = places.get(id)
+                if isinstance(place, str) and Path(place).stat().st_mtime > when:
+                    mended.add(id)
+        return mended
+
+    def _faults(self) -> dict[int, list[list[str]]]:
+        """By finished shard, (id, reason) of what could not be coded and is in no later shard."""
+        last = {id: index for index, shard in enumerate(self.shards) for id in shard}
+        records = ((index, self.record(index)) for index in range(len(self.shards)))
+        return {i: [f for f in record["faults"] if last.get(f[0]) == i] for i, record in records if record is not None}
 
     def file(self, index: int) -> Path:
         """Where a shard is written."""
@@ -114,7 +132,7 @@ class ShardPlan:
             "frames": sum(record["frames"] for record in records),
             "hours": round(seconds / 3600, 6),
             "shards": shards,
-            "faults": [{"id": id, "reason": reason} for record in records for id, reason in record["faults"]],
+            "faults": [{"id": id, "reason": reason} for faults in self._faults().values() for id, reason in faults],
         }
         _write_json(self.folder / MANIFEST, manifest)
         return manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,12 @@ class Drawing:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise AudioVQError("temperature and top-k are at least 0 and top-p is above 0 and at most 1")
+        if not 0 <= self.temperature < math.inf:
+            raise AudioVQError(f"temperature is a number of at least 0, not {self.temperature:g}")
+        if self.top_k < 0:
+            raise AudioVQError(f"top-k is at least 0, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise AudioVQError(f"top-p is above 0 and at most 1, not {self.top_p:g}")
 
     def asked(self, temperature: float | None, top_k: int, top_p: float | None) -> Drawing:
         """This one but for what is asked for; None leaves it as it is.

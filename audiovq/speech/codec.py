@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EncodedSpeech:
-    """What a file holds: what is said, and who says it.
+    """What a file holds: what is said, and who says it. Arrays and plain numbers become tensors.
 
     Attributes:
         codes: (B, K, F) int64, coarse to fine; frames beyond an item's own length are zero.
@@ -44,6 +44,13 @@ class EncodedSpeech:
     codes: Tensor
     speaker: Tensor
     n_samples: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("codes", "speaker", "n_samples"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                value = torch.from_numpy(np.array(value, np.int64))
+            setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
 
 
 class SpeechCodec(nn.Module):

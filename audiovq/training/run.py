@@ -41,6 +41,8 @@ def compose(overrides: Sequence[str], folder: str | Path | None = None) -> Any:
     with initialize_config_dir(str(find_configs(folder)), version_base="1.3"):
         try:
             config = compose("train", list(overrides))
+            if OmegaConf.is_missing(config.data, "root"):
+                raise AudioVQError("these data have to be found first: say where with data.root=DIR")
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise AudioVQError(" ".join(str(error).split())) from error
@@ -114,6 +116,8 @@ def train(config: Any) -> Path:
         callbacks=[*callbacks, KeepLast(folder, settings.checkpoint_every)],
     )
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
+    if settings.max_steps % settings.validate_every:
+        trainer.validate(task, datamodule=data, verbose=False)  # so that the last weights are exported, too
     return folder
 
 

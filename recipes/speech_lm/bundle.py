@@ -3,7 +3,7 @@
 python recipes/speech_lm/bundle.py [--run DIR] [--limit N] [--no-measure]
 
 After `audiovq train` with experiment=phones_distilled, tokens_taught and tokens_debian. Figures go beside this script,
-into ``phones.json`` and ``phones.png`` (what the codes know), ``quality.json`` and ``words.json`` (what is decoded).
+into ``probe.json`` and ``probe.png`` (what the codes know), ``quality.json`` and ``words.json`` (what is decoded).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from audiovq.speech.checkpoint import BUNDLED, codes_hash
 
 HERE = Path(__file__).resolve().parent
 NAME = "tokens"
-PHONES, PICTURE, QUALITY, WORDS = (HERE / name for name in ("phones.json", "phones.png", "quality.json", "words.json"))
+KNOWN, PICTURE, QUALITY, WORDS = (HERE / name for name in ("probe.json", "probe.png", "quality.json", "words.json"))
 QUALITY_COLUMNS = {"stoi": "STOI", "mel": "mel distance", "dnsmos": "DNSMOS", "speaker": "speaker cosine"}
 
 CARD = """# tokens
@@ -44,11 +44,17 @@ float16.
 
 ## What the codes know
 
-By `audiovq evaluate probe --metrics phones --model tokens`, on {train} English utterances of training and {test} of
+By `audiovq evaluate probe --model tokens`, on {train} English utterances of training and {test} of
 test: each code says the phone that it most often goes with in training; the share of speech frames of the test split
 that are said right, with 95 % intervals. [docs/evaluation.md](../../../docs/evaluation.md) describes the protocol.
 
 {phones}
+
+They tell of the voice, too: a linear probe on how often each occurs in 3 s of held-out speech names the speaker of
+{speakers} in {speaker:.0f} % and the language of {languages} in {language:.0f} %; most speakers have a language of
+their own, so the one tells of the other.
+
+![what codes stand for](../../../recipes/speech_lm/probe.png)
 
 ## What is decoded from them
 
@@ -64,8 +70,8 @@ and Russian:
 * The test utterances that phones are counted in are English and nearly all by one voice, whose other recordings are
   most of the English that was trained on. Other languages have no labels here: of them nothing is known but that the
   teacher was followed there, too.
-* One code every 20 ms holds neither pitch nor timbre. What is decoded has the words' sounds and the speaker's colour;
-  its melody is made up. To keep a recording, use `speech`.
+* One code every 20 ms does not hold the pitch. What is decoded has the words' sounds and the speaker's colour, and
+  buzzes: its melody is made up. To keep a recording, use `speech`.
 * It heard 6.5 hours of some 20 clear voices, 22 minutes of them English. Noise, music and several voices at once are
   read as some phone or other.
 """
@@ -84,9 +90,9 @@ def measure(limit: int) -> None:
     """
     common = ["evaluate", "--model", NAME, "--limit", str(limit)]
     quality = ["--metrics", ",".join(QUALITY_COLUMNS), "--split", "test,unseen", "--json", str(QUALITY)]
-    probe = ["evaluate", "probe", "--metrics", "phones", "--model", NAME]
+    probe = ["evaluate", "probe", "--model", NAME]
     for command in (
-        audiovq(*probe, "--json", str(PHONES), "--picture", str(PICTURE)),
+        audiovq(*probe, "--json", str(KNOWN), "--picture", str(PICTURE)),
         audiovq(*common, *quality),
         audiovq(*common, "--metrics", "wer,dwer", "--split", "test", "--json", str(WORDS)),
     ):
@@ -134,7 +140,8 @@ def card(folder: Path) -> str:
     ]
     second = OmegaConf.load(runs / "tokens_taught" / "config.yaml")
     weights = load_file(folder / "model.safetensors")
-    known = json.loads(PHONES.read_text())["phones"]
+    found = json.loads(KNOWN.read_text())
+    known, voices = found["phones"], next(probe for probe in found["probes"] if probe["features"] == "histogram")
     return CARD.format(
         size=json.loads((folder / "config.json").read_text())["quantizer"]["codebook_size"],
         parameters=sum(tensor.numel() for name, tensor in weights.items() if "codebook" not in name) / 1e6,
@@ -146,6 +153,10 @@ def card(folder: Path) -> str:
         train=known["utterances"]["train"],
         test=known["utterances"]["test"],
         phones=phone_table(known["groups"]),
+        speaker=100 * voices["speaker"]["mean"],
+        speakers=found["classes"]["speaker"],
+        language=100 * voices["language"]["mean"],
+        languages=found["classes"]["language"],
         quality=score_table(json.loads(QUALITY.read_text())["systems"], QUALITY_COLUMNS),
         words=score_table(json.loads(WORDS.read_text())["systems"], {"wer": "WER %", "dwer": "dWER %"}),
     )

@@ -75,6 +75,9 @@ def test_a_prompt_and_a_voice_from_recordings(generate, speech, tmp_path):
         (["--seconds", "0"], "seconds"),
         (["--prior", "nowhere"], "nowhere"),
         (["--top-p", "0"], "top-p"),
+        (["--temperature", "inf"], "temperature"),
+        (["--label", "3"], "--label"),
+        (["--actions", "attack"], "--actions"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_written(generate, tmp_path, arguments, message):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from audiovq.data.token_sources import list_sources
 from audiovq.data.token_writing import Tell, write_tokens
 from audiovq.errors import AudioVQError
 from audiovq.speech.checkpoint import load_codec, save_codec
+from audiovq.speech.codec import EncodedSpeech
 from audiovq.speech.facts import model_facts
 from tests.data.conftest import make_utterance, voice, write
 
@@ -174,6 +177,23 @@ def test_recordings_that_went_are_faults(recordings, model, tmp_path):
     assert faults["c.wav"] == "no such file any more"
 
 
+def test_recordings_that_were_mended_are_coded_into_a_new_shard(recordings, model, tmp_path):
+    out = tmp_path / "out"
+    tokenize(recordings, out, model)
+    before = content(out)
+    assert tokenize(recordings, out, model).n_coded == 0
+    mended = write(recordings / "bert" / "noise.wav", voice(0.7, seed=8))
+    later = (out / ".progress" / "00000.json").stat().st_mtime + 60  # clocks of file systems can be coarse
+    os.utime(mended, (later, later))
+    result = tokenize(recordings, out, model)
+    assert result.n_coded == 1
+    assert [fault["id"] for fault in result.manifest["faults"]] == ["d.flac"]
+    assert [item.id for item in TokenShards(out)][-1] == "bert/noise.wav"
+    assert all(content(out)[name] == before[name] for name in before if name != "manifest.json")
+    again = tokenize(recordings, out, model)
+    assert (again.n_coded, again.manifest) == (0, result.manifest)
+
+
 def test_folders_keep_their_settings(recordings, model, codec, tmp_path):
     out = tmp_path / "out"
     tokenize(recordings, out, model)
@@ -224,6 +244,10 @@ def test_damage_is_found(recordings, model, tmp_path):
     path.write_bytes(data)
     with pytest.raises(AudioVQError, match=r"shard-00001.tar is damaged"):
         TokenShards(tmp_path / "out").verify()
+    for place in range(512, 4096, 61):  # in names, headers, codes and JSON alike
+        path.write_bytes(bytes(data[:place]) + bytes([data[place] ^ 0x15]) + bytes(data[place + 1 :]))
+        with suppress(AudioVQError):
+            assert len(list(TokenShards(tmp_path / "out"))) > 0
     path.write_bytes(data[:-1])
     with pytest.raises(AudioVQError, match="not what the manifest tells"):
         TokenShards(tmp_path / "out")
@@ -344,3 +368,15 @@ def test_layouts_go_there_and_back(layout, shape):
             from_layout(np.roll(tokens, 1), layout, 50, shape[0]) if shape[1] > 1 else from_layout(
                 tokens + 50, layout, 50, shape[0]
             )
+
+
+def test_items_decode_as_they_are(shards, model):
+    codec = load_codec(model)
+    item, entry = next(iter(TokenShards(shards))), next(iter(TokenDataset(shards)))
+    whole = codec.decode(EncodedSpeech(item.codes[None], item.voice[None], item.n_samples))
+    assert whole.shape == (1, 1, item.n_samples)
+    assert torch.equal(
+        whole, codec.decode(EncodedSpeech(entry["codes"][None], entry["voice"][None], entry["n_samples"]))
+    )
+    with pytest.raises(AudioVQError, match="no split 'trian'"):
+        TokenDataset(shards, split="trian")
