@@ -70,8 +70,8 @@ and Russian:
 * The test utterances that phones are counted in are English and nearly all by one voice, whose other recordings are
   most of the English that was trained on. Other languages have no labels here: of them nothing is known but that the
   teacher was followed there, too.
-* One code every 20 ms does not hold the pitch. What is decoded has the words' sounds and the speaker's colour, and
-  buzzes: its melody is made up. To keep a recording, use `speech`.
+* One code every 20 ms does not hold the pitch. What is decoded has the words' sounds and the speaker's colour; its
+  melody is made up. To keep a recording, use `speech`.
 * It heard 6.5 hours of some 20 clear voices, 22 minutes of them English. Noise, music and several voices at once are
   read as some phone or other.
 """
@@ -91,13 +91,15 @@ def measure(limit: int) -> None:
     common = ["evaluate", "--model", NAME, "--limit", str(limit)]
     quality = ["--metrics", ",".join(QUALITY_COLUMNS), "--split", "test,unseen", "--json", str(QUALITY)]
     probe = ["evaluate", "probe", "--model", NAME]
-    for command in (
+    commands = (
         audiovq(*probe, "--json", str(KNOWN), "--picture", str(PICTURE)),
         audiovq(*common, *quality),
         audiovq(*common, "--metrics", "wer,dwer", "--split", "test", "--json", str(WORDS)),
-    ):
-        if subprocess.run(command).returncode:
-            raise SystemExit("measuring failed; the model card was not written")
+    )
+    running = [subprocess.Popen(command) for command in commands]
+    failed = sum(process.wait() != 0 for process in running)
+    if failed:
+        raise SystemExit("measuring failed; the model card was not written")
 
 
 def phone_table(groups: list[dict[str, Any]]) -> str:
