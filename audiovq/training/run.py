@@ -97,7 +97,8 @@ def train(config: Any) -> Path:
     elif settings.get("init_from"):
         if not hasattr(task, "warm_start"):
             raise AudioVQError("training.init_from is for codecs and priors of codes: this task begins from nothing")
-        task.warm_start(OmegaConf.to_container(settings).get("init_from"))
+        source = settings.init_from
+        task.warm_start(OmegaConf.to_container(source) if OmegaConf.is_config(source) else source)
     trainer = L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,

@@ -2,6 +2,7 @@
 
 audiovq train experiment=wavenet_debian
 python recipes/debian_speech/bundle_wavenet.py [--run DIR] [--temperature T] [--limit N] [--no-measure] [--note TEXT]
+python recipes/debian_speech/bundle_wavenet.py --figures        # measures what is bundled again
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ condition.
 
 By `audiovq evaluate --split test --decoder wavenet` and `audiovq evaluate --split test`, the same stretches:
 
-{tables}{verdict}"""
+{compared}"""
 
 
 def verdict(ours: list[dict], parallel: list[dict]) -> str:
@@ -50,6 +51,23 @@ def verdict(ours: list[dict], parallel: list[dict]) -> str:
     return "\n".join(told) + "\n"
 
 
+def compared() -> str:
+    """Both decoders' figures, and which is ahead."""
+    ours = [s for s in json.loads(MEASURED.read_text())["systems"] if s["family"] != "reference"]
+    names = {s["name"] for s in ours}
+    parallel = [s for s in json.loads(RESULTS.read_text())["systems"] if s["name"] in names and s["split"] == "test"]
+    ours_named = [{**s, "name": f"{s['name']}, WaveNet"} for s in ours]
+    parallel_named = [{**s, "name": f"{s['name']}, parallel"} for s in parallel]
+    return tables(ours_named + parallel_named, COLUMNS, headings=False) + verdict(ours, parallel)
+
+
+def measure(model: str, limit: int) -> None:
+    """Evaluate the bundled WaveNet with the command line."""
+    command = ["evaluate", "--split", "test", "--decoder", "wavenet", "--limit", str(limit)]
+    command += ["--metrics", ",".join(COLUMNS), "--model", model, "--json", str(MEASURED)]
+    subprocess.run([sys.executable, "-m", "audiovq", *command], check=True)
+
+
 def card(run: Path, model: str, temperature: list[float], note: str) -> str:
     """The model card, from the run's configuration and the measured figures."""
     from omegaconf import OmegaConf
@@ -58,11 +76,6 @@ def card(run: Path, model: str, temperature: list[float], note: str) -> str:
     wavenet = load_wavenet(folder, codes_hash(folder))
     config = OmegaConf.load(run / "config.yaml").training
     steps = json.loads((run / "best" / "training.json").read_text())["step"]
-    ours = [s for s in json.loads(MEASURED.read_text())["systems"] if s["family"] != "reference"]
-    names = {s["name"] for s in ours}
-    parallel = [s for s in json.loads(RESULTS.read_text())["systems"] if s["name"] in names and s["split"] == "test"]
-    ours_named = [{**s, "name": f"{s['name']}, WaveNet"} for s in ours]
-    parallel_named = [{**s, "name": f"{s['name']}, parallel"} for s in parallel]
     return CARD.format(
         model=model,
         parameters=sum(p.numel() for p in wavenet.parameters()) / 1e6,
@@ -74,8 +87,7 @@ def card(run: Path, model: str, temperature: list[float], note: str) -> str:
         note=note,
         codes=codes_hash(folder).hex(),
         temperature=", ".join(f"{x:g}" for x in temperature),
-        tables=tables(ours_named + parallel_named, COLUMNS, headings=False),
-        verdict=verdict(ours, parallel),
+        compared=compared(),
     )
 
 
@@ -86,17 +98,23 @@ def main() -> None:
     parser.add_argument("--temperature", default="0.2,0.7,0.8,1", help="of each sub-band, as validation showed it best")
     parser.add_argument("--limit", type=int, default=36, help="stretches to measure on; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
+    parser.add_argument("--figures", action="store_true", help="leave the weights, renew the figures of the card")
     parser.add_argument("--note", default="", help="a remark on the training for the model card")
     options = parser.parse_args()
     folder = BUNDLED / options.model
+    if options.figures:
+        if not options.no_measure:
+            measure(options.model, options.limit)
+        written = (folder / "wavenet" / "README.md").read_text()
+        with atomic_write(folder / "wavenet" / "README.md") as path:
+            path.write_text(written[: written.index("| system |")] + compared(), encoding="utf-8")
+        return
     made_for = codes_hash(folder)
     wavenet = load_wavenet(options.run / "best", made_for)  # an error when the codec has moved on since
     wavenet.config["temperature"] = temperature = [float(x) for x in options.temperature.split(",")]
     save_wavenet(wavenet, folder, made_for)
     if not options.no_measure:
-        measure = ["evaluate", "--split", "test", "--decoder", "wavenet", "--limit", str(options.limit)]
-        measure += ["--metrics", ",".join(COLUMNS), "--model", options.model, "--json", str(MEASURED)]
-        subprocess.run([sys.executable, "-m", "audiovq", *measure], check=True)
+        measure(options.model, options.limit)
     with atomic_write(folder / "wavenet" / "README.md") as path:
         path.write_text(card(options.run, options.model, temperature, options.note), encoding="utf-8")
     size = (folder / "wavenet" / "model.safetensors").stat().st_size

@@ -37,14 +37,14 @@ def main() -> None:
     parser.add_argument("--corpus", default="debian_speech", help="prepared corpus: its name or folder")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--codebooks", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--codebooks", type=int, nargs="+", default=[4, 8], help="of the model speech; tokens has one")
     options = parser.parse_args()
     torch.set_num_threads(1)
     sources = choose(list_sources(options.corpus), options.minutes)
     rows = []
-    for n_codebooks in options.codebooks:
+    for model, n_codebooks in [*(("speech", n) for n in options.codebooks), ("tokens", 1)]:
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(sources, n_codebooks, options.workers, Path(folder)))
+            rows.append(measure(sources, model, n_codebooks, options.workers, Path(folder)))
     results = {
         "corpus": options.corpus,
         "recordings": len(sources),
@@ -57,10 +57,10 @@ def main() -> None:
     print(table(results))
 
 
-def measure(sources: list[TokenSource], n_codebooks: int, workers: int, folder: Path) -> dict:
-    model = model_of(None, n_codebooks, None)
+def measure(sources: list[TokenSource], name: str, n_codebooks: int, workers: int, folder: Path) -> dict:
+    model = model_of(name, n_codebooks, None)
     start, processor = time.perf_counter(), time.process_time()
-    done = write_tokens(sources, folder / "tar", model, Coding(None, n_codebooks), "tar", workers)
+    done = write_tokens(sources, folder / "tar", model, Coding(name, n_codebooks), "tar", workers)
     coding, processor = time.perf_counter() - start, time.process_time() - processor
     (folder / "parquet").mkdir()
     shards = TokenShards(folder / "tar")
@@ -78,6 +78,7 @@ def measure(sources: list[TokenSource], n_codebooks: int, workers: int, folder: 
     n_tokens = sum(item["codes"].numel() for item in TokenDataset(folder / "tar", layout="interleaved", shuffle=1000))
     reading = time.perf_counter() - start
     return {
+        "model": name,
         "codebooks": n_codebooks,
         "hours": round(hours, 3),
         "hours_per_hour": round(done.seconds / coding, 1),
@@ -93,13 +94,13 @@ def table(results: dict) -> str:
         f"{results['recordings']} recordings of {results['corpus']}, {results['workers']} process(es) on "
         f"{results['cores']} core(s), loading the model included.",
         "",
-        "| codebooks | hours coded | hours of audio per hour | per hour of processor time | MB an hour, tar | Parquet "
+        "| model | codebooks | hours coded | hours of audio per hour | per hour of processor time | MB an hour, tar | Parquet "
         + "| tokens read a second |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
         size = row["megabytes_per_hour"]
-        cells = [str(row["codebooks"]), f"{row['hours']:.2f}", f"{row['hours_per_hour']:.0f}"]
+        cells = [row["model"], str(row["codebooks"]), f"{row['hours']:.2f}", f"{row['hours_per_hour']:.0f}"]
         cells += [str(row["hours_per_processor_hour"] or "-"), f"{size['tar']:.2f}", f"{size['parquet']:.2f}"]
         lines.append("| " + " | ".join([*cells, f"{row['tokens_read_per_second']:,}"]) + " |")
     return "\n".join(lines) + "\n"
