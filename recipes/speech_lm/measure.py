@@ -94,8 +94,8 @@ def table(results: dict) -> str:
         f"{results['recordings']} recordings of {results['corpus']}, {results['workers']} process(es) on "
         f"{results['cores']} core(s), loading the model included.",
         "",
-        "| model | codebooks | hours coded | hours of audio per hour | per hour of processor time | MB an hour, tar | Parquet "
-        + "| tokens read a second |",
+        "| model | codebooks | hours coded | hours of audio per hour | per hour of processor time "
+        + "| MB an hour, tar | Parquet | tokens read a second |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"]:
