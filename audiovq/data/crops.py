@@ -64,7 +64,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     ) -> None:
         if crop_samples < 1 or other_samples < 1:
             raise ValueError("crops need at least one sample")
-        if unknown := set(language_weights or ()) - {utterance.language for utterance in utterances}:
+        if language_weights and (unknown := set(language_weights) - {utterance.language for utterance in utterances}):
             raise AudioVQError(f"data.language_weights names {min(unknown)}, and nobody here speaks it")
         if not utterances:
             raise AudioVQError("there are no utterances to cut crops from: name another corpus or split")

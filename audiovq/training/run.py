@@ -41,7 +41,7 @@ def compose(overrides: Sequence[str], folder: str | Path | None = None) -> Any:
     with initialize_config_dir(str(find_configs(folder)), version_base="1.3"):
         try:
             config = compose("train", list(overrides))
-            if OmegaConf.is_missing(config.data, "root"):
+            if "data" in config and OmegaConf.is_missing(config.data, "root"):
                 raise AudioVQError("these data have to be found first: say where with data.root=DIR")
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:

@@ -153,3 +153,8 @@ def test_wrong_settings_are_one_clear_error(corpus, tmp_path):
         compose([], tmp_path)
     with pytest.raises(AudioVQError, match="no corpus"):
         train(overrides("no-such-folder", tmp_path))
+
+
+def test_data_without_a_place_are_asked_for():
+    with pytest.raises(AudioVQError, match=r"data\.root=DIR"):
+        compose(["experiment=tiny", "data=folder"])
