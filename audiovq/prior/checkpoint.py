@@ -66,7 +66,10 @@ def check_prior(folder: Path) -> None:
         AudioVQError: when there is none.
     """
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
-        raise AudioVQError(f"no prior in {folder}: train one with `audiovq train experiment=prior_debian`")
+        raise AudioVQError(
+            f"no prior in {folder}: train one with `audiovq train experiment=prior_debian`, with task.codec=MODEL for "
+            "another codec than the default"
+        )
 
 
 def load_prior(folder: str | Path, codec: Any = None) -> tuple[CodePrior, VoiceDensity | None]:

@@ -68,7 +68,10 @@ def train(config: Any) -> Path:
     # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place
     # in the data is the step alone.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*(does not have many workers|dataloader is not resumable|LeafSpec).*")
+    warnings.filterwarnings(
+        "ignore",
+        ".*(does not have many workers|smaller than the logging interval|dataloader is not resumable|LeafSpec).*",
+    )
     settings = config.training
     torch.set_num_threads(settings.threads)
     folder = Path(config.run_dir) if config.run_dir else cache_dir() / "runs" / config.name
