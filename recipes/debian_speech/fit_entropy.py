@@ -75,6 +75,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     codec = SpeechCodec.from_pretrained(options.model)
+    if codec.n_codebooks < 2:
+        raise SystemExit(f"{codec.name} has one codebook: the integer network is made for two and more")
     begin = start = time.perf_counter()
 
     def stage(what: str) -> None:
