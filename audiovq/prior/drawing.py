@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
 
+from audiovq import processor
+from audiovq.prior import vectors
 from audiovq.prior.vectors import LANES, exponential
 
 
-@numba.njit(cache=True, nogil=True)
+@partial(processor.compiled, (__file__, vectors.__file__))
 def draw(logits: np.ndarray, uniform: float, temperature: float, top_k: int, top_p: float) -> int:
     """The code at ``uniform`` of the distribution's cumulative sum: the same number gives the same code.
 

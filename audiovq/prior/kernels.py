@@ -4,24 +4,25 @@ A step of one stream reads every weight once and computes little with it, so the
 8-bit integers with a float32 scale for each output, turned into float32 in registers and summed in float32. A batch
 reads them once for several streams. Every output is summed over its inputs in order, so that a stream's codes do not
 depend on how many streams run beside it.
-
-numba keeps what it compiled for as long as this file's text stays the same, whatever becomes of `vectors`: a change of
-that file has to be told here, too. (Tiles of `vectors`: 2.)
 """
 
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
 
+from audiovq import processor
+from audiovq.prior import drawing, vectors
 from audiovq.prior.drawing import draw
 from audiovq.prior.vectors import LANES, PANEL, UNROLL, exponential, make_product
 
+compiled = partial(processor.compiled, (__file__, drawing.__file__, vectors.__file__))
 _bytes_1, _bytes_2, _bytes_4 = (make_product(n, True) for n in (1, 2, 4))
 _floats_1, _floats_2, _floats_4 = (make_product(n, False) for n in (1, 2, 4))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def multiply(x, out, weights, scales, matrix):
     """x (B, >= n_in) -> out (B, >= n_out): ``matrix`` = (place of the weights, place of the scales, n_in, n_out)."""
     place, scale_place, n_in, n_out = matrix[0], matrix[1], matrix[2], matrix[3]
@@ -40,7 +41,7 @@ def multiply(x, out, weights, scales, matrix):
             _bytes_1(x_at, every, panel, n_in, out_at, into, scale)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def multiply_panel(x_at, every, n_rows, panel, n_in, out_at, into):
     """Rows of floats times one panel of floats; addresses, and strides in values."""
     left = n_rows
@@ -54,7 +55,7 @@ def multiply_panel(x_at, every, n_rows, panel, n_in, out_at, into):
         _floats_1(x_at, every, panel, n_in, out_at, into, 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def normalise(x, out, scale, eps):
     """Rows of x (B, C) by their root mean square, times scale (C,)."""
     for row in range(x.shape[0]):
@@ -66,7 +67,7 @@ def normalise(x, out, scale, eps):
             out[row, i] = x[row, i] * inverse * scale[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def square_positive(x, n):
     for row in range(x.shape[0]):
         for i in range(n):
@@ -74,14 +75,14 @@ def square_positive(x, n):
             x[row, i] = value * value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def add(x, y, n):
     for row in range(x.shape[0]):
         for i in range(n):
             x[row, i] += y[row, i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def turn(x, cos, sin):
     """Rotary positions of one head (D,), in place."""
     half = len(cos)
@@ -91,7 +92,7 @@ def turn(x, cos, sin):
         x[half + i] = first * sin[i] + second * cos[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def soften(scores, n):
     """Softmax of the first ``n`` scores (their number padded to whole vectors), in place; what follows them is zero."""
     top = scores[0]
@@ -110,7 +111,7 @@ def soften(scores, n):
         scores[w] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def attend(heads, keys, values, length, window, cos, sin, scores, out, n_heads):
     """One layer's attention of all streams.
 
@@ -156,7 +157,7 @@ def attend(heads, keys, values, length, window, cos, sin, scores, out, n_heads):
                     out[row, (first + head) * dim + i] = mixed[head, i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def backbone_step(
     codes, offset, vectors, weights, scales, matrices, norms, keys, values, length, window, cos, sin, eps, x, a, b
 ):
@@ -190,7 +191,7 @@ def backbone_step(
     normalise(x, a, norms[2 * n_layers, :width], eps)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def depth_step(hidden, drawn, uniforms, vectors, weights, scales, matrices, norms, eps, how, known, x, a, b):
     """The backbone's output (B, C) -> codes of the frame's first books into ``drawn`` (B, K').
 

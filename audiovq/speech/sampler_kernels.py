@@ -10,23 +10,20 @@ Streams of a batch advance in step, so that each matrix is read once for all of 
 The past taps of a layer whose dilation is a multiple of `BLOCK` depend on nothing newer than `BLOCK` steps: they are
 computed for `BLOCK` steps at a time, which reads their weights once instead of `BLOCK` times.
 
-Compiled code is kept on disk (see `cache_folder`), in a folder named after the sources: it is never older than they.
+Compiled code is kept on disk (see `audiovq.processor.cache_folder`), in a folder named after the sources: it is never
+older than they.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import math
-import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numba.core import config as numba_config
 
-from audiovq.files import cache_dir
+from audiovq import processor
 from audiovq.speech import sampler_vectors
 from audiovq.speech.sampler_vectors import (
     TILE,
@@ -40,9 +37,6 @@ from audiovq.speech.sampler_vectors import (
     tile_1x2,
     tile_4x1,
 )
-
-logger = logging.getLogger(__name__)
-config: Any = numba_config  # its settings are made at run time
 
 BLOCK = 8
 CATEGORICAL, LOGISTICS = 0, 1
@@ -115,32 +109,9 @@ class Places(NamedTuple):
     none: int  # 0: for one written as a literal, numba would compile a `matmul` of its own
 
 
-def cache_folder() -> Path | None:
-    """For compiled kernels: ``NUMBA_CACHE_DIR``, else under `audiovq.files.cache_dir`; None when not writable."""
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return Path(os.environ["NUMBA_CACHE_DIR"])
-    sources = b"".join(Path(name).read_bytes() for name in (__file__, str(sampler_vectors.__file__)))
-    folder = cache_dir() / "kernels" / hashlib.sha256(sources).hexdigest()[:12]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def compiled(function) -> Any:
-    """numba's njit, with its cache in `cache_folder`."""
-    folder, previous = cache_folder(), config.CACHE_DIR
-    if folder is None:
-        logger.warning("no folder to keep compiled kernels in: they are compiled anew at each start; set AUDIOVQ_CACHE")
-        return njit(nogil=True, error_model="numpy")(function)
-    try:
-        config.CACHE_DIR = str(folder)  # read when the decorator runs
-        return njit(nogil=True, error_model="numpy", cache=True)(function)
-    finally:
-        config.CACHE_DIR = previous
-
-
+SOURCES = (__file__, str(sampler_vectors.__file__))
+cache_folder = partial(processor.cache_folder, SOURCES)
+compiled = partial(processor.compiled, SOURCES, error_model="numpy")
 inlined = njit(error_model="numpy", forceinline=True)
 
 

@@ -41,11 +41,11 @@ def compose(overrides: Sequence[str], folder: str | Path | None = None) -> Any:
     with initialize_config_dir(str(find_configs(folder)), version_base="1.3"):
         try:
             config = compose("train", list(overrides))
-            if "data" in config and OmegaConf.is_missing(config.data, "root"):
-                raise AudioVQError("these data have to be found first: say where with data.root=DIR")
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise AudioVQError(" ".join(str(error).split())) from error
+    if missing := sorted(OmegaConf.missing_keys(config), key=len):
+        raise AudioVQError(f"{missing[0]} is not set: give {missing[0]}=DIR")
     return config
 
 

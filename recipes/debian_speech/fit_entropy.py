@@ -1,11 +1,11 @@
 """The bundled model's entropy model: fitted to the codes of the training split, written beside the model's weights.
 
-python recipes/debian_speech/fit_entropy.py [--model NAME|DIR] [--steps N] [--json FILE]
+python recipes/debian_speech/fit_entropy.py [--model NAME|DIR] [--steps N]
 
 Runs after the model's weights are final (bundle.py calls it); another model's codes are other codes. The codes of the
 corpus are made once and kept in the cache. An entropy model that was there for the same weights stays beside the new
 one, under a name that tells its identity, so that files coded with it can still be read. What the float network and its
-integers give on the validation and test files is printed and kept in entropy.json beside this script, or in --json.
+integers give on the validation and test files is printed and kept in entropy.json beside this script.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ def main() -> None:
     parser.add_argument("--model", help="a bundled model's name or a folder; without it the default model")
     parser.add_argument("--corpus", default="debian_speech")
     parser.add_argument("--steps", type=int, default=EntropySettings.steps)
-    parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     codec = SpeechCodec.from_pretrained(options.model)
@@ -104,7 +103,7 @@ def main() -> None:
     found = {name: measure(network, coder, codes.split(name), codec.packet_frames) for name in ("validation", "test")}
     stage("integers, measured")
     results = {"model": codec.name, "hash": codec.model_hash.hex(), "steps": options.steps, "bits_per_code": found}
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(found, indent=1))
     print(f"{path}: {path.stat().st_size:,} bytes, {time.perf_counter() - begin:.0f} s in all")
 
