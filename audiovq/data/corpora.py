@@ -18,13 +18,22 @@ Loader = Callable[..., list[Utterance]]
 
 
 def _debian_speech(root: Path, split: str | None) -> list[Utterance]:
+    return _open_prepared(root, split, "recipes/debian_speech/prepare.py")
+
+
+def _kokoro_speech(root: Path, split: str | None) -> list[Utterance]:
+    return _open_prepared(root, split, "recipes/kokoro_speech/prepare.py FOLDER")
+
+
+def _open_prepared(root: Path, split: str | None, recipe: str) -> list[Utterance]:
     if not (root / MANIFEST).is_file():
-        raise AudioVQError(f"no prepared corpus in {root}: run `python recipes/debian_speech/prepare.py --out {root}`")
+        raise AudioVQError(f"no prepared corpus in {root}: run `python {recipe} --out {root}`")
     return open_shards(root, split)
 
 
 _LOADERS = {
     "debian_speech": "audiovq.data.corpora:_debian_speech",
+    "kokoro_speech": "audiovq.data.corpora:_kokoro_speech",
     "vctk": "audiovq.data.standard:open_vctk",
     "librispeech": "audiovq.data.standard:open_librispeech",
     "ljspeech": "audiovq.data.standard:open_ljspeech",

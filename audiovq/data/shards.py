@@ -26,6 +26,7 @@ SHARD_SAMPLES = 64 * 1024 * 1024
 """A shard is closed once it holds this many samples (128 MB, 70 minutes)."""
 
 _FIELDS = ("id", "speaker", "language", "text", "source", "licence", "split")
+_OPTIONAL = ("group", "phones")
 
 
 class Shard:
@@ -70,7 +71,8 @@ class ShardWriter:
     def add(self, samples: np.ndarray, **fields: Any) -> None:
         """Write one utterance: samples (T,), int16 or float in -1..1, with its manifest fields.
 
-        Further fields than those of `Utterance` are kept in the manifest.
+        ``group`` and ``phones`` (see `Utterance`) are optional; the phones of a group are those of any of its items.
+        Further fields are kept in the manifest.
         """
         missing = [name for name in _FIELDS if name not in fields]
         if missing:
@@ -153,19 +155,30 @@ def open_shards(folder: str | Path, split: str | None = None) -> list[Utterance]
                 raise AudioVQError(f"cannot read {path} ({error}): prepare the corpus again") from None
         if line["offset"] + line["n_samples"] > len(shards[line["shard"]].samples):
             raise AudioVQError(f"shard {line['shard']} of {folder} is cut short: prepare the corpus again")
+    phones = {_phones_key(line): tuple(map(tuple, line["phones"])) for line in lines if line.get("phones")}
     return [
         Utterance(
             **{name: line[name] for name in _FIELDS},
             seconds=line["n_samples"] / SAMPLE_RATE,
             reader=ShardReader(shards[line["shard"]], line["offset"], line["n_samples"]),
+            group=line.get("group"),
+            phones=phones.get(_phones_key(line)),
         )
         for line in lines
         if split is None or line["split"] == split
     ]
 
 
+def _phones_key(line: dict[str, Any]) -> tuple[str, str]:
+    """Items of a group share their phones."""
+    return ("group", line["group"]) if line.get("group") else ("id", line["id"])
+
+
 def write_shards(utterances: Iterable[Utterance], folder: str | Path, shard_samples: int = SHARD_SAMPLES) -> None:
     """Turn utterances of any corpus into a prepared one, whose parts are quick to read."""
     with write_corpus(folder, shard_samples) as writer:
         for utterance in utterances:
-            writer.add(utterance.load(), **{name: getattr(utterance, name) for name in _FIELDS})
+            optional = {name: getattr(utterance, name) for name in _OPTIONAL}
+            fields = {name: getattr(utterance, name) for name in _FIELDS}
+            fields |= {name: value for name, value in optional.items() if value is not None}
+            writer.add(utterance.load(), **fields)

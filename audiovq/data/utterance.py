@@ -33,6 +33,9 @@ class Utterance:
         split: "train", "validation", "test" or "unseen" (speakers that no split trains on).
         seconds: its length.
         sample_rate: in Hz, always 16000.
+        group: name shared by recordings of the same sentence that are aligned sample by sample, in corpora that have
+            such groups.
+        phones: end time in seconds and symbol of each phone, in order, in corpora that have them.
     """
 
     id: str
@@ -45,6 +48,8 @@ class Utterance:
     seconds: float
     reader: Reader = field(repr=False, compare=False)
     sample_rate: int = SAMPLE_RATE
+    group: str | None = None
+    phones: tuple[tuple[float, str], ...] | None = field(default=None, repr=False)
 
     @property
     def n_samples(self) -> int:

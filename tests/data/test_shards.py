@@ -112,3 +112,19 @@ def test_damage_is_one_clear_error(corpus, damage):
     with pytest.raises(AudioVQError) as error:
         open_shards(folder)
     assert "\n" not in str(error.value)
+
+
+def test_groups_and_phones_are_kept_and_shared(tmp_path):
+    phones = [[0.1, "a"], [0.2, "b"]]
+    fields = {**FIELDS, "split": "train"}
+    with write_corpus(tmp_path / "a") as writer:
+        writer.add(np.zeros(5, np.int16), id="u0", group="g", phones=phones, **fields)
+        writer.add(np.zeros(5, np.int16), id="u1", group="g", phones=None, **fields)
+        writer.add(np.zeros(5, np.int16), id="u2", phones=phones[:1], **fields)
+        writer.add(np.zeros(5, np.int16), id="g", **fields)
+    write_shards(open_shards(tmp_path / "a"), tmp_path / "b")
+    expected = ((0.1, "a"), (0.2, "b"))
+    for folder in "ab":
+        utterances = open_shards(tmp_path / folder)
+        assert [u.group for u in utterances] == ["g", "g", None, None]
+        assert [u.phones for u in utterances] == [expected, expected, expected[:1], None]
