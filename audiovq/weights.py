@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.files import atomic_write, cache_dir
 
 #: Folder of the models that came with the package.
 BUNDLED = Path(__file__).resolve().parent / "pretrained"
@@ -18,6 +18,18 @@ TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 def is_training_buffer(name: str) -> bool:
     """Whether a tensor of a state dict is a statistic that only training reads."""
     return "quantizer" in name and name.rsplit(".", 1)[-1] in TRAINING_BUFFERS
+
+
+def model_path(name: str | Path) -> Path:
+    """The folder of weights by its path, as ``runs/NAME[/latest]`` in the cache, or by a bundled model's name.
+
+    Raises:
+        AudioVQError: when there is none.
+    """
+    for folder in (Path(name), cache_dir() / name, cache_dir() / name / "best", BUNDLED / name):
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise AudioVQError(f"no weights in {name}: give a folder, a run (runs/NAME/latest) or a bundled model")
 
 
 def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:

@@ -87,10 +87,14 @@ class ResidualVectorQuantizer(nn.Module):
             for level in self._levels():
                 level.codebook.initialised.fill_(False)
 
-    def forward(self, latents: Tensor, n_codebooks: int | None = None) -> Quantized:
-        """Quantize ``latents (B, C, *dims)`` with the first ``n_codebooks`` levels, in training as in evaluation."""
+    def forward(self, latents: Tensor, n_codebooks: int | Tensor | None = None) -> Quantized:
+        """Quantize ``latents (B, C, *dims)`` with the first ``n_codebooks`` levels, in training as in evaluation.
+
+        A tensor (B,) gives each item a number of its own, which may be 0.
+        """
         check_latents(latents, self.channels)
-        check_n_codebooks(n_codebooks, self.n_codebooks)
+        if not isinstance(n_codebooks, Tensor):
+            check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
             x = flat(latents)
             if self.training and not wait_for_start(self, x):
@@ -155,13 +159,13 @@ class ResidualVectorQuantizer(nn.Module):
             vectors = vectors - lookup(codes, level.table())[0].t()
 
     def _quantize(
-        self, x: Tensor, n_codebooks: int | None
+        self, x: Tensor, n_codebooks: int | Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], list[dict[str, Tensor]]]:
         """Quantize ``x (B, C, T)``.
 
         Returns the exact value, what carries its gradient (None: the latents themselves do), codes, losses, metrics.
         """
-        n_levels = n_codebooks or self.n_codebooks
+        n_levels = self.n_codebooks if n_codebooks is None or isinstance(n_codebooks, Tensor) else n_codebooks
         books = self._books(len(x), n_codebooks).to(x.device)
         value = torch.zeros_like(x)
         codes = torch.full((len(x), n_levels, x.shape[2]), -1, device=x.device)
@@ -197,8 +201,10 @@ class ResidualVectorQuantizer(nn.Module):
         path = mapped + chained if through_maps else None
         return value, path, codes, losses, metrics
 
-    def _books(self, n_items: int, n_codebooks: int | None) -> Tensor:
+    def _books(self, n_items: int, n_codebooks: int | Tensor | None) -> Tensor:
         """Number of codebooks for each item of a batch."""
+        if isinstance(n_codebooks, Tensor):
+            return n_codebooks
         books = torch.full((n_items,), self.n_codebooks if n_codebooks is None else n_codebooks)
         if n_codebooks is None and self.training and self.dropout > 0:
             random = 1 + torch.multinomial(self.dropout_weights, n_items, replacement=True)

@@ -63,6 +63,7 @@ def train(config: Any) -> Path:
     from omegaconf import OmegaConf
 
     from audiovq.training.callbacks import KeepLast
+    from audiovq.training.loop import Task
     from audiovq.training.precision import precision_for
 
     # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place
@@ -84,6 +85,8 @@ def train(config: Any) -> Path:
         if isinstance(error.__cause__, AudioVQError):
             raise error.__cause__ from None
         raise
+    if isinstance(task, Task):
+        return _run(task, config, folder)
     data, callbacks = parts_of(task, config, folder)
     last = folder / "last.ckpt"
     resume = last if settings.resume and last.is_file() else None
@@ -122,6 +125,32 @@ def train(config: Any) -> Path:
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
     if settings.max_steps % settings.validate_every:
         trainer.validate(task, datamodule=data, verbose=False)  # so that the last weights are exported, too
+    return folder
+
+
+def _run(task: Any, config: Any, folder: Path) -> Path:
+    """Fit a task of `audiovq.training.loop`."""
+    from omegaconf import OmegaConf
+
+    from audiovq.training.loop import Run
+
+    settings = config.training
+    run = Run(
+        folder,
+        settings.max_steps,
+        settings.minutes,
+        settings.decay,
+        settings.warmup_steps,
+        settings.validate_every,
+        settings.checkpoint_every,
+        settings.log_every,
+        config.seed,
+        task.audio_seconds,
+    )
+    source = settings.get("init_from")
+    if source and not (folder / "state.json").is_file():
+        task.begin_from(OmegaConf.to_container(source) if OmegaConf.is_config(source) else source)
+    run.fit(task)
     return folder
 
 

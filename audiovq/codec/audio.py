@@ -1,0 +1,65 @@
+"""Recordings as users hand them over: shapes, types and rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovq.errors import AudioVQError
+
+
+def recordings(
+    waveform: Tensor | np.ndarray | Sequence[Tensor | np.ndarray], sample_rate: int, target_rate: int
+) -> list[np.ndarray]:
+    """One recording (T,), a batch (B, 1, T) or a list of recordings (T_i,) or (1, T_i) -> (T_i,) float32 arrays.
+
+    Integer samples are scaled by their type to -1..1; rates that differ are converted.
+
+    Raises:
+        AudioVQError: for any other shape or type, and when there is nothing to code.
+    """
+    if isinstance(waveform, Tensor | np.ndarray):
+        array = _floats(waveform)
+        if array.ndim == 1:
+            items = [array]
+        elif array.ndim == 3 and array.shape[1] == 1:
+            items = list(array[:, 0])
+        else:
+            hint = "; channels come first" if array.ndim == 2 and array.shape[-1] <= 8 else ""
+            raise AudioVQError(
+                f"expected one recording (T,) or a batch (B, 1, T) of mono recordings, got {array.shape}{hint}"
+            )
+    else:
+        items = []
+        for item in waveform:
+            array = _floats(item)
+            if array.ndim == 2 and array.shape[0] == 1:
+                array = array[0]
+            if array.ndim != 1:
+                raise AudioVQError(f"expected recordings (T,) in the list, got {array.shape}")
+            items.append(array)
+    if not items or any(len(item) == 0 for item in items):
+        raise AudioVQError("the audio is empty: there is nothing to encode")
+    if sample_rate == target_rate:
+        return items
+    from audiovq.speech.waveform import resample
+
+    return [resample(item, sample_rate, target_rate) for item in items]
+
+
+def _floats(waveform: Tensor | np.ndarray) -> np.ndarray:
+    """float32 samples in -1..1."""
+    if not isinstance(waveform, Tensor | np.ndarray):
+        raise AudioVQError(f"expected a tensor or an array of samples, got {type(waveform).__name__}")
+    tensor = torch.as_tensor(waveform).detach().cpu()
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise AudioVQError(f"expected real samples, got {tensor.dtype}")
+    if tensor.is_floating_point():
+        return tensor.float().numpy()
+    limits = torch.iinfo(tensor.dtype)
+    if limits.min == 0:
+        return ((tensor.double() - (limits.max + 1) / 2) / ((limits.max + 1) / 2)).float().numpy()
+    return (tensor.double() / -limits.min).float().numpy()

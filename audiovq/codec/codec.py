@@ -1,0 +1,311 @@
+"""The speech codec: encoder, quantizer, pitch tracker, speaker encoder and decoder behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
+from audiovq.codec.decoder import SourceFilterDecoder
+from audiovq.codec.encoder import SpeechEncoder
+from audiovq.codec.pitch import PitchTracker, pitch_to_hz
+from audiovq.codec.source import harmonic_source
+from audiovq.codec.speaker import SpeakerEncoder
+from audiovq.codec.streaming import DecoderStream, EncoderStream, Packet
+from audiovq.errors import AudioVQError
+from audiovq.layers.span import Span
+from audiovq.quantize.result import Quantized
+from audiovq.quantize.split import SplitQuantizer
+
+PITCH_AND_LEVEL_KBPS = 0.15
+"""Nominal rate of pitch and level together, kb/s."""
+
+
+@dataclass
+class EncodedSpeech:
+    """Coded speech: what is said, on which pitch, how loud, and who says it. Arrays and numbers become tensors.
+
+    Attributes:
+        codes: (B, K, F) int64, content first, then detail from coarse to fine; frames beyond an item's end are zero.
+        pitch: (B, F) int64 pitch codes, 0 where unvoiced; see `audiovq.codec.pitch`.
+        level: (B, P) int64 level codes, one for each packet; see `audiovq.codec.level`.
+        speaker: (B, S) int64, the quantized speaker vector.
+        n_samples: (B,) int64, samples of each item at the codec's rate.
+    """
+
+    codes: Tensor
+    pitch: Tensor
+    level: Tensor
+    speaker: Tensor
+    n_samples: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("codes", "pitch", "level", "speaker", "n_samples"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                value = torch.from_numpy(np.array(value, np.int64))
+            setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
+
+
+@dataclass
+class Reconstruction:
+    """A training batch after coding.
+
+    Attributes:
+        waveform: (B, 1, T), decoded.
+        quantized: the quantizer's result.
+        pitch: (B, F) pitch codes that it was decoded with.
+    """
+
+    waveform: Tensor
+    quantized: Quantized
+    pitch: Tensor
+
+
+class SpeechCodec(nn.Module):
+    """Raw 16 kHz speech to content code, detail codes, pitch, level and speaker vector, and back.
+
+    Everything runs on a fixed grid: packets of ``packet_frames`` frames, each computed with the context it needs and
+    alone (a batch of one), so that codes and samples are the same however the audio arrives: as one array, in pieces
+    through a pipe, or beside others in a batch.
+
+    Args:
+        encoder: arguments of `SpeechEncoder` without the speaker vector's length.
+        quantizer: arguments of `SplitQuantizer` without the channels.
+        speaker_encoder, decoder, pitch: arguments of `SpeakerEncoder`, `SourceFilterDecoder`, `PitchTracker`.
+        sample_rate: Hz.
+        packet_frames: frames of a packet.
+        default_n_codebooks: what `encode` uses when nothing is asked for.
+        name: the model's name, for messages.
+    """
+
+    def __init__(
+        self,
+        encoder: dict[str, Any],
+        quantizer: dict[str, Any],
+        speaker_encoder: dict[str, Any],
+        decoder: dict[str, Any],
+        pitch: dict[str, Any],
+        sample_rate: int = 16000,
+        packet_frames: int = 200,
+        default_n_codebooks: int = 4,
+        name: str = "unnamed",
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "encoder": encoder,
+            "quantizer": quantizer,
+            "speaker_encoder": speaker_encoder,
+            "decoder": decoder,
+            "pitch": pitch,
+            "sample_rate": sample_rate,
+            "packet_frames": packet_frames,
+            "default_n_codebooks": default_n_codebooks,
+            "name": name,
+        }
+        self.name, self.sample_rate, self.packet_frames = name, sample_rate, packet_frames
+        self.default_n_codebooks = default_n_codebooks
+        self.speaker_encoder = SpeakerEncoder(**speaker_encoder)
+        self.encoder = SpeechEncoder(**encoder, speaker_dim=self.speaker_encoder.dim)
+        self.hop_length = self.encoder.hop_length
+        self.frame_rate = sample_rate / self.hop_length
+        content_dim, detail_dim = encoder["content"]["latent_dim"], encoder["detail"]["latent_dim"]
+        self.quantizer = SplitQuantizer(content_dim, detail_dim, **quantizer)
+        self.n_codebooks, self.codebook_size = self.quantizer.n_codebooks, self.quantizer.codebook_size
+        self.pitch = PitchTracker(**pitch, hop_length=self.hop_length, sample_rate=sample_rate)
+        self.decoder = SourceFilterDecoder(
+            self.encoder.latent_dim,
+            self.speaker_encoder.dim,
+            hop_length=self.hop_length,
+            sample_rate=sample_rate,
+            **decoder,
+        )
+        self._chunked: dict[Any, Any] = {}
+        #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
+        self.model_hash = b"\0\0\0\0"
+        #: Where it was loaded from: bundled voices lie beside the weights.
+        self.folder: Path | None = None
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def source(self, pitch: Tensor) -> Tensor:
+        """Pitch codes (B, F) -> harmonic source (B, 1, F * hop_length)."""
+        return harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)[:, None]
+
+    def forward(
+        self,
+        waveform: Tensor,
+        speaker: Tensor,
+        target_speaker: Tensor | None = None,
+        target_pitch: Tensor | None = None,
+        n_codebooks: int | Tensor | None = None,
+    ) -> Reconstruction:
+        """Code and decode.
+
+        Args:
+            waveform: (B, 1, T), level-normalised, T a multiple of the hop length.
+            speaker: (B, S) vectors of the speakers of ``waveform``.
+            target_speaker: (B, S) vectors to decode with; None: the same.
+            target_pitch: (B, F) pitch codes to decode with; None: those of ``waveform``.
+            n_codebooks: one number or (B,) for each item; None: drawn in training, all in evaluation.
+        """
+        pitch = self.pitch.track(waveform)
+        latents = self.encoder(waveform, speaker, self.source(pitch))
+        quantized = self.quantizer(latents, n_codebooks)
+        pitch = pitch if target_pitch is None else target_pitch
+        decoded = self.decoder(quantized.latents, pitch, speaker if target_speaker is None else target_speaker)
+        return Reconstruction(decoded, quantized, pitch)
+
+    def train(self, mode: bool = True) -> SpeechCodec:
+        """As in torch; also forgets what was folded for inference."""
+        self._chunked.clear()
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch; also forgets what was folded for inference."""
+        self._chunked.clear()
+        return super().load_state_dict(*args, **kwargs)
+
+    # -- coding -------------------------------------------------------------------------------------------------------
+
+    @property
+    def bitrates(self) -> list[float]:
+        """Nominal kb/s by the number of codebooks, pitch and level included, ascending."""
+        bits = (self.codebook_size - 1).bit_length()
+        per_codebook = bits * self.frame_rate / 1000
+        return [PITCH_AND_LEVEL_KBPS + k * per_codebook for k in range(1, self.n_codebooks + 1)]
+
+    @property
+    def speaker_bits(self) -> int:
+        """Bits of one value of a quantized speaker vector."""
+        return (self.speaker_encoder.levels - 1).bit_length()
+
+    def check_n_codebooks(self, n_codebooks: int | None) -> int:
+        """The number itself, or the default for None.
+
+        Raises:
+            AudioVQError: when the model has no such number of codebooks.
+        """
+        n = self.default_n_codebooks if n_codebooks is None else n_codebooks
+        if not 1 <= n <= self.n_codebooks:
+            raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, {n} were asked for")
+        return n
+
+    @torch.no_grad()
+    def encode(
+        self,
+        waveform: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
+        sample_rate: int | None = None,
+        n_codebooks: int | None = None,
+    ) -> EncodedSpeech:
+        """Code a batch (B, 1, T), one recording (T,), or a list of B recordings (T_i,) of any lengths.
+
+        Each item gets the codes it would get alone. Integer samples are scaled by their type.
+
+        Args:
+            waveform: samples in -1..1, or integers.
+            sample_rate: of the waveforms, Hz; None: the codec's own.
+            n_codebooks: how many codebooks to use; None: the model's default.
+
+        Raises:
+            AudioVQError: for an empty, NaN or infinite waveform, another shape, or a number of codebooks that the model
+                does not have.
+        """
+        from audiovq.codec.audio import recordings
+
+        items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
+        packets, speakers = [], []
+        for item in items:
+            stream = self.encoder_stream(n_codebooks)
+            packets.append(stream.push(item) + stream.finish())
+            speakers.append(torch.from_numpy(stream.speaker))
+        return EncodedSpeech(
+            codes=_padded([torch.from_numpy(np.concatenate([p.codes for p in one], axis=1)) for one in packets]),
+            pitch=_padded([torch.from_numpy(np.concatenate([p.pitch for p in one])) for one in packets]),
+            level=_padded([torch.tensor([p.level for p in one]) for one in packets]),
+            speaker=torch.stack(speakers),
+            n_samples=torch.tensor([len(item) for item in items]),
+        )
+
+    @torch.no_grad()
+    def decode(self, encoded: EncodedSpeech, speaker: Tensor | None = None) -> Tensor:
+        """Decode a batch -> (B, 1, max n_samples); items that are shorter end in zeros.
+
+        Args:
+            encoded: what `encode` gave.
+            speaker: other speaker vectors (B, S) to decode with, as integers: this converts the voice.
+
+        Raises:
+            AudioVQError: for speaker vectors of another shape.
+        """
+        speakers = encoded.speaker if speaker is None else speaker
+        if speakers.shape != encoded.speaker.shape:
+            raise AudioVQError(f"speaker vectors must be {tuple(encoded.speaker.shape)}, not {tuple(speakers.shape)}")
+        longest = int(encoded.n_samples.max())
+        waveforms = []
+        for i, n_samples in enumerate(encoded.n_samples.tolist()):
+            stream = self.decoder_stream(speakers[i].cpu().numpy())
+            pieces = [stream.push(packet) for packet in self._packets(encoded, i)]
+            pieces.append(stream.finish(n_samples))
+            waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
+        return torch.stack(waveforms).unsqueeze(1)
+
+    def _packets(self, encoded: EncodedSpeech, item: int) -> list[Packet]:
+        n_frames, size = -(-int(encoded.n_samples[item]) // self.hop_length), self.packet_frames
+        codes, pitch = encoded.codes[item].cpu().numpy(), encoded.pitch[item].cpu().numpy()
+        levels = encoded.level[item].tolist()
+        starts = range(0, n_frames, size)
+        ends = [min(start + size, n_frames) for start in starts]
+        return [Packet(codes[:, a:b], pitch[a:b], levels[i]) for i, (a, b) in enumerate(zip(starts, ends, strict=True))]
+
+    def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
+        """Code one channel while it arrives."""
+        return EncoderStream(self, self.check_n_codebooks(n_codebooks))
+
+    def decoder_stream(self, speaker: np.ndarray) -> DecoderStream:
+        """Decode one channel while its packets arrive."""
+        return DecoderStream(self, speaker)
+
+    # -- inference on stretches ---------------------------------------------------------------------------------------
+
+    def chunked_pitch(self) -> ChunkedPitchTracker:
+        """The pitch tracker folded for inference; made once per evaluation, since training moves the weights."""
+        if "pitch" not in self._chunked:
+            self._chunked["pitch"] = ChunkedPitchTracker(self.pitch)
+        return self._chunked["pitch"]
+
+    def latents(self, samples: Tensor, source: Tensor, start: int, total: int | None, speaker: np.ndarray) -> Span:
+        """Latents of a stretch as rows (F, C).
+
+        Args:
+            samples, source: (T,) the stretch, level-normalised, and its harmonic source; whole frames.
+            start: position of the first sample in the recording.
+            total: samples of the recording in whole frames; None when its end is not known yet.
+            speaker: (S,) quantized speaker vector.
+        """
+        assert self.encoder.content is not None
+        key = tuple(speaker.tolist())
+        if "content" not in self._chunked:
+            self._chunked["content"] = ChunkedTrunk(self.encoder.content)
+        if self._chunked.get("speaker") != key:
+            vector = self.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])[0]
+            self._chunked["speaker"], self._chunked["detail"] = key, ChunkedTrunk(self.encoder.detail, vector)
+        content = self._chunked["content"](samples, start, total)
+        detail = self._chunked["detail"](samples, start, total, source)
+        first = max(content.start, detail.start)
+        last = min(content.stop, detail.stop)
+        rows = [span.rows[first - span.start : last - span.start] for span in (content, detail)]
+        return Span(torch.cat(rows, dim=1), first, content.total)
+
+
+def _padded(items: list[Tensor]) -> Tensor:
+    """Stack tensors that differ in their last dimension, with zeros behind the shorter ones."""
+    longest = max(item.shape[-1] for item in items)
+    return torch.stack([F.pad(item, (0, longest - item.shape[-1])) for item in items])

@@ -1,0 +1,195 @@
+"""Latents -> waveform, all samples at once: a backbone at the frame rate shapes a harmonic source and noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiovq.codec.pitch import N_VALUES, pitch_to_hz
+from audiovq.codec.source import harmonic_source, noise_table
+from audiovq.layers import ChannelNorm, DilatedResidualUnit
+
+PITCH_FEATURES = 9
+"""Voicing, and eight overlapping bumps along the pitch scale."""
+
+
+def pitch_features(codes: Tensor) -> Tensor:
+    """Pitch codes (B, F) -> what the backbone is given of them, (B, PITCH_FEATURES, F) float32."""
+    centres = torch.linspace(1, N_VALUES, PITCH_FEATURES - 1, device=codes.device)
+    width = (N_VALUES - 1) / (PITCH_FEATURES - 2)
+    bumps = torch.exp(-0.5 * ((codes[:, None].float() - centres[:, None]) / (0.7 * width)).square())
+    voiced = (codes > 0).float()[:, None]
+    return torch.cat([voiced, bumps * voiced], dim=1)
+
+
+class Backbone(nn.Module):
+    """Residual units at the latents' rate, then at higher rates, with learned upsampling between the stages.
+
+    Every residual unit is modulated by the speaker vector. Upsampling is by transposed convolutions as wide as their
+    stride.
+
+    Args:
+        in_channels: of the input, latents and whatever goes with them.
+        condition_dim: length S of the speaker vector.
+        channels, dilations: one entry per stage; a unit for every dilation.
+        upsample: factor after each stage but the last.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        condition_dim: int,
+        channels: Sequence[int],
+        dilations: Sequence[Sequence[int]],
+        upsample: Sequence[int],
+    ) -> None:
+        super().__init__()
+        if not len(channels) == len(dilations) == len(upsample) + 1:
+            raise ValueError("channels and dilations need one entry per stage, upsample one less")
+        self.channels = list(channels)
+        self.entry = nn.Conv1d(in_channels, channels[0], 3, padding=1)
+        #: Features per latent.
+        self.rate = 1
+        reach = 1.0  # latents on either side that one feature may depend on
+        self.stages = nn.ModuleList()
+        self.upsamplers = nn.ModuleList()
+        for i, (width, stage_dilations) in enumerate(zip(channels, dilations, strict=True)):
+            units = [DilatedResidualUnit(width, dilation=d, condition_dim=condition_dim) for d in stage_dilations]
+            reach += sum(unit.padding for unit in units) / self.rate
+            self.stages.append(nn.ModuleList(units))
+            if i < len(upsample):
+                self.upsamplers.append(nn.Conv1d(width, channels[i + 1] * upsample[i], 1))
+                self.rate *= upsample[i]
+        self.norm = ChannelNorm(channels[-1])
+        self.reach = reach
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Input (B, in_channels, F), speaker vector (B, S) -> features (B, channels[-1], F * rate)."""
+        x = self.entry(x)
+        for i, units in enumerate(self.stages):
+            for unit in units:  # type: ignore[attr-defined]
+                x = unit(x, condition)
+            if i < len(self.upsamplers):
+                x = interleave(self.upsamplers[i](x), self.channels[i + 1])
+        return self.norm(x)
+
+
+def interleave(x: Tensor, channels: int) -> Tensor:
+    """(B, channels * factor, T) -> (B, channels, T * factor): groups of channels become neighbouring steps of time."""
+    batch, width, length = x.shape
+    factor = width // channels
+    return x.view(batch, channels, factor, length).transpose(2, 3).reshape(batch, channels, length * factor)
+
+
+class SourceFilterDecoder(nn.Module):
+    """Backbone, then for each short frame a complex gain for the harmonic source and a real gain for noise.
+
+    Both sources go through a short-time Fourier transform, are multiplied by their gains, and overlap-add: the
+    harmonics are exact by construction, and the network has a smooth spectral envelope to learn. (Source and filter as
+    in Wang et al. 2019, neural source-filter models; gains in the spectrum as in Engel et al. 2020, DDSP.) Frames are
+    centred on the middle of their hop. The Hann windows of analysis and synthesis add up to a constant from an overlap
+    of three on, so the output never depends on where a chunk begins.
+
+    Args:
+        latent_dim: channels of the latents.
+        condition_dim, channels, dilations, upsample: see `Backbone`.
+        hop_length: samples per latent.
+        sample_rate: Hz.
+        overlap: short frames that cover one sample.
+    """
+
+    window: Tensor
+    noise: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        condition_dim: int,
+        channels: Sequence[int],
+        dilations: Sequence[Sequence[int]],
+        upsample: Sequence[int],
+        hop_length: int,
+        sample_rate: int,
+        overlap: int = 4,
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(latent_dim + PITCH_FEATURES, condition_dim, channels, dilations, upsample)
+        self.hop_length, self.sample_rate, self.overlap = hop_length, sample_rate, overlap
+        if hop_length % self.backbone.rate:
+            raise ValueError(f"the product of upsample, {self.backbone.rate}, must divide the hop length {hop_length}")
+        self.step = hop_length // self.backbone.rate
+        self.n_fft = self.step * overlap
+        if overlap < 3 or (self.n_fft - self.step) % 2:
+            raise ValueError(f"no overlap-add of {overlap} frames of {self.step} samples adds up to a constant")
+        self.bins = self.n_fft // 2 + 1
+        self.gains = nn.Conv1d(channels[-1], 4 * self.bins, 1)
+        with torch.no_grad():
+            self.gains.weight.mul_(0.3)
+            self.gains.bias.zero_()  # type: ignore[union-attr]
+            size, real, _, noise = self.gains.bias.chunk(4)  # type: ignore[union-attr]
+            size.fill_(-4.0)
+            real.fill_(1.0)
+            noise.fill_(-5.0)
+        hann = torch.hann_window(self.n_fft)
+        self.register_buffer("window", hann, persistent=False)
+        self.register_buffer("synthesis", hann / (hann.square().sum() / self.step), persistent=False)
+        self.trim = (self.n_fft - self.step) // 2
+        #: Short frames of the noise table; it starts again behind them.
+        self.noise_frames = 2048
+        self.register_buffer("noise", self.noise_spectra(), persistent=False)
+        #: Latents on either side that one output sample may depend on.
+        self.context_frames = math.ceil(self.backbone.reach + overlap / self.backbone.rate)
+
+    synthesis: Tensor
+
+    def noise_spectra(self) -> Tensor:
+        """Windowed spectra (noise_frames, bins) of noise that repeats after ``noise_frames`` steps."""
+        table = noise_table(self.noise_frames, self.step)
+        around = torch.cat([table[-self.trim :], table, table[: self.trim]])
+        return torch.fft.rfft(around.unfold(0, self.n_fft, self.step) * self.window)
+
+    def gains_of(self, latents: Tensor, pitch: Tensor, condition: Tensor) -> Tensor:
+        """Latents (B, C, F), pitch codes (B, F), speaker vector (B, S) -> gains (B, 4 * bins, F * rate)."""
+        x = torch.cat([latents, pitch_features(pitch).to(latents.dtype)], dim=1)
+        return self.gains(self.backbone(x, condition))
+
+    def shape(self, gains: Tensor, source: Tensor, noise: Tensor) -> Tensor:
+        """Gains (B, 4 * bins, N) and spectra of the sources (B, N, bins) -> frames (B, N, n_fft) to overlap-add."""
+        with torch.autocast(gains.device.type, enabled=False):
+            size, real, imaginary, noise_size = gains.float().transpose(1, 2).chunk(4, dim=2)
+            size = torch.exp(size.clamp(max=4.0))
+            spectrum = source * torch.complex(size * real, size * imaginary)
+            spectrum = spectrum + noise * torch.exp(noise_size.clamp(max=4.0))
+            return torch.fft.irfft(spectrum, n=self.n_fft, dim=2) * self.synthesis
+
+    def add(self, frames: Tensor) -> Tensor:
+        """Overlap-add: (B, N, n_fft) -> (B, (N - 1) * step + n_fft)."""
+        batch, n_frames, _ = frames.shape
+        pieces = frames.view(batch, n_frames, self.overlap, self.step)
+        total = frames.new_zeros(batch, n_frames + self.overlap - 1, self.step)
+        for i in range(self.overlap):
+            total[:, i : i + n_frames] += pieces[:, :, i]
+        return total.flatten(1)
+
+    def forward(self, latents: Tensor, pitch: Tensor, condition: Tensor) -> Tensor:
+        """Latents (B, C, F), pitch codes (B, F), speaker vector (B, S) -> waveform (B, 1, F * hop_length).
+
+        In training each item's noise starts at a random place of the table.
+        """
+        gains = self.gains_of(latents, pitch, condition)
+        n_frames = gains.shape[-1]
+        with torch.autocast(latents.device.type, enabled=False):
+            source = harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)
+            around = F.pad(source, (self.trim, self.trim))
+            harmonics = torch.fft.rfft(around.unfold(1, self.n_fft, self.step) * self.window)
+            start = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
+            if self.training:
+                start = torch.randint(self.noise_frames, start.shape, device=start.device)
+            index = (start[:, None] + torch.arange(n_frames, device=start.device)) % self.noise_frames
+            noise = self.noise[index]
+        samples = self.add(self.shape(gains, harmonics, noise))
+        return samples[:, None, self.trim : self.trim + latents.shape[-1] * self.hop_length]

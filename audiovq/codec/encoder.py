@@ -1,0 +1,118 @@
+"""Waveform -> latents: a trunk for content and one for detail, of strided convolutions and dilated residual units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.codec.filterbank import Filterbank
+from audiovq.layers import ChannelNorm, DilatedResidualUnit
+
+
+class Trunk(nn.Module):
+    """Strided convolutions with dilated residual units between them.
+
+    Stage ``i`` is a strided convolution to ``channels[i]`` followed by one dilated residual unit for every entry of
+    ``dilations[i]``. The paper's encoder (van den Oord et al. 2017, section 4.2) is six stages of stride 2 and window 4
+    without residual units. With ``filterbank`` the waveform first goes through quadrature filters (see `Filterbank`),
+    which stride early: nearly all work is then done at 200 Hz and below.
+
+    Args:
+        latent_dim: channels of the latents.
+        channels, strides, kernel_sizes, dilations: one entry per stage.
+        filterbank: arguments of `Filterbank`, or None to convolve the waveform itself.
+        condition_dim: length of a vector that modulates the residual units, or None.
+        relative_phase: whether the filterbank also gives the phase relative to a reference signal.
+
+    Raises:
+        ValueError: when the lists differ in length or a stage cannot keep the frame count exact.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        kernel_sizes: Sequence[int],
+        dilations: Sequence[Sequence[int]],
+        filterbank: dict[str, Any] | None = None,
+        condition_dim: int | None = None,
+        relative_phase: bool = False,
+    ) -> None:
+        super().__init__()
+        if not len(channels) == len(strides) == len(kernel_sizes) == len(dilations):
+            raise ValueError("channels, strides, kernel_sizes and dilations need one entry per stage")
+        if relative_phase and not filterbank:
+            raise ValueError("relative_phase needs a filterbank")
+        self.latent_dim = latent_dim
+        self.relative_phase = relative_phase
+        self.filterbank = Filterbank(**filterbank, relative_phase=relative_phase) if filterbank else None
+        self.hop_length = self.filterbank.stride if self.filterbank else 1
+        before = self.filterbank.out_channels if self.filterbank else 1
+        layers: list[nn.Module] = []
+        reach = (self.filterbank.padding + self.hop_length) if self.filterbank else 0
+        for width, stride, kernel_size, stage_dilations in zip(channels, strides, kernel_sizes, dilations, strict=True):
+            if (kernel_size - stride) % 2 or kernel_size < stride:
+                raise ValueError(f"kernel_size {kernel_size} and stride {stride} must differ by an even number >= 0")
+            padding = (kernel_size - stride) // 2
+            layers.append(nn.Conv1d(before, width, kernel_size, stride=stride, padding=padding))
+            reach += (padding + stride) * self.hop_length
+            self.hop_length *= stride
+            for dilation in stage_dilations:
+                unit = DilatedResidualUnit(width, dilation=dilation, condition_dim=condition_dim)
+                layers.append(unit)
+                reach += unit.padding * self.hop_length
+            if not stage_dilations:
+                layers.append(nn.SiLU())
+            before = width
+        self.layers = nn.ModuleList(layers)
+        self.project = nn.Sequential(ChannelNorm(before), nn.Conv1d(before, latent_dim, 1))
+        #: Latents on either side that one latent may depend on; this much context makes chunked equal whole.
+        self.context_frames = -(-reach // self.hop_length)
+
+    def forward(self, waveform: Tensor, condition: Tensor | None = None, reference: Tensor | None = None) -> Tensor:
+        """(B, 1, T), T a multiple of ``hop_length`` -> (B, latent_dim, T / hop_length).
+
+        Args:
+            waveform: samples.
+            condition: (B, S), where the trunk is conditioned.
+            reference: (B, 1, T) signal whose phase is compared with, for ``relative_phase``.
+        """
+        if waveform.shape[-1] % self.hop_length:
+            raise ValueError(f"{waveform.shape[-1]} samples are no multiple of the hop length {self.hop_length}")
+        x = self.filterbank(waveform, reference) if self.filterbank is not None else waveform
+        for layer in self.layers:
+            x = layer(x, condition) if isinstance(layer, DilatedResidualUnit) else layer(x)
+        return self.project(x)
+
+
+class SpeechEncoder(nn.Module):
+    """Content latents and detail latents, in this order along the channels.
+
+    The content trunk sees the waveform alone. The detail trunk is conditioned on the speaker vector, so that it can
+    leave out what that says, and compares phases with the harmonic source, which the decoder has, too.
+
+    Args:
+        content, detail: arguments of `Trunk`; ``content=None`` for a model without a content codebook.
+        speaker_dim: length of the speaker vector.
+    """
+
+    def __init__(self, detail: dict[str, Any], content: dict[str, Any] | None, speaker_dim: int) -> None:
+        super().__init__()
+        self.content = Trunk(**content) if content else None
+        self.detail = Trunk(**detail, condition_dim=speaker_dim, relative_phase=True) if content else Trunk(**detail)
+        trunks = [self.detail] if self.content is None else [self.content, self.detail]
+        self.hop_length = self.detail.hop_length
+        if any(trunk.hop_length != self.hop_length for trunk in trunks):
+            raise ValueError("content and detail need the same hop length")
+        self.latent_dim = sum(trunk.latent_dim for trunk in trunks)
+        self.context_frames = max(trunk.context_frames for trunk in trunks)
+
+    def forward(self, waveform: Tensor, speaker: Tensor, source: Tensor) -> Tensor:
+        """Waveform (B, 1, T), speaker vector (B, S), harmonic source (B, 1, T) -> latents (B, C, F)."""
+        if self.content is None:
+            return self.detail(waveform)
+        return torch.cat([self.content(waveform), self.detail(waveform, speaker, source)], dim=1)

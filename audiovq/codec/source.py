@@ -1,0 +1,127 @@
+"""The two signals that the decoder shapes: a harmonic source from the coded pitch, and noise from a fixed table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TOP_HZ = 7900.0
+"""No harmonic lies above; Nyquist is at 8 kHz."""
+RAMP = 80
+"""Samples over which the source rises where voicing begins, and falls where it ends."""
+
+
+def instantaneous_frequency(f0: Tensor, hop_length: int) -> Tensor:
+    """Fundamental of each sample: linear between the middles of voiced frames, held at the edges of voicing.
+
+    Args:
+        f0: (B, F + 2) Hz, 0 where unvoiced: the frames, with one neighbour on either side.
+        hop_length: samples of a frame, even.
+
+    Returns:
+        (B, F, hop_length) Hz; 0 in unvoiced frames.
+    """
+    before, here, after = f0[:, :-2], f0[:, 1:-1], f0[:, 2:]
+    before = torch.where(before > 0, before, here)
+    after = torch.where(after > 0, after, here)
+    place = (torch.arange(hop_length // 2, device=f0.device, dtype=f0.dtype) + 0.5) / hop_length
+    rising = before[..., None] + (here - before)[..., None] * (0.5 + place)
+    falling = here[..., None] + (after - here)[..., None] * place
+    frequency = torch.cat([rising, falling], dim=-1)
+    return frequency * (here > 0)[..., None]
+
+
+def pulse_train(phase: Tensor, frequency: Tensor) -> Tensor:
+    """Sum of all harmonics up to `TOP_HZ`, of unit power, in closed form (Dirichlet kernel).
+
+    The uppermost harmonic fades in as the fundamental falls, so that a harmonic never begins with a click.
+
+    Args:
+        phase: cycles, any shape.
+        frequency: Hz, the same shape; 0 gives silence.
+    """
+    room = TOP_HZ / frequency.clamp_min(40.0)
+    harmonics = torch.floor(room)
+    angle = 2 * math.pi * phase
+    sine = torch.sin(angle / 2)
+    flat = sine.abs() < 1e-4
+    below = harmonics - 1
+    kernel = torch.sin((below + 0.5) * angle) / (2 * torch.where(flat, 1.0, sine)) - 0.5
+    kernel = torch.where(flat, below, kernel) + (room - harmonics) * torch.cos(harmonics * angle)
+    return kernel * torch.sqrt(2.0 / room) * (frequency > 0)
+
+
+def envelope_of_voicing(f0: Tensor, hop_length: int) -> Tensor:
+    """Amplitude (B, F, hop_length) of the source for ``f0 (B, F + 2)``: ramps in the first and last voiced frame."""
+    ramp = torch.sin((torch.arange(RAMP, device=f0.device, dtype=f0.dtype) + 0.5) / RAMP * (math.pi / 2)).square()
+    rise = torch.cat([ramp, ramp.new_ones(hop_length - RAMP)])
+    starts, ends = (f0[:, :-2] == 0)[..., None], (f0[:, 2:] == 0)[..., None]
+    return torch.where(starts, rise, 1.0) * torch.where(ends, rise.flip(0), 1.0)
+
+
+def harmonic_source(f0: Tensor, hop_length: int, sample_rate: int) -> Tensor:
+    """The harmonic source of whole recordings, for training: (B, F) Hz -> (B, F * hop_length).
+
+    The phase is the running sum of the fundamental and starts at zero where voicing starts, as in `HarmonicSource`.
+    """
+    padded = torch.nn.functional.pad(f0.double(), (1, 1))
+    frequency = instantaneous_frequency(padded, hop_length)
+    advance = frequency.sum(-1) / sample_rate
+    total = torch.cumsum(advance, dim=1)
+    before = total - advance  # cycles before each frame
+    starts = (padded[:, :-2] == 0) & (padded[:, 1:-1] > 0)
+    origin = torch.cummax(torch.where(starts, before, 0.0), dim=1).values
+    phase = (before - origin)[..., None] + torch.cumsum(frequency, dim=-1) / sample_rate
+    phase = torch.remainder(phase, 1.0).float()
+    wave = pulse_train(phase, frequency.float()) * envelope_of_voicing(padded, hop_length).float()
+    return wave.flatten(1)
+
+
+class HarmonicSource:
+    """The harmonic source of one channel, frame by frame: equal to the bit however the frames are cut into pieces.
+
+    Args:
+        hop_length: samples of a frame.
+        sample_rate: Hz.
+    """
+
+    def __init__(self, hop_length: int, sample_rate: int) -> None:
+        self.hop_length, self.sample_rate = hop_length, sample_rate
+        self._phase = 0.0  # cycles at the beginning of the next frame
+        self._before = 0.0  # Hz of the frame before that
+
+    def next(self, f0: np.ndarray, after: float) -> np.ndarray:
+        """Samples of the next frames.
+
+        Args:
+            f0: (F,) float64 Hz of the frames, 0 where unvoiced.
+            after: Hz of the frame that follows them, 0 at the end of the recording.
+
+        Returns:
+            (F * hop_length,) float32.
+        """
+        if len(f0) == 0:
+            return np.zeros(0, np.float32)
+        padded = torch.from_numpy(np.concatenate([[self._before], f0, [after]]))[None]
+        frequency = instantaneous_frequency(padded, self.hop_length)
+        cycles = np.cumsum(frequency[0].numpy() / self.sample_rate, axis=1)
+        starts = np.empty(len(f0))
+        phase, before = self._phase, self._before
+        for i, hz in enumerate(f0):
+            if before == 0.0:
+                phase = 0.0
+            starts[i] = phase
+            phase = (phase + cycles[i, -1]) % 1.0
+            before = hz
+        self._phase, self._before = phase, float(f0[-1])
+        where = torch.from_numpy(np.remainder(starts[:, None] + cycles, 1.0)).float()
+        wave = pulse_train(where, frequency[0].float()) * envelope_of_voicing(padded, self.hop_length)[0].float()
+        return wave.flatten().numpy()
+
+
+def noise_table(n_frames: int, hop_length: int) -> Tensor:
+    """White noise of unit power, (n_frames * hop_length,), the same on every machine and with every version."""
+    return torch.from_numpy(np.random.RandomState(0).standard_normal(n_frames * hop_length)).float()

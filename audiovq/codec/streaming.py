@@ -1,0 +1,299 @@
+"""Coding and decoding on one fixed grid of packets, whatever sizes the audio arrives in.
+
+Encoding packet i needs some frames' worth of audio on either side, and the pitch of these frames, which is measured
+first, on a grid of its own that runs ahead::
+
+    audio    ......|....context....|======== packet i ========|....context....|..pitch context..|...
+    pitch                          |                          |      known up to here           |
+    codes                          |======== packet i ========|
+
+Decoding emits what has its full context behind and ahead, so the grid of samples lags the grid of packets::
+
+    codes    ...|context|== lag ==|======== packet i ========|
+    samples             |======== piece i =======|  lag left for the next piece
+
+Both grids depend only on positions in the recording, and each step runs alone with the same tensor shapes: the same
+audio gives the same bits from a file, a pipe or a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovq.codec.chunked import ChunkedDecoder
+from audiovq.codec.level import (
+    FALL_DB,
+    LOWEST_DB,
+    TARGET_DB,
+    HighPass,
+    dequantize_level,
+    frame_levels,
+    quantize_level,
+)
+from audiovq.codec.pitch import pitch_to_hz
+from audiovq.codec.source import HarmonicSource
+from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
+
+LEVEL_RAMP = 80
+"""Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A stretch of one channel after coding.
+
+    Attributes:
+        codes: (K, F) int64.
+        pitch: (F,) int64 pitch codes.
+        level: level code.
+    """
+
+    codes: np.ndarray
+    pitch: np.ndarray
+    level: int
+
+
+class Samples:
+    """The recent part of a signal that arrives in pieces, addressed by position in the whole."""
+
+    def __init__(self) -> None:
+        self.start, self.end = 0, 0
+        self._pieces: list[np.ndarray] = []
+
+    def append(self, samples: np.ndarray) -> None:
+        """Add samples at the end."""
+        self._pieces.append(samples)
+        self.end += len(samples)
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Samples ``first`` to ``last``; zeros before the recording and where nothing has arrived."""
+        self._pieces = [np.concatenate(self._pieces)] if self._pieces else [np.zeros(0, np.float32)]
+        out = np.zeros(last - first, np.float32)
+        low, high = max(first, self.start), min(last, self.end)
+        if high > low:
+            out[low - first : high - first] = self._pieces[0][low - self.start : high - self.start]
+        return out
+
+    def forget(self, until: int) -> None:
+        """Drop samples before ``until``."""
+        if self._pieces and until > self.start:
+            joined = np.concatenate(self._pieces)
+            drop = min(until - self.start, len(joined))
+            self._pieces, self.start = [joined[drop:]], self.start + drop
+
+
+class EncoderStream:
+    """One channel of waveform in, packets out. See `SpeechCodec.encoder_stream`."""
+
+    def __init__(self, codec: SpeechCodec, n_codebooks: int) -> None:
+        self.codec, self.n_codebooks = codec, n_codebooks
+        #: The quantized speaker vector (S,), known when the first packet is out.
+        self.speaker: np.ndarray | None = None
+        self._hop = codec.hop_length
+        self._filter = HighPass(codec.sample_rate)
+        self._samples, self._source = Samples(), Samples()
+        self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
+        self._pitch: list[int] = []  # of frames from self._pitch_start on
+        self._pitch_start = 0
+        self._received = 0
+        self._next = 0  # first frame of the next packet
+        self._level = -np.inf
+        self._detail = None
+
+    @property
+    def lookahead(self) -> int:
+        """Samples behind a packet that coding it waits for."""
+        return (self.codec.encoder.context_frames + 1 + self.codec.pitch.context_frames) * self._hop
+
+    def push(self, samples: np.ndarray) -> list[Packet]:
+        """Samples (n,) float32 at the codec's rate -> the packets that are now complete.
+
+        Raises:
+            AudioVQError: for samples that are NaN or infinite.
+        """
+        samples = np.asarray(samples, np.float32).reshape(-1)
+        if not np.isfinite(samples).all():
+            where = (self._received + int(np.argmin(np.isfinite(samples)))) / self.codec.sample_rate
+            raise AudioVQError(f"the audio has NaN or infinite samples, the first at {where:.3f} s; repair it first")
+        self._samples.append(self._filter(samples))
+        self._received += len(samples)
+        packets = []
+        while self._received > (self._next + self.codec.packet_frames) * self._hop + self.lookahead:
+            packets.append(self._encode(self._next + self.codec.packet_frames, None))
+        return packets
+
+    def finish(self) -> list[Packet]:
+        """The packets that were waiting for audio behind them; the last may be shorter.
+
+        Raises:
+            AudioVQError: when no sample was given.
+        """
+        if self._received == 0:
+            raise AudioVQError("the audio is empty: there is nothing to code")
+        total = -(-self._received // self._hop)
+        packets = []
+        while self._next < total:
+            packets.append(self._encode(min(self._next + self.codec.packet_frames, total), total))
+        return packets
+
+    @torch.no_grad()
+    def _encode(self, end: int, total: int | None) -> Packet:
+        """The packet of frames ``self._next`` to ``end``; ``total`` frames in all, None while more may come."""
+        codec, hop, first = self.codec, self._hop, self._next
+        context = codec.encoder.context_frames
+        low = max(first - context, 0)
+        high = end + context if total is None else min(end + context, total)
+        self._track(high + 1 if total is None else min(high + 1, total), total)
+        window = torch.from_numpy(self._samples.read(low * hop, high * hop))
+        self._level = max(self._loudest(window), self._level - FALL_DB * (end - first) / codec.frame_rate)
+        window = window * 10 ** ((TARGET_DB - self._level) / 20)
+        if self.speaker is None:
+            stretch = window[None, None, : min(codec.packet_frames * hop, self._received)]
+            self.speaker = codec.speaker_encoder.encode(stretch)[0].numpy()
+        source = torch.from_numpy(self._source.read(low * hop, high * hop))
+        latents = codec.latents(window, source, low * hop, None if total is None else total * hop, self.speaker)
+        rows = latents.rows[first - latents.start : end - latents.start]
+        codes = codec.quantizer.encode(rows.t()[None].contiguous(), self.n_codebooks)[0].numpy()
+        pitch = np.array(self._pitch[first - self._pitch_start : end - self._pitch_start], np.int64)
+        self._next = end
+        self._forget(max(end - context, 0))
+        return Packet(codes, pitch, quantize_level(self._level))
+
+    def _loudest(self, window: Tensor) -> float:
+        return max(float(frame_levels(window[None], self._hop).max()), LOWEST_DB)
+
+    def _track(self, until: int, total: int | None) -> None:
+        """Measure pitch up to frame ``until``, and make the source as far as it is settled."""
+        hop, context = self._hop, self.codec.pitch.context_frames
+        known = self._pitch_start + len(self._pitch)
+        if until > known:
+            low = max(known - context, 0)
+            high = until + context if total is None else min(until + context, total)
+            window = torch.from_numpy(self._samples.read(low * hop, high * hop))
+            window = window * 10 ** ((TARGET_DB - self._loudest(window)) / 20)
+            codes, start = self.codec.chunked_pitch()(window, low * hop, None if total is None else total * hop)
+            self._pitch += codes[known - start : until - start].tolist()
+            known = until
+        made = self._source.end // hop
+        settled = known if known == total else known - 1  # the source of a frame leads over to the next one's pitch
+        if settled > made:
+            hz = pitch_to_hz(torch.tensor(self._pitch[made - self._pitch_start :])).numpy()
+            after = float(hz[settled - made]) if len(hz) > settled - made else 0.0
+            self._source.append(self._oscillator.next(hz[: settled - made], after))
+
+    def _forget(self, frame: int) -> None:
+        """Drop what packets from ``frame`` on (their context included) do not need."""
+        keep = min(frame, self._source.end // self._hop)
+        self._source.forget(keep * self._hop)
+        del self._pitch[: keep - self._pitch_start]
+        self._pitch_start = max(self._pitch_start, keep)
+        known = self._pitch_start + len(self._pitch)
+        self._samples.forget(min(frame, max(known - self.codec.pitch.context_frames, 0)) * self._hop)
+
+
+class DecoderStream:
+    """Packets in, one channel of waveform out. See `SpeechCodec.decoder_stream`."""
+
+    def __init__(self, codec: SpeechCodec, speaker: np.ndarray) -> None:
+        self.codec, self._hop = codec, codec.hop_length
+        self._context = codec.decoder.context_frames
+        with torch.no_grad():
+            vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
+            self._decoder = ChunkedDecoder(codec.decoder, vector[0])
+        self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
+        self._source = Samples()
+        self._latents = torch.zeros(codec.encoder.latent_dim, 0)  # from frame self._start on
+        self._pitch = torch.zeros(0, dtype=torch.int64)
+        self._start = 0
+        self._levels: list[tuple[int, float]] = []  # first frame of each packet, and its level
+        self._end = 0  # frames received
+        self._emitted = 0  # frames decoded
+        self._given = 0  # samples given out
+
+    def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
+        """The next packet, or None and its number of frames when it is lost -> samples that are ready.
+
+        A lost packet is decoded as silence.
+        """
+        if packet is None:
+            if n_frames is None:
+                raise ValueError("say how many frames are lost")
+            latents = torch.zeros(self.codec.encoder.latent_dim, n_frames)
+            pitch, level = torch.zeros(n_frames, dtype=torch.int64), quantize_level(LOWEST_DB)
+        else:
+            codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None]
+            latents = self.codec.quantizer.decode(codes)[0]
+            pitch, level = torch.from_numpy(np.asarray(packet.pitch, np.int64)), packet.level
+        self._levels.append((self._end, float(dequantize_level(level))))
+        self._latents = torch.cat([self._latents, latents], dim=1)
+        self._pitch = torch.cat([self._pitch, pitch])
+        self._end += latents.shape[1]
+        return self._emit(self._end - self._context, False)
+
+    def finish(self, n_samples: int) -> np.ndarray:
+        """The rest, so that all pieces together have exactly ``n_samples`` samples.
+
+        Raises:
+            AudioVQError: when the packets hold less than that.
+        """
+        if not (self._end - 1) * self._hop < n_samples <= self._end * self._hop:
+            raise AudioVQError(f"{n_samples} samples do not fit {self._end} frames of {self._hop}: the file is damaged")
+        return self._emit(self._end, True)[: n_samples - self._given]
+
+    @torch.no_grad()
+    def _emit(self, until: int, ended: bool) -> np.ndarray:
+        """Samples of the frames before ``until`` that have not been given out."""
+        if until <= self._emitted:
+            return np.zeros(0, np.float32)
+        self._extend_source(ended)
+        hop, margin, first = self._hop, self._decoder.margin, self._emitted
+        begin, end = max(first - self._context, 0), min(until + self._context, self._end)
+        part = slice(begin - self._start, end - self._start)
+        source = torch.from_numpy(self._source.read(first * hop - margin, until * hop + margin))
+        total = self._end if ended else None
+        piece = self._decoder(self._latents[:, part], self._pitch[part], begin, total, first, until, source)
+        samples = piece.numpy() * self._gain(first * hop, until * hop)
+        self._emitted = until
+        self._forget()
+        self._given += len(samples)
+        return samples
+
+    def _extend_source(self, ended: bool) -> None:
+        """Make the source of all frames whose successor is known."""
+        made = self._source.end // self._hop
+        settled = self._end if ended else self._end - 1
+        if settled > made:
+            hz = pitch_to_hz(self._pitch[made - self._start : settled + 1 - self._start]).numpy()
+            after = 0.0 if ended else float(hz[-1])
+            self._source.append(self._oscillator.next(hz[: settled - made], after))
+
+    def _gain(self, first: int, last: int) -> np.ndarray:
+        """Factor (n,) float32 for each sample: the packets' levels, with short ramps between them."""
+        level = np.empty(last - first)
+        borders = [frame * self._hop for frame, _ in self._levels] + [last + LEVEL_RAMP]
+        for i, (_, value) in enumerate(self._levels):
+            level[max(borders[i] - first, 0) : max(borders[i + 1] - first, 0)] = value
+        for i in range(1, len(self._levels)):
+            low, high = borders[i] - LEVEL_RAMP, borders[i] + LEVEL_RAMP
+            ramp = np.linspace(self._levels[i - 1][1], self._levels[i][1], 2 * LEVEL_RAMP)
+            a, b = max(low, first), min(high, last)
+            if b > a:
+                level[a - first : b - first] = ramp[a - low : b - low]
+        return (10 ** ((level - TARGET_DB) / 20)).astype(np.float32)
+
+    def _forget(self) -> None:
+        """Drop what later frames do not need."""
+        keep = max(self._emitted - self._context - 2, 0)
+        self._latents, self._pitch = self._latents[:, keep - self._start :], self._pitch[keep - self._start :]
+        self._start = keep
+        self._source.forget(keep * self._hop)
+        while len(self._levels) > 1 and self._levels[1][0] * self._hop + LEVEL_RAMP <= self._emitted * self._hop:
+            del self._levels[0]

@@ -1,0 +1,109 @@
+"""Content and detail quantized apart: one codebook for what a recogniser hears, residual codebooks for all else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiovq.quantize.residual import ResidualVectorQuantizer
+from audiovq.quantize.result import Quantized
+from audiovq.quantize.vector import VectorQuantizer, check_codes, check_latents, check_n_codebooks
+
+
+class SplitQuantizer(nn.Module):
+    """A vector quantizer for the first ``content_dim`` channels, a residual one for the others (Défossez et al. 2024,
+    Mimi, section 3.3.3).
+
+    The detail channels are quantized after a linear prediction from the quantized content has been taken off, so that
+    detail codes need not repeat what the content code says. Quantized latents hold the content vector and the sum of
+    the detail vectors, without the prediction: whoever reads them has both.
+
+    Args:
+        content_dim, detail_dim: channels of the latents, in this order.
+        n_codebooks: of content and detail together.
+        codebook_size: codes of each.
+        content, detail: further settings of `VectorQuantizer` and `ResidualVectorQuantizer`.
+        book_weights: how often 1, 2, ... ``n_codebooks`` are drawn for an item of a training batch; None: all are used.
+        content_gradient: share of the decoder's gradient that reaches the content latents.
+    """
+
+    def __init__(
+        self,
+        content_dim: int,
+        detail_dim: int,
+        n_codebooks: int = 8,
+        codebook_size: int = 1024,
+        content: dict[str, Any] | None = None,
+        detail: dict[str, Any] | None = None,
+        book_weights: list[float] | None = None,
+        content_gradient: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.channels, self.content_dim, self.detail_dim = content_dim + detail_dim, content_dim, detail_dim
+        self.n_codebooks, self.codebook_size = n_codebooks, codebook_size
+        self.content_gradient = content_gradient
+        self.content = VectorQuantizer(content_dim, codebook_size, **(content or {}))
+        self.detail = ResidualVectorQuantizer(detail_dim, n_codebooks - 1, codebook_size, **(detail or {}))
+        self.predict = nn.Linear(content_dim, detail_dim, bias=False)
+        nn.init.zeros_(self.predict.weight)
+        self.book_weights = torch.tensor(book_weights, dtype=torch.float32) if book_weights else None
+
+    def forward(self, latents: Tensor, n_codebooks: int | Tensor | None = None) -> Quantized:
+        """Quantize ``latents (B, C, F)`` with the first ``n_codebooks``, one number or (B,) for each item."""
+        check_latents(latents, self.channels)
+        books = self._books(len(latents), n_codebooks)
+        content = self.content(latents[:, : self.content_dim])
+        detail_in = latents[:, self.content_dim :].float() - self.prediction(content.latents)
+        detail = self.detail(detail_in, books - 1)
+        share = self.content_gradient
+        passed = content.latents * share + content.latents.detach() * (1 - share)
+        metrics = {f"{name}/detail": value for name, value in detail.metrics.items() if "/" not in name}
+        return Quantized(
+            latents=torch.cat([passed, detail.latents], dim=1),
+            codes=torch.cat([content.codes, detail.codes], dim=1),
+            loss=content.loss + detail.loss,
+            metrics={**content.metrics, **metrics},
+        )
+
+    def prediction(self, content: Tensor) -> Tensor:
+        """What content vectors (B, content_dim, F) tell of the detail latents, (B, detail_dim, F)."""
+        return torch.einsum("dc,bcf->bdf", self.predict.weight, content.detach().float())
+
+    @torch.no_grad()
+    def encode(self, latents: Tensor, n_codebooks: int | None = None) -> Tensor:
+        """Codes ``(B, n_codebooks, F)`` of ``latents (B, C, F)``."""
+        check_latents(latents, self.channels)
+        check_n_codebooks(n_codebooks, self.n_codebooks)
+        n = n_codebooks or self.n_codebooks
+        codes = self.content.encode(latents[:, : self.content_dim])
+        if n == 1:
+            return codes
+        predicted = self.prediction(self.content.decode(codes))
+        detail = self.detail.encode(latents[:, self.content_dim :].float() - predicted, n - 1)
+        return torch.cat([codes, detail], dim=1)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Latents ``(B, C, F)`` of ``codes (B, 1 to n_codebooks, F)``."""
+        check_codes(codes, self.codebook_size, self.n_codebooks)
+        content = self.content.decode(codes[:, :1])
+        if codes.shape[1] == 1:
+            detail = content.new_zeros(len(codes), self.detail_dim, *codes.shape[2:])
+        else:
+            detail = self.detail.decode(codes[:, 1:])
+        return torch.cat([content, detail], dim=1)
+
+    def started(self) -> bool:
+        """Whether the codebooks have their first vectors."""
+        return self.content.started() and self.detail.started()
+
+    def _books(self, n_items: int, n_codebooks: int | Tensor | None) -> Tensor:
+        """Number of codebooks of each item, (B,)."""
+        if isinstance(n_codebooks, Tensor):
+            return n_codebooks
+        check_n_codebooks(n_codebooks, self.n_codebooks)
+        if n_codebooks is None and self.training and self.book_weights is not None:
+            return 1 + torch.multinomial(self.book_weights, n_items, replacement=True)
+        return torch.full((n_items,), n_codebooks or self.n_codebooks)

@@ -1,0 +1,388 @@
+"""Training the speech codec on packed corpora: one step on any device."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audiovq.codec.codec import Reconstruction, SpeechCodec
+from audiovq.codec.level import TARGET_DB, frame_levels
+from audiovq.data.packed import FRAME, PackedCorpus, open_packed
+from audiovq.data.whisper import whisper_folder
+from audiovq.errors import AudioVQError
+from audiovq.training.augment import SpectralAugmentation, degrade
+from audiovq.training.discriminators import MultiResolutionDiscriminator
+from audiovq.training.loop import Place, Task, copy_buffers, update_average
+from audiovq.training.losses import (
+    EnvelopeCorrelationLoss,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+    relative_waveform_loss,
+)
+from audiovq.training.spectral_loss import SpectralLoss
+from audiovq.training.whisper import WhisperEncoder
+from audiovq.weights import model_path, write_weights
+
+LOUDEST_FALL_DB = 30.0
+"""Crops are brought to at most so much below the level of a packet's loudest frame."""
+
+
+@dataclass
+class Batch:
+    """Recordings to code, and what should come out.
+
+    Attributes:
+        source, target: (B, T) waveforms; they differ where a voice is converted or a poor recording cleaned.
+        source_other, target_other: (B, T') other stretches of the two speakers.
+        converted: (B,) bool, items whose target has another voice, and so another phase.
+        teacher: (B, F, D) features of the source by a recogniser, or None.
+    """
+
+    source: Tensor
+    target: Tensor
+    source_other: Tensor
+    target_other: Tensor
+    converted: Tensor
+    teacher: Tensor | None = None
+
+
+class CropSampler:
+    """Draws batches from a packed corpus; everything is decided by the random generator that is given.
+
+    Args:
+        corpus: packed, on the device where batches are wanted.
+        crop_frames, other_frames: lengths of crops and of stretches for the speaker encoder.
+        synthetic_share: share of the items from synthetic speakers.
+        pair_share: of the synthetic items, those that are converted between aligned recordings.
+        formant_share: of the real items, those whose source has another vocal tract, to be converted back.
+        degraded_share: of all unconverted items, those whose source is a worse recording.
+        language_weights: how many times as likely speakers of a language are drawn.
+    """
+
+    def __init__(
+        self,
+        corpus: PackedCorpus,
+        crop_frames: int,
+        other_frames: int,
+        synthetic_share: float = 0.4,
+        pair_share: float = 0.7,
+        formant_share: float = 0.35,
+        degraded_share: float = 0.15,
+        language_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        self.corpus, self.crop_frames, self.other_frames = corpus, crop_frames, other_frames
+        self.pair_share, self.formant_share, self.degraded_share = pair_share, formant_share, degraded_share
+        synthetic = corpus.synthetic()
+        weights = np.diff(corpus.spans, axis=1)[:, 0].astype(np.float64) ** 0.7
+        if language_weights:
+            by_speaker = dict(zip(corpus.speaker.tolist(), corpus.languages, strict=True))
+            weights *= [language_weights.get(by_speaker[s], 1.0) for s in range(len(weights))]
+        self.real = np.where(synthetic, 0.0, weights)
+        self.synthetic = np.where(synthetic, weights, 0.0)
+        self.synthetic_share = synthetic_share if synthetic.any() else 0.0
+        long_enough = (corpus.group >= 0) & (corpus.frames >= crop_frames)
+        members: dict[int, list[int]] = {}
+        for index in np.flatnonzero(long_enough):
+            members.setdefault(int(corpus.group[index]), []).append(int(index))
+        self.groups = [group for group in members.values() if len(group) > 1]
+        self.augment = SpectralAugmentation().to(corpus.samples.device)
+        self.last = len(corpus.samples) // FRAME
+
+    def draw(self, n: int, rng: np.random.Generator, augmented: bool = True) -> Batch:
+        """``n`` items. ``augmented=False``: recordings as they are, to be decoded as they are."""
+        crop, other = self.crop_frames, self.other_frames
+        is_synthetic = rng.random(n) < self.synthetic_share
+        speaker = np.where(is_synthetic, self._speakers(self.synthetic, n, rng), self._speakers(self.real, n, rng))
+        start = self._place(speaker, crop, rng)
+        target_speaker, target_start = speaker.copy(), start.copy()
+        paired = is_synthetic & (rng.random(n) < self.pair_share) & bool(self.groups) & augmented
+        for i in np.flatnonzero(paired):
+            a, b = rng.choice(self.groups[rng.integers(len(self.groups))], 2, replace=False)
+            offset = rng.integers(self.corpus.frames[a] - crop + 1)
+            start[i], target_start[i] = self.corpus.start[a] + offset, self.corpus.start[b] + offset
+            speaker[i], target_speaker[i] = self.corpus.speaker[a], self.corpus.speaker[b]
+        source, target = self.corpus.crops(start, crop), self.corpus.crops(target_start, crop)
+        target_other = self.corpus.crops(self._place(target_speaker, other, rng), other)
+        source_other = target_other.clone()
+        if paired.any():
+            pairs = torch.from_numpy(np.flatnonzero(paired)).to(source.device)
+            source_other[pairs] = self.corpus.crops(self._place(speaker[paired], other, rng), other)
+        converted = paired.copy()
+        if augmented:
+            warped = ~is_synthetic & (rng.random(n) < self.formant_share)
+            self._warp(source, source_other, warped)
+            converted |= warped
+        teacher = self.corpus.rows("teacher", start, crop).float() if self.corpus.teacher is not None else None
+        fall = torch.from_numpy(np.minimum(rng.exponential(6.0, (n, 1)), LOUDEST_FALL_DB)).float().to(source.device)
+        source, target = self.normalise(source, fall), self.normalise(target, fall)
+        if augmented:
+            worse = ~converted & (rng.random(n) < self.degraded_share)
+            self._degrade(source, worse, rng)
+        is_converted = torch.from_numpy(converted).to(source.device)
+        return Batch(source, target, source_other, target_other, is_converted, teacher)
+
+    @staticmethod
+    def normalise(waveform: Tensor, fall: Tensor) -> Tensor:
+        """Bring the loudest frame of each item (B, T) to ``fall`` (B, 1) dB below the nominal level."""
+        loudest = frame_levels(waveform, FRAME).amax(1, keepdim=True).clamp_min(-60.0)
+        return waveform * 10 ** ((TARGET_DB - loudest - fall) / 20)
+
+    def _speakers(self, weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        if not weights.any():
+            return np.zeros(n, np.int64)
+        return rng.choice(len(weights), n, p=weights / weights.sum())
+
+    def _place(self, speaker: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
+        """First frames (B,) of stretches within the speakers' recordings end to end."""
+        first, end = self.corpus.spans[speaker].T
+        room = np.maximum(end - first - frames, 0) + 1
+        return np.minimum(first + (rng.random(len(speaker)) * room).astype(np.int64), self.last - frames)
+
+    def _warp(self, source: Tensor, other: Tensor, warped: np.ndarray) -> None:
+        """Give some sources and their speakers' stretches another vocal tract, in place."""
+        items = torch.from_numpy(np.flatnonzero(warped)).to(source.device)
+        if len(items):
+            draw = self.augment.draw(len(items), source.device)
+            source[items] = self.augment(source[items], *draw)
+            other[items] = self.augment(other[items], *draw)
+
+    def _degrade(self, source: Tensor, worse: np.ndarray, rng: np.random.Generator) -> None:
+        items = torch.from_numpy(np.flatnonzero(worse)).to(source.device)
+        if len(items):
+            snr = torch.from_numpy(rng.uniform(8, 35, len(items))).float().to(source.device)
+            cutoff = np.where(rng.random(len(items)) < 0.3, rng.uniform(3500, 7000, len(items)), 8000.0)
+            babble = source.roll(1, 0)[items]
+            source[items] = degrade(source[items], babble, snr, torch.from_numpy(cutoff).float().to(source.device))
+
+
+class CodecTask(Task):
+    """Reconstruction, what a recogniser makes of it, and, from ``adversarial_from`` on, discriminators.
+
+    Args:
+        model: arguments of `SpeechCodec`.
+        corpus: folder with the packed corpora ``train`` and ``validation``; None: ``packed`` in the cache.
+        sampler: further arguments of `CropSampler`.
+        batch_size, crop_frames, other_frames: of a step.
+        learning_rate, weight_decay, average_decay: AdamW, and the moving average of the weights.
+        weights: of the losses ``mel, magnitude, complex, waveform, envelope, level, quantizer, listener, teacher,
+            adversarial, feature``.
+        phase_from: fewest codebooks of an item that is asked for the phase.
+        listener_items: items of a batch that Whisper's encoder hears; 0 leaves it out.
+        listener_layers: of its layers, from the first on.
+        adversarial_from: share of the run after which the discriminators begin.
+        adversarial_samples: of each item that they see, a random stretch.
+        discriminator: arguments of `MultiResolutionDiscriminator`.
+        frozen: prefixes of the codec's weights that stay as they are.
+        device, bfloat16: where and in which precision.
+        seed: of the data.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        weights: Mapping[str, float],
+        corpus: str | None = None,
+        sampler: Mapping[str, Any] | None = None,
+        batch_size: int = 12,
+        crop_frames: int = 48,
+        other_frames: int = 100,
+        learning_rate: float = 5e-4,
+        weight_decay: float = 0.01,
+        average_decay: float = 0.999,
+        phase_from: int = 5,
+        listener_items: int = 4,
+        listener_layers: int = 4,
+        adversarial_from: float = 0.5,
+        adversarial_samples: int = 5120,
+        adversarial_rate: float = 3e-4,
+        discriminator: Mapping[str, Any] | None = None,
+        frozen: Sequence[str] = (),
+        device: str = "cpu",
+        bfloat16: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = SpeechCodec(**model)
+        self.weights, self.frozen = dict(weights), tuple(frozen)
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(("pitch.", *self.frozen)):
+                parameter.requires_grad_(False)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.discriminator = MultiResolutionDiscriminator(**(discriminator or {}))
+        self.spectral, self.envelope = SpectralLoss(), EnvelopeCorrelationLoss()
+        teacher_dim = 64
+        self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
+        self.listener: list[WhisperEncoder] = []  # a list keeps it out of the state
+        if listener_items:
+            self.listener.append(WhisperEncoder.load(whisper_folder("the listener's loss")).to(device))
+        self.listener_items, self.listener_layers = listener_items, listener_layers
+        self.phase_from, self.average_decay = phase_from, average_decay
+        self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
+        self.batch_size, self.seed, self.device, self.mixed = batch_size, seed, torch.device(device), bfloat16
+        self.to(device)
+        options = dict(sampler or {})
+        train, validation = (part.to(device) for part in open_packed(corpus))
+        self.train_crops = CropSampler(train, crop_frames, other_frames, **options)
+        self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
+        self.audio_seconds = batch_size * crop_frames * FRAME / self.model.sample_rate
+        self.trained = [p for p in (*self.model.parameters(), *self.teacher.parameters()) if p.requires_grad]
+        self.optimizers = {
+            "model": torch.optim.AdamW(self.trained, learning_rate, (0.8, 0.99), weight_decay=weight_decay),
+            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, (0.8, 0.99)),
+        }
+        self.rates = {"model": learning_rate, "discriminator": adversarial_rate}
+
+    def training_step(self, place: Place) -> dict[str, Tensor]:
+        self._training_mode()
+        batch = self.train_crops.draw(self.batch_size, np.random.default_rng((self.seed, place.step)))
+        with self._autocast():
+            coded = self.code(self.model, batch)
+        terms = self.losses(coded, batch)
+        if place.progress >= self.adversarial_from:
+            terms |= self.adversarial(batch.target[:, None], coded.waveform, place.rate)
+        total = torch.stack([self.weights.get(name, 0.0) * term for name, term in terms.items()]).sum()
+        norm = self.update("model", total, self.trained, place.rate, 5.0)
+        update_average(self.average, self.model, place.step, self.average_decay)
+        metrics = coded.quantized.metrics
+        logged = {name: term.detach() for name, term in terms.items()} | {"gradient": norm}
+        return logged | {name: metrics[name] for name in ("perplexity", "perplexity/detail") if name in metrics}
+
+    def code(self, codec: SpeechCodec, batch: Batch, n_codebooks: int | None = None) -> Reconstruction:
+        """Encode the sources and decode them as the targets' speakers, on the targets' pitch."""
+        speaker = codec.speaker_encoder(batch.target_other[:, None])
+        source_speaker = speaker
+        if bool(batch.converted.any()):
+            items = batch.converted.nonzero()[:, 0]
+            vectors = codec.speaker_encoder(batch.source_other[items, None])
+            source_speaker = speaker.index_copy(0, items, vectors.to(speaker.dtype))
+        pitch = codec.pitch.track(batch.target[:, None])
+        return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks)
+
+    def losses(self, coded: Reconstruction, batch: Batch) -> dict[str, Tensor]:
+        """All terms but the adversarial ones."""
+        with torch.autocast(self.device.type, enabled=False):
+            decoded, target = coded.waveform[:, 0].float(), batch.target
+            books = (coded.quantized.codes[:, :, 0] >= 0).sum(1)
+            phase = ((books >= self.phase_from) & ~batch.converted).nonzero()[:, 0]
+            terms = dict(self.spectral(decoded, target, phase))
+            terms["waveform"] = decoded.new_zeros(())
+            if len(phase):
+                share = len(phase) / len(target)
+                terms["complex"] = terms["complex"] * share
+                terms["waveform"] = relative_waveform_loss(decoded[phase, None], target[phase, None]) * share
+            terms["envelope"] = self.envelope(decoded[:, None], target[:, None])
+            powers = [wave.square().mean(1).clamp_min(1e-8) for wave in (decoded, target)]
+            terms["level"] = torch.log10(powers[0] / powers[1]).abs().mean()
+            terms["quantizer"] = coded.quantized.loss
+        if batch.teacher is not None and self.weights.get("teacher"):
+            terms["teacher"] = self.teacher_loss(coded.quantized.latents, batch.teacher)
+        if self.listener and self.weights.get("listener"):
+            terms["listener"] = self.listener_loss(decoded, target)
+        return terms
+
+    def teacher_loss(self, latents: Tensor, teacher: Tensor) -> Tensor:
+        """Squared error of a linear map from content vectors to a recogniser's features of unit variance (Zhang et al.
+        2024, SpeechTokenizer, section 3.2)."""
+        content = latents[:, : self.model.quantizer.content_dim]
+        known = (teacher != 0).any(-1)
+        error = (self.teacher(content).float().transpose(1, 2) - teacher).square().mean(-1)
+        return (error * known).sum() / known.sum().clamp_min(1)
+
+    def listener_loss(self, decoded: Tensor, target: Tensor) -> Tensor:
+        """Relative L1 distance between the states that Whisper's encoder has for decoded and original speech."""
+        listener, n = self.listener[0], min(self.listener_items, len(decoded))
+        items = torch.randperm(len(decoded), device="cpu")[:n].to(decoded.device)
+        with self._autocast():
+            with torch.no_grad():
+                wanted = listener(target[items], self.listener_layers)
+            states = listener(decoded[items], self.listener_layers)
+        pairs = list(zip(states, wanted, strict=True))[1::2]
+        terms = [(a.float() - b.float()).abs().mean() / b.float().abs().mean() for a, b in pairs]
+        return torch.stack(terms).mean()
+
+    def adversarial(self, real: Tensor, fake: Tensor, rate: float) -> dict[str, Tensor]:
+        """Update the discriminators, then give the decoder's losses against them."""
+        room = real.shape[-1] - self.adversarial_samples
+        start = int(torch.randint(max(room, 1), ()))
+        real = real[..., start : start + self.adversarial_samples]
+        fake = fake[..., start : start + self.adversarial_samples]
+        n = len(real)
+        self.discriminator.requires_grad_(True)
+        with self._autocast():
+            scores, _ = self.discriminator(torch.cat([real, fake.detach().to(real.dtype)]))
+        loss = discriminator_loss([s[:n] for s in scores], [s[n:] for s in scores])
+        self.update("discriminator", loss, self.discriminator.parameters(), rate, 5.0)
+        self.discriminator.requires_grad_(False)
+        with self._autocast():
+            with torch.no_grad():
+                _, real_features = self.discriminator(real)
+            fake_scores, fake_features = self.discriminator(fake)
+        return {
+            "discriminator": loss.detach(),
+            "adversarial": generator_loss(fake_scores),
+            "feature": feature_matching_loss(real_features, fake_features),
+        }
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        copy_buffers(self.average, self.model)
+        self.average.eval()
+        batches = [self.validation_crops.draw(16, np.random.default_rng(i), augmented=False) for i in range(3)]
+        measures: dict[str, float] = {"loss": 0.0}
+        torch.manual_seed(0)
+        for n in sorted({1, 2, 4, self.model.n_codebooks}):
+            for batch in batches:
+                coded = self.code(self.average, batch, n)
+                terms = self.losses(coded, batch)
+                for name in ("mel", "magnitude", "envelope", "level", "listener"):
+                    if name in terms:
+                        key = f"{name}/{n}"
+                        measures[key] = measures.get(key, 0.0) + float(terms[name]) / len(batches)
+            measures["loss"] += (
+                measures[f"mel/{n}"] + 4 * measures[f"magnitude/{n}"] + measures.get(f"listener/{n}", 0.0)
+            )
+        return measures
+
+    def export(self, folder: Path) -> None:
+        write_weights(self.average.state_dict(), self.average.config, folder)
+
+    def begin_from(self, source: Mapping[str, str] | str) -> None:
+        """Take weights from model folders: all from one, or for each prefix of the codec's weights from another.
+
+        Raises:
+            AudioVQError: when a folder has no such weights.
+        """
+        from safetensors.torch import load
+
+        own = self.model.state_dict()
+        for part, folder in (source if isinstance(source, Mapping) else {"": source}).items():
+            path = model_path(folder) / "model.safetensors"
+            theirs = load(path.read_bytes())
+            if part and not any(name.startswith(part) for name in theirs):
+                theirs = {f"{part}.{name}": tensor for name, tensor in theirs.items()}  # a part of its own
+            taken = {n: t for n, t in theirs.items() if n.startswith(part) and n in own and t.shape == own[n].shape}
+            if not taken:
+                raise AudioVQError(f"{path} has no weights for {part or 'this model'}")
+            own |= taken
+        self.model.load_state_dict(own)
+        self.average.load_state_dict(own)
+
+    def _training_mode(self) -> None:
+        """Everything trains but what is frozen: statistics of frozen codebooks stay as they are, too."""
+        self.train()
+        self.average.eval()
+        self.model.pitch.eval()
+        for name, module in self.model.named_modules():
+            if name and name.startswith(self.frozen):
+                module.eval()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)

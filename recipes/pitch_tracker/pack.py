@@ -1,0 +1,27 @@
+"""Packed corpora with pitch labels, for training: after `label.py`.
+
+    python recipes/pitch_tracker/pack.py [CORPUS ...]
+
+Writes `<cache>/packed/train` and `<cache>/packed/validation`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from audiovq.data import open_corpus
+from audiovq.data.packed import pack, write_rows
+from audiovq.files import cache_dir
+
+corpora = sys.argv[1:] or ["debian_speech", "kokoro_speech"]
+for split in ("train", "validation"):
+    folder = cache_dir() / "packed" / split
+    pack([u for corpus in corpora for u in open_corpus(corpus, split)], folder)
+    ids, rows = [], []
+    for corpus in corpora:
+        with np.load(cache_dir() / "pitch" / f"{corpus}.npz") as kept:
+            ids += kept["ids"].tolist()
+            rows += np.split(kept["labels"], kept["ends"][:-1])
+    write_rows(folder, "pitch", ids, rows)
