@@ -9,7 +9,6 @@ text, phones, n_samples, held. Items of one group are the same sentence by sever
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,14 @@ from rich.console import Console
 from rich.progress import track
 
 from audiovq.data.decode import read_native, resample
-from audiovq.data.preparation import summarize
 from audiovq.data.shards import MANIFEST, read_manifest, write_corpus
 from audiovq.data.splits import split_of
 from audiovq.errors import AudioVQError
 from audiovq.files import cache_dir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
+
+from recipes.corpus_summary import summarize, table_of, write_summary
 
 SOURCE, LICENCE = "Kokoro-82M", "Apache-2.0"
 FIELDS = ("id", "group", "file", "speaker", "prosody", "language", "text", "phones", "n_samples", "held")
@@ -107,7 +109,7 @@ def prepare(
                 phones=fields["phones"],
             )
         summary = summarize(writer.lines)
-        (writer.folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        write_summary(summary, writer.folder)
     return summary
 
 
@@ -118,8 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     summary = prepare(arguments.folders, arguments.out, lambda items: track(items, "decoding", console=console))
-    for split, sums in summary["splits"].items():
-        console.print(f"{split}: {sums['files']:,} items, {sums['minutes']:.1f} minutes")
+    console.print(table_of(summary))
     console.print(f"{arguments.out}: manifest.jsonl, summary.json and shards")
 
 
