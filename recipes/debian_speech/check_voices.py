@@ -1,10 +1,11 @@
-"""Is what is taken for one voice one voice? Speaker embeddings of a prepared corpus, by speaker.
+"""Check by speaker embeddings that each speaker of a prepared corpus is one person, and a person of its own.
 
     python recipes/debian_speech/check_voices.py [--corpus DIR] [--json FILE]
 
-Needs the extra ``eval``. For every speaker it prints the cosine of the utterances to their mean, and how well two
-groups separate: a cosine under about 0.75 between the two groups' means is likely two voices. Look at the names in the
-smaller group before writing them into corrections.json. Words under a second say little on their own.
+Needs the extra ``eval``. For every speaker it prints the cosine of the utterances to their mean, how well two groups
+separate (a cosine under about 0.75 between the two groups' means is likely two persons), and the speaker whose mean is
+nearest. Look at the names in the smaller group before writing them into corrections.json. Words under a second say
+little on their own.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ def main() -> None:
     vectors = embed(utterances, console)
     names = np.array([u.speaker for u in utterances])
     table = Table("speaker", "utterances", "cosine to the mean: 1 %", "median", "smaller group", "cosine of the groups")
+    table.add_column("nearest speaker")
+    means = {str(name): mean(vectors[names == name]) for name in sorted(set(names))}
     report = {}
-    for name in sorted(set(names)):
+    for name in means:
         chosen = np.flatnonzero(names == name)
         if len(chosen) < 10:
             continue
@@ -77,9 +80,10 @@ def main() -> None:
         second = halves(own)
         between = float(mean(own[second]) @ mean(own[~second])) if second.any() and not second.all() else 1.0
         low, median = np.percentile(own @ mean(own), [1, 50])
-        table.add_row(
-            name.partition("/")[2], str(len(chosen)), f"{low:.2f}", f"{median:.2f}", str(second.sum()), f"{between:.2f}"
-        )
+        likeness, nearest = max(((float(means[name] @ means[x]), x) for x in means if x != name), default=(0.0, ""))
+        figures = (f"{low:.2f}", f"{median:.2f}", str(second.sum()), f"{between:.2f}")
+        near = f"{nearest.partition('/')[2]} {likeness:.2f}"
+        table.add_row(name.partition("/")[2], str(len(chosen)), *figures, near)
         report[name] = {"cosine": between, "second": [utterances[i].id for i in chosen[second]]}
     console.print(table)
     if arguments.json:

@@ -14,14 +14,16 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from audiovq.data.debian import fetch, unpack
-from audiovq.data.debian_sources import all_sources
-from audiovq.data.preparation import prepare, read_corrections, read_reserved, select
-from audiovq.data.splits import SPLITS
 from audiovq.errors import AudioVQError
 from audiovq.files import cache_dir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
+
+from recipes.corpus_summary import table_of
+from recipes.debian_packages import fetch, unpack
+from recipes.debian_speech.preparation import prepare, read_corrections, read_reserved, select
+from recipes.debian_speech.sources import PACKAGES, all_sources
 
 HERE = Path(__file__).parent
 
@@ -35,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     with console.status("fetching packages"):
-        debs = fetch(arguments.debs)
+        debs = fetch(arguments.debs, PACKAGES)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".debian-", dir=arguments.out.parent) as folder:
         with console.status("unpacking"):
@@ -46,19 +48,9 @@ def main() -> None:
         summary = prepare(
             selection, arguments.out, progress=lambda c: track(c, "decoding and cleaning", console=console)
         )
-    show(summary, console)
-    console.print(f"{arguments.out}: manifest.jsonl, summary.json and shards")
-
-
-def show(summary: dict, console: Console) -> None:
-    table = Table("speaker", "languages", *SPLITS, "files", title="minutes by speaker and split")
-    for name, speaker in summary["speakers"].items():
-        minutes = [f"{speaker['minutes'].get(split, 0):.1f}" for split in SPLITS]
-        table.add_row(name.partition("/")[2], " ".join(speaker["languages"]), *minutes, str(speaker["files"]))
-    total = [f"{summary['splits'].get(split, {}).get('minutes', 0):.1f}" for split in SPLITS]
-    table.add_row("all", "", *total, str(sum(split["files"] for split in summary["splits"].values())))
-    console.print(table)
+    console.print(table_of(summary))
     console.print("left out: " + ", ".join(f"{count} {reason}" for reason, count in summary["left_out"].items()))
+    console.print(f"{arguments.out}: manifest.jsonl, summary.json and shards")
 
 
 if __name__ == "__main__":

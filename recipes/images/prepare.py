@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
-from audiovq.data.debian import sha256_of, unpack
 from audiovq.data.picture import read_picture
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
+
+from recipes.debian_packages import fetch, sha256_of, unpack
 
 LOMIRI = (
     "Bridge_by_Sander_Klootwijk Dragonfly_by_Bolly Kleiber_by_Lukas_Baubkus Picture_0B_by_freespace "
@@ -48,19 +50,6 @@ def photographs(root: Path) -> dict[str, Path]:
     return found | {name: share / "wallpapers" / name / images for name in PLASMA.split()}
 
 
-def fetch(folder: Path, packages: list[str]) -> list[Path]:
-    """The packages' .deb files, downloaded where they are missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in packages if not list(folder.glob(f"{name}_*.deb"))]
-    if missing:
-        result = subprocess.run(["apt-get", "download", *missing], cwd=folder, capture_output=True, text=True)
-        if result.returncode:
-            raise AudioVQError(
-                f"apt-get download failed ({result.stderr.strip().splitlines()[-1]}): try apt-get update"
-            )
-    return [sorted(folder.glob(f"{name}_*.deb"))[-1] for name in packages]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=cache_dir() / "data" / "photographs")
@@ -70,7 +59,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".debian-", dir=arguments.out.parent) as name:
         folder = Path(name)
-        unpack(fetch(arguments.debs, list(PACKAGES)), folder)
+        unpack(fetch(arguments.debs, PACKAGES).values(), folder)
         sources = {}
         for picture, path in photographs(folder).items():
             pixels = read_picture(path, SIDE)
@@ -81,7 +70,7 @@ def main() -> None:
             temporary.write_text(json.dumps(sources, indent=1) + "\n")
         print(f"{arguments.out}: {len(sources)} photographs")
         if arguments.fashion_mnist:
-            unpack(fetch(arguments.debs, ["dataset-fashion-mnist"]), folder)
+            unpack(fetch(arguments.debs, ["dataset-fashion-mnist"]).values(), folder)
             target = arguments.out.parent / "fashion_mnist"
             target.mkdir(exist_ok=True)
             for path in folder.rglob("*-ubyte*"):

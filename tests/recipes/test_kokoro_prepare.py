@@ -12,7 +12,7 @@ from audiovq.data.corpora import open_corpora, open_corpus
 from audiovq.data.shards import read_manifest
 from audiovq.data.splits import split_of
 from audiovq.errors import AudioVQError
-from recipes.kokoro_speech.prepare import prepare
+from recipes.kokoro_speech.prepare import phone_times, prepare
 from tests.data.conftest import voice
 
 HELD = "bm_x"
@@ -32,7 +32,7 @@ def make_folder(folder, groups=range(40), speakers=("af_a", "af_a*.5+af_b*.5", H
             soundfile.write(path, samples, 16000, format="OGG", subtype="OPUS")
             line = {"id": path.stem, "group": group, "file": path.name, "speaker": speaker, "held": speaker == HELD}
             line |= {"prosody": speakers[0], "language": "en", "text": "Ah.", "n_samples": n_samples}
-            lines.append(line | {"phones": [[0.05, "ɑ"], [0.15, "."]] if k == 0 else None})
+            lines.append(line | {"phones": [[0.3, "ɑ"], [0.35, "."]] if k == 0 else None})
     write_manifest(folder, lines)
     return folder, lines
 
@@ -68,10 +68,15 @@ def test_items_of_a_group_keep_length_alignment_and_phones(corpus, source):
         utterance = by_id[line["id"]]
         samples = utterance.load()
         assert utterance.n_samples == len(samples) == line["n_samples"]
-        assert utterance.phones == ((0.05, "ɑ"), (0.15, "."))
+        assert utterance.phones == ((0.19, " "), (0.24, "ɑ"), (0.29, "."))
         power = np.convolve(samples**2, np.ones(160) / 160, "same")
         onset = int(np.argmax(power > 0.1 * power.max()))
         assert abs(onset - line["n_samples"] // 2) < 160  # where it was put
+
+
+def test_phone_times_are_those_of_the_recording():
+    assert phone_times([(0.4, " "), (0.5, "ɑ")]) == [(0.34, " "), (0.44, "ɑ")]
+    assert phone_times(None) is None
 
 
 def test_speakers_and_licence_are_named(corpus):
@@ -79,6 +84,12 @@ def test_speakers_and_licence_are_named(corpus):
     assert utterance.speaker == "kokoro_speech/af_a*.5+af_b*.5"
     assert (utterance.licence, utterance.text) == ("Apache-2.0", "Ah.")
     assert read_manifest(corpus[0])[1]["prosody"] == "kokoro_speech/af_a"
+
+
+def test_a_mixture_is_one_speaker_in_either_order(tmp_path):
+    folder, _ = make_folder(tmp_path / "a", groups=(0,), speakers=("af_a*.5+af_b*.5", "af_b*.5+af_a*.5"))
+    prepare([folder], tmp_path / "out")
+    assert {u.speaker for u in open_corpus(tmp_path / "out", None)} == {"kokoro_speech/af_a*.5+af_b*.5"}
 
 
 def test_several_folders_become_one_corpus(source, tmp_path):

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audiovq.data import debian
-from audiovq.data.debian_sources import all_sources
-from audiovq.data.preparation import prepare, read_corrections, read_reserved, select
 from audiovq.data.shards import open_shards, read_manifest
 from audiovq.data.splits import split_of
 from audiovq.errors import AudioVQError
+from recipes import debian_packages
+from recipes.debian_speech.preparation import prepare, read_corrections, read_reserved, select
+from recipes.debian_speech.sources import PACKAGES, all_sources
 from tests.data.conftest import voice, write
 
 STAMPS = "usr/share/tuxpaint/stamps"
+FESTVOX = "usr/share/festival/voices/russian/msu_ru_nsh_clunits"
 FISH = "usr/share/games/fillets-ng"
 
 
@@ -47,6 +48,10 @@ def template(tmp_path_factory):
         script = root / FISH / "script/city" / f"dialogs_{language}.lua"
         script.parent.mkdir(parents=True, exist_ok=True)
         script.write_text("".join(f'dialogId("{n}", "{f}", "Hi")\ndialogStr("Ahoj \\"{n}\\".")\n\n' for n, f in lines))
+    for number in range(30):
+        say(f"{FESTVOX}/wav/ru_{number:04d}.wav")
+    for name in ("cs/alpha/a", "en_GB/alpha/a", "en_GB/syllab/ba", "ar/alpha/a-01", "da/alpha/a-0", "hu/alpha/a1"):
+        say(f"usr/share/klettres/{name}.ogg", rate=44100)
     for folder in ("sr", "sr@latin", "de"):
         say(f"usr/share/ktuberling/sounds/{folder}/ball.wav")
     (root / "usr/share/ktuberling/sounds/sr@latin/ball.wav").write_bytes(
@@ -79,7 +84,45 @@ def test_speakers_languages_and_texts(tree):
     assert files["tuxpaint-ca/animals/cat1"].unseen
     assert files["tuxpaint-fr/animals/cat2"].text is None
     assert files["ktuberling-sr@latin/ball"].speaker == files["ktuberling-sr/ball"].speaker == "ktuberling-sr"
-    assert all(file.licence.startswith(("GPL", "CC")) for file in files.values())
+    assert all(file.licence.startswith(("GPL", "CC", "BSD")) for file in files.values())
+
+
+def test_festvox_has_transcripts_and_phone_times(tree, tmp_path):
+    (tree / FESTVOX / "etc").mkdir()
+    (tree / FESTVOX / "etc/txt.done.data").write_text('( ru_0003 "Вол+ос, за ухо." )\n( ru_0004 "Она." )\n', "utf-8")
+    (tree / FESTVOX / "lab").mkdir()
+    ends = [(0.3, "pau"), (0.5, "a"), (0.9, "n"), (1.4, "pau")]
+    lines = "".join(f"{end:.5f} 125 {symbol}\n" for end, symbol in ends)
+    (tree / FESTVOX / "lab/ru_0003.lab").write_text(f"signal ru_0003\n#\n{lines}")
+    sound = np.pad(voice(0.6), (round(0.3 * 16000), round(0.5 * 16000)))
+    write(tree / FESTVOX / "wav/ru_0003.wav", sound)
+    file = by_id(tree)["festvox-ru/ru_0003"]
+    assert (file.speaker, file.language, file.text) == ("festvox-ru", "ru", "Волос, за ухо.")
+    assert by_id(tree)["festvox-ru/ru_0005"].phones is None
+    prepare(select(all_sources(tree)), tmp_path / "out")
+    utterance = next(u for u in open_shards(tmp_path / "out") if u.id == "festvox-ru/ru_0003")
+    first = utterance.phones[0][0]  # about 0.1 s of the pause stay at both ends
+    assert abs(first - 0.1) < 0.05
+    assert [symbol for _, symbol in utterance.phones] == ["pau", "a", "n", "pau"]
+    np.testing.assert_allclose([end - first for end, _ in utterance.phones[:3]], [0, 0.2, 0.6], atol=1e-3)
+    assert abs(utterance.phones[-1][0] - utterance.seconds) < 1e-3
+
+
+def test_klettres_has_one_speaker_a_region(tree):
+    xml = (
+        '<klettres>\n<sound name="Á" file="en_GB/alpha/a.ogg" />\n<sound name="B&amp;A" file="en_GB/syllab/ba.ogg"/>\n'
+    )
+    (tree / "usr/share/klettres/en_GB/sounds.xml").write_text(xml, "utf-8")
+    files = by_id(tree)
+    assert {id for id in files if id.startswith("klettres")} == {
+        "klettres-cs/alpha/a",
+        "klettres-en_GB/alpha/a",
+        "klettres-en_GB/syllab/ba",
+    }
+    letter = files["klettres-en_GB/alpha/a"]
+    assert (letter.speaker, letter.language, letter.text) == ("klettres-en_GB", "en", "Á")
+    assert files["klettres-en_GB/syllab/ba"].text == "B&A"
+    assert files["klettres-cs/alpha/a"].text is None
 
 
 def test_asterisk_transcripts_and_voices(tmp_path):
@@ -111,7 +154,10 @@ def test_splits_are_disjoint_and_unseen_voices_are_only_unseen(tree, tmp_path):
 
 
 def test_reserved_files_are_in_no_split(tree, tmp_path):
-    sums = [debian.sha256_of(by_id(tree)[id].path) for id in ("tuxpaint-fr/animals/cat3", "tuxpaint-ca/animals/cat4")]
+    sums = [
+        debian_packages.sha256_of(by_id(tree)[id].path)
+        for id in ("tuxpaint-fr/animals/cat3", "tuxpaint-ca/animals/cat4")
+    ]
     (tmp_path / "reserved").write_text("\n".join(sums) + "\n")
     everything = select(all_sources(tree))
     selection = select(all_sources(tree), read_reserved(tmp_path / "reserved"))
@@ -161,20 +207,20 @@ def test_the_summary_adds_up_and_samples_are_what_was_recorded(tree, tmp_path):
 def test_debs_are_found_and_unpacked(tmp_path, monkeypatch):
     (tmp_path / "ktuberling-data_4%3a22.12.3-1_all.deb").write_bytes(b"no archive")
     (tmp_path / "else_1_all.deb").write_bytes(b"")
-    assert list(debian.find_debs(tmp_path)) == ["ktuberling-data"]
-    monkeypatch.setattr(debian.shutil, "which", lambda name: None)
+    assert list(debian_packages.find_debs(tmp_path, PACKAGES)) == ["ktuberling-data"]
+    monkeypatch.setattr(debian_packages.shutil, "which", lambda name: None)
     with pytest.raises(AudioVQError, match="fillets-ng-data-cs"):
-        debian.fetch(tmp_path)
+        debian_packages.fetch(tmp_path, PACKAGES)
     with pytest.raises(AudioVQError, match="dpkg"):
-        debian.unpack([], tmp_path)
+        debian_packages.unpack([], tmp_path)
 
 
 def test_what_apt_complains_of_is_passed_on(tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 100, "", "E: Unable to locate package ktuberling-data\n")
-    monkeypatch.setattr(debian.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(debian.subprocess, "run", lambda *args, **kwargs: failed)
+    monkeypatch.setattr(debian_packages.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(debian_packages.subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(AudioVQError, match="Unable to locate") as error:
-        debian.fetch(tmp_path)
+        debian_packages.fetch(tmp_path, PACKAGES)
     assert "\n" not in str(error.value)
 
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.data.cleaning import Measures, measure
-from audiovq.data.debian import sha256_of
-from audiovq.data.debian_sources import SourceFile
 from audiovq.data.decode import read_native, resample
 from audiovq.data.shards import write_corpus
 from audiovq.data.splits import split_of
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.errors import AudioVQError
+from recipes.corpus_summary import summarize, write_summary
+from recipes.debian_packages import sha256_of
+from recipes.debian_speech.cleaning import Measures, measure
+from recipes.debian_speech.sources import SourceFile
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _ORDER = {"unseen": 0, "test": 1, "validation": 2, "train": 3}
 
 @dataclass(frozen=True)
 class Limits:
-    """What a recording must reach to be kept; see `audiovq.data.cleaning.Measures`."""
+    """Lower limits of a recording's measures; see `recipes.debian_speech.cleaning.Measures`."""
 
     native_rate: int = 16000
     seconds: float = 0.3
@@ -127,6 +128,17 @@ def fault(measures: Measures, seconds: float, rate: int, limits: Limits) -> str 
     return next((reason for reason, failed in checks.items() if failed), None)
 
 
+def trim_phones(phones: Iterable[tuple[float, str]], measures: Measures) -> list[tuple[float, str]]:
+    """End times and symbols of phones after a recording was cut to what ``measures`` say."""
+    start, stop = measures.start / SAMPLE_RATE, measures.stop / SAMPLE_RATE
+    trimmed, begin = [], 0.0
+    for end, symbol in phones:
+        if end > start and begin < stop:
+            trimmed.append((round(min(end, stop) - start, 4), symbol))
+        begin = end
+    return trimmed
+
+
 def prepare(
     selection: Selection,
     out: Path,
@@ -170,32 +182,8 @@ def prepare(
                 snr_db=round(measures.snr_db, 1),
                 high_db=round(measures.high_db, 1),
                 voiced=round(measures.voiced, 2),
+                **({"phones": trim_phones(file.phones, measures)} if file.phones else {}),
             )
         summary = summarize(writer.lines) | {"left_out": dict(left_out.most_common())}
-        (writer.folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        write_summary(summary, writer.folder)
     return summary
-
-
-def summarize(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Minutes and files by speaker and split, and in all."""
-    speakers: dict[str, dict[str, Any]] = {}
-    total: dict[str, dict[str, float]] = defaultdict(lambda: {"files": 0, "minutes": 0.0})
-    for line in lines:
-        minutes = line["n_samples"] / SAMPLE_RATE / 60
-        speaker = speakers.setdefault(
-            line["speaker"], {"languages": [], "source": [], "licence": [], "files": 0, "minutes": {}}
-        )
-        for name, value in (("languages", "language"), ("source", "source"), ("licence", "licence")):
-            if line[value] not in speaker[name]:
-                speaker[name].append(line[value])
-        speaker["files"] += 1
-        speaker["minutes"][line["split"]] = speaker["minutes"].get(line["split"], 0.0) + minutes
-        total[line["split"]]["files"] += 1
-        total[line["split"]]["minutes"] += minutes
-    return {
-        "splits": {split: {**sums, "minutes": round(sums["minutes"], 2)} for split, sums in sorted(total.items())},
-        "speakers": {
-            name: {**speaker, "minutes": {split: round(m, 2) for split, m in sorted(speaker["minutes"].items())}}
-            for name, speaker in sorted(speakers.items(), key=lambda item: -sum(item[1]["minutes"].values()))
-        },
-    }

@@ -1,19 +1,37 @@
-"""The recordings of the Debian packages: who speaks in each file, which language, and what is said."""
+"""The recordings of the Debian packages: the speaker, the language and the text of each file."""
 
 from __future__ import annotations
 
 import gzip
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from audiovq.data.debian import ASTERISK
+ASTERISK = ("en", "es", "fr", "it", "ru")
+PACKAGES = (
+    *(f"asterisk-core-sounds-{language}-g722" for language in ASTERISK),
+    *(f"asterisk-core-sounds-{language}" for language in ASTERISK),
+    "tuxpaint-stamps-default",
+    "fillets-ng-data",
+    "fillets-ng-data-cs",
+    "fillets-ng-data-nl",
+    "ktuberling-data",
+    "festvox-ru",
+    "klettres-data",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A recording in an unpacked package. ``unseen`` speakers are kept out of training, validation and test."""
+    """A recording in an unpacked package.
+
+    Attributes:
+        phones: end time in seconds and symbol of each phone, where the package has them.
+        unseen: of a speaker that is kept out of training, validation and test.
+    """
 
     path: Path
     id: str
@@ -23,14 +41,13 @@ class SourceFile:
     source: str
     licence: str
     unseen: bool = False
+    phones: tuple[tuple[float, str], ...] | None = None
 
 
 def all_sources(root: Path) -> Iterator[SourceFile]:
     """Every file that may hold speech, under the tree into which the packages were unpacked."""
-    yield from asterisk(root)
-    yield from fillets(root)
-    yield from ktuberling(root)
-    yield from tuxpaint(root)
+    for source in (asterisk, festvox, fillets, klettres, ktuberling, tuxpaint):
+        yield from source(root)
 
 
 # Asterisk: telephone prompts, one voice for each language; the English voice reads the Spanish ones too.
@@ -71,6 +88,44 @@ def asterisk_texts(root: Path, language: str) -> dict[str, str]:
     return texts
 
 
+# Festvox: sentences of a novel by one man, with phone times.
+
+_FESTVOX = "usr/share/festival/voices/russian/msu_ru_nsh_clunits"
+_FESTVOX_LINE = re.compile(r'^\(\s*(\S+)\s+"(.*)"\s*\)$', re.MULTILINE)
+
+
+def festvox(root: Path) -> Iterator[SourceFile]:
+    folder = root / _FESTVOX
+    texts = festvox_texts(folder)
+    for path in sorted((folder / "wav").glob("*.wav")):
+        yield SourceFile(
+            path=path,
+            id=f"festvox-ru/{path.stem}",
+            speaker="festvox-ru",
+            language="ru",
+            text=texts.get(path.stem),
+            source="festvox-ru",
+            licence="BSD-like (festvox-ru)",
+            phones=read_label(folder / "lab" / f"{path.stem}.lab"),
+        )
+
+
+def festvox_texts(folder: Path) -> dict[str, str]:
+    """Transcripts by file name; a plus before a stressed vowel is left out."""
+    path = folder / "etc" / "txt.done.data"
+    content = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return {name: text.replace("+", "").strip() for name, text in _FESTVOX_LINE.findall(content)}
+
+
+def read_label(path: Path) -> tuple[tuple[float, str], ...] | None:
+    """End times in seconds and symbols of a label file of festvox: after a line ``#``, lines ``end 125 symbol``."""
+    if not path.is_file():
+        return None
+    _header, _, body = path.read_text(encoding="utf-8").partition("#\n")
+    fields = [line.split() for line in body.splitlines() if line.strip()]
+    return tuple((float(end), symbol) for end, _colour, symbol in fields)
+
+
 # Fish Fillets: acted dialogues. The big fish (v), the small fish (m) and some small parts.
 
 _FISH = {"m": "small", "v": "big"}
@@ -109,6 +164,39 @@ def fillets_dialogs(root: Path, language: str) -> dict[tuple[str, str], tuple[st
         for name, font, text in _DIALOG.findall(path.read_text(encoding="utf-8")):
             dialogs[path.parent.name, name] = (font, re.sub(r"\\(.)", r"\1", text).strip())
     return dialogs
+
+
+# KLettres: letters and syllables, one speaker for each language or region; corrections.json names the second ones.
+
+# Arabic and Hungarian: all, or most, of their files are reserved. Danish: a man, as is the unseen Danish speaker of
+# Tux Paint; their embeddings differ (cosine .67-.76), but letters are too little to be sure.
+_KLETTRES_LEFT_OUT = ("ar", "da", "hu")
+_SOUND = re.compile(r'<sound\s+name="([^"]*)"\s+file="([^"]*)"')
+
+
+def klettres(root: Path) -> Iterator[SourceFile]:
+    folder = root / "usr/share/klettres"
+    for path in sorted(folder.glob("*/*/*.ogg")):
+        region, kind, _name = path.relative_to(folder).parts
+        if region in _KLETTRES_LEFT_OUT:
+            continue
+        yield SourceFile(
+            path=path,
+            id=f"klettres-{region}/{kind}/{path.stem}",
+            speaker=f"klettres-{region}",
+            language=region.partition("_")[0],
+            text=klettres_texts(folder / region).get(path.relative_to(folder).as_posix()),
+            source="klettres-data",
+            licence="GPL-2+",
+        )
+
+
+@cache
+def klettres_texts(folder: Path) -> dict[str, str]:
+    """The letter or syllable of each file, by its path under the folder of all languages."""
+    path = folder / "sounds.xml"
+    content = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return {file: html.unescape(text).strip() for text, file in _SOUND.findall(content)}
 
 
 # KTuberling: single words, one voice for each language.

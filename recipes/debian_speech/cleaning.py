@@ -1,4 +1,4 @@
-"""Is a recording speech, how wide is its band, and where does the speech in it begin and end?"""
+"""Measures of a recording that say whether it is speech, how wide its band is, and where the speech begins and ends."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ WINDOW = 2 * HOP
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What `measure` found.
+    """Level, bandwidth, voicing and extent of the speech in a recording.
 
     Attributes:
-        start, stop: samples between which something is heard, with the margin.
-        active: seconds of frames that are heard.
+        start, stop: samples between which there is sound, with the margin.
+        active: seconds of frames with sound.
         level_db: RMS of those frames, in dB under full scale.
         snr_db: that level over the quietest tenth of the frames.
         high_db: energy density of 4.3-6 kHz relative to 2-3.6 kHz, in dB: speech recorded at 8 kHz and converted up
             has next to nothing there.
-        voiced: the part of the heard frames that is periodic in the range of the human voice.
+        voiced: the part of the active frames that is periodic in the range of the human voice.
     """
 
     start: int
@@ -46,36 +46,36 @@ def _power_db(frames: np.ndarray) -> np.ndarray:
 
 
 def measure(samples: np.ndarray, margin: float = 0.1) -> Measures:
-    """Look at a recording: float samples (T,) at 16 kHz. ``margin`` seconds are left at both ends of what is heard."""
+    """Measure a recording: float samples (T,) at 16 kHz. ``margin`` seconds are left at both ends of the sound."""
     samples = samples - np.float32(samples.mean()) if len(samples) else samples
     level = _power_db(_frames(samples, WINDOW, HOP))
     loud, floor = float(np.percentile(level, 95)), float(np.percentile(level, 10))
     # 35 dB under the loud parts, but over a noisy recording's floor; never so high that quiet syllables go.
     threshold = max(min(max(loud - 35, floor + 6), loud - 20), -60.0)
-    heard = level > threshold
+    active = level > threshold
     # What stands alone for less than 30 ms is a click.
-    solid = np.convolve(heard, np.ones(3), "same") >= 2
-    places = np.flatnonzero(heard & solid)
+    solid = np.convolve(active, np.ones(3), "same") >= 2
+    places = np.flatnonzero(active & solid)
     if not len(places):
         return Measures(0, 0, 0.0, loud, 0.0, -99.0, 0.0)
     edge = round(margin * SAMPLE_RATE)
     start = max(int(places[0]) * HOP - edge, 0)
     stop = min(int(places[-1]) * HOP + WINDOW + edge, len(samples))
-    active_db = 10 * np.log10(np.mean(10 ** (level[heard] / 10)))
+    active_db = 10 * np.log10(np.mean(10 ** (level[active] / 10)))
     return Measures(
         start=start,
         stop=stop,
-        active=float(heard.sum()) * HOP / SAMPLE_RATE,
+        active=float(active.sum()) * HOP / SAMPLE_RATE,
         level_db=float(active_db),
         snr_db=float(active_db - floor),
-        high_db=_high_band(samples, heard),
-        voiced=_voiced(samples, heard),
+        high_db=_high_band(samples, active),
+        voiced=_voiced(samples, active),
     )
 
 
-def _high_band(samples: np.ndarray, heard: np.ndarray) -> float:
+def _high_band(samples: np.ndarray, active: np.ndarray) -> float:
     frames = _frames(samples, 512, HOP)
-    frames = frames[heard[: len(frames)]] if heard[: len(frames)].any() else frames
+    frames = frames[active[: len(frames)]] if active[: len(frames)].any() else frames
     spectrum = np.mean(np.abs(np.fft.rfft(frames[:3000] * np.hanning(512).astype(np.float32), axis=1)) ** 2, axis=0)
     frequency = np.fft.rfftfreq(512, 1 / SAMPLE_RATE)
     high = spectrum[(frequency > 4300) & (frequency < 6000)].mean()
@@ -83,11 +83,11 @@ def _high_band(samples: np.ndarray, heard: np.ndarray) -> float:
     return float(10 * np.log10((high + 1e-15) / (middle + 1e-15)))
 
 
-def _voiced(samples: np.ndarray, heard: np.ndarray) -> float:
-    """The part of heard frames (40 ms) whose autocorrelation peaks over 0.5 between 60 and 500 Hz."""
+def _voiced(samples: np.ndarray, active: np.ndarray) -> float:
+    """The part of active frames (40 ms) whose autocorrelation peaks over 0.5 between 60 and 500 Hz."""
     length = SAMPLE_RATE // 25
     frames = _frames(samples, length, HOP)
-    frames = frames[heard[: len(frames)]][:1000:2]
+    frames = frames[active[: len(frames)]][:1000:2]
     if not len(frames):
         return 0.0
     frames = frames - frames.mean(axis=1, keepdims=True)

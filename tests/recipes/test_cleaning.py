@@ -1,4 +1,4 @@
-"""Speech is told from silence, noise and narrow bands, and trimmed with a margin."""
+"""Speech is distinguished from silence, noise and narrow bands, and trimmed with a margin."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soxr
 
-from audiovq.data.cleaning import measure
-from audiovq.data.preparation import Limits, fault
+from recipes.debian_speech.cleaning import measure
+from recipes.debian_speech.preparation import Limits, fault
 from tests.data.conftest import voice
 
 LIMITS = Limits()
@@ -44,7 +44,7 @@ def test_a_pause_inside_stays():
     assert measures.active < 1.2
 
 
-def test_what_is_not_speech_is_told(rng):
+def test_other_sounds_than_speech_are_reported(rng):
     noise = (0.1 * rng.standard_normal(16000) * (np.arange(16000) % 8000 > 4000)).astype(np.float32)
     assert reason(np.zeros(16000, np.float32)) == "silent"
     assert reason(surrounded(0.001 * voice(1.0), 0.2, 0.2, 1e-6)) == "silent"
@@ -54,6 +54,6 @@ def test_what_is_not_speech_is_told(rng):
     assert reason(np.zeros(0, np.float32)) == "silent"
 
 
-def test_telephone_speech_converted_up_is_told():
+def test_telephone_speech_converted_up_is_reported():
     narrow = soxr.resample(soxr.resample(surrounded(voice(1.5), 0.2, 0.2), 16000, 8000), 8000, 16000)
     assert reason(narrow.astype(np.float32)) == "narrow band"
