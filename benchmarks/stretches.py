@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from audiovq.interfaces import Packet
 from audiovq.speech.codec import SpeechCodec
 from audiovq.speech.sampler import WaveNetSampler
 from audiovq.speech.wavenet import WaveNetDecoder
@@ -39,7 +40,7 @@ def speed(codec: SpeechCodec, n_streams: int, seconds: float) -> float:
     stream = codec.decoder_stream(np.zeros(32, np.int64), "wavenet")
     start = time.process_time()
     for first in range(0, n_frames, codec.packet_frames):
-        stream.push(codes[:, first : first + codec.packet_frames])
+        stream.push(Packet(codes[:, first : first + codec.packet_frames]))
     stream.finish(n_frames * codec.hop_length)
     return seconds / (time.process_time() - start)
 

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 
 
 class FakeCodec:
@@ -78,7 +79,7 @@ class FakeEncoderStream:
             self.speaker = _digits(samples, 32, 16)
         hop = self.codec.hop_length
         frames = [samples[i : i + hop] for i in range(0, len(samples), hop)]
-        return np.stack([_digits(frame, self.n_codebooks, 1024) for frame in frames], axis=1)
+        return Packet(np.stack([_digits(frame, self.n_codebooks, 1024) for frame in frames], axis=1))
 
 
 class FakeDecoderStream:
@@ -90,8 +91,8 @@ class FakeDecoderStream:
         self._frame = None
         self._given = self._frames = 0
 
-    def push(self, codes, n_frames=None):
-        frames = np.zeros((n_frames, self.hop)) if codes is None else self._sound(codes)
+    def push(self, packet, n_frames=None):
+        frames = np.zeros((n_frames, self.hop)) if packet is None else self._sound(packet.codes)
         self._frames += len(frames)
         whole = frames if self._frame is None else np.concatenate([self._frame, frames])
         self._frame = whole[-1:]

@@ -20,6 +20,8 @@ VERSION = 1
 MEDIA_SPEECH = 1
 #: Rows of numbers may be entropy-coded: speaker vectors and payloads of packets.
 FLAG_ENTROPY_CODED = 0x01
+#: Packets carry pitch and level beside their codes.
+FLAG_PITCH = 0x02
 
 MAX_HEADER_BODY = 1 << 16
 _BLOCK = 1 << 16

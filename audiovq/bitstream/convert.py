@@ -123,7 +123,7 @@ def convert_audio(
             else:
                 n_model += len(samples)
                 packets = [e.push(np.ascontiguousarray(samples[:, c])) for c, e in enumerate(encoders)]
-            pieces = [[d.push(codes) for codes in own] for d, own in zip(decoders, packets, strict=True)]
+            pieces = [[d.push(packet) for packet in own] for d, own in zip(decoders, packets, strict=True)]
             if samples is None:
                 pieces = [[*own, d.finish(n_model)] for d, own in zip(decoders, pieces, strict=True)]
             # Opened when something comes out: an input that cannot be read leaves nothing of the output.

@@ -5,7 +5,7 @@ Every channel is coded on its own, as if it were a file of one channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,13 @@ from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.speech_layout import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import EncodedSpeech, Packet, Progress
 from audiovq.speech.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
 from audiovq.streams import Place, describe, errors_about, open_input, open_output, size_of
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+    from audiovq.speech.codec import SpeechCodec
     from audiovq.speech.disguise import Disguise
-
-#: Called now and then with how much is done and how much there is in all (None: not known), in any one unit.
-Progress = Callable[[float, float | None], None]
 
 
 @dataclass
@@ -62,6 +60,7 @@ class _SpeechWriter:
         speakers: np.ndarray,
         n_codebooks: int,
         entropy_coding: bool,
+        has_pitch: bool,
     ) -> None:
         code_bits, size = (codec.codebook_size - 1).bit_length(), speakers.shape[1]
         coder = coder_for(codec) if entropy_coding else None
@@ -77,12 +76,13 @@ class _SpeechWriter:
             speaker_bits=speaker_bits(codec),
             entropy_coded=self.coder is not None,
             entropy_id=b"" if self.coder is None else self.coder.model.identity,
+            has_pitch=has_pitch,
         )
         self.container = ContainerWriter(stream, self.header.to_container(self.coder))
 
-    def write(self, codes: np.ndarray) -> None:
-        """A packet of codes (channels, K, F)."""
-        payload, short = self.header.pack(codes, self.coder)
+    def write(self, packets: Sequence[Packet]) -> None:
+        """A packet of each channel."""
+        payload, short = self.header.pack(packets, self.coder)
         self.container.write_packet(payload, short)
 
 
@@ -127,17 +127,17 @@ def encode_file(
         channels = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
         writer: _SpeechWriter | None = None
 
-        def write(packets: list[list[np.ndarray]]) -> None:
+        def write(packets: list[list[Packet]]) -> None:
             nonlocal writer
-            for codes in zip(*packets, strict=True):
+            for row in zip(*packets, strict=True):
                 # The output is opened with the first packet: it brings the speakers, which stand in the header.
                 if writer is None:
                     stream = stack.enter_context(open_output(target))
                     vectors = [channel.speaker if disguise is None else disguise.vector for channel in channels]
                     speakers = np.stack([np.asarray(vector, np.int64) for vector in vectors])
-                    n_books = codes[0].shape[0]
-                    writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, n_books, entropy_coding)
-                writer.write(np.stack(codes))
+                    settings = (len(row[0].codes), entropy_coding, row[0].pitch is not None)
+                    writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, *settings)
+                writer.write(row)
 
         for samples in model_blocks(audio, codec, mono, disguise):
             if samples is None:
@@ -221,8 +221,8 @@ def decode_file(
             for item in speech.packets(conceal):
                 if isinstance(item, LostSpeech):
                     pieces = [channel.push(None, n_frames=item.n_frames) for channel in channels]
-                elif isinstance(item, np.ndarray):
-                    pieces = [channel.push(codes[:n_codebooks]) for channel, codes in zip(channels, item, strict=True)]
+                elif isinstance(item, list):
+                    pieces = [channel.push(one.first(n_codebooks)) for channel, one in zip(channels, item, strict=True)]
                 if audio is None:
                     audio = stack.enter_context(create_audio(target, header.sample_rate, header.n_channels))
                 audio.write(resampler.push(np.stack(pieces, axis=1)))
@@ -254,9 +254,17 @@ def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec, entr
     if not 1 <= n_frames <= codes.shape[-1]:
         raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
     with open_output(target) as stream:
-        writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, codes.shape[1], entropy_coding)
-        for start in range(0, n_frames, codec.packet_frames):
-            writer.write(codes[..., start : min(start + codec.packet_frames, n_frames)])
+        settings = (codes.shape[1], entropy_coding, encoded.pitch is not None)
+        writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, *settings)
+        for index, start in enumerate(range(0, n_frames, codec.packet_frames)):
+            stretch = slice(start, min(start + codec.packet_frames, n_frames))
+            packets = [Packet(row[:, stretch]) for row in codes]
+            if encoded.pitch is not None and encoded.level is not None:
+                pitch, level = encoded.pitch.cpu().numpy(), encoded.level.cpu().numpy()
+                packets = [
+                    Packet(packet.codes, pitch[c, stretch], int(level[c, index])) for c, packet in enumerate(packets)
+                ]
+            writer.write(packets)
         writer.container.finish(n_samples)
 
 
@@ -268,11 +276,14 @@ def load_encoded(source: Place, codec: SpeechCodec) -> EncodedSpeech:
     """
     import torch
 
-    from audiovq.speech.codec import EncodedSpeech
-
     with errors_about(describe(source)), open_input(source) as stream:
         speech = SpeechReader(stream)
         speech.expect(codec)
-        codes = np.concatenate([packet for packet in speech.packets() if isinstance(packet, np.ndarray)], axis=-1)
+        channels = list(zip(*(item for item in speech.packets() if isinstance(item, list)), strict=True))
+    codes = np.stack([np.concatenate([packet.codes for packet in channel], axis=-1) for channel in channels])
     n_samples = torch.full((len(codes),), speech.n_model_samples)
-    return EncodedSpeech(torch.from_numpy(codes), torch.from_numpy(speech.header.speakers.copy()), n_samples)
+    encoded = EncodedSpeech(torch.from_numpy(codes), torch.from_numpy(speech.header.speakers.copy()), n_samples)
+    if speech.header.has_pitch:
+        encoded.pitch = torch.from_numpy(np.stack([np.concatenate([p.pitch for p in one]) for one in channels]))
+        encoded.level = torch.tensor([[packet.level for packet in channel] for channel in channels])
+    return encoded

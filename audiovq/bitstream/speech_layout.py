@@ -7,6 +7,7 @@ bit-packed, or entropy-coded where that is shorter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiovq.bitstream.bits import decode_varint, decode_varints, encode_varint
-from audiovq.bitstream.container import FLAG_ENTROPY_CODED, MEDIA_SPEECH, DamagedError, Header
+from audiovq.bitstream.container import FLAG_ENTROPY_CODED, FLAG_PITCH, MEDIA_SPEECH, DamagedError, Header
+from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch
 from audiovq.bitstream.rows import Decode, pack_rows, rows_are_coded, unpack_rows
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
@@ -44,6 +47,7 @@ class SpeechHeader:
         entropy_coded: rows may be entropy-coded.
         entropy_id: 2 bytes, by which entropy model; empty when not.
         coded_speakers: the rows of speakers that are not known yet, as the file has them.
+        has_pitch: packets carry pitch and level.
     """
 
     model_hash: bytes
@@ -56,6 +60,7 @@ class SpeechHeader:
     entropy_coded: bool = False
     entropy_id: bytes = b""
     coded_speakers: bytes | None = None
+    has_pitch: bool = False
 
     def __post_init__(self) -> None:
         channels, size = self.speakers.shape
@@ -86,7 +91,8 @@ class SpeechHeader:
         if rows is None:
             encode = coder.encode_speakers if coder and self.entropy_coded else None
             rows = pack_rows(self.speakers, self.speaker_bits, encode)
-        return Header(MEDIA_SPEECH, self.model_hash, body + rows, FLAG_ENTROPY_CODED if self.entropy_coded else 0)
+        flags = FLAG_ENTROPY_CODED * self.entropy_coded | FLAG_PITCH * self.has_pitch
+        return Header(MEDIA_SPEECH, self.model_hash, body + rows, flags)
 
     @classmethod
     def from_container(cls, header: Header) -> SpeechHeader:
@@ -107,7 +113,7 @@ class SpeechHeader:
         coded = bool(header.flags & FLAG_ENTROPY_CODED)
         entropy_id, data = header.body[position : position + 2 * coded], header.body[position + 2 * coded :]
         numbers_of = (rate, books, code_bits, frames, np.full((channels, size), -1, np.int64), speaker_bits)
-        found_header = cls(header.model_hash, *numbers_of, coded, entropy_id, data)
+        found_header = cls(header.model_hash, *numbers_of, coded, entropy_id, data, bool(header.flags & FLAG_PITCH))
         if coded and rows_are_coded(data, channels, size, speaker_bits):
             return found_header
         rows = unpack_rows(data, channels, (size,), speaker_bits)
@@ -142,21 +148,24 @@ class SpeechHeader:
 
     def valid_length(self, length: int, short: bool) -> bool:
         """Whether a packet's payload may have so many bytes."""
-        if self.entropy_coded and not short:
-            return 1 <= length <= max(self._full_lengths)
-        return 1 < length <= max(self._full_lengths) + 2 if short else length in self._full_lengths
+        side = self.n_channels * (1 + 3 * self.packet_frames) + 4 if self.has_pitch else 0
+        if (self.entropy_coded or self.has_pitch) and not short:
+            return 1 <= length <= max(self._full_lengths) + side
+        return 1 < length <= max(self._full_lengths) + 2 + side if short else length in self._full_lengths
 
-    def pack(self, codes: np.ndarray, coder: EntropyCoder | None = None) -> tuple[bytes, bool]:
-        """Codes (channels, K, F) -> payload, and whether it is short (fewer frames than a full packet).
+    def pack(self, packets: Sequence[Packet], coder: EntropyCoder | None = None) -> tuple[bytes, bool]:
+        """A packet of each channel -> payload, and whether it is short (fewer frames than a full packet).
 
         ``coder`` makes it shorter in an entropy-coded file.
         """
+        codes = np.stack([packet.codes for packet in packets])
         n_frames = codes.shape[-1]
         if codes.shape[:2] != (self.n_channels, self.n_codebooks) or not 1 <= n_frames <= self.packet_frames:
             raise ValueError(f"codes {codes.shape} do not fit the header")
         short = n_frames < self.packet_frames
         encode = coder.encode_codes if coder and self.entropy_coded else None
-        return (encode_varint(n_frames) if short else b"") + pack_rows(codes, self.code_bits, encode), short
+        side = pack_side(packets) if self.has_pitch else b""
+        return (encode_varint(n_frames) if short else b"") + side + pack_rows(codes, self.code_bits, encode), short
 
     def frames_of(self, payload: bytes, short: bool) -> tuple[int, int]:
         """The number of frames of a packet, and where in its payload its rows begin.
@@ -174,14 +183,15 @@ class SpeechHeader:
             raise DamagedError("a packet has an impossible number of frames")
         return found
 
-    def unpack(self, payload: bytes, short: bool, coder: EntropyCoder | None = None) -> np.ndarray:
-        """Inverse of `pack` -> codes (channels, K, F) int64.
+    def unpack(self, payload: bytes, short: bool, coder: EntropyCoder | None = None) -> list[Packet]:
+        """Inverse of `pack`: a packet of each channel.
 
         Raises:
             DamagedError: for a payload whose size does not fit what it holds.
             AudioVQError: for an entropy-coded packet without ``coder``.
         """
         n_frames, start = self.frames_of(payload, short)
+        levels, pitch, start = self.unpack_side(payload, start, n_frames)
         data, shape = payload[start:], (self.n_codebooks, n_frames)
         decode: Decode | None = None
         if self.entropy_coded and rows_are_coded(data, self.n_channels, self.n_codebooks * n_frames, self.code_bits):
@@ -195,4 +205,40 @@ class SpeechHeader:
         codes = unpack_rows(data, self.n_channels, shape, self.code_bits, decode)
         if codes is None:
             raise DamagedError("a packet has an impossible size")
-        return codes
+        if pitch is None:
+            return [Packet(row) for row in codes]
+        return [Packet(*parts) for parts in zip(codes, pitch, levels, strict=True)]
+
+    def unpack_side(self, payload: bytes, start: int, n_frames: int) -> tuple[list[int], np.ndarray | None, int]:
+        """Level codes and pitch (channels, F) from position ``start`` on, and the position behind them.
+
+        Files without pitch have neither: an empty list, None and ``start``.
+
+        Raises:
+            DamagedError: for pitch tracks that are none.
+        """
+        if not self.has_pitch:
+            return [], None, start
+        place = start + self.n_channels
+        try:
+            length = decode_varint(payload, place)
+        except ValueError:
+            length = None
+        if length is None:
+            raise DamagedError("a packet has an impossible size")
+        size, place = length
+        coded = payload[place : place + size]
+        tracks = decode_pitch(coded, self.n_channels, n_frames) if len(coded) == size else None
+        if tracks is None:
+            raise DamagedError("a packet has a damaged pitch track")
+        return list(payload[start : start + self.n_channels]), tracks, place + size
+
+
+def pack_side(packets: Sequence[Packet]) -> bytes:
+    """Levels and pitch of a packet of each channel."""
+    tracks = [packet.pitch for packet in packets]
+    levels = [packet.level for packet in packets]
+    if any(track is None for track in tracks) or any(level is None for level in levels):
+        raise ValueError("packets of this file need pitch and level")
+    coded = encode_pitch(np.stack(tracks))  # type: ignore[arg-type]
+    return bytes(levels) + encode_varint(len(coded)) + coded  # type: ignore[arg-type]

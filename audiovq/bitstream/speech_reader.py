@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from audiovq.bitstream.container import ContainerReader, DamagedError, End, Gap
 from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.entropy_model import FILE_NAME
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 from audiovq.speech.waveform import n_resampled
 
 if TYPE_CHECKING:
@@ -120,8 +119,8 @@ class SpeechReader:
         """Tell places in seconds, for a model of this rate and hop: `expect` knows them itself."""
         self._rate, self._hop = sample_rate, hop_length
 
-    def packets(self, conceal: bool = False, skim: bool = False) -> Iterator[np.ndarray | LostSpeech | SkimmedSpeech]:
-        """Codes (channels, K, F) in their order, with `LostSpeech` in the place of what is lost when ``conceal``.
+    def packets(self, conceal: bool = False, skim: bool = False) -> Iterator[list[Packet] | LostSpeech | SkimmedSpeech]:
+        """Packets of all channels in their order, with `LostSpeech` in the place of what is lost when ``conceal``.
 
         With ``skim`` there is `SkimmedSpeech` in the place of entropy-coded packets: it needs no `expect`.
 
@@ -142,9 +141,9 @@ class SpeechReader:
                     yield from self._lost(gap, self.header.packet_frames, conceal, decodable=True)
                     gap = None
                     before = self.n_frames
-                    codes = self._unpack(record.payload, record.short, record.index)
+                    packets = self._unpack(record.payload, record.short, record.index)
                     self.n_good, self.n_good_frames = self.n_good + 1, self.n_good_frames + self.n_frames - before
-                    yield codes
+                    yield packets
         except DamagedError as error:
             raise self._in_seconds(error) from error
         # The end record is missing: what there is, to the end of its last frame.
@@ -153,7 +152,7 @@ class SpeechReader:
         self.n_model_samples = self.n_frames * self._hop
         self.n_samples = self.n_model_samples * self.header.sample_rate // self._rate if self._rate else 0
 
-    def _unpack(self, payload: bytes, short: bool, index: int) -> np.ndarray | SkimmedSpeech:
+    def _unpack(self, payload: bytes, short: bool, index: int) -> list[Packet] | SkimmedSpeech:
         if self.n_frames % self.header.packet_frames:
             raise DamagedError("it goes on behind its last packet", index)
         self.n_payload_bytes += len(payload)
@@ -161,11 +160,11 @@ class SpeechReader:
             n_frames = self.header.frames_of(payload, short)[0]
             self.n_packets, self.n_frames = index + 1, self.n_frames + n_frames
             return SkimmedSpeech(n_frames)
-        codes = self.header.unpack(payload, short, self._coder)
-        if codes.max() >= self._codebook_size:
+        packets = self.header.unpack(payload, short, self._coder)
+        if max(int(packet.codes.max()) for packet in packets) >= self._codebook_size:
             raise DamagedError("it has codes its model does not know", index)
-        self.n_packets, self.n_frames = index + 1, self.n_frames + codes.shape[-1]
-        return codes
+        self.n_packets, self.n_frames = index + 1, self.n_frames + packets[0].n_frames
+        return packets
 
     def _lost(
         self, gap: Gap | None, last_frames: int, conceal: bool, decodable: bool, total: int | None = None

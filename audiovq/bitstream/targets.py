@@ -88,10 +88,10 @@ def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
         speech.expect(codec)
         speakers = speech.header.speakers
         # Only its sound tells register and colour; the opening is enough.
-        packets = [packet[0] for packet in islice(speech.packets(), OPENING_PACKETS) if isinstance(packet, np.ndarray)]
+        packets = [packet[0] for packet in islice(speech.packets(), OPENING_PACKETS) if isinstance(packet, list)]
     decoder = codec.decoder_stream(speakers[0])
-    opening = [decoder.push(codes) for codes in packets]
-    opening.append(decoder.finish(sum(codes.shape[1] for codes in packets) * codec.hop_length))
+    opening = [decoder.push(packet) for packet in packets]
+    opening.append(decoder.finish(sum(packet.n_frames for packet in packets) * codec.hop_length))
     samples = np.concatenate(opening)
     pitch = median_pitch(track_pitch(samples, codec.sample_rate))
     colour = LongTermSpectrum(codec.sample_rate, DECODED_SILENCE_DB)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 from audiovq.streams import check_input, errors_about
 
 if TYPE_CHECKING:
@@ -246,5 +247,5 @@ def _write(codec: SpeechCodec, encoded: EncodedSpeech, targets: list[Path], deco
         codes, size = encoded.codes[0].numpy(), codec.packet_frames
         with create_audio(path, codec.sample_rate, 1) as writer:
             for start in range(0, codes.shape[1], size):
-                writer.write(stream.push(codes[:, start : start + size])[:, None])
+                writer.write(stream.push(Packet(codes[:, start : start + size]))[:, None])
             writer.write(stream.finish(int(encoded.n_samples[0]))[:, None])

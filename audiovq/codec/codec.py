@@ -18,40 +18,15 @@ from audiovq.codec.encoder import SpeechEncoder
 from audiovq.codec.pitch import PitchTracker, pitch_to_hz
 from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
-from audiovq.codec.streaming import DecoderStream, EncoderStream, Packet
+from audiovq.codec.streaming import DecoderStream, EncoderStream
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import EncodedSpeech, Packet
 from audiovq.layers.span import Span
 from audiovq.quantize.result import Quantized
 from audiovq.quantize.split import SplitQuantizer
 
 PITCH_AND_LEVEL_KBPS = 0.15
 """Nominal rate of pitch and level together, kb/s."""
-
-
-@dataclass
-class EncodedSpeech:
-    """Coded speech: what is said, on which pitch, how loud, and who says it. Arrays and numbers become tensors.
-
-    Attributes:
-        codes: (B, K, F) int64, content first, then detail from coarse to fine; frames beyond an item's end are zero.
-        pitch: (B, F) int64 pitch codes, 0 where unvoiced; see `audiovq.codec.pitch`.
-        level: (B, P) int64 level codes, one for each packet; see `audiovq.codec.level`.
-        speaker: (B, S) int64, the quantized speaker vector.
-        n_samples: (B,) int64, samples of each item at the codec's rate.
-    """
-
-    codes: Tensor
-    pitch: Tensor
-    level: Tensor
-    speaker: Tensor
-    n_samples: Tensor
-
-    def __post_init__(self) -> None:
-        for name in ("codes", "pitch", "level", "speaker", "n_samples"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor):
-                value = torch.from_numpy(np.array(value, np.int64))
-            setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
 
 
 @dataclass
@@ -259,6 +234,8 @@ class SpeechCodec(nn.Module):
 
     def _packets(self, encoded: EncodedSpeech, item: int) -> list[Packet]:
         n_frames, size = -(-int(encoded.n_samples[item]) // self.hop_length), self.packet_frames
+        if encoded.pitch is None or encoded.level is None:
+            raise AudioVQError(f"model {self.name} decodes codes with pitch and level, and these have none")
         codes, pitch = encoded.codes[item].cpu().numpy(), encoded.pitch[item].cpu().numpy()
         levels = encoded.level[item].tolist()
         starts = range(0, n_frames, size)

@@ -18,7 +18,6 @@ audio gives the same bits from a file, a pipe or a batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,27 +37,13 @@ from audiovq.codec.level import (
 from audiovq.codec.pitch import pitch_to_hz
 from audiovq.codec.source import HarmonicSource
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
 
 LEVEL_RAMP = 80
 """Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
-
-
-@dataclass(frozen=True)
-class Packet:
-    """A stretch of one channel after coding.
-
-    Attributes:
-        codes: (K, F) int64.
-        pitch: (F,) int64 pitch codes.
-        level: level code.
-    """
-
-    codes: np.ndarray
-    pitch: np.ndarray
-    level: int
 
 
 class Samples:
@@ -231,6 +216,8 @@ class DecoderStream:
         else:
             codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None]
             latents = self.codec.quantizer.decode(codes)[0]
+            if packet.pitch is None or packet.level is None:
+                raise ValueError("a packet of this codec has pitch and level")
             pitch, level = torch.from_numpy(np.asarray(packet.pitch, np.int64)), packet.level
         self._levels.append((self._end, float(dequantize_level(level))))
         self._latents = torch.cat([self._latents, latents], dim=1)

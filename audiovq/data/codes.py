@@ -156,7 +156,7 @@ def _code(codec: SpeechCodec, utterance: Utterance) -> tuple[np.ndarray, np.ndar
     stream = codec.encoder_stream(codec.n_codebooks)
     packets = stream.push(samples) + stream.finish()
     assert stream.speaker is not None
-    return np.concatenate(packets, axis=1), stream.speaker, len(samples)
+    return np.concatenate([packet.codes for packet in packets], axis=1), stream.speaker, len(samples)
 
 
 def cached_codes(

@@ -152,7 +152,7 @@ def _code(
 
     def push(samples: np.ndarray) -> None:
         for c, stream in enumerate(streams):
-            packets[c] += [p.astype(np.uint16) for p in stream.push(np.ascontiguousarray(samples[:, c]))]
+            packets[c] += [p.codes.astype(np.uint16) for p in stream.push(np.ascontiguousarray(samples[:, c]))]
 
     for block in audio.blocks():
         if stopping():
@@ -162,7 +162,7 @@ def _code(
     push(resampler.finish(n_samples))
     items: list[TokenizedUtterance] = []
     for c, stream in enumerate(streams):
-        codes = np.concatenate(packets[c] + [p.astype(np.uint16) for p in stream.finish()], axis=1)
+        codes = np.concatenate(packets[c] + [p.codes.astype(np.uint16) for p in stream.finish()], axis=1)
         assert stream.speaker is not None
         if items and np.array_equal(items[-1].codes, codes) and np.array_equal(items[-1].voice, stream.speaker):
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import EncodedSpeech, Packet
 from audiovq.quantize import Quantized, ResidualVectorQuantizer
 from audiovq.speech.encoder import SpeechEncoder
 from audiovq.speech.fast import SpanEncoder
@@ -29,28 +29,6 @@ if TYPE_CHECKING:
 
     #: Something that tells a voice: a recording, or where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
-
-
-@dataclass
-class EncodedSpeech:
-    """What a file holds: what is said, and who says it. Arrays and plain numbers become tensors.
-
-    Attributes:
-        codes: (B, K, F) int64, coarse to fine; frames beyond an item's own length are zero.
-        speaker: (B, S) int64, the quantized speaker vector.
-        n_samples: (B,) int64, samples of each item at the codec's rate.
-    """
-
-    codes: Tensor
-    speaker: Tensor
-    n_samples: Tensor
-
-    def __post_init__(self) -> None:
-        for name in ("codes", "speaker", "n_samples"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor):
-                value = torch.from_numpy(np.array(value, np.int64))
-            setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
 
 
 class SpeechCodec(nn.Module):
@@ -186,7 +164,7 @@ class SpeechCodec(nn.Module):
         for item in items:
             stream = self.encoder_stream(n_codebooks)
             packets = stream.push(item) + stream.finish()
-            codes.append(torch.from_numpy(np.concatenate(packets, axis=1)))
+            codes.append(torch.from_numpy(np.concatenate([packet.codes for packet in packets], axis=1)))
             speakers.append(torch.from_numpy(stream.speaker))
         longest = max(c.shape[1] for c in codes)
         return EncodedSpeech(
@@ -214,7 +192,8 @@ class SpeechCodec(nn.Module):
             stream = self.decoder_stream(who.numpy(), decoder)
             own = codes[:, : -(-n_samples // self.hop_length)].numpy()
             pieces = [
-                stream.push(own[:, i : i + self.packet_frames]) for i in range(0, own.shape[1], self.packet_frames)
+                stream.push(Packet(own[:, i : i + self.packet_frames]))
+                for i in range(0, own.shape[1], self.packet_frames)
             ]
             pieces.append(stream.finish(n_samples))
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))

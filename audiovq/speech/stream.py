@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 from audiovq.speech.fast import SpanDecoder
 
 
@@ -38,8 +39,8 @@ class EncoderStream:
         self._received = 0
         self._next = 0  # position of the next packet's first sample
 
-    def push(self, samples: np.ndarray) -> list[np.ndarray]:
-        """Samples (n,) float32 at the codec's rate -> the packets (K, F) int64 that are now complete.
+    def push(self, samples: np.ndarray) -> list[Packet]:
+        """Samples (n,) float32 at the codec's rate -> the packets that are now complete.
 
         Raises:
             AudioVQError: for samples that are NaN or infinite.
@@ -52,10 +53,10 @@ class EncoderStream:
         self._received += len(samples)
         packets = []
         while self._received > self._next + self._packet + self._context:
-            packets.append(self._encode(self._next + self._packet))
+            packets.append(Packet(self._encode(self._next + self._packet)))
         return packets
 
-    def finish(self) -> list[np.ndarray]:
+    def finish(self) -> list[Packet]:
         """The packets that were waiting for audio behind them; the last may be shorter.
 
         Raises:
@@ -65,7 +66,7 @@ class EncoderStream:
             raise AudioVQError("the audio is empty: there is nothing to code")
         packets = []
         while self._next < self._received:
-            packets.append(self._encode(min(self._next + self._packet, self._received)))
+            packets.append(Packet(self._encode(min(self._next + self._packet, self._received))))
         return packets
 
     @torch.inference_mode()
@@ -109,14 +110,15 @@ class DecoderStream:
         self._end = 0  # frames received
         self._given = 0  # samples given out
 
-    def push(self, codes: np.ndarray | None, n_frames: int | None = None) -> np.ndarray:
-        """The next packet (K, F), or None and its number of frames when it is lost -> samples that are ready.
+    def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
+        """The next packet, or None and its number of frames when it is lost -> samples that are ready.
 
         A lost packet is heard as silence: its latents are zero.
         """
         with torch.inference_mode():
-            if codes is not None:
-                latents = self.codec.quantizer.decode(torch.from_numpy(np.asarray(codes, np.int64))[None])
+            if packet is not None:
+                codes = torch.from_numpy(np.asarray(packet.codes, np.int64))
+                latents = self.codec.quantizer.decode(codes[None])
             else:
                 if n_frames is None:
                     raise ValueError("say how many frames are lost")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 
 if TYPE_CHECKING:
     from audiovq.speech.stream import DecoderStream
@@ -189,9 +190,9 @@ class MatchedStream:
     def __init__(self, decoder: DecoderStream, wanted: np.ndarray, sample_rate: int = 16000) -> None:
         self._decoder, self._match = decoder, TimbreMatch(wanted, sample_rate)
 
-    def push(self, codes: np.ndarray | None, n_frames: int | None = None) -> np.ndarray:
+    def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
         """The next packet (K, F) -> samples that are ready."""
-        return self._match.push(self._decoder.push(codes, n_frames))
+        return self._match.push(self._decoder.push(packet, n_frames))
 
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples."""

@@ -24,6 +24,7 @@ from audiovq.errors import AudioVQError
 from audiovq.speech.codec import EncodedSpeech
 from tests.bitstream.entropy_models import SmallCodec, chosen_codes, coder_of, random_model, with_entropy
 from tests.fake_codec import FakeCodec
+from tests.packets import codes_of, packets_of
 
 GOLDEN = Path(__file__).parent / "golden"
 BIG, SMALL = coder_of(FakeCodec()), coder_of(SmallCodec())
@@ -77,9 +78,9 @@ def test_codes_come_back_whatever_they_are(coder, channels):
                 np.full(shape, values - 1),
                 np.broadcast_to(np.where(np.arange(n_frames) % 2, 0, values - 1), shape),
             ):
-                payload, short = top.pack(codes, coder)
+                payload, short = top.pack(packets_of(codes), coder)
                 assert top.valid_length(len(payload), short)
-                assert np.array_equal(top.unpack(payload, short, coder), codes)
+                assert np.array_equal(codes_of(top.unpack(payload, short, coder)), codes)
 
 
 @pytest.mark.parametrize("coder", [BIG, SMALL], ids=["1024", "16"])
@@ -87,23 +88,23 @@ def test_likely_codes_are_short_and_the_least_likely_are_packed(coder):
     bits = (coder.model.codebook_size - 1).bit_length()
     top = header(coder, 3)
     good, bad = chosen_codes(coder, 3, 20, True)[None], chosen_codes(coder, 3, 20, False)[None]
-    good_payload, bad_payload = top.pack(good, coder)[0], top.pack(bad, coder)[0]
+    good_payload, bad_payload = top.pack(packets_of(good), coder)[0], top.pack(packets_of(bad), coder)[0]
     assert len(good_payload) < 0.7 * packed_length(good, bits)
     assert len(bad_payload) == packed_length(bad, bits)
     assert len(coder.encode_codes(bad)) > len(bad_payload)
     for codes, payload in ((good, good_payload), (bad, bad_payload)):
-        assert np.array_equal(top.unpack(payload, False, coder), codes)
+        assert np.array_equal(codes_of(top.unpack(payload, False, coder)), codes)
     assert np.array_equal(coder.decode_codes(coder.encode_codes(bad), 1, 3, 20), bad)
     assert abs(8 * len(good_payload) - coder.bits(good[0])) < 9
 
 
 def test_equal_channels_cost_a_bit():
     codes = chosen_codes(SMALL, 3, 20, True)[None]
-    alone, _ = header(SMALL, 3).pack(codes, SMALL)
+    alone, _ = header(SMALL, 3).pack(packets_of(codes), SMALL)
     three = header(SMALL, 3, channels=3)
-    payload, short = three.pack(np.repeat(codes, 3, axis=0), SMALL)
+    payload, short = three.pack(packets_of(np.repeat(codes, 3, axis=0)), SMALL)
     assert len(payload) == len(alone) + 1
-    assert np.array_equal(three.unpack(payload, short, SMALL), np.repeat(codes, 3, axis=0))
+    assert np.array_equal(codes_of(three.unpack(payload, short, SMALL)), np.repeat(codes, 3, axis=0))
 
 
 def test_rows_are_coded_in_a_batch_as_alone():
@@ -264,7 +265,7 @@ def test_a_lost_packet_takes_no_other_with_it(tmp_path):
         assert sum(isinstance(item, LostSpeech) for item in items) == 1
         for i, item in enumerate(items):
             if not isinstance(item, LostSpeech):
-                assert np.array_equal(item[0], codes[0, :, 20 * i : 20 * i + 20])
+                assert np.array_equal(item[0].codes, codes[0, :, 20 * i : 20 * i + 20])
 
 
 def test_any_bytes_are_codes_or_an_error():
@@ -273,7 +274,7 @@ def test_any_bytes_are_codes_or_an_error():
     for n in range(1, 30):
         for payload in (rng.bytes(n), b"\0" * n, b"\xff" * n):
             try:
-                codes = top.unpack(payload, False, SMALL)
+                codes = codes_of(top.unpack(payload, False, SMALL))
             except DamagedError:
                 continue
             assert codes.min() >= 0

@@ -11,6 +11,7 @@ import torch
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
 from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
+from tests import packets as speech_packets
 from tests.fake_codec import FakeCodec
 
 CODEC = FakeCodec()
@@ -44,7 +45,7 @@ def decoded(data, **options):
 
 
 def codes_of(data):
-    return np.concatenate(list(SpeechReader(io.BytesIO(data)).packets()), axis=-1)
+    return np.concatenate([speech_packets.codes_of(p) for p in SpeechReader(io.BytesIO(data)).packets()], axis=-1)
 
 
 class Dribble:
@@ -169,7 +170,7 @@ def test_flips_and_truncations_are_detected_or_harmless(folder):
 def load_codes(data):
     reader = SpeechReader(io.BytesIO(data))
     reader.expect(CODEC)
-    return np.concatenate(list(reader.packets()), axis=-1)
+    return np.concatenate([speech_packets.codes_of(p) for p in reader.packets()], axis=-1)
 
 
 def test_concealing_never_fails_on_damaged_packets_and_keeps_the_good_ones(folder):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from audiovq import SpeechCodec
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 from audiovq.speech.checkpoint import model_folder, save_codec
 from tests.conftest import TINY
 
@@ -29,9 +30,9 @@ def encode_in_pieces(codec, samples, seed, largest):
 def test_pieces_of_any_size_give_the_same_bits(codec, speech, largest):
     whole = codec.encode([speech])
     stream, packets = encode_in_pieces(codec, speech.numpy(), largest, largest)
-    assert np.array_equal(np.concatenate(packets, axis=1), whole.codes[0].numpy())
+    assert np.array_equal(np.concatenate([p.codes for p in packets], axis=1), whole.codes[0].numpy())
     assert np.array_equal(stream.speaker, whole.speaker[0].numpy())
-    assert all(p.shape[1] == codec.packet_frames for p in packets[:-1])
+    assert all(p.n_frames == codec.packet_frames for p in packets[:-1])
 
 
 def test_a_batch_of_unequal_lengths_equals_one_by_one(codec, speech):
@@ -77,7 +78,7 @@ def test_fewer_codebooks_are_the_coarser_part_of_more(codec, speech):
 def test_decoding_starts_with_the_first_packet(codec, speech):
     encoded = codec.encode([speech])
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
-    first = stream.push(encoded.codes[0, :, :50].numpy())
+    first = stream.push(Packet(encoded.codes[0, :, :50].numpy()))
     assert 0 < len(first) < 50 * codec.hop_length
     assert np.array_equal(first, codec.decode(encoded)[0, 0, : len(first)].numpy())
 
@@ -86,7 +87,7 @@ def test_a_lost_packet_changes_only_its_surroundings(codec, speech):
     encoded = codec.encode([speech])
     codes, whole = encoded.codes[0].numpy(), codec.decode(encoded)[0, 0].numpy()
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
-    pieces = [stream.push(codes[:, :50]), stream.push(None, 50), stream.push(codes[:, 100:])]
+    pieces = [stream.push(Packet(codes[:, :50])), stream.push(None, 50), stream.push(Packet(codes[:, 100:]))]
     damaged = np.concatenate([*pieces, stream.finish(len(speech))])
     reach = codec.decoder.context_frames * codec.hop_length
     assert np.array_equal(damaged[: 16000 - reach], whole[: 16000 - reach])

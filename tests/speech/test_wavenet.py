@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
 from audiovq.speech.codec import SpeechCodec
 from audiovq.speech.wavenet import WaveNetDecoder, WaveNetState, draw
@@ -150,7 +151,7 @@ def test_a_stream_gives_the_same_however_it_arrives(model, speech):
     codes, speaker = encoded.codes[0].numpy(), encoded.speaker[0].numpy()
     for size in (1, 37, 1000):
         stream = codec.decoder_stream(speaker, "wavenet")
-        pieces = [stream.push(codes[:, i : i + size]) for i in range(0, codes.shape[1], size)]
+        pieces = [stream.push(Packet(codes[:, i : i + size])) for i in range(0, codes.shape[1], size)]
         pieces.append(stream.finish(len(speech)))
         assert np.array_equal(np.concatenate(pieces), whole[0, 0].numpy())
     codec.seed = 1
@@ -175,7 +176,7 @@ def test_a_lost_packet_keeps_the_length(model, speech):
     encoded = codec.encode([speech])
     codes = encoded.codes[0].numpy()
     stream = codec.decoder_stream(encoded.speaker[0].numpy(), "wavenet")
-    pieces = [stream.push(codes[:, :50]), stream.push(None, n_frames=50), stream.push(codes[:, 100:])]
+    pieces = [stream.push(Packet(codes[:, :50])), stream.push(None, n_frames=50), stream.push(Packet(codes[:, 100:]))]
     pieces.append(stream.finish(len(speech)))
     assert sum(map(len, pieces)) == len(speech)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from audiovq.interfaces import Packet
 from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
 from audiovq.speech.codec import SpeechCodec
 from audiovq.speech.wavenet_stretches import StretchedStream
@@ -26,7 +27,7 @@ def stream(codec, speaker, n_streams):
 def drawn(codec, encoded, n_streams, size):
     codes = encoded.codes[0].numpy()
     own = stream(codec, encoded.speaker[0].numpy(), n_streams)
-    pieces = [own.push(codes[:, i : i + size]) for i in range(0, codes.shape[1], size)]
+    pieces = [own.push(Packet(codes[:, i : i + size])) for i in range(0, codes.shape[1], size)]
     return np.concatenate([*pieces, own.finish(int(encoded.n_samples[0]))])
 
 

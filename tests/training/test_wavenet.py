@@ -11,6 +11,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 from audiovq.speech.checkpoint import codes_hash, save_codec
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.run import compose, train
@@ -131,7 +132,7 @@ def test_the_paper_trains_encoder_and_decoder_together(corpus, tmp_path):  # noq
         codec.decoder_stream(torch.zeros(1, dtype=torch.int64).numpy())
     stream = codec.decoder_stream(torch.ones(1, dtype=torch.int64).numpy(), "wavenet")
     codes = torch.zeros(1, 20, dtype=torch.int64).numpy()
-    assert len(stream.push(codes)) + len(stream.finish(20 * 64)) == 20 * 64
+    assert len(stream.push(Packet(codes))) + len(stream.finish(20 * 64)) == 20 * 64
 
 
 def compose_task(config):

@@ -1,0 +1,94 @@
+"""What the rooms of the package hand to each other: the types and protocols that more than one of them knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Called now and then with how much is done and how much there is in all (None: not known), in any one unit.
+Progress = Callable[[float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A stretch of one channel after coding.
+
+    Attributes:
+        codes: (K, F) int64.
+        pitch: (F,) int64 pitch codes, see `audiovq.codec.pitch`; None for a model without coded pitch.
+        level: level code, see `audiovq.codec.level`; None for a model without coded level.
+    """
+
+    codes: np.ndarray
+    pitch: np.ndarray | None = None
+    level: int | None = None
+
+    @property
+    def n_frames(self) -> int:
+        """Frames F."""
+        return self.codes.shape[1]
+
+    def first(self, n_codebooks: int | None) -> Packet:
+        """The same with at most ``n_codebooks`` codebooks; None keeps all."""
+        return Packet(self.codes[:n_codebooks], self.pitch, self.level)
+
+
+@dataclass
+class EncodedSpeech:
+    """Coded speech: what is said, on which pitch, how loud, and who says it. Arrays and numbers become tensors.
+
+    Attributes:
+        codes: (B, K, F) int64, coarse to fine; frames beyond an item's end are zero.
+        speaker: (B, S) int64, the quantized speaker vector.
+        n_samples: (B,) int64, samples of each item at the codec's rate.
+        pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.pitch`); None for a model without.
+        level: (B, P) int64 level codes, one for each packet (`audiovq.codec.level`); None for a model without.
+    """
+
+    codes: Tensor
+    speaker: Tensor
+    n_samples: Tensor
+    pitch: Tensor | None = None
+    level: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        import torch
+
+        for name in ("codes", "speaker", "n_samples", "pitch", "level"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, torch.Tensor):
+                value = torch.from_numpy(np.array(value, np.int64))
+            setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
+
+
+class EncoderStream(Protocol):
+    """One channel of waveform in, packets out."""
+
+    #: The quantized speaker vector (S,), known when the first packet is out.
+    speaker: np.ndarray | None
+
+    def push(self, samples: np.ndarray) -> list[Packet]:
+        """Samples (n,) float32 at the codec's rate -> the packets that are now complete."""
+        ...
+
+    def finish(self) -> list[Packet]:
+        """The packets that were waiting for audio behind them; the last may be shorter."""
+        ...
+
+
+class DecoderStream(Protocol):
+    """Packets in, one channel of waveform out."""
+
+    def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
+        """The next packet, or None and its number of frames when it is lost -> samples that are ready."""
+        ...
+
+    def finish(self, n_samples: int) -> np.ndarray:
+        """The rest, so that all pieces together have exactly ``n_samples`` samples."""
+        ...
