@@ -21,7 +21,7 @@ from audiovq.codec.speaker import SpeakerEncoder
 from audiovq.codec.streaming import DecoderStream, EncoderStream, Packet
 from audiovq.errors import AudioVQError
 from audiovq.layers.span import Span
-from audiovq.quantize.result import Quantized
+from audiovq.quantize.types import Quantized
 from audiovq.quantize.split import SplitQuantizer
 
 PITCH_AND_LEVEL_KBPS = 0.15

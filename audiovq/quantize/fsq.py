@@ -1,4 +1,4 @@
-"""Finite scalar quantization: a grid instead of a learned codebook."""
+"""Finite scalar quantization (FSQ): a fixed grid instead of a learned codebook."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from audiovq.quantize.distributed import all_reduce_sum
-from audiovq.quantize.gradient import straight_through
-from audiovq.quantize.projection import Projection
-from audiovq.quantize.result import Quantized, QuantizerError
-from audiovq.quantize.usage import Usage
-from audiovq.quantize.vector import check_codes, check_latents, check_n_codebooks, flat
+from audiovq.quantize.codebook import Usage, all_reduce_sum
+from audiovq.quantize.functional import flatten_dims, straight_through
+from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
+from audiovq.quantize.vector import Projection
 
 
 class FiniteScalarQuantizer(nn.Module):
     """Rounds each of a few bounded channels to a fixed number of levels (Mentzer et al. 2023, section 3).
 
-    The codebook of ``prod(levels)`` codes is implied: nothing to learn, nothing that collapses, and no loss (it is 0).
+    The codebook of ``prod(levels)`` codes is implicit: it is not learned, cannot collapse, and has no loss (0).
     When ``channels`` differs from ``len(levels)`` a 1x1 map leads in and another one out.
 
     Args:
-        levels: levels for each dimension, at least 2 each. (8, 5, 5, 5) gives 1000 codes, section 4.1 has more.
+        levels: levels of each dimension, at least 2. (8, 5, 5, 5) gives 1000 codes; more are in section 4.1.
         channels: ``C`` of the latents. None: one for each dimension.
+
+    Raises:
+        QuantizerError: settings, latents or codes that do not fit.
     """
 
     n_codebooks = 1
@@ -43,7 +44,7 @@ class FiniteScalarQuantizer(nn.Module):
         self.projection = None if self.channels == len(levels) else Projection(self.channels, len(levels))
         self.usage = Usage(self.codebook_size)
         count = torch.tensor(levels)
-        reach = (count - 1) * (1 + 1e-3) / 2  # a little more than the outer levels, so that tanh can reach them
+        reach = (count - 1) * (1 + 1e-3) / 2  # slightly beyond the outer levels, so that tanh can reach them
         offset = torch.where(count % 2 == 0, 0.5, 0.0)
         for name, value in {
             "reach": reach,
@@ -59,7 +60,7 @@ class FiniteScalarQuantizer(nn.Module):
         check_latents(latents, self.channels)
         check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
-            bounded = self.bound(flat(latents))
+            bounded = self.bound(flatten_dims(latents))
             codes = self._codes(bounded)
             value = self._expand(straight_through(bounded / self.width, self._points(codes)))
             counts = torch.bincount(codes.flatten(), minlength=self.codebook_size).float()
@@ -76,7 +77,7 @@ class FiniteScalarQuantizer(nn.Module):
         check_latents(latents, self.channels)
         check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
-            codes = self._codes(self.bound(flat(latents)))
+            codes = self._codes(self.bound(flatten_dims(latents)))
         return codes.view(latents.shape[0], 1, *latents.shape[2:])
 
     @torch.no_grad()
@@ -88,7 +89,7 @@ class FiniteScalarQuantizer(nn.Module):
         return value.view(codes.shape[0], self.channels, *codes.shape[2:])
 
     def bound(self, x: Tensor) -> Tensor:
-        """Into the range of the levels, not yet rounded: ``(B, C, T)`` to ``(B, D, T)``; 0 is code ``levels // 2``."""
+        """``(B, C, T)`` to the range of the levels, ``(B, D, T)``, not yet rounded; 0 is code ``levels // 2``."""
         z = x if self.projection is None else self.projection.reduce(x)
         return torch.tanh(z + self.shift) * self.reach - self.offset
 
@@ -104,7 +105,7 @@ class FiniteScalarQuantizer(nn.Module):
         return points.masked_fill((codes < 0)[:, None], 0)
 
     def _expand(self, points: Tensor) -> Tensor:
-        """``(B, D, T)`` to ``(B, C, T)``: products and sums one at a time, so that rounding depends on nothing else."""
+        """``(B, D, T)`` to ``(B, C, T)``; sums in a fixed order, so that rounding does not depend on the batch."""
         if self.projection is None:
             return points
         outward = self.projection.outward

@@ -1,8 +1,8 @@
-"""What the encoder hears of the decoder's wishes."""
+"""Gradient estimators and the commitment distance."""
 
 import torch
 
-from audiovq.quantize.gradient import rotation, squared_distance, straight_through
+from audiovq.quantize.functional import rotation, squared_distance, straight_through
 
 
 def test_straight_through_is_exact_and_its_gradient_the_identity():
