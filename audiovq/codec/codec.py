@@ -20,9 +20,9 @@ from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
 from audiovq.codec.streaming import DecoderStream, EncoderStream, Packet
 from audiovq.errors import AudioVQError
-from audiovq.layers.span import Span
-from audiovq.quantize.types import Quantized
+from audiovq.nn.chunked_conv import Span
 from audiovq.quantize.split import SplitQuantizer
+from audiovq.quantize.types import Quantized
 
 PITCH_AND_LEVEL_KBPS = 0.15
 """Nominal rate of pitch and level together, kb/s."""

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from audiovq.layers.output import LogisticMixture
+from audiovq.nn.distributions import LogisticMixture
 
 _BIN = 2 / 255
 """Distance between two of the 256 levels."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.layers.feedforward import FeedForward, RootMeanSquareNorm
+from audiovq.nn.transformer import FeedForward, RootMeanSquareNorm
 
 
 class DepthModel(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.layers.attention import rotary_table
+from audiovq.nn.transformer import rotary_table
 from audiovq.prior.kernels import backbone_step, depth_step
 from audiovq.prior.vectors import PANEL, UNROLL
 from audiovq.rounding import restore_rows, round_rows

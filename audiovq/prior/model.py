@@ -58,7 +58,7 @@ def make_backbone(kind: str, width: int, **arguments: Any) -> nn.Module:
         AudioVQError: for another kind.
     """
     if kind == "transformer":
-        from audiovq.layers.transformer import Transformer
+        from audiovq.nn.transformer import Transformer
 
         return Transformer(width, **arguments)
     if kind == "wavenet":

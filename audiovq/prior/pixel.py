@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.layers.masked import GatedLayer
+from audiovq.nn.gated_pixelcnn import GatedLayer
 from audiovq.prior.model import Drawing
 
 

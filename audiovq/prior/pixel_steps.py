@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiovq.layers.masked import LayerCache, vertical_row
+from audiovq.nn.gated_pixelcnn import LayerCache, vertical_row
 
 if TYPE_CHECKING:
     from audiovq.prior.pixel import CausalAttention2d, PixelPrior

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from audiovq.layers.wavenet import WaveNetStack
+from audiovq.nn.wavenet_stack import WaveNetStack
 
 
 class WaveNetBackbone(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.layers.masked import GatedLayer
+from audiovq.nn.gated_pixelcnn import GatedLayer
 from audiovq.prior.model import Drawing
 from audiovq.prior.pixel import PixelPrior
 

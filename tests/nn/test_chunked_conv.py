@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
-from audiovq.layers.span import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
+from audiovq.nn import ChannelNorm, DilatedResidualUnit
+from audiovq.nn.chunked_conv import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
 
 
 @pytest.mark.parametrize(

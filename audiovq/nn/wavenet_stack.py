@@ -1,4 +1,4 @@
-"""The causal gated stack of WaveNet, whole or step by step with what each layer remembers."""
+"""The causal gated stack of WaveNet, for whole sequences or step by step with a state for each layer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 class WaveNetStack(nn.Module):
     """Dilated causal convolutions with gates, residual and skip paths (van den Oord et al. 2016, section 2).
 
-    Layer ``l`` with dilation ``d = dilation_cycle ** ...`` (1, 2, 4, ... ``2 ** (dilation_cycle - 1)``, then 1 again)::
+    Layer ``l`` with dilation ``d = 2 ** (l % dilation_cycle)`` (1, 2, 4, ..., then 1 again)::
 
         a, b = W_l * x + condition_l          (each ``channels``; the taps reach back 0, d, 2d, ... steps)
         h    = tanh(a) * sigmoid(b)
-        x    = x + R_l h + r_l                (not in the last layer, whose output nobody reads)
+        x    = x + R_l h + r_l                (not in the last layer)
         s    = s + S_l h + s_l
 
-    and the head is ``out = P relu(M relu(s) + m) + p``. Output t reads the input up to and including t: who predicts
-    sample t feeds samples up to t - 1.
+    and the head is ``out = P relu(M relu(s) + m) + p``. Output t reads the input up to and including t: to predict
+    sample t, feed samples up to t - 1.
 
-    The convolutions have no bias of their own: it is the bias of the projection of the condition, which a sampler
-    computes outside of its inner loop. Parameters (all channel-first, as `torch.nn.Conv1d` has them):
+    The dilated convolutions have no bias: the projection of the condition has it, which a sampler computes outside of
+    its inner loop. Parameters (all channel-first, as in `torch.nn.Conv1d`):
 
     ========================  =============================================================================
     ``entry``                 ``weight (channels, in_channels, 1)``, ``bias (channels,)``
@@ -41,7 +41,7 @@ class WaveNetStack(nn.Module):
         channels: of the residual path.
         skip_channels: of the skip path and the head.
         n_layers, dilation_cycle, kernel_size: see above.
-        condition_channels: of the local condition (global conditions are part of it).
+        condition_channels: of the local condition (which includes global conditions).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class WaveNetStack(nn.Module):
         )
         self.n_layers, self.kernel_size, self.condition_channels = n_layers, kernel_size, condition_channels
         self.dilations = [2 ** (layer % dilation_cycle) for layer in range(n_layers)]
-        #: Steps of input that one output depends on.
+        #: Number of input steps that one output depends on.
         self.receptive_field = 1 + (kernel_size - 1) * sum(self.dilations)
         self.entry = nn.Conv1d(in_channels, channels, 1)
         self.condition = nn.Conv1d(condition_channels, n_layers * 2 * channels, 1)
@@ -81,7 +81,7 @@ class WaveNetStack(nn.Module):
 
     @property
     def macs_per_step(self) -> int:
-        """Multiplications for one step of one stream, the condition's projection apart."""
+        """Multiplications for one step of one stream, without the projection of the condition."""
         c, s = self.channels, self.skip_channels
         layers = self.n_layers * (self.kernel_size * 2 * c * c + c * s) + (self.n_layers - 1) * c * c
         return layers + self.in_channels * c + s * s + s * self.out_channels
@@ -89,29 +89,31 @@ class WaveNetStack(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Input (B, in, T) and condition (B, condition_channels, T'), T a multiple of T' -> (B, out, T).
 
-        Every position of the condition is held for ``T / T'`` steps.
+        Every position of the condition is repeated for ``T / T'`` steps.
         """
         return self.advance(x, self.project_condition(condition), self.initial_state(x.shape[0], x))
 
     def project_condition(self, condition: Tensor) -> Tensor:
-        """(B, condition_channels, T') -> what is added inside the gates (B, n_layers * 2 * channels, T')."""
+        """(B, condition_channels, T') -> the conditions added in the gates (B, n_layers * 2 * channels, T')."""
         return self.condition(condition)
 
     def initial_state(self, batch_size: int, like: Tensor | None = None) -> list[Tensor]:
-        """What the layers remember before the first step, for `advance`: zeros (B, (kernel_size - 1) * d, channels)."""
+        """The layers' state before the first step, for `advance`: zeros (B, (kernel_size - 1) * d, channels) each."""
         like = self.entry.weight if like is None else like
         reach = self.kernel_size - 1
         return [like.new_zeros(batch_size, reach * d, self.channels) for d in self.dilations]
 
     def advance(self, x: Tensor, projected: Tensor, state: list[Tensor], extra: Tensor | None = None) -> Tensor:
-        """Some more steps: x (B, in, T), projected condition (B, n_layers * 2 * channels, T'), T a multiple of T'.
+        """The next T steps: x (B, in, T), projected condition (B, n_layers * 2 * channels, T') -> (B, out, T).
 
-        ``state`` is that of `initial_state` or what earlier calls left in it; it is moved on in place (its tensors are
-        replaced). Any division of a sequence into calls gives the same output. ``extra`` (B, channels, T) is added to
-        what ``entry`` makes of the input.
+        Any division of a sequence into calls gives the same output.
 
-        Returns:
-            (B, out, T).
+        Args:
+            state: from `initial_state` or an earlier call; updated in place (its tensors are replaced).
+            extra: (B, channels, T), added to the output of ``entry``.
+
+        Raises:
+            ValueError: when T is no multiple of T'.
         """
         # Channels last inside: every layer is then two matrix products over all steps, with no transposition between.
         n_steps = x.shape[-1]
@@ -135,7 +137,7 @@ class WaveNetStack(nn.Module):
         return self._head(total)
 
     def _head(self, total: Tensor) -> Tensor:
-        """Sum of the skip paths (B, T, skip) -> (B, out, T), in float32: half of its bits hold no 16-bit audio."""
+        """Sum of the skip paths (B, T, skip) -> (B, out, T), in float32: too coarse in half precision."""
         with torch.autocast(total.device.type, enabled=False):
             return _pointwise(F.relu(_pointwise(F.relu(total.float()), self.mix)), self.project).transpose(1, 2)
 
@@ -145,7 +147,7 @@ class WaveNetStack(nn.Module):
         taps = [seen[:, k * dilation : k * dilation + n_steps] for k in range(self.kernel_size)]
         matrix = weight.permute(0, 2, 1).flatten(1)  # (2C, kernel_size * C), one block a tap
         z = F.linear(torch.cat(taps, dim=2), matrix)
-        z = z.view(len(z), -1, hold, z.shape[-1]) + gate.unsqueeze(2)  # each position of the condition is held
+        z = z.view(len(z), -1, hold, z.shape[-1]) + gate.unsqueeze(2)  # each position of the condition is repeated
         a, b = z.flatten(1, 2).chunk(2, dim=2)
         return torch.tanh(a) * torch.sigmoid(b)
 

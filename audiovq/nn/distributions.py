@@ -1,8 +1,7 @@
-"""What a network may say of the next value: distributions over a grid of levels, with their likelihoods and samples.
+"""Output distributions over a grid of levels, with likelihoods and samples.
 
-Parameters lie in dimension 1, ``(B, n_parameters, *dims)``; targets and samples are ``(B, *dims)`` in [-1, 1]. Noise is
-given from outside, uniform in (0, 1): who draws it decides what is heard, and a sampler written in another language
-gives the same values.
+Parameters are in dimension 1, ``(B, n_parameters, *dims)``; targets and samples are ``(B, *dims)`` in [-1, 1]. Noise is
+an argument, uniform in (0, 1), so that samples are reproducible, also by a sampler in another language.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor
 
 
 def compand(x: Tensor, mu: float = 255.0) -> Tensor:
-    """mu-law: [-1, 1] -> [-1, 1], with most of the range for small values (ITU-T G.711, as a continuous curve)."""
+    """mu-law: [-1, 1] -> [-1, 1], with most of the range for small values (ITU-T G.711 as a continuous curve)."""
     return x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu)
 
 
@@ -25,9 +24,9 @@ def expand(y: Tensor, mu: float = 255.0) -> Tensor:
 
 
 class MuLawCategorical:
-    """A probability for each of ``2 ** bits`` levels along the mu-law curve (van den Oord et al. 2016, section 2.2)."""
+    """Categorical distribution over ``2 ** bits`` mu-law levels (van den Oord et al. 2016, section 2.2)."""
 
-    #: Uniform numbers that one sample takes.
+    #: Uniform numbers needed for one sample.
     n_uniform = 1
 
     def __init__(self, bits: int = 8) -> None:
@@ -35,16 +34,16 @@ class MuLawCategorical:
         self.mu = float(self.n_levels - 1)
 
     def level(self, target: Tensor) -> Tensor:
-        """Values in [-1, 1] -> the nearest level's number, int64."""
+        """Values in [-1, 1] -> index of the nearest level, int64."""
         companded = compand(target.float().clamp(-1, 1), self.mu)
         return torch.round((companded + 1) * (0.5 * (self.n_levels - 1))).long()
 
     def value(self, level: Tensor) -> Tensor:
-        """A level's number -> its value in [-1, 1]."""
+        """Index of a level -> its value in [-1, 1]."""
         return expand(level.float() * (2 / (self.n_levels - 1)) - 1, self.mu)
 
     def on_grid(self, values: Tensor) -> Tensor:
-        """The nearest levels' values of any values."""
+        """Any values -> the values of the nearest levels."""
         return self.value(self.level(values))
 
     def nll(self, parameters: Tensor, target: Tensor) -> Tensor:
@@ -53,9 +52,9 @@ class MuLawCategorical:
             return F.cross_entropy(parameters.float(), self.level(target), reduction="none")
 
     def sample(self, parameters: Tensor, uniform: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Logits (B, n_parameters, *dims) and noise (B, 1, *dims) -> values (B, *dims), by the inverse distribution."""
+        """Logits (B, n_parameters, *dims) and noise (B, 1, *dims) -> values (B, *dims), by inverse transform."""
         probabilities = torch.softmax(parameters.float() / temperature, dim=1)
-        return self.value(choose(probabilities, uniform[:, 0]))
+        return self.value(sample_categorical(probabilities, uniform[:, 0]))
 
 
 class LogisticMixture:
@@ -65,16 +64,16 @@ class LogisticMixture:
     bins reach to infinity, so that the probabilities of all levels add up to one.
 
     A bin of width w around x has the mass ``sigmoid(p) - sigmoid(m)`` for ``p, m = (x - location +- w / 2) / scale``.
-    Taken as ``sigmoid(p) * sigmoid(-m) * (1 - exp(m - p))`` its logarithm is exact in float32 however far out or narrow
-    it lies, without a threshold or an approximation by the density.
+    Written as ``sigmoid(p) * sigmoid(-m) * (1 - exp(m - p))`` its logarithm is exact in float32 however far out or
+    narrow the bin is, without a threshold or an approximation by the density.
 
     Args:
-        n_mixtures: of components.
+        n_mixtures: number of components.
         bits: the grid has ``2 ** bits`` levels from -1 to 1.
-        min_log_scale: scales are held above this; the default is an eighth of a bin.
+        min_log_scale: lower bound of the logarithms of scales; the default is an eighth of a bin.
     """
 
-    #: Uniform numbers that one sample takes: for the component, and for the value.
+    #: Uniform numbers needed for one sample: for the component, and for the value.
     n_uniform = 2
 
     def __init__(self, n_mixtures: int = 4, bits: int = 16, min_log_scale: float | None = None) -> None:
@@ -83,7 +82,7 @@ class LogisticMixture:
         self.min_log_scale = math.log(self.bin / 8) if min_log_scale is None else min_log_scale
 
     def on_grid(self, values: Tensor) -> Tensor:
-        """The nearest levels of any values, within [-1, 1]."""
+        """Any values -> the nearest levels, within [-1, 1]."""
         return torch.round((values.clamp(-1, 1) + 1) / self.bin) * self.bin - 1
 
     def nll(
@@ -91,8 +90,8 @@ class LogisticMixture:
     ) -> Tensor:
         """Negative log-likelihood in nats: (B, n_parameters, *dims), (B, *dims) -> (B, *dims).
 
-        What is known of the value beforehand: ``unit`` (B, *dims) > 0 multiplies locations and scales, then ``shift``
-        (B, *dims) moves all locations. Targets are taken to the grid.
+        Prior knowledge of the value: ``unit`` (B, *dims) > 0 multiplies locations and scales, then ``shift`` (B, *dims)
+        is added to all locations. Targets are rounded to the grid.
         """
         with torch.autocast(parameters.device.type, enabled=False):
             logits, locations, log_scales = self._split(parameters, unit)
@@ -119,14 +118,14 @@ class LogisticMixture:
         ``shift`` and ``unit`` are those of `nll`; ``temperature`` multiplies the scales.
         """
         logits, locations, log_scales = self._split(parameters, unit)
-        component = choose(torch.softmax(logits, dim=1), uniform[:, 0]).unsqueeze(1)
+        component = sample_categorical(torch.softmax(logits, dim=1), uniform[:, 0]).unsqueeze(1)
         location, log_scale = locations.gather(1, component)[:, 0], log_scales.gather(1, component)[:, 0]
         noise = torch.log(uniform[:, 1]) - torch.log1p(-uniform[:, 1])
         value = location + temperature * torch.exp(log_scale) * noise
         return self.on_grid(value if shift is None else value + shift)
 
     def _split(self, parameters: Tensor, unit: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, locations and logarithms of scales, in the values' own measure."""
+        """Logits, locations and logarithms of scales, in units of the values."""
         logits, locations, log_scales = parameters.float().chunk(3, dim=1)
         if unit is not None:
             unit = unit.float().unsqueeze(1)
@@ -134,8 +133,11 @@ class LogisticMixture:
         return logits, locations, log_scales.clamp_min(self.min_log_scale)
 
 
-def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Draw from (B, n, *dims) with (B, *dims): the first index whose cumulative probability exceeds the noise."""
+def sample_categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Sample indices (B, *dims) from probabilities (B, n, *dims) with uniform noise (B, *dims).
+
+    The sample is the first index whose cumulative probability exceeds the noise.
+    """
     cumulative = probabilities.cumsum(dim=1)
     last = probabilities.shape[1] - 1
     return (cumulative <= uniform.unsqueeze(1)).sum(dim=1).clamp_max(last)

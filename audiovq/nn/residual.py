@@ -1,4 +1,4 @@
-"""Dilated residual units: the trunk of encoders and of the parallel decoder."""
+"""Dilated residual units, of which encoders and the parallel decoder are built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class ChannelNorm(nn.Module):
     """Root-mean-square normalisation over channels, for channel-first tensors (Zhang and Sennrich 2019, eq. 4).
 
-    Each position is scaled on its own, so that nothing leaks along time: outputs do not depend on chunking.
+    Each position is scaled by itself, so that no information leaks along time and outputs do not depend on chunking.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -25,7 +25,7 @@ class ChannelNorm(nn.Module):
 
 
 class DilatedResidualUnit(nn.Module):
-    """``x + conv1x1(act(film(conv_dilated(norm(x)))))``, of the input's length by symmetric zero padding.
+    """``x + conv1x1(act(film(conv_dilated(norm(x)))))``, with symmetric zero padding that keeps the length.
 
     With ``condition_dim`` the unit is modulated feature-wise by a vector (Perez et al. 2018, FiLM): a scale around one
     and a shift per channel, both without effect at the start of training.

@@ -1,4 +1,4 @@
-"""Masked convolutions without a blind spot (van den Oord et al. 2016, "Conditional PixelCNN", section 2.2)."""
+"""Gated PixelCNN layers: causal 2-D convolutions without a blind spot (van den Oord et al. 2016b, section 2.2)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 
 def gate(x: Tensor) -> Tensor:
-    """tanh of one half of the channels times the sigmoid of the other (eq. 2 there)."""
+    """Gated activation: tanh of one half of the channels times the sigmoid of the other (ibid., eq. 2)."""
     a, b = x.chunk(2, dim=1)
     return torch.tanh(a) * torch.sigmoid(b)
 
 
 class GatedLayer(nn.Module):
-    """A vertical stack that sees the rows above, a horizontal one that sees the row to its left, and gates.
+    """A vertical stack over the rows above and a horizontal stack over the row to the left, both gated.
 
     The vertical stack at (y, x) reads rows up to y of its input, which holds rows above y only after the first layer's
     shift; the horizontal stack at (y, x) reads columns up to x of its own input in row y, which the first layer shifts
-    to columns before x, and the vertical stack. Thus nothing depends on a later pixel and nothing before is unseen.
+    to columns before x, and the vertical stack. Thus a position depends on all earlier ones and on no later one.
 
     Args:
         channels: of both stacks.
-        kernel: rows and columns of the vertical stack see ``kernel`` wide windows, an odd number.
+        kernel: width of the convolutions, odd; the vertical stack reads ``kernel // 2 + 1`` rows of it.
     """
 
     def __init__(self, channels: int, kernel: int = 3) -> None:
@@ -37,7 +37,7 @@ class GatedLayer(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, v: Tensor, h: Tensor, condition: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Both stacks (B, C, H, W); what the gates of each are told (B, 2C, H or 1, W or 1) -> both stacks."""
+        """Both stacks (B, C, H, W); conditions added in the gates of each (B, 2C, H or 1, W or 1) -> both stacks."""
         reach = self.kernel // 2
         rows = self.vertical(F.pad(v, (reach, reach, reach, 0)))
         cells = self.horizontal(F.pad(h, (reach, 0))) + self.across(rows)
@@ -51,12 +51,12 @@ class LayerCache:
     v: Tensor
 
 
-def vertical_row(layer: GatedLayer, cache: LayerCache, y: int, told: Tensor) -> tuple[Tensor, Tensor]:
-    """Row y of the vertical stack, given its input up to that row.
+def vertical_row(layer: GatedLayer, cache: LayerCache, y: int, condition: Tensor) -> tuple[Tensor, Tensor]:
+    """Row y of the vertical stack, given its input up to that row and the row's condition (B, 2C, 1, W).
 
-    Returns what the horizontal stack reads of it (B, 2C, 1, W), and the stack's output (B, C, 1, W).
+    Returns the horizontal stack's input from it (B, 2C, 1, W), and the stack's output (B, C, 1, W).
     """
     reach = layer.kernel // 2
     window = cache.v[:, :, max(y - reach, 0) : y + 1]
     rows = layer.vertical(F.pad(window, (reach, reach, reach + 1 - window.shape[2], 0)))
-    return layer.across(rows), gate(rows + told)
+    return layer.across(rows), gate(rows + condition)

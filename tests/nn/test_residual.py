@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
+from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 
 def test_channel_norm_gives_unit_power_at_each_position():

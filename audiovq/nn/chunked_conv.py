@@ -1,7 +1,7 @@
-"""Convolutions for inference on a stretch of a longer signal: folded weights, time-major matrices, no wasted border.
+"""Convolutions for inference on a chunk of a longer signal: folded weights, time-major matrices, no wasted border.
 
-A `Span` knows where it lies in the whole signal. Every layer computes exactly the outputs for which it has all inputs,
-and pads with zeros only where the signal itself begins or ends, so that stretches computed one by one equal the whole.
+A `Span` has its position in the whole signal. Every layer computes exactly the outputs for which it has all inputs,
+and pads with zeros only where the signal itself begins or ends, so that chunks computed one by one equal the whole.
 Time-major layout (T, C) turns a convolution into plain matrix products over shifted rows, without copies.
 """
 
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.layers.residual import ChannelNorm, DilatedResidualUnit
+from audiovq.nn.residual import ChannelNorm, DilatedResidualUnit
 
-#: Length of a signal whose end is not known yet.
+#: Stands for the length of a signal whose end is not known yet.
 ENDLESS = 1 << 60
 
 
@@ -43,7 +43,7 @@ class SpanConv:
     """A `torch.nn.Conv1d` applied to spans.
 
     Args:
-        conv: the layer whose weights are taken.
+        conv: the layer whose weights are used.
         scale_in: (C_in,) factors of the input, folded into the weights.
         scale_out, shift_out: (C_out,) applied to the output, folded into weights and bias.
     """
@@ -64,7 +64,7 @@ class SpanConv:
         self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
         self.dilation, self.padding = conv.dilation[0], int(conv.padding[0])
         taps = weight.permute(2, 1, 0).contiguous()  # (kernel, C_in, C_out)
-        # Neighbouring taps lie in one piece of memory: a single product over overlapping rows serves them all.
+        # Neighbouring taps are contiguous in memory: a single product over overlapping rows serves them all.
         self.joined = self.dilation == 1
         self.taps = [taps.flatten(0, 1)] if self.joined else list(taps)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.layers.output import LogisticMixture, MuLawCategorical, choose, compand, expand
+from audiovq.nn.distributions import LogisticMixture, MuLawCategorical, compand, expand, sample_categorical
 
 
 def extreme_parameters(n_mixtures):
@@ -95,9 +95,9 @@ def test_categorical_samples_follow_the_distribution():
     assert (torch.bincount(levels, minlength=8) / n - torch.softmax(logits, 0)).abs().max() < 0.01
 
 
-def test_choose_at_the_borders():
+def test_sample_categorical_at_the_borders():
     probabilities = torch.tensor([[0.0, 0.5, 0.5, 0.0]])
-    drawn = [int(choose(probabilities, torch.tensor([u]))) for u in (0.0, 0.49, 0.5, 0.9999999)]
+    drawn = [int(sample_categorical(probabilities, torch.tensor([u]))) for u in (0.0, 0.49, 0.5, 0.9999999)]
     assert drawn == [1, 1, 2, 2]
 
 
