@@ -64,7 +64,7 @@ def coded_episodes(
 
 def code_frames(codec: ImageCodec, frames: np.ndarray) -> np.ndarray:
     """Codes (T, h, w) uint16 of frames (T, H, W, 3) uint8."""
-    from audiovq.video.model import frame_codes
+    from audiovq.video.rollout import frame_codes
 
     parts = [clip_of(frames[i : i + _BATCH])[None] for i in range(0, len(frames), _BATCH)]
     return np.concatenate([frame_codes(codec, part)[0, 0].numpy() for part in parts]).astype(np.uint16)

@@ -18,7 +18,7 @@ from audiovq.quantize import ProductQuantizer
 
 @dataclass
 class SecondBound:
-    """The bound's two parts for each picture, in nats: see `audiovq.image.bound.Bound`.
+    """The bound's two parts for each picture, in nats: see `audiovq.image.likelihoods.Bound`.
 
     Attributes:
         codes: (B,), the decoder's ``-log p(codes | z)``.

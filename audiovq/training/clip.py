@@ -14,7 +14,7 @@ from audiovq.data.episodes import Episode, open_episodes
 from audiovq.data.frame_codes import clip_of
 from audiovq.errors import AudioVQError
 from audiovq.training.averaged import AveragedTask
-from audiovq.video.clip import ClipCodec
+from audiovq.video.clip_codec import ClipCodec
 
 
 class ClipWindows(Dataset):

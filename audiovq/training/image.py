@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from audiovq.data.image_crops import FixedCrops, ImageCrops
 from audiovq.data.pictures import open_pictures
 from audiovq.image.baselines import ImageBaseline
-from audiovq.image.bound import Bound, bound_of
 from audiovq.image.codec import ImageCodec
+from audiovq.image.likelihoods import Bound
 from audiovq.training.averaged import AveragedTask
 
 
@@ -54,14 +54,14 @@ class ImageTask(AveragedTask):
             self.model.anneal(step / self.max_steps)
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        bound = bound_of(model, batch["image"])
+        bound = model.bound(batch["image"])
         logged = figures(bound, batch["image"]) | bound.metrics
         values = batch["image"][0].numel()
         nats = bound.pixels if isinstance(model, ImageCodec) else bound.pixels + bound.latents
         return nats.mean() / values + self.quantizer_weight * bound.loss, logged
 
     def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        bound = bound_of(model, batch["image"])
+        bound = model.bound(batch["image"])
         found = figures(bound, batch["image"]) | bound.metrics
         return found | {"loss": found["bits_per_dim"]}
 
@@ -77,7 +77,7 @@ def make_image_model(settings: dict[str, Any]) -> ImageCodec | ImageBaseline:
 
 def figures(bound: Bound, images: Tensor) -> dict[str, Tensor]:
     """Bits for each value, in all and of the latents, and the PSNR of the mean squared error of each picture, in dB."""
-    error = (bound.picture - images).square().flatten(1).mean(1).clamp_min(1e-8)
+    error = (bound.image - images).square().flatten(1).mean(1).clamp_min(1e-8)
     return {
         "bits_per_dim": bound.bits_per_dim().mean(),
         "latent_bits": bound.latents.mean() / (images[0].numel() * math.log(2)),

@@ -69,7 +69,7 @@ class ImagePriorTask(AveragedTask):
         """(B, K, h, w)."""
         codec, images = self._codec[0].to(self.device), batch["image"]
         edge = -(-self.size // codec.stride) * codec.stride - self.size
-        codes = codec.codes_of(torch.nn.functional.pad(images, (0, edge, 0, edge), mode="replicate"))
+        codes = codec.encode_batch(torch.nn.functional.pad(images, (0, edge, 0, edge), mode="replicate"))
         label = batch["label"]
         if model.training:
             label = torch.where(torch.rand(len(label), device=label.device) < self.label_dropout, -1, label)

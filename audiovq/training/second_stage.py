@@ -51,7 +51,7 @@ class SecondStageTask(AveragedTask):
         return train, FixedCrops(open_pictures(self.pictures, "validation"), self.size, validation_items)
 
     def codes(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._codec[0].to(self.device).codes_of(batch["image"])[0]
+        return self._codec[0].to(self.device).encode_batch(batch["image"])[0]
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         codes = self.codes(batch)

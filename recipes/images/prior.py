@@ -25,7 +25,7 @@ def main() -> None:
     prior = ImagePrior.from_pretrained(fit_priors("image_fashion", "image_fashion_prior", steps=arguments.steps))
     crops = FixedCrops(open_pictures("fashion_mnist", "test"), 28, N)
     labels = torch.stack([crops[i]["label"] for i in range(len(crops))])
-    codes = torch.cat([prior.codec.codes_of(batch)[0] for batch in fixed_crops("image_fashion", N).split(100)])
+    codes = torch.cat([prior.codec.encode_batch(batch)[0] for batch in fixed_crops("image_fashion", N).split(100)])
     entries = prior.codec.levels[0][1]
     rows = [["uniform", math.log(entries)], ["each code by itself", unigram(codes, entries)]]
     with torch.inference_mode():

@@ -20,8 +20,8 @@ from audiovq.data.frame_codes import code_frames
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
 from audiovq.video import VideoModel
-from audiovq.video.checkpoint import VIDEOS
 from audiovq.video.dynamics import LatentDynamics
+from audiovq.video.rollout import VIDEOS
 from audiovq.weights import load_weights, save_weights
 
 MOST_BYTES = 4_000_000

@@ -1,4 +1,4 @@
-"""Clip files: GIF and animated WebP with Pillow, MP4 with PyAV (extra ``video``)."""
+"""Video files: GIF and animated WebP with Pillow, MP4 with PyAV (extra ``video``)."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from typing import Any
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.image.file import MAX_PIXELS, open_image, to_rgb
+from audiovq.image.files import MAX_PIXELS, open_image, to_rgb
 from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output
 
-#: File name endings of clips.
-CLIPS = (".gif", ".mp4")
-_DEFAULT_MILLISECONDS = 100  # of a GIF that says nothing
+#: File name endings of videos that can be written.
+VIDEO_SUFFIXES = (".gif", ".mp4")
+_DEFAULT_MILLISECONDS = 100  # per frame of a GIF without durations
 MAX_FRAMES = 1 << 20
-_MOST_REPEATS = 4  # of each frame on the average, to make an uneven GIF even
+_MOST_REPEATS = 4  # of each frame on average, for a constant frame rate
 
 Frames = Iterator[np.ndarray]
 
 
 def is_mp4(name: str) -> bool:
-    """Whether a file name is that of a film which PyAV reads and writes."""
+    """Whether a file name has the ending of a video that PyAV reads."""
     return name.lower().endswith((".mp4", ".mov", ".mkv", ".webm"))
 
 
 @contextmanager
-def open_clip(source: Place) -> Iterator[tuple[Fraction, Frames]]:
-    """Frames a second, and the frames (H, W, 3) uint8 one after the other. A picture is a clip of one frame.
+def open_video(source: Place) -> Iterator[tuple[Fraction, Frames]]:
+    """Open a video: frames per second, and an iterator over the frames (H, W, 3) uint8. An image is one frame.
 
-    Frames of a GIF that stay for different times are repeated where that makes them even, and else shown evenly: the
-    whole keeps its length.
+    Frames of a GIF with different durations are repeated to give a constant frame rate; where that takes too many
+    repeats, all get the mean duration. The total duration is kept.
 
     Raises:
-        AudioVQError: for what is no clip, and, while it is read, for damage.
+        AudioVQError: for a file that is no video, and, while it is read, for damage.
     """
     with errors_about(describe(source)), ExitStack() as stack:
         stream = stack.enter_context(open_input(source))
         if is_path(source) and is_mp4(str(source)):
-            rate, frames = stack.enter_context(_open_film(stream))
+            rate, frames = stack.enter_context(_open_av(stream))
         else:
-            rate, frames = _open_pages(stack.enter_context(open_image(stream)))
+            rate, frames = _open_animation(stack.enter_context(open_image(stream)))
         yield rate, frames
 
 
-def _open_pages(image: Any) -> tuple[Fraction, Frames]:
-    """The frames of an animation at an even rate: one that stays twice as long as others is given twice."""
+def _open_animation(image: Any) -> tuple[Fraction, Frames]:
+    """The frames of an animation at a constant rate: one that is shown twice as long as others is repeated."""
     times = []
     for i in range(min(getattr(image, "n_frames", 1), MAX_FRAMES)):
-        with _damage_told():
+        with _damage_reported():
             image.seek(i)
-            image.load()  # WebP knows how long a frame stays only then
+            image.load()  # only then the duration of a WebP frame is known
         times.append(round(image.info.get("duration", 0)) or _DEFAULT_MILLISECONDS)
     step = math.gcd(*times)
     if sum(times) > _MOST_REPEATS * step * len(times):
@@ -63,7 +63,7 @@ def _open_pages(image: Any) -> tuple[Fraction, Frames]:
 
     def frames() -> Frames:
         for i, n in enumerate(times):
-            with _damage_told():
+            with _damage_reported():
                 image.seek(i)
             page = to_rgb(image.copy())
             for _ in range(n):
@@ -73,11 +73,11 @@ def _open_pages(image: Any) -> tuple[Fraction, Frames]:
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def _damage_reported() -> Iterator[None]:
     try:
         yield
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise AudioVQError(f"is damaged or cut off ({error})") from None
+        raise AudioVQError(f"is damaged or truncated ({error})") from None
 
 
 def _av() -> Any:
@@ -89,15 +89,15 @@ def _av() -> Any:
 
 
 @contextmanager
-def _open_film(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
+def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
     av = _av()
     try:
         container = av.open(stream)
     except (OSError, ValueError) as error:
-        raise AudioVQError(f"is not a film that can be read ({_told(error)})") from None
+        raise AudioVQError(f"is not a video that can be read ({_reason(error)})") from None
     with container:
         if not container.streams.video:
-            raise AudioVQError("has no pictures")
+            raise AudioVQError("has no video stream")
         video = container.streams.video[0]
         video.thread_type = "SLICE"
         if video.width * video.height > MAX_PIXELS:
@@ -109,38 +109,45 @@ def _open_film(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
                 for frame in container.decode(video):
                     yield frame.to_ndarray(format="rgb24")
             except (OSError, ValueError) as error:
-                raise AudioVQError(f"is damaged or cut off ({_told(error)})") from None
+                raise AudioVQError(f"is damaged or truncated ({_reason(error)})") from None
 
         yield rate, frames()
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error).splitlines()[0]
 
 
-def check_clip_target(target: Place) -> str:
-    """The ending that a name asks for; ``.gif`` for standard output.
+def check_video_target(target: Place) -> str:
+    """The ending of a file name; ``.gif`` for standard output.
 
     Raises:
-        AudioVQError: for an ending that is no clip's, or when PyAV is missing.
+        AudioVQError: for an ending that is not in `VIDEO_SUFFIXES`, or when PyAV is missing.
     """
     name = str(target).lower() if is_path(target) else ".gif"
-    for suffix in CLIPS:
+    for suffix in VIDEO_SUFFIXES:
         if name.endswith(suffix):
             if suffix == ".mp4":
                 _av()
             return suffix
-    raise AudioVQError(f"{describe(target)}: clips are written as {', '.join(CLIPS)}")
+    raise AudioVQError(f"{describe(target)}: videos are written as {', '.join(VIDEO_SUFFIXES)}")
 
 
 @contextmanager
-def create_clip(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
-    """Give a function that appends a frame (H, W, 3) uint8. Nothing is left of the target when the block fails.
+def create_video(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    """Create a video: yields a function that appends a frame (H, W, 3) uint8. On failure no target is left.
 
-    A GIF has times in hundredths of a second and 256 colours a frame; an MP4 (H.264) even sides: an odd one gets a
-    repeated row or column.
+    A GIF has durations in hundredths of a second and 256 colours per frame; an MP4 (H.264) has even sides: an odd one
+    gets a repeated row or column.
+
+    Args:
+        rate: frames per second.
+        size: height and width in pixels.
+
+    Raises:
+        AudioVQError: see `check_video_target`.
     """
-    suffix = check_clip_target(target)
+    suffix = check_video_target(target)
     with open_output(target) as stream:
         if suffix == ".gif":
             pages: list[Any] = []
@@ -149,7 +156,7 @@ def create_clip(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterato
             pages[0].save(stream, "GIF", save_all=True, append_images=pages[1:], duration=each, loop=0)
         else:
             with _av().open(stream, "w", format="mp4") as container:
-                yield from _film(container, rate, size)
+                yield from _append_to(container, rate, size)
 
 
 def _page(frame: np.ndarray) -> Any:
@@ -158,7 +165,7 @@ def _page(frame: np.ndarray) -> Any:
     return Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT)
 
 
-def _film(container: Any, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+def _append_to(container: Any, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
     height, width = size
     video = container.add_stream("libx264", rate=rate, options={"crf": "16", "threads": "1"})
     video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"

@@ -1,8 +1,7 @@
-"""The clip codec: VQ-VAE with 3-D convolutions, which compresses time too."""
+"""The codec for video clips: VQ-VAE with 3-D convolutions, which also compresses time."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.image.blocks import halvings
-from audiovq.image.level import make_quantizer
-from audiovq.image.likelihood import Gaussian
+from audiovq.image.codec import check_pixels, hash_tensors
+from audiovq.image.likelihoods import Gaussian
+from audiovq.image.nets import halvings, make_quantizer
 from audiovq.quantize import Quantized
 from audiovq.weights import load_weights, save_weights
 
 
 @dataclass
 class EncodedClip:
-    """Clips as codes.
+    """Codes of a batch of video clips.
 
     Attributes:
         codes: (B, K, t, h, w) int64.
@@ -34,7 +33,7 @@ class EncodedClip:
 
 
 class ClipBlock(nn.Module):
-    """ReLU, 3x3x3 convolution, ReLU, 1x1x1 convolution, beside the identity."""
+    """ReLU, 3x3x3 convolution, ReLU, 1x1x1 convolution, added to the input."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -46,19 +45,20 @@ class ClipBlock(nn.Module):
 
 
 class ClipCodec(nn.Module):
-    """Clips to discrete codes and back: each code stands for ``time_stride`` frames of ``stride`` x ``stride`` pixels.
+    """Video clips to discrete codes and back: one code per ``time_stride`` frames of ``stride`` x ``stride`` pixels.
 
-    The networks are those of van den Oord et al. (2017, section 4.1) with a third dimension; the quantizers are the
-    same as for sound and pictures. Clips are coded by themselves: what is before or after is not looked at.
+    The networks are those of van den Oord et al. (2017, section 4.1) with a third dimension; the quantizers are those
+    for speech and images. Each clip is encoded independently of the frames before and after it.
 
     Args:
-        stride, time_stride: powers of two, at least 2; time may not be halved more often than space.
-        latent_dim, quantizer: what is quantized, and how (`audiovq.image.level.make_quantizer`).
+        stride, time_stride: powers of two, at least 2; the time stride is at most the stride.
+        latent_dim: channels of the latents.
+        quantizer: arguments of `audiovq.image.nets.make_quantizer`.
         channels, residual, n_residual: hidden channels, those inside the residual blocks, and their number.
         name: the model's name, for messages.
 
     Raises:
-        AudioVQError: for strides that cannot be.
+        AudioVQError: for other strides.
     """
 
     image_channels = 3
@@ -82,9 +82,9 @@ class ClipCodec(nn.Module):
         except ValueError as error:
             raise AudioVQError(str(error)) from None
         if in_time > steps:
-            raise AudioVQError(f"time is halved at most as often as space, got strides {time_stride} and {stride}")
+            raise AudioVQError(f"the time stride is at most the stride, got {time_stride} and {stride}")
         self.name, self.stride, self.time_stride = name, stride, time_stride
-        # Time is halved last, where there are fewest pixels.
+        # Strides in time come last, where there are fewest pixels.
         kernels = [(4, 4, 4) if i >= steps - in_time else (3, 4, 4) for i in range(steps)]
         widths = [self.image_channels, *(max(channels >> (steps - 1 - i), 16) for i in range(steps))]
         encoder: list[nn.Module] = []
@@ -102,12 +102,12 @@ class ClipCodec(nn.Module):
             decoder += [nn.ReLU(), nn.ConvTranspose3d(widths[i + 1], widths[i], kernel, halved, 1)]
         self.decoder = nn.Sequential(*decoder)
         self.likelihood = Gaussian()
-        #: (codebooks, entries of each, stride in pixels), one level, as of `audiovq.image.ImageCodec`.
+        #: (codebooks, codebook size, stride in pixels) of the one level, as in `audiovq.image.ImageCodec`.
         self.levels = [(self.quantizer.n_codebooks, self.quantizer.codebook_size, stride)]
         self.model_hash = b"\0\0\0\0"
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Quantized]:
-        """Clips (B, 3, T, H, W) in [0, 1], sides multiples of the strides -> mean pixels in [-1, 1], and the codes."""
+        """Clips (B, 3, T, H, W) in [0, 1], sizes multiples of the strides -> mean pixels in [-1, 1], and latents."""
         quantized = self.quantizer(self.encoder(2 * clips - 1))
         return self.decoder(quantized.latents), quantized
 
@@ -115,25 +115,26 @@ class ClipCodec(nn.Module):
         """Height and width of the codes for frames of this size in pixels."""
         return [(-(-size[0] // self.stride), -(-size[1] // self.stride))]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, clips: Tensor) -> EncodedClip:
-        """Clips (B, 3, T, H, W) in [0, 1] of any size -> codes. Edges and the last frame are repeated as needed.
+        """Encode clips (B, 3, T, H, W) of any size, float in [0, 1] or uint8.
+
+        Edges and the last frame are repeated up to the strides.
 
         Raises:
-            AudioVQError: for another number of channels, or no pixels.
+            AudioVQError: for another shape or type, and values outside of [0, 1] or not finite.
         """
-        if clips.dim() != 5 or clips.shape[1] != self.image_channels or 0 in clips.shape:
-            raise AudioVQError(f"model {self.name} codes clips (B, 3, T, H, W), got {tuple(clips.shape)}")
+        clips = check_pixels(clips, self.image_channels, "video clips (B, {}, T, H, W)", self.name)
         frames, height, width = clips.shape[2:]
         ends = (0, -width % self.stride, 0, -height % self.stride, 0, -frames % self.time_stride)
-        padded = F.pad(clips.float(), ends, mode="replicate")
-        # One by one: codes must not depend on what else is in the batch.
+        padded = F.pad(clips, ends, mode="replicate")
+        # One by one: codes must not depend on the rest of the batch.
         codes = [self.quantizer.encode(self.encoder(2 * padded[i : i + 1] - 1)) for i in range(len(padded))]
         return EncodedClip(torch.cat(codes), (frames, height, width))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, encoded: EncodedClip) -> Tensor:
-        """Codes -> clips (B, 3, T, H, W) in [0, 1], of the size they had.
+        """Decode to clips (B, 3, T, H, W) in [0, 1] of their original size.
 
         Raises:
             AudioVQError: for codes that do not fit the size.
@@ -156,19 +157,14 @@ class ClipCodec(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        from safetensors import deserialize
-
         codec = load_weights(cls, folder)
-        digest = hashlib.sha256(b"clip" + json.dumps([codec.stride, codec.time_stride]).encode())
-        for name, tensor in sorted(deserialize((Path(folder) / "model.safetensors").read_bytes())):
-            if not name.startswith(("decoder.", "likelihood.")):
-                digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode() + tensor["data"])
-        codec.model_hash = digest.digest()[:4]
+        strides = json.dumps([codec.stride, codec.time_stride]).encode()
+        codec.model_hash = hash_tensors(Path(folder), b"clip" + strides)
         return codec
 
 
 def is_clip_codec(folder: str | Path) -> bool:
-    """Whether a folder holds a clip codec, not one of pictures."""
+    """Whether a folder holds a codec for video clips rather than one for images."""
     try:
         return "time_stride" in json.loads((Path(folder) / "config.json").read_text())
     except (OSError, ValueError):

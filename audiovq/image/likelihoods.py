@@ -1,11 +1,12 @@
-"""What a decoder says of each pixel: distributions with likelihoods in nats and one best picture.
+"""Likelihoods of pixels given a decoder's output, and the variational bound on bits per dimension.
 
-Pictures are (B, C, H, W) in [-1, 1], parameters (B, ``n_parameters`` * C, H, W).
+Images are (B, C, H, W) in [-1, 1], parameters (B, ``n_parameters`` * C, H, W).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ _BIN = 2 / 255
 
 
 class Gaussian(nn.Module):
-    """Squared error: one standard deviation for all pixels, learned, so that terms beside it need no weights.
+    """Squared error: one standard deviation for all pixels, learned, so that other loss terms need no weights.
 
-    As with the logistic, the mass in each of the 256 levels is what counts, so that the nats are those of a code.
+    As with the logistic, the likelihood is the probability mass of each of the 256 levels, so that the nats are those
+    of a lossless code.
     """
 
     n_parameters = 1
@@ -29,7 +31,7 @@ class Gaussian(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(-1.0))
 
     def nll(self, parameters: Tensor, images: Tensor) -> Tensor:
-        """Nats of each value (B, C, H, W): squared error in training; the mass of its level in evaluation."""
+        """Nats of each value (B, C, H, W): from the density in training, from the mass of its level in evaluation."""
         if self.training:
             inverse = torch.exp(-2 * self.log_sigma)
             density = 0.5 * (images - parameters).square() * inverse + self.log_sigma + 0.5 * math.log(2 * math.pi)
@@ -43,7 +45,7 @@ class Gaussian(nn.Module):
         beyond = torch.where(outward, upper, torch.special.log_ndtr(outer))
         return -torch.where(images.abs() > 1 - _BIN / 2, beyond, inside).float()
 
-    def picture(self, parameters: Tensor) -> Tensor:
+    def mean(self, parameters: Tensor) -> Tensor:
         """The means (B, C, H, W)."""
         return parameters
 
@@ -68,7 +70,7 @@ class DiscretizedLogistic(nn.Module):
         log_scale = (log_scale + self.log_scale).clamp(-7.0, 2.0)
         return self.levels.nll(torch.stack([torch.zeros_like(location), location, log_scale], 1), images)
 
-    def picture(self, parameters: Tensor) -> Tensor:
+    def mean(self, parameters: Tensor) -> Tensor:
         """The locations (B, C, H, W)."""
         return parameters.unflatten(1, (self.n_parameters, -1))[:, 0]
 
@@ -77,3 +79,26 @@ LIKELIHOODS: dict[str, type[Gaussian] | type[DiscretizedLogistic]] = {
     "gaussian": Gaussian,
     "logistic": DiscretizedLogistic,
 }
+
+
+@dataclass
+class Bound:
+    """The two parts of ``-log p(x) <= E_q[-log p(x | z)] + KL(q(z | x) || p(z))`` (negative ELBO) for each image.
+
+    Attributes:
+        pixels: (B,) nats, the first part.
+        latents: (B,) nats, the second. A quantizer's posterior is deterministic and its prior uniform: log K per code.
+        loss: scalar that training adds (the quantizers' losses).
+        image: (B, C, H, W) in [0, 1], the mean of the decoder's distribution.
+        metrics: scalars to log.
+    """
+
+    pixels: Tensor
+    latents: Tensor
+    loss: Tensor
+    image: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+    def bits_per_dim(self) -> Tensor:
+        """(B,), both parts in bits per value of an image."""
+        return (self.pixels + self.latents) / (self.image[0].numel() * math.log(2))

@@ -1,4 +1,4 @@
-"""Picture files, read and written with Pillow."""
+"""Image files, read and written with Pillow."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ import numpy as np
 from audiovq.errors import AudioVQError
 from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output
 
-#: File name endings of pictures that can be read and written.
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+#: File name endings of images that can be read and written.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 1 << 26  # 8192 x 8192
 
 
-def read_picture(source: Place) -> np.ndarray:
-    """A picture upright and in sRGB-like bytes, (H, W, 3) uint8.
+def read_image(source: Place) -> np.ndarray:
+    """Read an image file as RGB, (H, W, 3) uint8.
 
-    Alpha is laid over white, 16-bit and CMYK pictures are brought to 8-bit RGB, and a camera's rotation is done.
+    Transparency is composed over white, 16-bit and CMYK images are converted to 8-bit RGB, and the EXIF orientation is
+    applied.
 
     Raises:
-        AudioVQError: for what is no picture, is cut off or damaged, or has more than `MAX_PIXELS`.
+        AudioVQError: for a file that is no image, is truncated or damaged, or has more than `MAX_PIXELS`.
     """
     with errors_about(describe(source)), open_input(source) as stream, open_image(stream) as image:
         return to_rgb(image)
 
 
 def open_image(stream: Any) -> Any:
-    """Pillow's image, not yet decoded.
+    """Open a stream as a Pillow image, not yet decoded.
 
     Raises:
-        AudioVQError: for what is no picture, and for one that is too large.
+        AudioVQError: for a file that is no image, and for one that is too large.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -43,18 +44,18 @@ def open_image(stream: Any) -> Any:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(stream)
     except UnidentifiedImageError:
-        raise AudioVQError("is not a picture that can be read (PNG, JPEG, WebP, GIF)") from None
+        raise AudioVQError("is not an image that can be read (PNG, JPEG, WebP, GIF)") from None
     except Image.DecompressionBombError:
         raise AudioVQError(f"has more than {MAX_PIXELS} pixels; shrink it first") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise AudioVQError(f"is damaged or cut off ({error})") from None
+        raise AudioVQError(f"is damaged or truncated ({error})") from None
     if image.width * image.height > MAX_PIXELS:
         raise AudioVQError(f"has {image.width}x{image.height} pixels, more than {MAX_PIXELS}; shrink it first")
     return image
 
 
 def to_rgb(image: Any) -> np.ndarray:
-    """Decode Pillow's image, upright: (H, W, 3) uint8.
+    """Decode a Pillow image, with its EXIF orientation applied: (H, W, 3) uint8.
 
     Raises:
         AudioVQError: for a damaged one.
@@ -74,11 +75,11 @@ def to_rgb(image: Any) -> np.ndarray:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise AudioVQError(f"is damaged or cut off ({error})") from None
+        raise AudioVQError(f"is damaged or truncated ({error})") from None
 
 
-def check_picture_target(target: Place) -> str:
-    """Pillow's name of the format that a file name asks for; PNG for standard output.
+def check_image_target(target: Place) -> str:
+    """Pillow's format name for the ending of a file name; PNG for standard output.
 
     Raises:
         AudioVQError: for another ending.
@@ -89,19 +90,19 @@ def check_picture_target(target: Place) -> str:
     try:
         return {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}[suffix]
     except KeyError:
-        raise AudioVQError(f"{describe(target)}: pictures are written as {', '.join(PICTURES)}") from None
+        raise AudioVQError(f"{describe(target)}: images are written as {', '.join(IMAGE_SUFFIXES)}") from None
 
 
-def write_picture(target: Place, pixels: np.ndarray) -> None:
-    """Write pixels (H, W, 3) uint8; PNG and WebP without loss, JPEG at quality 95.
+def write_image(target: Place, pixels: np.ndarray) -> None:
+    """Write pixels (H, W, 3) uint8; PNG and WebP lossless, JPEG at quality 95.
 
     Raises:
-        AudioVQError: for an ending that is no picture's, a size that the format has not, and a place that cannot be
+        AudioVQError: for an unknown ending, a size that the format does not support, and a target that cannot be
             written.
     """
     from PIL import Image
 
-    format_name = check_picture_target(target)
+    format_name = check_image_target(target)
     with io.BytesIO() as buffer:
         try:
             Image.fromarray(pixels).save(buffer, format_name, **({"quality": 95} if format_name == "JPEG" else _EXACT))
@@ -111,4 +112,4 @@ def write_picture(target: Place, pixels: np.ndarray) -> None:
             stream.write(buffer.getvalue())
 
 
-_EXACT: dict[str, Any] = {"lossless": True}  # of WebP; PNG does not mind
+_EXACT: dict[str, Any] = {"lossless": True}  # for WebP; PNG ignores it

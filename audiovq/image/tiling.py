@@ -1,4 +1,4 @@
-"""Pictures larger than memory allows at once: tiles on a fixed grid, each with the surroundings it needs."""
+"""Tiles on a fixed grid, each with the surroundings that its codes depend on, for images of any size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tile:
-    """A piece of a picture: the rectangle it fills, and the larger one that is looked at for it (pixels)."""
+    """A rectangle of an image, in pixels.
+
+    Attributes:
+        top, left, bottom, right: edges of the rectangle.
+        around: edges, in the same order, of the larger rectangle that it is computed from.
+    """
 
     top: int
     left: int
@@ -19,19 +24,19 @@ class Tile:
     around: tuple[int, int, int, int]
 
     def cut(self, x: Tensor, stride: int = 1) -> Tensor:
-        """(..., H / stride, W / stride) -> what is looked at."""
+        """(..., H / stride, W / stride) -> the part that the tile is computed from."""
         top, left, bottom, right = (edge // stride for edge in self.around)
         return x[..., top:bottom, left:right]
 
-    def paste(self, target: Tensor, found: Tensor, stride: int = 1) -> None:
-        """Put the tile's part of ``found``, which covers what was looked at, into the whole."""
+    def paste(self, target: Tensor, part: Tensor, stride: int = 1) -> None:
+        """Copy the tile from ``part``, the result for the larger rectangle, into the whole image ``target``."""
         top, left, bottom, right = (edge // stride for edge in (self.top, self.left, self.bottom, self.right))
         y, x = top - self.around[0] // stride, left - self.around[1] // stride
-        target[..., top:bottom, left:right] = found[..., y : y + bottom - top, x : x + right - left]
+        target[..., top:bottom, left:right] = part[..., y : y + bottom - top, x : x + right - left]
 
 
 def tiles(height: int, width: int, size: int, halo: int) -> Iterator[Tile]:
-    """Tiles of ``size`` pixels with ``halo`` more on each side that has any, row by row."""
+    """Tiles of ``size`` pixels, row by row, with a margin of ``halo`` pixels that ends at the edges of the image."""
     for top in range(0, height, size):
         for left in range(0, width, size):
             bottom, right = min(top + size, height), min(left + size, width)
