@@ -117,14 +117,14 @@ def _beginning(
             raise AudioVQError(f"the model in {folder} has no beginnings: give a clip with --prompt") from None
         i, (height, width) = number % len(known), size.tolist()
         return known[i].long()[None, None], held[i].float()[None], (height, width)
-    from audiovq.data.frame_codes import clip_of
+    from audiovq.data.episodes import to_video
     from audiovq.video.files import open_video
 
     with open_video(prompt) as (_, frames):
         last = list(frames)[-n_context:]
     if len(last) < n_context:
         raise AudioVQError(f"{prompt}: has {len(last)} frames; the model goes on from {n_context}")
-    codes = source.encode(clip_of(np.stack(last))[None])
+    codes = source.encode(to_video(np.stack(last))[None])
     return codes, torch.zeros(1, n_context - 1, max(source.dynamics.n_actions, 1)), last[0].shape[:2]
 
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.episodes import open_episodes
-from audiovq.data.frame_codes import CodeWindows, coded_episodes
+from audiovq.data.episodes import CodeWindows, coded_episodes, open_episodes
 from audiovq.files import cache_dir
 from audiovq.image import ImageCodec
 from audiovq.training.averaged import AveragedTask

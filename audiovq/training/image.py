@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.image_crops import FixedCrops, ImageCrops
-from audiovq.data.pictures import open_pictures
+from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.image.baselines import ImageBaseline
 from audiovq.image.codec import ImageCodec
 from audiovq.image.likelihoods import Bound
@@ -23,7 +22,7 @@ class ImageTask(AveragedTask):
     Args:
         model: arguments of `ImageCodec`; with ``kind`` those of `ImageBaseline`, whose ``level`` is the first of
             ``levels``.
-        pictures: see `open_pictures`.
+        pictures: see `open_images`.
         size: pixels of a crop.
         flip: mirror half of the crops.
         quantizer_weight: of the quantizers' losses, beside nats for each value.
@@ -46,8 +45,8 @@ class ImageTask(AveragedTask):
         self.quantizer_weight, self.max_steps = quantizer_weight, max_steps
 
     def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
-        train = ImageCrops(open_pictures(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_pictures(self.pictures, "validation"), self.size, validation_items)
+        train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
 
     def before_step(self, step: int) -> None:
         if isinstance(self.model, ImageBaseline):

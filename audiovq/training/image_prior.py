@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.image_crops import FixedCrops, ImageCrops
-from audiovq.data.pictures import open_pictures
+from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.files import cache_dir
 from audiovq.image.codec import ImageCodec
 from audiovq.prior.pixel import PixelPrior
@@ -62,8 +61,8 @@ class ImagePriorTask(AveragedTask):
         self.label_dropout = label_dropout
 
     def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
-        train = ImageCrops(open_pictures(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_pictures(self.pictures, "validation"), self.size, validation_items)
+        train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
 
     def nats(self, model: PixelPrior, batch: dict[str, Tensor]) -> Tensor:
         """(B, K, h, w)."""

@@ -44,7 +44,7 @@ def test_command_line(tmp_path):
     codec = started(ONE, likelihood="logistic", name="small")
     codec.save(tmp_path / "model")
     PixelPrior(2, 16, (8, 8), channels=8, n_layers=1).save(prior_folder(tmp_path / "model", 0))
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(80):
         pixels = (smooth_images(1, 40, 34, seed=i)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Play recorded from ViZDoom (Wydmuch et al. 2018), whose free scenarios come with the package ``vizdoom``.
+"""Recorder of episodes of ViZDoom (Wydmuch et al. 2018), whose free scenarios come with the package ``vizdoom``.
 
 The player is scripted and random: it holds a move for a while, walks more than it stands, and turns away from walls.
 """
@@ -21,9 +21,9 @@ from audiovq.errors import AudioVQError
 
 SCENARIOS = ("my_way_home", "health_gathering", "deadly_corridor", "take_cover")
 SIZE = 84
-"""Frames are so many pixels high and wide, as in van den Oord et al. 2017, section 4.3."""
+"""Height and width of the frames in pixels, as in van den Oord et al. 2017, section 4.3."""
 
-# Buttons held together, and how likely the player takes them up; the order of bits is that of BUTTONS.
+# Buttons held together, and their relative probabilities; the order of bits is that of BUTTONS.
 _MOVES = (
     ((1, 0, 0, 0, 0), 4),
     ((0, 1, 0, 0, 0), 4),
@@ -34,19 +34,21 @@ _MOVES = (
     ((0, 0, 0, 0, 1), 2),
     ((0, 0, 0, 0, 0), 1),
 )
-_NEAR = 8  # in steps of the game's depth, some 8 map units each
-_AHEAD = (slice(100, 140), slice(140, 180))  # rows and columns of the screen that the player looks at
-_SHORTEST = 24  # frames; what is shorter holds no context of 6 and 10 to predict
+_NEAR = 8  # in steps of the game's depth buffer, about 8 map units each
+_AHEAD = (slice(100, 140), slice(140, 180))  # rows and columns of the screen in which the player measures the depth
+_SHORTEST = 24  # frames; a shorter episode has no context of 6 frames and 10 to predict
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What to record.
+    """Settings of a recording.
 
     Attributes:
-        episodes: how many of each scenario.
-        n_frames: the longest episode; one ends sooner when the player arrives or dies.
-        tics: of the game (35 a second) between two frames; at 2 a turn shifts the picture by some 7 of 84 pixels.
+        scenarios: names of the game's scenarios.
+        episodes: number per scenario.
+        n_frames: the longest episode; one ends earlier when the player arrives or dies.
+        tics: game tics (35 a second) between two frames; at 2 a turn shifts the image by about 7 of 84 pixels.
+        seed: of the game and the player.
     """
 
     scenarios: tuple[str, ...] = ("my_way_home",)
@@ -57,7 +59,7 @@ class Recording:
 
 
 class Player:
-    """Draws what to hold, for how long, and turns away from what is near."""
+    """Random choice of buttons and how long to hold them; turns away from walls."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -65,14 +67,14 @@ class Player:
         self._move = _MOVES[0][0]
 
     def act(self, depth: float) -> tuple[int, ...]:
-        """The buttons to hold now, given how far one can see straight ahead."""
+        """The buttons to hold now, given the depth straight ahead in steps of the depth buffer."""
         near = depth < _NEAR
         if self._left <= 0 or (near and any(self._move[2:])):
             weights = np.array([weight for _, weight in _MOVES], float)
             if near:
                 weights[2:] = 0
             elif not any(self._move[2:]):
-                weights[:2] = 0  # after a turn it goes somewhere
+                weights[:2] = 0  # after a turn it walks
             self._move = _MOVES[self._random.choice(len(_MOVES), p=weights / weights.sum())][0]
             self._left = int(self._random.integers(4, 17))
         self._left -= 1
@@ -80,7 +82,7 @@ class Player:
 
 
 def record(settings: Recording) -> Iterator[Episode]:
-    """Play and give episode after episode. The same settings give the same bytes with the same release of vizdoom.
+    """Play, and yield episode after episode. The same settings give the same bytes with the same release of vizdoom.
 
     Raises:
         AudioVQError: when vizdoom is missing or has no such scenario.
@@ -114,7 +116,7 @@ def _play(game: Any, seed: int, settings: Recording) -> tuple[np.ndarray, np.nda
 
 
 def shrink(screen: np.ndarray) -> np.ndarray:
-    """The middle square of a screen (H, W, 3), averaged down to `SIZE` x `SIZE`."""
+    """The central square of a screen (H, W, 3), averaged down to `SIZE` x `SIZE`."""
     from PIL import Image
 
     height, width = screen.shape[:2]
@@ -125,7 +127,7 @@ def shrink(screen: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def open_game(scenario: str) -> Iterator[Any]:
-    """A game without window, weapon and status bar. It leaves its settings in the working folder, so it gets its own.
+    """A game without window, weapon and status bar, in a temporary working folder, where it writes its settings.
 
     Raises:
         AudioVQError: when vizdoom is missing or has no such scenario.
@@ -133,7 +135,7 @@ def open_game(scenario: str) -> Iterator[Any]:
     try:
         import vizdoom
     except ModuleNotFoundError:
-        raise AudioVQError("recording needs vizdoom: pip install 'audiovq[video]'") from None
+        raise AudioVQError("recording needs vizdoom: pip install 'audiovq[vizdoom]'") from None
     config = Path(vizdoom.scenarios_path) / f"{scenario}.cfg"
     if not config.is_file():
         raise AudioVQError(f"vizdoom has no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
