@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from audiovq.prior.model import Drawing
+    from audiovq.prior.sampling import SamplingConfig
     from audiovq.video import VideoModel
 
 MEDIA = ("speech", "image", "video")
@@ -22,7 +22,7 @@ FRAMES_PER_SECOND = 17.5
 
 
 def generate_images(
-    targets: list[list[Path]], seed: int, drawing: Drawing, label: int | None, model: str | None
+    targets: list[list[Path]], seed: int, drawing: SamplingConfig, label: int | None, model: str | None
 ) -> None:
     """Draw a picture for each list of targets; picture i depends on the seed and i alone."""
     from audiovq.bitstream.visual_file import frames_of, save_codes

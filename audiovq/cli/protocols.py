@@ -151,7 +151,7 @@ def run_generation(options: Options) -> Report:
     if len(options.split) > 1 or len(options.codebooks or []) > 1:
         raise AudioVQError("generation takes one --split and one number of --codebooks")
     source = SpeechPrior.from_pretrained(options.model, options.prior)
-    drawing = source.prior.drawing.asked(options.temperature, options.top_k, options.top_p)
+    drawing = source.prior.sampling.override(options.temperature, options.top_k, options.top_p)
     settings = Settings(
         n_samples=options.samples,
         seconds=options.seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -150,6 +151,46 @@ class WaveNetStack(nn.Module):
         z = z.view(len(z), -1, hold, z.shape[-1]) + gate.unsqueeze(2)  # each position of the condition is repeated
         a, b = z.flatten(1, 2).chunk(2, dim=2)
         return torch.tanh(a) * torch.sigmoid(b)
+
+
+class WaveNetBackbone(nn.Module):
+    """`WaveNetStack` over frames as the backbone of a prior (van den Oord et al. 2016; 2017, section 4.2).
+
+    It has the interface of `audiovq.nn.transformer.Transformer`. Conditions are part of the input, so that the
+    condition of the gates is a constant: their bias.
+
+    Args:
+        width: channels of input and output.
+        channels, skip_channels, n_layers, dilation_cycle, kernel_size: of `WaveNetStack`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        channels: int,
+        skip_channels: int,
+        n_layers: int,
+        dilation_cycle: int,
+        kernel_size: int = 2,
+    ) -> None:
+        super().__init__()
+        self.stack = WaveNetStack(
+            width, channels, skip_channels, width, n_layers, dilation_cycle, kernel_size, condition_channels=1
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, C) -> (B, F, C)."""
+        return self.stack(x.transpose(1, 2), x.new_ones(len(x), 1, 1)).transpose(1, 2)
+
+    def start(self, batch: int, like: Tensor) -> tuple[list[Any], Tensor]:
+        """The state of ``batch`` sequences before the first step, with the device and type of ``like``."""
+        projected = self.stack.project_condition(like.new_ones(batch, 1, 1))
+        return self.stack.initial_state(batch, like), projected
+
+    def step(self, x: Tensor, state: tuple[list[Any], Tensor]) -> Tensor:
+        """The next input (B, C) -> its output (B, C), equal to that of `forward`."""
+        layers, projected = state
+        return self.stack.advance(x[:, :, None], projected, layers)[:, :, 0]
 
 
 def _pointwise(x: Tensor, layer: nn.Module) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audiovq.evaluation.image import draw_rows, psnr
 from audiovq.image import ImageCodec
-from audiovq.prior import Drawing
+from audiovq.prior import SamplingConfig
 from audiovq.prior.second_stage import SecondStage
 
 N = 512
@@ -36,7 +36,7 @@ def main() -> None:
     for name, run in RUNS.items():
         model = SecondStage.from_pretrained(run_folder(run))
         figures = measure(model, codes)
-        drawn = model.sample(model.latents(own), Drawing(temperature=0.5), seed=1)
+        drawn = model.sample(model.latents(own), SamplingConfig(temperature=0.5), seed=1)
         pictures.append(codec.decode_batch([drawn])[:, :, :84, :84])
         figures["psnr_regenerated"] = float(psnr(pictures[-1], shown).mean())
         found[name] = figures

@@ -1,4 +1,4 @@
-"""New voices: a small density around the speaker vectors of training."""
+"""Distribution of random speakers: a kernel density estimate over the speaker vectors of training."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class VoiceDensity:
+class SpeakerDistribution:
     """A Gaussian kernel around the mean vector of each training speaker.
 
-    Kernels share one covariance: Scott's share ``n^(-2 / (S + 4))`` (Scott 1992) of that between speakers, taken along
-    its leading directions, since a handful of speakers says nothing of the others. Of their vectors, far fewer than
-    dimensions squared, no more can be learned.
+    Kernels share one covariance: that between speakers, scaled by Scott's rule (Scott 1992), along its leading
+    directions only. A few speakers, far fewer than dimensions squared, do not determine the others.
 
     Args:
         means: (N, S) float32, in integer levels.
         weights: (N,) float32, summing to 1.
         factor: (S, R) float32; a kernel's noise is ``factor @ normal(R)``.
         spread: (S,) float32, deviation within a speaker's recordings.
-        levels: of each value.
+        levels: number of levels of each value.
     """
 
     def __init__(
@@ -31,8 +30,14 @@ class VoiceDensity:
     @classmethod
     def fit(
         cls, vectors: np.ndarray, speakers: Sequence[str], seconds: np.ndarray, levels: int, min_seconds: float = 20.0
-    ) -> VoiceDensity:
-        """From recordings' vectors (N, S) with their speakers and lengths; speakers with less speech are left out.
+    ) -> SpeakerDistribution:
+        """Fit to the vectors (N, S) of recordings; speakers with less than ``min_seconds`` of speech are left out.
+
+        Args:
+            vectors: in integer levels.
+            speakers: name of each recording's speaker.
+            seconds: (N,), duration of each recording.
+            levels: number of levels of each value.
 
         Raises:
             ValueError: without recordings.
@@ -53,13 +58,13 @@ class VoiceDensity:
         rank = min(int(np.searchsorted(energy, 0.9)) + 1, len(sizes))
         bandwidth = n ** (-1 / (rank + 4))
         factor = bandwidth * directions[:rank].T * (sizes[:rank] / np.sqrt(max(n - 1, 1)))
-        weights = np.sqrt([totals[name] for name in kept])  # a voice heard long is not that much likelier
+        weights = np.sqrt([totals[name] for name in kept])  # much speech makes a speaker only a little likelier
         parts = (means, weights / weights.sum(), factor.reshape(dim, -1), spread)
         means, weights, factor, spread = (np.ascontiguousarray(part, np.float32) for part in parts)
         return cls(means, weights, factor, spread, levels)
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """A voice: (S,) int64 in ``[0, levels)``."""
+        """A random speaker vector, (S,) int64 in ``[0, levels)``."""
         mean = self.means[
             rng.choice(len(self.means), p=self.weights.astype(np.float64) / self.weights.sum(dtype=float))
         ]
@@ -67,7 +72,7 @@ class VoiceDensity:
         return np.clip(np.round(value), 0, self.levels - 1).astype(np.int64)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """For a weights file."""
+        """The parameters by name, for a file of weights."""
         levels = np.array([self.levels], np.float32)
         return {
             "means": self.means,
@@ -78,7 +83,7 @@ class VoiceDensity:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray]) -> VoiceDensity:
-        """What `tensors` gave."""
+    def from_tensors(cls, tensors: dict[str, np.ndarray]) -> SpeakerDistribution:
+        """The inverse of `tensors`."""
         named = {n: np.ascontiguousarray(tensors[n], np.float32) for n in ("means", "weights", "factor", "spread")}
         return cls(**named, levels=int(tensors["levels"][0]))

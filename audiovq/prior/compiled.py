@@ -1,8 +1,8 @@
-"""Fast sampling on the CPU: a prior's weights packed for the compiled kernels, and sequences that grow by them."""
+"""Compiled sampling on the CPU: a prior's weights packed for the kernels, and a stepper that runs them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +10,10 @@ from torch import Tensor
 
 from audiovq.nn.transformer import rotary_table
 from audiovq.prior.kernels import backbone_step, depth_step
+from audiovq.prior.networks import PriorNetworks
+from audiovq.prior.sampling import SamplingConfig
 from audiovq.prior.vectors import PANEL, UNROLL
 from audiovq.rounding import restore_rows, round_rows
-
-if TYPE_CHECKING:
-    from audiovq.prior.model import CodePrior, Drawing
 
 _ALIGNMENT = 64
 
@@ -29,7 +28,7 @@ class _Packer:
         self.n_weights = self.n_scales = self.widest = 0
 
     def add(self, weight: Tensor) -> None:
-        """A matrix (O, I), zeros around it up to whole panels, as (panels, I, PANEL)."""
+        """Append a matrix (O, I), padded with zeros to whole panels, as (panels, I, PANEL)."""
         rows, scale = round_rows(weight)
         n_out, n_in = -(-rows.shape[0] // PANEL) * PANEL, -(-rows.shape[1] // UNROLL) * UNROLL
         padded = np.zeros((n_out, n_in), np.int8)
@@ -43,6 +42,7 @@ class _Packer:
         self.widest = max(self.widest, n_in, n_out)
 
     def packed(self) -> tuple[np.ndarray, np.ndarray]:
+        """All weights, aligned, and all scales."""
         room = np.zeros(self.n_weights + _ALIGNMENT, np.int8)
         start = -room.ctypes.data % _ALIGNMENT
         weights = room[start : start + self.n_weights]
@@ -55,9 +55,9 @@ def _norm_table(norms: list[Tensor]) -> np.ndarray:
 
 
 class PackedPrior:
-    """The weights of a `CodePrior` with a transformer, for `FastStepper`."""
+    """The weights of a prior with a transformer, for `CompiledStepper`."""
 
-    def __init__(self, prior: CodePrior) -> None:
+    def __init__(self, prior: PriorNetworks) -> None:
         backbone: Any = prior.backbone
         depth: Any = prior.depth
         packer = _Packer()
@@ -74,9 +74,9 @@ class PackedPrior:
             norms += [block.attention_norm.scale, block.feed_forward_norm.scale]
         self.n_backbone = len(packer.matrices)
         into = depth.into.weight.unflatten(0, (prior.n_codebooks, depth.depth_width))
-        for book in range(prior.n_codebooks):
-            packer.add(into[book])
-            packer.add(depth.heads[book])
+        for k in range(prior.n_codebooks):
+            packer.add(into[k])
+            packer.add(depth.heads[k])
         for matrix in depth.below:
             packer.add(matrix)
         for layer in depth.layers:
@@ -95,20 +95,20 @@ class PackedPrior:
         self.width, self.depth_width = prior.width, depth.depth_width
 
 
-class FastStepper:
-    """A batch of sequences that grow frame by frame. As `audiovq.prior.steps.Stepper`, compiled and on one thread.
+class CompiledStepper:
+    """A batch of sequences that grow frame by frame: `audiovq.prior.sampling.Stepper`, compiled and on one thread.
 
     Args:
         packed: the weights.
-        offset: (B, C) float32, what the conditions add to every input.
-        drawing: how codes are drawn.
-        n_codebooks: books to draw.
+        offset: (B, C) float32, the conditions' vector that is added to every input.
+        config: sampling settings.
+        n_codebooks: number of codebooks to sample.
     """
 
-    def __init__(self, packed: PackedPrior, offset: np.ndarray, drawing: Drawing, n_codebooks: int) -> None:
+    def __init__(self, packed: PackedPrior, offset: np.ndarray, config: SamplingConfig, n_codebooks: int) -> None:
         self.packed, self.n_codebooks = packed, n_codebooks
         self.offset = np.ascontiguousarray(offset, np.float32)
-        self.how = np.array([drawing.temperature, drawing.top_k, drawing.top_p], np.float64)
+        self.settings = np.array([config.temperature, config.top_k, config.top_p], np.float64)
         n = len(offset)
         ring = (packed.n_layers, n, packed.n_groups)
         panels, columns = -(-packed.window // PANEL), -(-packed.head_dim // PANEL)
@@ -119,7 +119,7 @@ class FastStepper:
         self.length = 0
 
     def hidden(self, codes: np.ndarray) -> np.ndarray:
-        """The frame before (B, K) -> the backbone's output (B, C) for the frame to come; valid until the next call."""
+        """The frame before (B, K) -> the backbone's output (B, C) for the next frame; valid until the next call."""
         p = self.packed
         cos, sin = rotary_table(torch.tensor([self.length]), p.head_dim).numpy()[:, 0]
         backbone_step(
@@ -151,10 +151,10 @@ class FastStepper:
             return None
         p = self.packed
         self.rows[:, : p.width] = hidden
-        drawn = np.empty((len(codes), self.n_codebooks), np.int64)
+        sampled = np.empty((len(codes), self.n_codebooks), np.int64)
         depth_step(
             self.rows,
-            drawn,
+            sampled,
             np.ascontiguousarray(uniforms),
             p.vectors,
             p.weights,
@@ -162,10 +162,10 @@ class FastStepper:
             p.matrices[p.n_backbone :],
             p.depth_norms,
             p.eps,
-            self.how,
+            self.settings,
             self.known,
             self.x,
             self.a,
             self.b,
         )
-        return drawn
+        return sampled
