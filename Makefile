@@ -47,7 +47,7 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/images/prepare.py
 	$(BIN)/python recipes/images/hierarchy.py
 	$(BIN)/python recipes/images/bundle.py
-	$(PIP) $(EDITABLE) ".[video]"
+	$(PIP) $(EDITABLE) ".[vizdoom]"
 	$(BIN)/python recipes/video/record.py
 	$(BIN)/audiovq train experiment=video_frames
 	$(BIN)/audiovq train experiment=video_dynamics
@@ -82,7 +82,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python $(VENV)/.torch
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python $(VENV)/.torch
 	@echo "Installing audiovq with everything for training, evaluation and tests into $(VENV)"
-	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,dev]"
+	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,video,dev]"
 	@touch $@ $(VENV)/.installed
 
 clean:

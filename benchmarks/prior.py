@@ -135,9 +135,9 @@ def measure_deviation() -> dict[str, float]:
     """Compiled sampler against full pass, and 8-bit weights against float32."""
     import torch
 
-    from audiovq.prior.checkpoint import rounded
-    from audiovq.prior.fast import FastStepper
-    from audiovq.prior.model import Drawing
+    from audiovq.prior.compiled import CompiledStepper
+    from audiovq.prior.sampling import SamplingConfig
+    from audiovq.prior.speech import rounded
 
     prior = make_prior(8)
     codes = torch.randint(0, VOCABULARY, (2, 8, 300), generator=torch.Generator().manual_seed(0))
@@ -146,7 +146,7 @@ def measure_deviation() -> dict[str, float]:
         prior.load_state_dict(rounded(prior))
         moved = float(abs(prior.nll(codes).mean() - exact))
         hidden, _ = prior.hidden(codes)
-        stepper = FastStepper(prior.packed(), prior.conditioner(2, None).numpy(), Drawing(), 8)
+        stepper = CompiledStepper(prior.packed(), prior.conditioner(2, None).numpy(), SamplingConfig(), 8)
         before, largest = torch.full((2, 8), prior.absent), 0.0
         for frame in range(codes.shape[2]):
             stepped = torch.from_numpy(stepper.hidden(before.numpy()).copy())

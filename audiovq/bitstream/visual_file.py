@@ -1,4 +1,4 @@
-"""Pictures and clips to .avq and back, and what such a file says of itself."""
+"""Images and videos to .avq files and back, and the information in such a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiovq.bitstream.container import VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
-from audiovq.bitstream.visual_layout import MEDIA_CLIP, MEDIA_NAMES, MEDIA_PICTURE, CodeLevel, VisualHeader
+from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_NAMES, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError
 from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output, size_of
 
@@ -25,12 +25,18 @@ if TYPE_CHECKING:
     Codec = ImageCodec | ClipCodec
 
 PACKET_FRAMES = 16
-"""Frames of a clip are coded in packets of so many, each without the others."""
+"""Frames per packet of a video; packets are coded independently."""
 
 
 @dataclass
 class VisualReport:
-    """What was done: height and width in pixels, frames, bytes of the .avq file."""
+    """Summary of one file.
+
+    Attributes:
+        size: height and width in pixels.
+        n_frames: 1 for an image.
+        n_bytes: size of the .avq file.
+    """
 
     size: tuple[int, int]
     n_frames: int
@@ -39,7 +45,7 @@ class VisualReport:
 
 @dataclass
 class VisualInfo:
-    """The facts of a picture or clip; ``frames``, ``seconds`` and ``bits_per_pixel`` are None while the end is missing.
+    """Information about a file; ``frames``, ``seconds`` and ``bits_per_pixel`` are None when its end is missing.
 
     ``levels`` lists, coarse to fine, [codebooks, bits of a code, frames of a code, rows, columns].
     """
@@ -65,7 +71,7 @@ class VisualInfo:
 
 
 def media_of(source: Place) -> int | None:
-    """The media type of an .avq file on disk; None for anything else, which its reader will tell about."""
+    """The media type of an .avq file on disk; None for anything else."""
     if not is_path(source):
         return None
     try:
@@ -76,19 +82,18 @@ def media_of(source: Place) -> int | None:
     return start[5] if len(start) == 6 and start[:3] == b"AVQ" else None
 
 
-def encode_picture(source: Place, target: Place, codec: Codec) -> VisualReport:
-    """Code a picture file.
+def encode_image(source: Place, target: Place, codec: Codec) -> VisualReport:
+    """Encode an image file.
 
     Raises:
-        AudioVQError: for a picture that cannot be read, and a target that cannot be written. Nothing is left of the
-            target then.
+        AudioVQError: for an image that cannot be read, and a target that cannot be written; no target is left then.
     """
-    from audiovq.image.file import read_picture
+    from audiovq.image.files import read_image
 
-    pixels = read_picture(source)
+    pixels = read_image(source)
     with errors_about(describe(source)):
         codes = codes_of(codec, pixels[None])
-        header = header_for(codec, MEDIA_PICTURE, codes, pixels.shape[:2])
+        header = header_for(codec, MEDIA_IMAGE, codes, pixels.shape[:2])
         with open_output(target) as stream:
             writer = ContainerWriter(stream, header.to_container())
             writer.write_packet(*header.pack(codes, 1))
@@ -96,17 +101,17 @@ def encode_picture(source: Place, target: Place, codec: Codec) -> VisualReport:
     return VisualReport(header.size, 1, writer.n_bytes)
 
 
-def encode_clip(source: Place, target: Place, codec: Codec) -> VisualReport:
-    """Code a clip file, packet by packet in constant memory.
+def encode_video(source: Place, target: Place, codec: Codec) -> VisualReport:
+    """Encode a video file, packet by packet in constant memory.
 
     Raises:
-        AudioVQError: for a clip that cannot be read, whose frames differ in size, or that has none, and a target that
-            cannot be written. Nothing is left of the target then.
+        AudioVQError: for a video that cannot be read, whose frames differ in size, or that has none, and a target that
+            cannot be written; no target is left then.
     """
-    from audiovq.video.file import open_clip
+    from audiovq.video.files import open_video
 
     with ExitStack() as stack, errors_about(describe(source)):
-        rate, frames = stack.enter_context(open_clip(source))
+        rate, frames = stack.enter_context(open_video(source))
         writer: ContainerWriter | None = None
         header: VisualHeader | None = None
         n_frames = 0
@@ -118,7 +123,7 @@ def encode_clip(source: Place, target: Place, codec: Codec) -> VisualReport:
             if header is None or writer is None:
                 numbers = rate.limit_denominator(1000)
                 at = (numbers.numerator, numbers.denominator)
-                header = header_for(codec, MEDIA_CLIP, codes, pixels.shape[1:3], at)
+                header = header_for(codec, MEDIA_VIDEO, codes, pixels.shape[1:3], at)
                 writer = ContainerWriter(stack.enter_context(open_output(target)), header.to_container())
             writer.write_packet(*header.pack(codes, len(batch)))
             n_frames += len(batch)
@@ -136,7 +141,7 @@ def save_codes(
     size: tuple[int, int],
     rate: tuple[int, int] = (0, 1),
 ) -> None:
-    """Write the codes of a whole picture or clip, one (K, t, h, w) for each level.
+    """Write the codes of a whole image or video, one (K, t, h, w) for each level.
 
     Raises:
         AudioVQError: when the target cannot be written.
@@ -158,15 +163,19 @@ def header_for(
     size: tuple[int, ...],
     rate: tuple[int, int] = (0, 1),
 ) -> VisualHeader:
-    """The header of what a codec coded; ``codes`` are those of the first frames."""
+    """The header for codes of the first frames, (K, t, h, w) for each level, and frames of ``size`` pixels.
+
+    Raises:
+        AudioVQError: for an image and a codec for video clips.
+    """
     time_stride = getattr(codec, "time_stride", 1)
-    if media == MEDIA_PICTURE and time_stride > 1:
-        raise AudioVQError(f"model {codec.name} is for clips; name one for pictures with --model")
+    if media == MEDIA_IMAGE and time_stride > 1:
+        raise AudioVQError(f"model {codec.name} is for video clips; name one for images with --model")
     levels = tuple(
-        CodeLevel(k, max((entries - 1).bit_length(), 1), time_stride, *found.shape[2:])
-        for (k, entries, _), found in zip(codec.levels, codes, strict=True)
+        CodeLevel(k, max((entries - 1).bit_length(), 1), time_stride, *part.shape[2:])
+        for (k, entries, _), part in zip(codec.levels, codes, strict=True)
     )
-    packet = PACKET_FRAMES if media == MEDIA_CLIP else 1
+    packet = PACKET_FRAMES if media == MEDIA_VIDEO else 1
     return VisualHeader(codec.model_hash, media, (size[0], size[1]), packet, rate, levels)
 
 
@@ -177,8 +186,8 @@ def codes_of(codec: Codec, frames: np.ndarray) -> tuple[np.ndarray, ...]:
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     if hasattr(codec, "time_stride"):
         return (codec.encode(pixels.transpose(0, 1)[None]).codes[0].numpy(),)
-    found = codec.encode(pixels)
-    return tuple(codes.transpose(0, 1).numpy() for codes in found.codes)
+    encoded = codec.encode(pixels)
+    return tuple(codes.transpose(0, 1).numpy() for codes in encoded.codes)
 
 
 def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int], n_frames: int) -> np.ndarray:
@@ -190,18 +199,18 @@ def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int]
     import torch
 
     from audiovq.image import EncodedImage
-    from audiovq.video.clip import EncodedClip
+    from audiovq.video.clip_codec import EncodedClip
 
-    for (_, entries, _), found in zip(codec.levels, codes, strict=True):
-        if found.max() >= entries:
-            raise DamagedError("it has codes that its model has not")
+    for (_, entries, _), part in zip(codec.levels, codes, strict=True):
+        if part.max() >= entries:
+            raise DamagedError("it contains codes outside the model's codebook")
     if hasattr(codec, "time_stride"):
         clip: Any = codec
         pixels = clip.decode(EncodedClip(torch.from_numpy(codes[0])[None], (n_frames, *size)))[0].transpose(0, 1)
         return to_bytes(pixels)
-    tensors = tuple(torch.from_numpy(np.ascontiguousarray(found.transpose(1, 0, 2, 3))) for found in codes)
-    pictures: Any = codec
-    return to_bytes(pictures.decode(EncodedImage(tensors, size)))
+    tensors = tuple(torch.from_numpy(np.ascontiguousarray(part.transpose(1, 0, 2, 3))) for part in codes)
+    images: Any = codec
+    return to_bytes(images.decode(EncodedImage(tensors, size)))
 
 
 def to_bytes(pixels: Tensor) -> np.ndarray:
@@ -210,10 +219,10 @@ def to_bytes(pixels: Tensor) -> np.ndarray:
 
 
 class VisualReader:
-    """Reads a picture or a clip: the header at once, packets as they come.
+    """Reads an image or a video: the header at once, packets on demand.
 
     Raises:
-        AudioVQError: for a file that is none, and while packets are read for damage.
+        AudioVQError: for another file, and while packets are read for damage.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -222,12 +231,12 @@ class VisualReader:
         self.n_packets = self.n_frames = 0
 
     def packets(self) -> Iterator[tuple[tuple[np.ndarray, ...], int]]:
-        """The codes and the number of frames of each packet; after the last one all of the file has been checked."""
+        """The codes and the number of frames of each packet; after the last one the whole file has been checked."""
         last_was_short = False
         for record in self.container.records(self.header.valid_length):
             if isinstance(record, Packet):
-                if last_was_short or (self.header.media == MEDIA_PICTURE and self.n_packets):
-                    raise DamagedError("it has packets behind its last one", record.index)
+                if last_was_short or (self.header.media == MEDIA_IMAGE and self.n_packets):
+                    raise DamagedError("it has packets after its last one", record.index)
                 codes, n_frames = self.header.unpack(record.payload, record.short)
                 self.n_packets, self.n_frames, last_was_short = (
                     self.n_packets + 1,
@@ -236,10 +245,10 @@ class VisualReader:
                 )
                 yield codes, n_frames
             elif record.extent != self.n_frames or not self.n_frames:  # type: ignore[union-attr]
-                raise DamagedError("its end tells of another number of frames than there are")
+                raise DamagedError("its end states another number of frames than it has")
 
     def expect(self, codec: Codec) -> None:
-        """See that a model wrote this file.
+        """Check that a model wrote this file.
 
         Raises:
             AudioVQError: when another one did.
@@ -259,33 +268,33 @@ class VisualReader:
 
 
 def decode_visual(source: Place, target: Place, codec: Codec | Callable[[bytes], Codec]) -> VisualReport:
-    """An .avq file to a picture or a clip, in the format that the target's name asks for.
+    """Decode an .avq file to an image or a video, in the format of the target's ending.
 
     Args:
         source: a path, ``-`` for standard input, or a binary file object.
         target: a path, ``-`` for standard output (PNG or GIF), or a binary file object.
-        codec: the model, or what gives it for the hash that the file carries.
+        codec: the model, or a function from the file's model hash to the model.
 
     Raises:
-        AudioVQError: for a damaged file, a file of another model, and a target that cannot be written. Nothing is left
-            of the target then.
+        AudioVQError: for a damaged file, a file of another model, and a target that cannot be written; then no target
+            is left.
     """
-    from audiovq.image.file import check_picture_target, write_picture
-    from audiovq.video.file import check_clip_target, create_clip
+    from audiovq.image.files import check_image_target, write_image
+    from audiovq.video.files import check_video_target, create_video
 
     with ExitStack() as stack, errors_about(describe(source)):
         stream = stack.enter_context(open_input(source))
         reader = VisualReader(stream)
         header = reader.header
-        # A wrong ending is told before the model is loaded.
-        (check_picture_target if header.media == MEDIA_PICTURE else check_clip_target)(target)
+        # A wrong ending is reported before the model is loaded.
+        (check_image_target if header.media == MEDIA_IMAGE else check_video_target)(target)
         model: Any = codec if hasattr(codec, "levels") else codec(header.model_hash)  # type: ignore[operator]
         reader.expect(model)
-        if header.media == MEDIA_PICTURE:
+        if header.media == MEDIA_IMAGE:
             frames = [frames_of(model, codes, header.size, n_frames)[0] for codes, n_frames in reader.packets()]
-            write_picture(target, frames[0])
+            write_image(target, frames[0])
         else:
-            with create_clip(target, Fraction(*header.rate), header.size) as append:
+            with create_video(target, Fraction(*header.rate), header.size) as append:
                 for codes, n_frames in reader.packets():
                     for frame in frames_of(model, codes, header.size, n_frames):
                         append(frame)
@@ -293,10 +302,10 @@ def decode_visual(source: Place, target: Place, codec: Codec | Callable[[bytes],
 
 
 def inspect_visual(source: Place) -> VisualInfo:
-    """Read a file through, checking all its checksums.
+    """Read a whole file and verify its checksums.
 
     Raises:
-        AudioVQError: for a file whose header cannot be read; other damage is told in the result.
+        AudioVQError: for a file whose header cannot be read; other damage is in the result.
     """
     damage = None
     with errors_about(describe(source)), open_input(source) as stream:
@@ -308,7 +317,7 @@ def inspect_visual(source: Place) -> VisualInfo:
             damage = str(error)
         n_bytes = size_of(stream) or reader.container.n_bytes
     header, whole = reader.header, damage is None
-    rate = Fraction(*header.rate) if header.media == MEDIA_CLIP else None
+    rate = Fraction(*header.rate) if header.media == MEDIA_VIDEO else None
     pixels = header.size[0] * header.size[1] * reader.n_frames
     return VisualInfo(
         version=VERSION,

@@ -1,6 +1,6 @@
-"""What a picture or a clip puts into the container: sizes in the header, the codes of some frames in each packet.
+"""Images and videos in the container: sizes in the header, the codes of some frames in each packet.
 
-A picture is one packet of one frame. Of each level of codes a packet holds an array (K, t, h, w), coarse to fine.
+An image is one packet of one frame. For each level of codes a packet holds an array (K, t, h, w), coarse to fine.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from audiovq.bitstream.bits import (
 from audiovq.bitstream.container import DamagedError, Header
 from audiovq.errors import AudioVQError
 
-MEDIA_PICTURE, MEDIA_CLIP = 2, 3
-MEDIA_NAMES = {MEDIA_PICTURE: "picture", MEDIA_CLIP: "clip"}
+MEDIA_IMAGE, MEDIA_VIDEO = 2, 3
+MEDIA_NAMES = {MEDIA_IMAGE: "image", MEDIA_VIDEO: "video"}
 MAX_EDGE = 65_535
 MAX_LEVELS = 8
 MAX_CODEBOOKS = 64
 MAX_BITS = 16
 MAX_PACKET_FRAMES = 1024
 MAX_RATE = (1 << 31) - 1
-MAX_PACKET_CODES = 1 << 26  # a few bytes must not ask for gigabytes
+MAX_PACKET_CODES = 1 << 26  # a few bytes must not allocate gigabytes
 
 
 @dataclass(frozen=True)
 class CodeLevel:
-    """``n_codebooks`` codes of ``bits`` each at ``height`` x ``width`` places, for ``frames`` frames at a time."""
+    """``n_codebooks`` codes of ``bits`` each at ``height`` x ``width`` positions, for ``frames`` frames at a time."""
 
     n_codebooks: int
     bits: int
@@ -44,25 +44,29 @@ class CodeLevel:
     width: int
 
     def shape(self, n_frames: int) -> tuple[int, int, int, int]:
-        """Of the codes of so many frames."""
+        """Shape of the codes of ``n_frames`` frames, (K, t, h, w)."""
         return self.n_codebooks, -(-n_frames // self.frames), self.height, self.width
 
     def n_codes(self, n_frames: int) -> int:
-        books, times, height, width = self.shape(n_frames)
-        return books * times * height * width
+        """Number of codes of ``n_frames`` frames."""
+        n_codebooks, times, height, width = self.shape(n_frames)
+        return n_codebooks * times * height * width
 
 
 @dataclass(frozen=True)
 class VisualHeader:
-    """The header of a picture or a clip.
+    """The header of an image or a video.
 
     Attributes:
-        model_hash: 4 bytes, which model wrote the codes.
-        media: `MEDIA_PICTURE` or `MEDIA_CLIP`.
+        model_hash: 4 bytes, identifier of the model that wrote the codes.
+        media: `MEDIA_IMAGE` or `MEDIA_VIDEO`.
         size: height and width in pixels.
-        packet_frames: frames of a full packet; 1 for a picture.
-        rate: frames in so many seconds, (numerator, denominator); (0, 1) for a picture.
+        packet_frames: frames of a full packet; 1 for an image.
+        rate: frames per second, (numerator, denominator); (0, 1) for an image.
         levels: coarse to fine.
+
+    Raises:
+        AudioVQError: for numbers outside the format's limits.
     """
 
     model_hash: bytes
@@ -73,7 +77,7 @@ class VisualHeader:
     levels: tuple[CodeLevel, ...]
 
     def __post_init__(self) -> None:
-        moving = self.media == MEDIA_CLIP
+        moving = self.media == MEDIA_VIDEO
         checks = [
             ("height", self.size[0], 1, MAX_EDGE),
             ("width", self.size[1], 1, MAX_EDGE),
@@ -97,7 +101,7 @@ class VisualHeader:
 
     def to_container(self) -> Header:
         """The container's header with this one inside."""
-        numbers = [*self.size, self.packet_frames, *(self.rate if self.media == MEDIA_CLIP else ()), len(self.levels)]
+        numbers = [*self.size, self.packet_frames, *(self.rate if self.media == MEDIA_VIDEO else ()), len(self.levels)]
         for level in self.levels:
             numbers += [level.n_codebooks, level.bits, level.frames, level.height, level.width]
         return Header(self.media, self.model_hash, b"".join(encode_varint(n) for n in numbers))
@@ -110,17 +114,17 @@ class VisualHeader:
             AudioVQError: for another media type, or numbers outside the format's limits.
         """
         if header.media not in MEDIA_NAMES:
-            raise AudioVQError(f"it holds media of type {header.media}, neither a picture (2) nor a clip (3)")
+            raise AudioVQError(f"it holds media of type {header.media}, neither an image (2) nor a video (3)")
         if header.flags:
-            raise AudioVQError(f"it has features (flags {header.flags:#x}) that pictures have not; update audiovq")
+            raise AudioVQError(f"it has features (flags {header.flags:#x}) that images do not have; update audiovq")
         found = decode_varints(header.body)
         if found is None:
             raise DamagedError("its header is damaged")
         numbers = found[0]
-        fixed = 6 if header.media == MEDIA_CLIP else 4
+        fixed = 6 if header.media == MEDIA_VIDEO else 4
         if len(numbers) < fixed or len(numbers) != fixed + 5 * numbers[fixed - 1]:
             raise DamagedError("its header is damaged")
-        rate = (numbers[3], numbers[4]) if header.media == MEDIA_CLIP else (0, 1)
+        rate = (numbers[3], numbers[4]) if header.media == MEDIA_VIDEO else (0, 1)
         levels = tuple(CodeLevel(*numbers[i : i + 5]) for i in range(fixed, len(numbers), 5))
         return cls(header.model_hash, header.media, (numbers[0], numbers[1]), numbers[2], rate, levels)
 
@@ -140,7 +144,7 @@ class VisualHeader:
         """Inverse of `pack` -> codes, int64, and the number of frames.
 
         Raises:
-            DamagedError: for a payload whose size does not fit what it holds, or filled up with other than zeros.
+            DamagedError: for a payload whose size does not fit what it holds, or padded with other bits than zeros.
         """
         n_frames, start = self.packet_frames, 0
         if short:
@@ -160,7 +164,7 @@ class VisualHeader:
         return tuple(unpack_bits(part, level.bits).reshape(level.shape(n_frames)) for part, level in pairs), n_frames
 
     def _n_codes(self, n_frames: int) -> int:
-        # Levels whose numbers are out of bounds are told by the check before this one.
+        # Levels whose numbers are out of bounds are reported by the checks before this one.
         return sum(level.n_codes(n_frames) if level.frames > 0 else 0 for level in self.levels)
 
     @cached_property

@@ -107,9 +107,11 @@ def generate(
 
         torch.set_num_threads(1)
     if media == "image":
-        from audiovq.prior.model import Drawing
+        from audiovq.prior.sampling import SamplingConfig
 
-        return generate_visual.generate_images(targets, seed, Drawing().asked(temperature, top_k, top_p), label, model)
+        return generate_visual.generate_images(
+            targets, seed, SamplingConfig().override(temperature, top_k, top_p), label, model
+        )
     if media == "video":
         told = (seed, mode, 1.0 if temperature is None else temperature, actions, prompt, model)
         return generate_visual.generate_videos(targets, seconds, *told)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from audiovq.prior.model import Drawing
+    from audiovq.prior.sampling import SamplingConfig
     from audiovq.video import VideoModel
 
 MEDIA = ("speech", "image", "video")
@@ -22,14 +22,14 @@ FRAMES_PER_SECOND = 17.5
 
 
 def generate_images(
-    targets: list[list[Path]], seed: int, drawing: Drawing, label: int | None, model: str | None
+    targets: list[list[Path]], seed: int, drawing: SamplingConfig, label: int | None, model: str | None
 ) -> None:
     """Draw a picture for each list of targets; picture i depends on the seed and i alone."""
     from audiovq.bitstream.visual_file import frames_of, save_codes
-    from audiovq.bitstream.visual_layout import MEDIA_PICTURE
+    from audiovq.bitstream.visual_layout import MEDIA_IMAGE
     from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
-    from audiovq.image.file import write_picture
+    from audiovq.image.files import write_image
     from audiovq.prior.image import ImagePrior
 
     source = ImagePrior.from_pretrained(model)
@@ -41,9 +41,9 @@ def generate_images(
             for path in paths:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.suffix == ".avq":
-                    save_codes(path, source.codec, MEDIA_PICTURE, codes, encoded.size)
+                    save_codes(path, source.codec, MEDIA_IMAGE, codes, encoded.size)
                 else:
-                    write_picture(path, frames_of(source.codec, codes, encoded.size, 1)[0])
+                    write_image(path, frames_of(source.codec, codes, encoded.size, 1)[0])
     print(f"{len(targets)} pictures of {encoded.size[1]}x{encoded.size[0]}", file=sys.stderr)
 
 
@@ -61,12 +61,12 @@ def generate_videos(
     import torch
 
     from audiovq.bitstream.visual_file import save_codes, to_bytes
-    from audiovq.bitstream.visual_layout import MEDIA_CLIP
+    from audiovq.bitstream.visual_layout import MEDIA_VIDEO
     from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.video import VideoModel, roll_out
-    from audiovq.video.checkpoint import video_folder
-    from audiovq.video.file import create_clip
+    from audiovq.video.files import create_video
+    from audiovq.video.rollout import video_folder
 
     source = VideoModel.from_pretrained(model)
     n_frames = max(round(seconds * FRAMES_PER_SECOND), 1)
@@ -85,9 +85,9 @@ def generate_videos(
             for path in paths:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.suffix == ".avq":
-                    save_codes(path, source.frames, MEDIA_CLIP, (codes,), size, (rate.numerator, rate.denominator))
+                    save_codes(path, source.frames, MEDIA_VIDEO, (codes,), size, (rate.numerator, rate.denominator))
                     continue
-                with create_clip(path, rate, size) as append:
+                with create_video(path, rate, size) as append:
                     for frame in to_bytes(source.decode(latents, size)[0].transpose(0, 1)):
                         append(frame)
     print(f"{len(targets)} clips of {n_frames} new frames, {size[1]}x{size[0]}", file=sys.stderr)
@@ -117,14 +117,14 @@ def _beginning(
             raise AudioVQError(f"the model in {folder} has no beginnings: give a clip with --prompt") from None
         i, (height, width) = number % len(known), size.tolist()
         return known[i].long()[None, None], held[i].float()[None], (height, width)
-    from audiovq.data.frame_codes import clip_of
-    from audiovq.video.file import open_clip
+    from audiovq.data.episodes import to_video
+    from audiovq.video.files import open_video
 
-    with open_clip(prompt) as (_, frames):
+    with open_video(prompt) as (_, frames):
         last = list(frames)[-n_context:]
     if len(last) < n_context:
         raise AudioVQError(f"{prompt}: has {len(last)} frames; the model goes on from {n_context}")
-    codes = source.encode(clip_of(np.stack(last))[None])
+    codes = source.encode(to_video(np.stack(last))[None])
     return codes, torch.zeros(1, n_context - 1, max(source.dynamics.n_actions, 1)), last[0].shape[:2]
 
 

@@ -49,7 +49,7 @@ def _speech_models() -> list[dict[str, Any]]:
 
 def _picture_models() -> list[dict[str, Any]]:
     from audiovq.image import ImageCodec
-    from audiovq.image.checkpoint import DEFAULT_MODEL, IMAGES, bundled_image_models
+    from audiovq.image.codec import DEFAULT_MODEL, IMAGES, bundled_image_models
     from audiovq.prior.image import load_priors
 
     rows = []
@@ -67,7 +67,7 @@ def _picture_models() -> list[dict[str, Any]]:
 
 def _video_models() -> list[dict[str, Any]]:
     from audiovq.video import VideoModel
-    from audiovq.video.checkpoint import DEFAULT_MODEL, VIDEOS, bundled_video_models
+    from audiovq.video.rollout import DEFAULT_MODEL, VIDEOS, bundled_video_models
 
     rows = []
     for name in bundled_video_models():

@@ -151,7 +151,7 @@ def run_generation(options: Options) -> Report:
     if len(options.split) > 1 or len(options.codebooks or []) > 1:
         raise AudioVQError("generation takes one --split and one number of --codebooks")
     source = SpeechPrior.from_pretrained(options.model, options.prior)
-    drawing = source.prior.drawing.asked(options.temperature, options.top_k, options.top_p)
+    drawing = source.prior.sampling.override(options.temperature, options.top_k, options.top_p)
     settings = Settings(
         n_samples=options.samples,
         seconds=options.seconds,
@@ -206,8 +206,7 @@ def run_video(options: Options) -> VideoReport:
 
 def run_image(options: Options) -> ImageReport:
     """Pictures decoded, and what they cost."""
-    from audiovq.data.image_crops import FixedCrops
-    from audiovq.data.pictures import open_pictures
+    from audiovq.data.images import FixedCrops, open_images
     from audiovq.evaluation.image import N_CROPS, SIZE, evaluate_image
     from audiovq.image import ImageCodec
     from audiovq.prior.image import load_priors
@@ -217,7 +216,7 @@ def run_image(options: Options) -> ImageReport:
     codec = ImageCodec.from_pretrained(options.model)
     source = "photographs" if options.data == ["debian_speech"] else options.data[0]
     shrunk = {"name": source, "side": 400}
-    pictures = open_pictures(shrunk if source == "photographs" else source, options.split[0])
+    pictures = open_images(shrunk if source == "photographs" else source, options.split[0])
     shortest = min(min(picture.load().shape[:2]) for picture in pictures[:100])
     size = min(SIZE, shortest // codec.stride * codec.stride)
     crops = FixedCrops(pictures, size, N_CROPS if options.limit == LIMIT else options.limit or 1 << 30)

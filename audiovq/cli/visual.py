@@ -61,7 +61,7 @@ def _suffix(name: str) -> str:
 
 def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, force: bool, threads: int) -> None:
     """Code pictures and clips; an animated WebP counts as a picture, its first."""
-    from audiovq.bitstream.visual_file import encode_clip, encode_picture
+    from audiovq.bitstream.visual_file import encode_image, encode_video
     from audiovq.cli.jobs import plan
 
     jobs = plan(inputs, output, PICTURES + CLIPS, ".avq")
@@ -70,7 +70,7 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
     def work(job: Job) -> VisualReport:
         if not codec:
             codec.append(_load(model, threads))
-        return (encode_clip if _suffix(job.source) in CLIPS else encode_picture)(job.source, job.target, codec[0])
+        return (encode_video if _suffix(job.source) in CLIPS else encode_image)(job.source, job.target, codec[0])
 
     _run(jobs, force, work)
 
@@ -79,12 +79,12 @@ def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
     """Decode pictures (.png beside each input) and clips (.gif)."""
     from audiovq.bitstream.visual_file import decode_visual as decode_file
     from audiovq.bitstream.visual_file import media_of
-    from audiovq.bitstream.visual_layout import MEDIA_CLIP
+    from audiovq.bitstream.visual_layout import MEDIA_VIDEO
     from audiovq.cli.jobs import plan
 
     jobs = [
         replace(job, target=str(Path(job.target).with_suffix(".gif")))
-        if job.target != output and media_of(job.source) == MEDIA_CLIP
+        if job.target != output and media_of(job.source) == MEDIA_VIDEO
         else job
         for job in plan(inputs, output, [".avq"], ".png")
     ]
@@ -132,7 +132,7 @@ def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
         "file": file,
         "format": f".avq version {found.version}, {found.media}",
         "model": f"{found.model_hash} ({model.name if model else 'not a bundled one'})",
-        "source": f"{found.width}x{found.height} pixels{length if found.media == 'clip' else ''}",
+        "source": f"{found.width}x{found.height} pixels{length if found.media == 'video' else ''}",
         "size": f"{found.bytes} bytes{rate}",
         "codes": "; ".join(levels),
         "packets": str(found.packets),
@@ -142,8 +142,8 @@ def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
 
 def _bundled() -> dict[bytes, Path]:
     """Folders of the bundled codecs of pictures and of frames, by the hash of their codes."""
-    from audiovq.image.checkpoint import IMAGES, codes_hash
-    from audiovq.video.checkpoint import VIDEOS
+    from audiovq.image.codec import IMAGES, codes_hash
+    from audiovq.video.rollout import VIDEOS
 
     folders = [path.parent for path in (*IMAGES.glob("*/config.json"), *VIDEOS.glob("*/frames/config.json"))]
     return {codes_hash(folder): folder for folder in sorted(folders)}
@@ -164,7 +164,7 @@ def _load(model: str | None, threads: int) -> Codec:
     import torch
 
     from audiovq.image import ImageCodec
-    from audiovq.video.clip import ClipCodec, is_clip_codec
+    from audiovq.video.clip_codec import ClipCodec, is_clip_codec
 
     torch.set_num_threads(threads)
     if model is not None and is_clip_codec(model):

@@ -1,4 +1,4 @@
-"""The networks of the codec for inference on a stretch of a recording (see `audiovq.layers.span`)."""
+"""The networks of the codec for inference on a stretch of a recording (see `audiovq.nn.chunked_conv`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from audiovq.codec.decoder import SourceFilterDecoder, pitch_features
 from audiovq.codec.encoder import Trunk
 from audiovq.codec.pitch import PitchTracker, decide
-from audiovq.layers import DilatedResidualUnit
-from audiovq.layers.span import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
+from audiovq.nn import DilatedResidualUnit
+from audiovq.nn.chunked_conv import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
 
 
 class ChunkedTrunk:

@@ -21,9 +21,9 @@ from audiovq.codec.speaker import SpeakerEncoder
 from audiovq.codec.streaming import DecoderStream, EncoderStream
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
-from audiovq.layers.span import Span
-from audiovq.quantize.result import Quantized
+from audiovq.nn.chunked_conv import Span
 from audiovq.quantize.split import SplitQuantizer
+from audiovq.quantize.types import Quantized
 
 PITCH_AND_LEVEL_KBPS = 0.15
 """Nominal rate of pitch and level together, kb/s."""

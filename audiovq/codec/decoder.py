@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from audiovq.codec.pitch import N_VALUES, pitch_to_hz
 from audiovq.codec.source import harmonic_source, noise_table
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
+from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 PITCH_FEATURES = 9
 """Voicing, and eight overlapping bumps along the pitch scale."""

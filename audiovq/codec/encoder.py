@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.codec.filterbank import Filterbank
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
+from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 
 class Trunk(nn.Module):

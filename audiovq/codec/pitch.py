@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
+from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 UNVOICED = 0
 """Pitch code of a frame without a fundamental."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from audiovq.codec.filterbank import Filterbank
 from audiovq.errors import AudioVQError
-from audiovq.layers import DilatedResidualUnit
+from audiovq.nn import DilatedResidualUnit
 from audiovq.quantize import FiniteScalarQuantizer
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiovq.files import atomic_write
-from audiovq.image.bound import bound_of
 from audiovq.image.codec import ImageCodec
 from audiovq.optional import need
 from audiovq.prior.pixel import PixelPrior
@@ -75,7 +74,7 @@ def ssim(found: Tensor, truth: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def measure_bound(model: Any, images: Tensor) -> dict[str, float]:
-    """Means over pictures (N, C, H, W), sides multiples of the stride: see `audiovq.image.bound`.
+    """Means over pictures (N, C, H, W), sides multiples of the stride: see `audiovq.image.likelihoods`.
 
     ``bits_per_dim`` of squared error counts the mass of a Gaussian in each of 256 levels, so that it is a bound, too.
     Random draws are the same each time.
@@ -84,13 +83,13 @@ def measure_bound(model: Any, images: Tensor) -> dict[str, float]:
     sums: dict[str, float] = {}
     values = images[0].numel() * math.log(2)
     for batch in images.split(_BATCH):
-        bound = bound_of(model, batch)
+        bound = model.bound(batch)
         found = {
             "bits_per_dim": bound.bits_per_dim(),
             "pixel_bits_per_dim": bound.pixels / values,
             "latent_bits_per_dim": bound.latents / values,
-            "psnr": psnr(bound.picture, batch),
-            "ssim": ssim(bound.picture, batch),
+            "psnr": psnr(bound.image, batch),
+            "ssim": ssim(bound.image, batch),
         }
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + float(value.sum())
@@ -121,7 +120,7 @@ def evaluate_image(
     """
     figures = measure_bound(codec, images)
     with torch.inference_mode():
-        batches = [codec.codes_of(batch) for batch in images.split(_BATCH)]
+        batches = [codec.encode_batch(batch) for batch in images.split(_BATCH)]
     codes = [torch.cat(level) for level in zip(*batches, strict=True)]
     size = (images.shape[2], images.shape[3])
     figures["code_bits_per_pixel"] = codec.bits(size) / (size[0] * size[1])
@@ -132,7 +131,7 @@ def evaluate_image(
         told["prior_bits_per_code"] = [b / c[0].numel() for b, c in zip(bits, codes, strict=True)]
         told["bits_per_dim_with_prior"] = figures["pixel_bits_per_dim"] + sum(bits) / images[0].numel()
     chosen = torch.linspace(0, len(images) - 1, min(_SHOWN, len(images))).long()
-    shown = (images[chosen], codec.pictures_of([c[chosen] for c in codes]))
+    shown = (images[chosen], codec.decode_batch([c[chosen] for c in codes]))
     return ImageReport({**about, "split": split, "crops": len(images), "size": size[0], **told}, shown)
 
 

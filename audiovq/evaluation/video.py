@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.data.episodes import BUTTONS, Episode
-from audiovq.data.frame_codes import clip_of
+from audiovq.data.episodes import BUTTONS, Episode, to_video
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.progress import Progress
 from audiovq.files import atomic_write
@@ -97,7 +96,7 @@ def evaluate_video(
     for first in range(0, len(windows), _BATCH):
         progress("predicting", first, len(windows))
         part = windows[first : first + _BATCH]
-        clips = torch.stack([clip_of(e.frames[i : i + n_context + N_PREDICTED]) for e, i in part])
+        clips = torch.stack([to_video(e.frames[i : i + n_context + N_PREDICTED]) for e, i in part])
         held = [e.actions[i : i + n_context + N_PREDICTED - 1] for e, i in part]
         actions = torch.from_numpy(np.stack(held).astype(np.float32))
         past, truth = clips[:, :, :n_context], clips[:, :, n_context:]

@@ -1,4 +1,4 @@
-"""Pictures as codes: VQ-VAE and its hierarchy."""
+"""Image codecs: VQ-VAE, its hierarchy, and baselines with other latents."""
 
 from audiovq.image.codec import EncodedImage, ImageCodec
 

@@ -1,4 +1,4 @@
-"""What the VQ-VAE is compared with: other latents between the same encoder and the same decoder."""
+"""Baselines for the VQ-VAE: Gaussian and relaxed categorical latents between the same encoder and decoder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.image.blocks import Encoder
-from audiovq.image.bound import Bound
-from audiovq.image.codec import PixelDecoder
-from audiovq.image.likelihood import LIKELIHOODS
+from audiovq.image.likelihoods import LIKELIHOODS, Bound
+from audiovq.image.nets import Encoder, PixelDecoder
+from audiovq.weights import save_weights
 
 
 class GaussianLatents(nn.Module):
@@ -25,7 +24,7 @@ class GaussianLatents(nn.Module):
         self.project = nn.Conv2d(channels, 2 * latent_dim, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> a draw (B, latent_dim, h, w) and the divergence from the prior (B,) in nats."""
+        """(B, C, h, w) -> a sample (B, latent_dim, h, w) and its divergence from the prior (B,) in nats."""
         mean, log_variance = self.project(features).chunk(2, dim=1)
         log_variance = log_variance.clamp(-14, 6)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
@@ -34,11 +33,11 @@ class GaussianLatents(nn.Module):
 
 
 class GumbelLatents(nn.Module):
-    """Categorical latents, relaxed in training (Jang et al. 2017; Maddison et al. 2017), drawn as they are else.
+    """Categorical latents, relaxed in training only (Jang et al. 2017; Maddison et al. 2017).
 
-    ``n_codebooks`` variables in each place look their vectors up in one table, as those of a `ProductQuantizer` do.
-    The divergence from the uniform prior is exact: ``log K - H(q)``. In training the draw is a softmax of the logits
-    with Gumbel noise at a temperature that falls; evaluated are one-hot draws, so that the bound is a bound.
+    ``n_codebooks`` variables at each position look up their vectors in one table, as in a `ProductQuantizer`. The
+    divergence from the uniform prior is exact: ``log K - H(q)``. In training the sample is a softmax of the logits with
+    Gumbel noise at a decreasing temperature; in evaluation it is one-hot, so that the bound is a bound.
     """
 
     temperature: Tensor
@@ -51,7 +50,7 @@ class GumbelLatents(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> a draw (B, latent_dim, h, w) and the divergence from the prior (B,) in nats."""
+        """(B, C, h, w) -> a sample (B, latent_dim, h, w) and its divergence from the prior (B,) in nats."""
         logits = self.project(features).unflatten(1, (self.n_codebooks, -1)).movedim(2, -1)  # (B, K, h, w, V)
         log_q = F.log_softmax(logits, dim=-1)
         divergence = (log_q.exp() * (log_q + math.log(self.codebook_size))).sum(-1)
@@ -62,12 +61,13 @@ class GumbelLatents(nn.Module):
 
 
 class ImageBaseline(nn.Module):
-    """Encoder and decoder of an `ImageCodec` with one level around other latents.
+    """Encoder and decoder of an `ImageCodec` with one level, with other latents between them.
 
     Args:
         kind: "vae" or "gumbel".
-        level: ``stride``, ``latent_dim`` and, for the number of categorical variables, ``quantizer``: as of the codec.
-        The other arguments are those of `ImageCodec`.
+        level: as in `ImageCodec`: ``stride``, ``latent_dim`` and, for "gumbel", ``quantizer`` with ``n_codebooks`` and
+            ``codebook_size``.
+        channels, residual, n_residual, image_channels, likelihood, name: those of `ImageCodec`.
 
     Raises:
         AudioVQError: for another kind.
@@ -104,27 +104,25 @@ class ImageBaseline(nn.Module):
             quantizer = level["quantizer"]
             self.latents = GumbelLatents(channels, latent_dim, quantizer["n_codebooks"], quantizer["codebook_size"])
         else:
-            raise AudioVQError(f"no baseline {kind!r}: there are vae and gumbel")
+            raise AudioVQError(f"unknown baseline {kind!r}; choose from vae, gumbel")
         self.likelihood = LIKELIHOODS[likelihood]()
         out = self.likelihood.n_parameters * image_channels
         self.decoder = PixelDecoder([stride], [latent_dim], channels, residual, n_residual, out)
 
     def bound(self, images: Tensor) -> Bound:
-        """The evidence lower bound with one draw, on pictures (B, C, H, W) in [0, 1]."""
+        """The variational bound with one sample, for images (B, C, H, W) in [0, 1]."""
         x = 2 * images - 1
         z, divergence = self.latents(self.encoder(x))
         parameters = self.decoder([z])
         pixels = self.likelihood.nll(parameters, x).flatten(1).sum(1)
-        picture = (0.5 * self.likelihood.picture(parameters) + 0.5).clamp(0, 1)
-        return Bound(pixels, divergence, pixels.new_zeros(()), picture)
+        mean = (0.5 * self.likelihood.mean(parameters) + 0.5).clamp(0, 1)
+        return Bound(pixels, divergence, pixels.new_zeros(()), mean)
 
     def anneal(self, done: float) -> None:
-        """Where training stands, 0 to 1: the temperature falls from 1 to 0.4 (relaxed latents)."""
+        """Set the temperature of relaxed latents, from 1 down to 0.4, for a share ``done`` of the training steps."""
         if isinstance(self.latents, GumbelLatents):
             self.latents.temperature.fill_(max(0.4, 0.4 ** (done / 0.7)))
 
     def save(self, folder: str | Path, dtype: Any = None) -> None:
-        """As `ImageCodec.save`."""
-        from audiovq.weights import save_weights
-
+        """Write ``config.json`` and ``model.safetensors``; weights as ``dtype``, float16 by default."""
         save_weights(self, folder, dtype)

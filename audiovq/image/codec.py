@@ -1,7 +1,10 @@
-"""The image codec: VQ-VAE with one level of codes, VQ-VAE-2 with two or more."""
+"""The image codec: VQ-VAE with one level of codes, VQ-VAE-2 with two or more; and its models on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,63 +16,51 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.image.blocks import Decoder
-from audiovq.image.level import Level
-from audiovq.image.likelihood import LIKELIHOODS
-from audiovq.image.tiles import tiles
+from audiovq.image.likelihoods import LIKELIHOODS, Bound
+from audiovq.image.nets import Level, PixelDecoder
+from audiovq.image.tiling import tiles
 from audiovq.quantize import Quantized
+from audiovq.weights import BUNDLED, load_weights, save_weights
+
+#: Folder of the bundled image models.
+IMAGES = BUNDLED / "images"
+DEFAULT_MODEL = "photo"
 
 
 @dataclass
 class EncodedImage:
-    """Pictures as codes.
+    """Codes of a batch of images.
 
     Attributes:
         codes: one (B, K, h, w) int64 for each level, coarse to fine.
-        size: height and width of the pictures in pixels.
+        size: height and width of the images in pixels.
     """
 
     codes: tuple[Tensor, ...]
     size: tuple[int, int]
 
 
-class PixelDecoder(nn.Module):
-    """Quantized latents of all levels -> the parameters of each pixel's distribution."""
-
-    def __init__(
-        self, strides: Sequence[int], dims: Sequence[int], channels: int, residual: int, n_residual: int, out: int
-    ) -> None:
-        super().__init__()
-        finest = strides[-1]
-        self.raise_ = nn.ModuleList(
-            nn.Upsample(scale_factor=stride // finest) if stride > finest else nn.Identity() for stride in strides
-        )
-        self.net = Decoder(sum(dims), channels, out, finest, residual, n_residual)
-
-    def forward(self, latents: Sequence[Tensor]) -> Tensor:
-        """(B, D_i, h_i, w_i) of each level, coarse to fine -> (B, out, H, W)."""
-        raised = [module(x) for module, x in zip(self.raise_, latents, strict=True)]
-        return self.net(torch.cat(raised, dim=1))
-
-
 class ImageCodec(nn.Module):
-    """Pictures to discrete codes and back.
+    """Images to discrete codes and back.
 
     With one level it is the VQ-VAE of van den Oord et al. (2017, section 4.1): strided 4x4 convolutions, residual
-    blocks, the quantizer, and the way back with transposed convolutions. With more it is VQ-VAE-2 (Razavi et al. 2019,
-    section 3.1): a coarse level is quantized first, the next finer one is quantized given it, the decoder reads all.
+    blocks, the quantizer, and a decoder of transposed convolutions. With more it is VQ-VAE-2 (Razavi et al. 2019,
+    section 3.1): the coarsest level is quantized first, each finer one given the coarser, and the decoder reads all.
 
-    Users' pictures are coded one by one, large ones in tiles on a fixed grid, so that codes do not depend on what else
-    is in a batch.
+    `encode` takes images one by one, large ones in tiles on a fixed grid, so that codes do not depend on the rest of
+    the batch.
 
     Args:
         levels: coarse to fine, each with ``stride`` (pixels), ``latent_dim`` and ``quantizer`` (arguments of
-            `audiovq.image.level.make_quantizer`).
+            `audiovq.image.nets.make_quantizer`).
         channels, residual, n_residual: hidden channels, those inside the residual blocks, and their number.
-        image_channels: 3 for colour, 1 for grey.
+        image_channels: 3 for RGB, 1 for grey.
         likelihood: "gaussian" (squared error) or "logistic" (discretized, over 256 levels).
         name: the model's name, for messages.
-        tile: pictures larger than this are coded in tiles, pixels.
+        tile: size of tiles in pixels; larger images are encoded in tiles.
+
+    Raises:
+        AudioVQError: for strides, a likelihood or a tile size that do not fit.
     """
 
     def __init__(
@@ -96,11 +87,13 @@ class ImageCodec(nn.Module):
         )
         strides = [int(level["stride"]) for level in levels]
         if not strides or any(a <= b or a % b for a, b in pairwise(strides)):
-            raise AudioVQError(f"levels go from coarse to fine in powers of two, got strides {strides}")
+            raise AudioVQError(
+                f"levels go from coarse to fine, each stride a multiple of the next; got strides {strides}"
+            )
         if likelihood not in LIKELIHOODS:
-            raise AudioVQError(f"no likelihood {likelihood!r}: there are {', '.join(LIKELIHOODS)}")
+            raise AudioVQError(f"unknown likelihood {likelihood!r}; choose from {', '.join(LIKELIHOODS)}")
         if tile % strides[0]:
-            raise AudioVQError(f"tiles of {tile} pixels are no multiple of the stride {strides[0]}")
+            raise AudioVQError(f"the tile size of {tile} pixels is no multiple of the stride {strides[0]}")
         self.name, self.image_channels, self.tile = name, image_channels, tile
         self.stages = nn.ModuleList(
             Level(
@@ -121,30 +114,30 @@ class ImageCodec(nn.Module):
         out = self.likelihood.n_parameters * image_channels
         self.decoder = PixelDecoder(strides, dims, channels, residual, n_residual, out)
         quantizers: list[Any] = [stage.quantizer for stage in self.stages]
-        #: (codebooks, entries of each, stride in pixels) of each level, coarse to fine.
+        #: (codebooks, codebook size, stride in pixels) of each level, coarse to fine.
         self.levels = [(q.n_codebooks, q.codebook_size, s) for q, s in zip(quantizers, strides, strict=True)]
-        #: See `audiovq.image.checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
+        #: See `codes_hash`; stored in files. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
-        #: Where it was loaded from.
+        #: Folder that it was loaded from.
         self.folder: Path | None = None
 
     @property
     def stride(self) -> int:
-        """Of the coarsest level: pictures are padded to multiples of it."""
+        """Stride of the coarsest level in pixels: images are padded to multiples of it."""
         return self.levels[0][2]
 
-    # -- what a trainer calls ---------------------------------------------------------------------------------------
+    # -- batches, for training and evaluation -------------------------------------------------------------------------
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Pictures (B, C, H, W) in [-1, 1] -> the encoders' outputs, coarse to fine."""
-        found: list[Tensor] = []
+        """Images (B, C, H, W) in [-1, 1] -> the encoders' outputs, coarse to fine."""
+        features: list[Tensor] = []
         for stage in reversed(self._stages()):
             x = stage.encoder(x)
-            found.insert(0, x)
-        return found
+            features.insert(0, x)
+        return features
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Quantized]]:
-        """Pictures (B, C, H, W) in [0, 1], sides multiples of the stride -> the pixels' parameters, and each level."""
+        """Images (B, C, H, W) in [0, 1], sides multiples of the stride -> parameters of the pixels, and each level."""
         quantized: list[Quantized] = []
         coarser = None
         for stage, features in zip(self._stages(), self.features(2 * images - 1), strict=True):
@@ -153,16 +146,30 @@ class ImageCodec(nn.Module):
         return self.decoder([q.latents for q in quantized]), quantized
 
     def nll(self, parameters: Tensor, images: Tensor) -> Tensor:
-        """Nats of each value of pictures in [0, 1]: (B, C, H, W)."""
+        """Nats of each value of images in [0, 1]: (B, C, H, W)."""
         return self.likelihood.nll(parameters, 2 * images - 1)
 
-    def picture(self, parameters: Tensor) -> Tensor:
-        """The picture that parameters stand for: (B, C, H, W) in [0, 1]."""
-        return (0.5 * self.likelihood.picture(parameters) + 0.5).clamp(0, 1)
+    def bound(self, images: Tensor) -> Bound:
+        """The variational bound of images (B, C, H, W) in [0, 1], sides multiples of the stride."""
+        parameters, quantized = self(images)
+        codes = sum(q.codes[0].numel() * math.log(n) for q, (_, n, _) in zip(quantized, self.levels, strict=True))
+        pixels = self.nll(parameters, images).flatten(1).sum(1)
+        metrics = {
+            f"{name}/{i}": q.metrics[name] for i, q in enumerate(quantized) for name in ("perplexity", "usage_window")
+        }
+        loss = torch.stack([q.loss for q in quantized]).sum()
+        return Bound(pixels, torch.full_like(pixels, float(codes)), loss, self.mean_image(parameters), metrics)
+
+    def mean_image(self, parameters: Tensor) -> Tensor:
+        """Parameters of the pixels -> the mean of their distribution, (B, C, H, W) in [0, 1]."""
+        return (0.5 * self.likelihood.mean(parameters) + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def codes_of(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Codes of a whole batch at once, sides multiples of the stride: quicker than `encode`, rounded otherwise."""
+    def encode_batch(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Codes (B, K, h, w) of each level for images in [0, 1], sides multiples of the stride, all at once.
+
+        Faster than `encode`, but rounding, and with it a code at a tie, depends on the shape of the batch.
+        """
         codes: list[Tensor] = []
         coarser = None
         for stage, features in zip(self._stages(), self.features(2 * images - 1), strict=True):
@@ -176,11 +183,11 @@ class ImageCodec(nn.Module):
         return [stage.quantizer.decode(c) for stage, c in zip(self._stages(), codes, strict=True)]
 
     @torch.no_grad()
-    def pictures_of(self, codes: Sequence[Tensor]) -> Tensor:
-        """Codes of a whole batch -> pictures (B, C, H, W) in [0, 1], sides multiples of the stride."""
-        return self.picture(self.decoder(self.latents_of(codes)))
+    def decode_batch(self, codes: Sequence[Tensor]) -> Tensor:
+        """Codes (B, K, h, w) of each level -> images (B, C, H, W) in [0, 1], all at once, without tiles."""
+        return self.mean_image(self.decoder(self.latents_of(codes)))
 
-    # -- what users call --------------------------------------------------------------------------------------------
+    # -- any images ---------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path | None = None) -> ImageCodec:
@@ -189,56 +196,50 @@ class ImageCodec(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        from audiovq.image.checkpoint import load_image_codec
-
-        return load_image_codec(name_or_dir)
+        folder = image_model_folder(name_or_dir)
+        codec = load_weights(cls, folder)
+        codec.model_hash, codec.folder = codes_hash(folder), folder
+        return codec
 
     def save(self, folder: str | Path, dtype: Any = None) -> None:
         """Write ``config.json`` and ``model.safetensors``; weights as ``dtype``, float16 by default."""
-        from audiovq.weights import save_weights
-
         save_weights(self, folder, dtype)
 
     def grid(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Height and width of each level's codes, coarse to fine, for pictures of this size in pixels."""
+        """Height and width of each level's codes, coarse to fine, for images of this size in pixels."""
         height, width = (-(-edge // self.stride) * self.stride for edge in size)
         return [(height // stride, width // stride) for _, _, stride in self.levels]
 
     def bits(self, size: tuple[int, int]) -> int:
-        """Bits of a picture's codes without entropy coding."""
-        books = [(k * (n - 1).bit_length()) for k, n, _ in self.levels]
-        return sum(h * w * b for (h, w), b in zip(self.grid(size), books, strict=True))
+        """Bits of an image's codes without entropy coding."""
+        bits = [(k * (n - 1).bit_length()) for k, n, _ in self.levels]
+        return sum(h * w * b for (h, w), b in zip(self.grid(size), bits, strict=True))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, images: Tensor) -> EncodedImage:
-        """Pictures (B, C, H, W) in [0, 1] of any size -> codes. Edges are repeated up to a multiple of the stride.
+        """Encode images (B, C, H, W) of any size, float in [0, 1] or uint8. Edges are repeated up to the stride.
 
         Raises:
-            AudioVQError: for another number of channels, no pixels, or values that are not finite.
+            AudioVQError: for another shape or type, and values outside of [0, 1] or not finite.
         """
-        if images.dim() != 4 or images.shape[1] != self.image_channels or 0 in images.shape:
-            raise AudioVQError(
-                f"model {self.name} codes pictures (B, {self.image_channels}, H, W), got {tuple(images.shape)}"
-            )
-        if not bool(torch.isfinite(images).all()):
-            raise AudioVQError("the picture has values that are no numbers")
+        images = check_pixels(images, self.image_channels, "images (B, {}, H, W)", self.name)
         height, width = images.shape[2:]
         right, below = -width % self.stride, -height % self.stride
-        padded = F.pad(images.float(), (0, right, 0, below), mode="replicate")
+        padded = F.pad(images, (0, right, 0, below), mode="replicate")
         codes = [
             padded.new_zeros((len(padded), k, *grid), dtype=torch.int64)
             for (k, _, _), grid in zip(self.levels, self.grid((height, width)), strict=True)
         ]
         for i in range(len(padded)):
             for tile in tiles(padded.shape[2], padded.shape[3], self.tile, self.halo):
-                found = self.codes_of(tile.cut(padded[i : i + 1]))
-                for whole, part, (_, _, stride) in zip(codes, found, self.levels, strict=True):
-                    tile.paste(whole[i : i + 1], part, stride)
+                parts = self.encode_batch(tile.cut(padded[i : i + 1]))
+                for target, part, (_, _, stride) in zip(codes, parts, self.levels, strict=True):
+                    tile.paste(target[i : i + 1], part, stride)
         return EncodedImage(tuple(codes), (height, width))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, encoded: EncodedImage) -> Tensor:
-        """Codes -> pictures (B, C, H, W) in [0, 1], of the size they had.
+        """Decode to images (B, C, H, W) in [0, 1] of their original size.
 
         Raises:
             AudioVQError: for codes that do not fit the model or the size.
@@ -246,16 +247,16 @@ class ImageCodec(nn.Module):
         grids = self.grid(encoded.size)
         expected = [(k, *grid) for (k, _, _), grid in zip(self.levels, grids, strict=True)]
         if [tuple(c.shape[1:]) for c in encoded.codes] != expected:
-            raise AudioVQError(f"model {self.name} needs codes of shapes {expected} for pictures of {encoded.size}")
+            raise AudioVQError(f"model {self.name} needs codes of shapes {expected} for images of {encoded.size}")
         height, width = (edge * self.stride for edge in grids[0])
         n = len(encoded.codes[0])
         images = torch.empty(n, self.image_channels, height, width, device=encoded.codes[0].device)
         for i in range(n):
             for tile in tiles(height, width, self.tile, self.halo):
-                own = [
+                parts = [
                     tile.cut(c[i : i + 1], stride) for c, (_, _, stride) in zip(encoded.codes, self.levels, strict=True)
                 ]
-                tile.paste(images[i : i + 1], self.pictures_of(own))
+                tile.paste(images[i : i + 1], self.decode_batch(parts))
         return images[:, :, : encoded.size[0], : encoded.size[1]]
 
     @property
@@ -265,3 +266,75 @@ class ImageCodec(nn.Module):
 
     def _stages(self) -> list[Level]:
         return [stage for stage in self.stages if isinstance(stage, Level)]
+
+
+def check_pixels(pixels: Tensor, channels: int, shape: str, model: str) -> Tensor:
+    """Check images or video clips and convert them to float32 in [0, 1]; uint8 values are divided by 255.
+
+    Args:
+        pixels: (B, channels, *dims).
+        shape: for messages: what is expected, such as "images (B, {}, H, W)", with {} for the channels.
+        model: for messages: the model's name.
+
+    Raises:
+        AudioVQError: for another number of dimensions or channels, no pixels, another type than float or uint8, and
+            values that are not finite or far from [0, 1].
+    """
+    shape = shape.format(channels)
+    if pixels.dim() != shape.count(",") + 1 or pixels.shape[1] != channels or 0 in pixels.shape:
+        raise AudioVQError(f"model {model} encodes {shape}, got shape {tuple(pixels.shape)}")
+    if pixels.dtype == torch.uint8:
+        return pixels.float() / 255
+    if not pixels.is_floating_point():
+        raise AudioVQError(f"model {model} encodes {shape} as float in [0, 1] or uint8, got {pixels.dtype}")
+    low, high = (float(x) for x in pixels.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise AudioVQError(f"model {model} encodes {shape} as float in [0, 1], got values that are not finite")
+    if low < -0.5 or high > 1.5:  # interpolation may overshoot a little; these are in another range
+        raise AudioVQError(f"model {model} encodes {shape} as float in [0, 1], got values from {low:g} to {high:g}")
+    return pixels.float()
+
+
+# -- models on disk -----------------------------------------------------------------------------------------------
+
+
+def bundled_image_models() -> list[str]:
+    """Names of the image models that come with the package."""
+    return sorted(path.parent.name for path in IMAGES.glob("*/config.json"))
+
+
+def image_model_folder(name_or_dir: str | Path | None) -> Path:
+    """The folder of a bundled image model or of one on disk.
+
+    Raises:
+        AudioVQError: when neither exists.
+    """
+    name_or_dir = DEFAULT_MODEL if name_or_dir is None else name_or_dir
+    for folder in (IMAGES / str(name_or_dir), Path(name_or_dir)):
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            return folder
+    known = ", ".join(bundled_image_models()) or "none"
+    raise AudioVQError(
+        f"no image model {str(name_or_dir)!r}: give a folder with config.json, or a bundled model ({known})"
+    )
+
+
+def codes_hash(folder: Path) -> bytes:
+    """Identifier of a model's codes: 4 bytes of a SHA-256 over the levels and all tensors but the decoder's.
+
+    Models with the same hash can decode each other's files.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    return hash_tensors(folder, json.dumps([config["levels"], config["tile"]], sort_keys=True).encode())
+
+
+def hash_tensors(folder: Path, start: bytes) -> bytes:
+    """First four bytes of a SHA-256 over ``start`` and the tensors in a folder, without decoder and likelihood."""
+    from safetensors import deserialize
+
+    digest = hashlib.sha256(start)
+    for name, tensor in sorted(deserialize((folder / "model.safetensors").read_bytes())):
+        if not name.startswith(("decoder.", "likelihood.")):
+            digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
+            digest.update(tensor["data"])
+    return digest.digest()[:4]

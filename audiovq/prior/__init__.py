@@ -1,9 +1,10 @@
-"""Autoregressive priors over codes: likelihoods, sampling, and speech out of nothing."""
+"""Autoregressive priors over codes: likelihoods and sampling of speech and images."""
 
-from audiovq.prior.condition import Condition
-from audiovq.prior.density import VoiceDensity
-from audiovq.prior.model import CodePrior, Drawing
+from audiovq.prior.model import CodePrior
+from audiovq.prior.networks import Condition
 from audiovq.prior.pixel import PixelPrior
+from audiovq.prior.sampling import SamplingConfig
+from audiovq.prior.speakers import SpeakerDistribution
 from audiovq.prior.speech import SpeechPrior
 
-__all__ = ["CodePrior", "Condition", "Drawing", "PixelPrior", "SpeechPrior", "VoiceDensity"]
+__all__ = ["CodePrior", "Condition", "PixelPrior", "SamplingConfig", "SpeakerDistribution", "SpeechPrior"]

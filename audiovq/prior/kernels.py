@@ -1,9 +1,9 @@
-"""Compiled inner loops of sampling: products with 8-bit weights, attention over a ring, one whole frame.
+"""Compiled inner loops of sampling: products with 8-bit weights, attention over a ring buffer, one whole frame.
 
-A step of one stream reads every weight once and computes little with it, so the weights' bytes are its time: they are
-8-bit integers with a float32 scale for each output, turned into float32 in registers and summed in float32. A batch
-reads them once for several streams. Every output is summed over its inputs in order, so that a stream's codes do not
-depend on how many streams run beside it.
+A step of one sequence reads every weight once, so its time is that of reading the weights: they are 8-bit integers with
+a float32 scale for each output, converted to float32 in registers and summed in float32. A batch reads them once for
+several sequences. Every output is summed over its inputs in order, so that the codes of a sequence do not depend on the
+batch.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from functools import partial
 import numpy as np
 
 from audiovq import processor
-from audiovq.prior import drawing, vectors
-from audiovq.prior.drawing import draw
+from audiovq.prior import vectors
 from audiovq.prior.vectors import LANES, PANEL, UNROLL, exponential, make_product
 
-compiled = partial(processor.compiled, (__file__, drawing.__file__, vectors.__file__))
+compiled = partial(processor.compiled, (__file__, vectors.__file__))
 _bytes_1, _bytes_2, _bytes_4 = (make_product(n, True) for n in (1, 2, 4))
 _floats_1, _floats_2, _floats_4 = (make_product(n, False) for n in (1, 2, 4))
 
 
 @compiled
 def multiply(x, out, weights, scales, matrix):
-    """x (B, >= n_in) -> out (B, >= n_out): ``matrix`` = (place of the weights, place of the scales, n_in, n_out)."""
+    """x (B, >= n_in) -> out (B, >= n_out); ``matrix`` = (offset of weights, offset of scales, n_in, n_out)."""
     place, scale_place, n_in, n_out = matrix[0], matrix[1], matrix[2], matrix[3]
     n_rows, into, every = x.shape[0], out.shape[1], x.shape[1]
     for first in range(0, n_out, PANEL):
@@ -57,7 +56,7 @@ def multiply_panel(x_at, every, n_rows, panel, n_in, out_at, into):
 
 @compiled
 def normalise(x, out, scale, eps):
-    """Rows of x (B, C) by their root mean square, times scale (C,)."""
+    """Rows of x (B, C) divided by their root mean square, times scale (C,)."""
     for row in range(x.shape[0]):
         total = np.float32(0)
         for i in range(len(scale)):
@@ -94,7 +93,7 @@ def turn(x, cos, sin):
 
 @compiled
 def soften(scores, n):
-    """Softmax of the first ``n`` scores (their number padded to whole vectors), in place; what follows them is zero."""
+    """Softmax of the first ``n`` scores, in place (computed in whole vectors); the others become zero."""
     top = scores[0]
     for w in range(1, n):
         top = max(top, scores[w])
@@ -113,15 +112,15 @@ def soften(scores, n):
 
 @compiled
 def attend(heads, keys, values, length, window, cos, sin, scores, out, n_heads):
-    """One layer's attention of all streams.
+    """Attention of one layer for all sequences.
 
     Args:
         heads: (B, (H + 2 G) D) queries, keys and values of this step.
-        keys: (B, G, panels, D, PANEL), a ring of ``window`` steps, of which PANEL lie side by side.
-        values: (B, G, D / PANEL, panels * PANEL, PANEL), the same ring step by step.
+        keys: (B, G, panels, D, PANEL), a ring buffer of ``window`` steps, PANEL of them contiguous.
+        values: (B, G, D / PANEL, panels * PANEL, PANEL), the same ring buffer with one step after the other.
         length: steps before this one.
         cos, sin: (D / 2,) of this position.
-        scores: (H / G, panels * PANEL) to work in.
+        scores: (H / G, panels * PANEL), workspace.
         out: (B, H D).
     """
     n_groups, dim, columns = keys.shape[1], keys.shape[3], values.shape[2]
@@ -158,22 +157,74 @@ def attend(heads, keys, values, length, window, cos, sin, scores, out, n_heads):
 
 
 @compiled
+def sample_code(logits: np.ndarray, uniform: float, temperature: float, top_k: int, top_p: float) -> int:
+    """Sample a code by inverse transform: the code at ``uniform`` of the cumulative distribution.
+
+    Args:
+        logits: (V,) float32.
+        uniform: in [0, 1).
+        temperature, top_k, top_p: see `audiovq.prior.sampling.SamplingConfig`.
+    """
+    n = len(logits)
+    best = 0
+    for i in range(1, n):
+        if logits[i] > logits[best]:
+            best = i
+    if temperature <= 0:
+        return best
+    weights = np.zeros((n + LANES - 1) // LANES * LANES, np.float32)
+    inverse = np.float32(1 / temperature)
+    for i in range(n):
+        weights[i] = (logits[i] - logits[best]) * inverse
+    for i in range(0, n, LANES):
+        exponential(weights.ctypes.data, i)  # type: ignore[call-arg]
+    least = np.float32(0)
+    if 0 < top_k < n or top_p < 1:
+        ordered = np.sort(weights[:n])
+        if 0 < top_k < n:
+            least = ordered[n - top_k]
+        if top_p < 1:
+            total = 0.0
+            for i in range(n):
+                if ordered[i] >= least:
+                    total += ordered[i]
+            reached, place = 0.0, n
+            while place > 0 and reached < top_p * total:
+                place -= 1
+                reached += ordered[place]
+            least = max(least, ordered[min(place, n - 1)])
+    total = 0.0
+    for i in range(n):
+        if weights[i] >= least:
+            total += weights[i]
+    left = uniform * total
+    last = best
+    for i in range(n):
+        if weights[i] >= least and weights[i] > 0:
+            last = i
+            left -= weights[i]
+            if left < 0:
+                return i
+    return last
+
+
+@compiled
 def backbone_step(
     codes, offset, vectors, weights, scales, matrices, norms, keys, values, length, window, cos, sin, eps, x, a, b
 ):
-    """The frame before (B, K) -> the backbone's output in ``a``; ``x``, ``a``, ``b`` are rows to work in.
+    """The frame before (B, K) -> the backbone's output in ``a``; ``x``, ``a``, ``b`` are workspaces, one row each.
 
     Matrices are in the order of use: entry, then project, mix, expand and reduce of each layer.
     """
-    n_rows, n_books = codes.shape
+    n_rows, n_codebooks = codes.shape
     n_layers, n_groups, n_panels = keys.shape[0], keys.shape[2], keys.shape[3]
     width, dim = offset.shape[1], vectors.shape[2]
     n_heads = width // (2 * len(cos))
     scores = np.empty((n_heads // n_groups, n_panels * PANEL), np.float32)
     for row in range(n_rows):
-        for book in range(n_books):
+        for k in range(n_codebooks):
             for i in range(dim):
-                a[row, book * dim + i] = vectors[book, codes[row, book], i]
+                a[row, k * dim + i] = vectors[k, codes[row, k], i]
     multiply(a, x, weights, scales, matrices[0])
     add(x, offset, width)
     for layer in range(n_layers):
@@ -192,18 +243,18 @@ def backbone_step(
 
 
 @compiled
-def depth_step(hidden, drawn, uniforms, vectors, weights, scales, matrices, norms, eps, how, known, x, a, b):
-    """The backbone's output (B, C) -> codes of the frame's first books into ``drawn`` (B, K').
+def depth_step(hidden, sampled, uniforms, vectors, weights, scales, matrices, norms, eps, how, known, x, a, b):
+    """The backbone's output (B, C) -> codes of the frame's first codebooks into ``sampled`` (B, K').
 
-    Matrices: into and head of each book, the K - 1 that add a book's vector, then expand and reduce of each layer.
+    Matrices: into and head of each codebook, the K - 1 that add a code's vector, then expand and reduce of each layer.
     """
-    n_rows, n_books = drawn.shape
-    total_books, depth_width, dim = vectors.shape[0], known.shape[1], vectors.shape[2]
+    n_rows, n_codebooks = sampled.shape
+    total, depth_width, dim = vectors.shape[0], known.shape[1], vectors.shape[2]
     n_layers = norms.shape[0] - 1
-    below, layers = 2 * total_books, 3 * total_books - 1
+    below, layers = 2 * total, 3 * total - 1
     known[:] = 0
-    for book in range(n_books):
-        multiply(hidden, x, weights, scales, matrices[2 * book])
+    for k in range(n_codebooks):
+        multiply(hidden, x, weights, scales, matrices[2 * k])
         add(x, known, depth_width)
         for layer in range(n_layers):
             normalise(x, a, norms[layer, :depth_width], eps)
@@ -212,13 +263,13 @@ def depth_step(hidden, drawn, uniforms, vectors, weights, scales, matrices, norm
             multiply(b, a, weights, scales, matrices[layers + 2 * layer + 1])
             add(x, a, depth_width)
         normalise(x, a, norms[n_layers, :depth_width], eps)
-        multiply(a, b, weights, scales, matrices[2 * book + 1])
+        multiply(a, b, weights, scales, matrices[2 * k + 1])
         for row in range(n_rows):
             logits = b[row, : vectors.shape[1] - 1]
-            drawn[row, book] = draw(logits, uniforms[row, book], how[0], int(how[1]), how[2])
-        if book + 1 < n_books:
+            sampled[row, k] = sample_code(logits, uniforms[row, k], how[0], int(how[1]), how[2])
+        if k + 1 < n_codebooks:
             for row in range(n_rows):
                 for i in range(dim):
-                    a[row, i] = vectors[book, drawn[row, book], i]
-            multiply(a, b, weights, scales, matrices[below + book])
+                    a[row, i] = vectors[k, sampled[row, k], i]
+            multiply(a, b, weights, scales, matrices[below + k])
             add(known, b, depth_width)

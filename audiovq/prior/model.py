@@ -1,92 +1,44 @@
-"""An autoregressive prior over a codec's codes: frames in time, then the books of each frame."""
+"""An autoregressive prior over a codec's codes: over frames in time, then over the codebooks of each frame."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.condition import Condition, Conditioner
-from audiovq.prior.depth import DepthModel
-from audiovq.prior.embedding import CodeEmbedding
+from audiovq.prior.networks import Condition, PriorNetworks
+from audiovq.prior.sampling import SamplingConfig, Stepper
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """How codes are drawn: see `audiovq.prior.drawing.draw`.
+class CodePrior(PriorNetworks):
+    """``p(codes) = prod_t prod_k p(code[k, t] | codes before frame t, codes below k of frame t, condition)``.
 
-    Raises:
-        AudioVQError: for settings outside their ranges.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise AudioVQError(f"temperature is a number of at least 0, not {self.temperature:g}")
-        if self.top_k < 0:
-            raise AudioVQError(f"top-k is at least 0, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise AudioVQError(f"top-p is above 0 and at most 1, not {self.top_p:g}")
-
-    def asked(self, temperature: float | None, top_k: int, top_p: float | None) -> Drawing:
-        """This one but for what is asked for; None leaves it as it is.
-
-        Raises:
-            AudioVQError: for settings outside their ranges.
-        """
-        return Drawing(
-            self.temperature if temperature is None else temperature, top_k, self.top_p if top_p is None else top_p
-        )
-
-
-def make_backbone(kind: str, width: int, **arguments: Any) -> nn.Module:
-    """A causal sequence model (B, F, C) -> (B, F, C) with ``start`` and ``step``: "transformer" or "wavenet".
-
-    Raises:
-        AudioVQError: for another kind.
-    """
-    if kind == "transformer":
-        from audiovq.layers.transformer import Transformer
-
-        return Transformer(width, **arguments)
-    if kind == "wavenet":
-        from audiovq.prior.wavenet import WaveNetBackbone
-
-        return WaveNetBackbone(width, **arguments)
-    raise AudioVQError(f"no backbone {kind!r}: there are transformer and wavenet")
-
-
-class CodePrior(nn.Module):
-    """``p(codes) = prod_t prod_k p(code[k, t] | codes before frame t, books below k of frame t, condition)``.
-
-    A backbone at the frame rate reads the sum of each frame's codes' vectors; a small depth model then goes through
-    the frame's books (Lee et al. 2022). A frame costs one step of the backbone, whatever the number of books. Fewer
-    books are modelled by the same weights: in training some items show only their first ones.
+    A backbone at the frame rate reads the sum of each frame's codes' vectors; a small depth model then predicts the
+    codes of the frame one after the other (Lee et al. 2022). A frame costs one step of the backbone, whatever the
+    number of codebooks. Fewer codebooks are modelled by the same weights: in training some items have only their first
+    ones.
 
     Args:
         n_codebooks, codebook_size: of the codec.
         width: the backbone's channels.
-        backbone: ``kind`` and further arguments of `make_backbone`.
-        depth: further arguments of `DepthModel`.
+        backbone, depth: see `PriorNetworks`.
         embedding_dim: of a code's vector.
         speaker_dim: of the codec's speaker vectors; 0 for none.
-        languages: that may be asked for.
-        codec: the model hash, in hexadecimal, of the codec whose codes these are; "" for none.
+        languages: ISO 639 codes of the supported languages.
+        codec: the model hash, in hexadecimal, of the codec whose codes are modelled; "" for none.
         name: for messages.
-        temperature, top_p, drawn_codebooks: how codes are drawn where nothing is asked for, see
-            `audiovq.prior.drawing.draw`, and of how many books; None for all.
+        temperature, top_p: defaults of sampling, see `SamplingConfig`.
+        drawn_codebooks: default number of codebooks to sample; None for all.
+
+    Raises:
+        AudioVQError: for another kind of backbone, and sampling settings outside their ranges.
     """
 
     def __init__(
@@ -105,7 +57,9 @@ class CodePrior(nn.Module):
         top_p: float = 1.0,
         drawn_codebooks: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            n_codebooks, codebook_size, width, backbone, depth or {}, embedding_dim, speaker_dim, languages
+        )
         self.config: dict[str, Any] = dict(  # noqa: C408
             n_codebooks=n_codebooks,
             codebook_size=codebook_size,
@@ -121,31 +75,20 @@ class CodePrior(nn.Module):
             top_p=top_p,
             drawn_codebooks=drawn_codebooks,
         )
-        #: How codes are drawn where nothing is asked for.
-        self.drawing = Drawing(temperature, top_p=top_p)
+        #: Default settings of sampling.
+        self.sampling = SamplingConfig(temperature, top_p=top_p)
         self.drawn_codebooks = drawn_codebooks or n_codebooks
-        self.n_codebooks, self.codebook_size, self.width = n_codebooks, codebook_size, width
         self.codec, self.name = codec, name
-        self.embedding = CodeEmbedding(n_codebooks, codebook_size, embedding_dim)
-        self.entry = nn.Linear(n_codebooks * embedding_dim, width, bias=False)
-        self.conditioner = Conditioner(width, speaker_dim, languages)
-        self.backbone = make_backbone(width=width, **backbone)
-        self.depth = DepthModel(width, n_codebooks, codebook_size, embedding_dim, **(depth or {}))
-
-    @property
-    def absent(self) -> int:
-        """The number that stands for no code: all of the frame before the first, and books that are not modelled."""
-        return self.embedding.absent
 
     def complete(self, codes: Tensor) -> Tensor:
-        """Codes (B, K', F) of the first books -> (B, K, F), the others absent.
+        """Codes (B, K', F) of the first codebooks -> (B, K, F), the others absent.
 
         Raises:
-            ValueError: for more books than the model has.
+            ValueError: for more codebooks than the model has.
         """
         missing = self.n_codebooks - codes.shape[1]
         if missing < 0:
-            raise ValueError(f"{codes.shape[1]} books were given, the prior has {self.n_codebooks}")
+            raise ValueError(f"codes have {codes.shape[1]} codebooks, the prior has {self.n_codebooks}")
         return F.pad(codes, (0, 0, 0, missing), value=self.absent)
 
     def hidden(
@@ -154,9 +97,9 @@ class CodePrior(nn.Module):
         """The backbone's outputs (B, F, C) and the vectors (B, F, K, E) of complete codes (B, K, F).
 
         Args:
-            codes: absent ones included.
-            condition: for all of it.
-            before: (B, K), the frame before the first; absent everywhere at the beginning of a recording (None).
+            codes: with absent ones, see `complete`.
+            condition: of each item.
+            before: (B, K), the frame before the first; None: absent, at the start of a recording.
             keep: ``keep_speaker``, ``keep_language``: see `Conditioner`.
         """
         if before is None:
@@ -168,11 +111,11 @@ class CodePrior(nn.Module):
         return self.backbone(inputs), embedded[:, 1:]
 
     def logits(self, codes: Tensor, condition: Condition | None = None, before: Tensor | None = None) -> Tensor:
-        """(B, K', F) -> (B, K', F, V): the logits of each code given what comes before it, teacher-forced."""
-        n_books = codes.shape[1]
+        """(B, K', F) -> (B, K', F, V): the logits of each code given all codes before it, teacher-forced."""
+        n_codebooks = codes.shape[1]
         hidden, embedded = self.hidden(self.complete(codes), condition, before)
         x = self.depth(hidden.flatten(0, 1), embedded.flatten(0, 1))
-        rows = torch.stack([self.depth.logits(x[:, k], k) for k in range(n_books)])
+        rows = torch.stack([self.depth.logits(x[:, k], k) for k in range(n_codebooks)])
         return rows.unflatten(1, (codes.shape[0], -1)).transpose(0, 1)
 
     def nll(
@@ -182,8 +125,8 @@ class CodePrior(nn.Module):
         complete = self.complete(codes)
         hidden, embedded = self.hidden(complete, condition, before, **keep)
         x = self.depth(hidden.flatten(0, 1), embedded.flatten(0, 1))
-        # Book by book, so that no tensor is larger than one book's logits. Unbound rather than indexed: the gradient of
-        # an index is as large as what it was taken from.
+        # One codebook at a time, so that no tensor is larger than its logits. Unbound rather than indexed: the gradient
+        # of an index is as large as the tensor that was indexed.
         nats = []
         rows = zip(x.unbind(1), self.depth.heads.unbind(0), complete.unbind(1), strict=True)
         for row, head, target in list(rows)[: codes.shape[1]]:
@@ -192,73 +135,77 @@ class CodePrior(nn.Module):
             nats.append(loss)
         return torch.stack(nats).unflatten(1, (codes.shape[0], -1)).transpose(0, 1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(
         self,
         n_frames: int,
         n: int = 1,
         condition: Condition | None = None,
         prompt: Tensor | None = None,
-        drawing: Drawing | None = None,
+        sampling: SamplingConfig | None = None,
         seed: int = 0,
         n_codebooks: int | None = None,
         first: int = 0,
         fast: bool | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Draw ``n`` sequences -> (n, K', P + n_frames), the prompt's codes first.
+        """Sample ``n`` sequences -> (n, K', P + n_frames), the prompt's codes first.
 
-        Sequence i draws from the seed ``(seed, first + i)`` alone, so that it is the same whatever ``n`` is.
+        Sequence i is a function of ``(seed, first + i)`` alone, whatever ``n`` is.
 
         Args:
-            n_frames: to draw.
-            n: how many sequences at once.
-            condition: for each of them, or one item for all.
-            prompt: (1 or n, at least K', P) codes to go on from.
-            drawing: temperature and the like.
-            seed: of all draws.
-            n_codebooks: K', books to draw; all by default.
+            n_frames: number of frames to sample.
+            n: number of sequences, sampled together.
+            condition: of each sequence, or one item for all.
+            prompt: (1 or n, at least K', P) codes to continue.
+            sampling: temperature, top-k and top-p; None: temperature 1, all codes.
+            seed: random seed.
+            n_codebooks: K', number of codebooks to sample; None for all.
             first: number of the first sequence.
-            fast: with the compiled sampler (a transformer on the CPU only), which rounds weights to 8 bits; None: where
-                that is possible. A prior loaded from its folder has such weights already.
-            progress: called with frames done and frames there are.
+            fast: use the compiled sampler (a transformer on the CPU only), which rounds weights to 8 bits; None: where
+                possible. A prior loaded from its folder has such weights already.
+            progress: called with the number of frames done and the total.
 
         Raises:
-            AudioVQError: for a number of books or frames, or a prompt, that does not fit.
+            AudioVQError: for a number of codebooks or frames, or a prompt, that does not fit.
         """
-        books = self.n_codebooks if n_codebooks is None else n_codebooks
-        if not 1 <= books <= self.n_codebooks:
-            raise AudioVQError(f"prior {self.name} has 1 to {self.n_codebooks} codebooks, {books} were asked for")
+        n_codebooks = self.n_codebooks if n_codebooks is None else n_codebooks
+        if not 1 <= n_codebooks <= self.n_codebooks:
+            raise AudioVQError(f"prior {self.name} has 1 to {self.n_codebooks} codebooks, got {n_codebooks}")
         if n_frames < 0 or n < 1:
-            raise AudioVQError(f"{n} sequences of {n_frames} frames cannot be drawn")
-        given = self._prompt(prompt, n, books)
-        stepper = self._stepper(n, condition, drawing or Drawing(), books, fast)
+            raise AudioVQError(f"cannot sample {n} sequences of {n_frames} frames")
+        given = self._prompt(prompt, n, n_codebooks)
+        stepper = self._stepper(n, condition, sampling or SamplingConfig(), n_codebooks, fast)
         generators = [np.random.default_rng([seed, first + i]) for i in range(n)]
-        uniforms = np.stack([rng.random((n_frames, books), np.float32) for rng in generators])
+        uniforms = np.stack([rng.random((n_frames, n_codebooks), np.float32) for rng in generators])
         total = given.shape[2] + n_frames
         codes = np.full((total + 1, n, self.n_codebooks), self.absent)
-        codes[1 : 1 + given.shape[2], :, :books] = given.transpose(2, 0, 1)
+        codes[1 : 1 + given.shape[2], :, :n_codebooks] = given.transpose(2, 0, 1)
         for frame in range(total):
-            drawn = frame - given.shape[2]
-            if drawn < 0:
+            new = frame - given.shape[2]
+            if new < 0:
                 stepper.advance(codes[frame], None)
             else:
-                codes[frame + 1, :, :books] = stepper.advance(codes[frame], uniforms[:, drawn])
+                codes[frame + 1, :, :n_codebooks] = stepper.advance(codes[frame], uniforms[:, new])
             if progress is not None:
                 progress(frame + 1, total)
-        return torch.from_numpy(codes[1:, :, :books].transpose(1, 2, 0).copy())
+        return torch.from_numpy(codes[1:, :, :n_codebooks].transpose(1, 2, 0).copy())
 
-    def _prompt(self, prompt: Tensor | None, n: int, books: int) -> np.ndarray:
+    def _prompt(self, prompt: Tensor | None, n: int, n_codebooks: int) -> np.ndarray:
         if prompt is None:
-            return np.zeros((n, books, 0), np.int64)
-        if prompt.shape[0] not in (1, n) or prompt.shape[1] < books:
-            raise AudioVQError(f"a prompt of shape {tuple(prompt.shape)} does not fit {n} sequences of {books} books")
-        return np.broadcast_to(prompt[:, :books].numpy(), (n, books, prompt.shape[2]))
+            return np.zeros((n, n_codebooks, 0), np.int64)
+        if prompt.shape[0] not in (1, n) or prompt.shape[1] < n_codebooks:
+            raise AudioVQError(
+                f"a prompt of shape {tuple(prompt.shape)} does not fit {n} sequences of {n_codebooks} codebooks"
+            )
+        return np.broadcast_to(prompt[:, :n_codebooks].numpy(), (n, n_codebooks, prompt.shape[2]))
 
-    def _stepper(self, n: int, condition: Condition | None, drawing: Drawing, books: int, fast: bool | None) -> Any:
-        # The compiled sampler takes inputs by fours.
-        heads = self.width // self.config["backbone"].get("n_heads", 1)
-        transformer = self.config["backbone"]["kind"] == "transformer" and heads % 4 == 0
+    def _stepper(
+        self, n: int, condition: Condition | None, sampling: SamplingConfig, n_codebooks: int, fast: bool | None
+    ) -> Any:
+        # The compiled sampler reads inputs in fours.
+        head_dim = self.width // self.config["backbone"].get("n_heads", 1)
+        transformer = self.config["backbone"]["kind"] == "transformer" and head_dim % 4 == 0
         able = transformer and self.entry.weight.device.type == "cpu"
         if fast and not able:
             raise AudioVQError("the compiled sampler is for a transformer on the CPU, with heads of 4, 8, ... channels")
@@ -268,17 +215,15 @@ class CodePrior(nn.Module):
             offset = self.conditioner(max(items, default=1), condition)
         offset = offset.float().expand(n, -1)
         if able and fast is not False:
-            from audiovq.prior.fast import FastStepper
+            from audiovq.prior.compiled import CompiledStepper  # needs a cache folder
 
-            return FastStepper(self.packed(), offset.cpu().numpy(), drawing, books)
-        from audiovq.prior.steps import Stepper
-
-        return Stepper(self, offset, drawing, books)
+            return CompiledStepper(self.packed(), offset.cpu().numpy(), sampling, n_codebooks)
+        return Stepper(self, offset, sampling, n_codebooks)
 
     def packed(self) -> Any:
-        """The weights as the compiled sampler reads them; made once per evaluation, since training moves them."""
+        """The weights in the form of the compiled sampler; cached until `train` or `load_state_dict` changes them."""
         if self._packed is None:
-            from audiovq.prior.fast import PackedPrior
+            from audiovq.prior.compiled import PackedPrior
 
             self._packed = PackedPrior(self)
         return self._packed
@@ -286,11 +231,11 @@ class CodePrior(nn.Module):
     _packed: Any = None
 
     def train(self, mode: bool = True) -> CodePrior:
-        """As in torch; also forgets what was packed for sampling."""
+        """As in torch; also drops the packed weights."""
         self._packed = None
         return super().train(mode)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As in torch; also forgets what was packed for sampling."""
+        """As in torch; also drops the packed weights."""
         self._packed = None
         return super().load_state_dict(*args, **kwargs)

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.model import Drawing
 from audiovq.prior.pixel import PixelPrior
+from audiovq.prior.sampling import SamplingConfig
 from audiovq.quantize import ProductQuantizer
+from audiovq.weights import load_weights, save_weights
 
 
 @dataclass
 class SecondBound:
-    """The bound's two parts for each picture, in nats: see `audiovq.image.bound.Bound`.
+    """The two parts of the variational bound for each image, in nats; see `audiovq.image.likelihoods.Bound`.
 
     Attributes:
         codes: (B,), the decoder's ``-log p(codes | z)``.
@@ -34,7 +35,7 @@ class SecondBound:
 
 
 class CodeEncoder(nn.Sequential):
-    """A field of codes (B, H, W) -> what is known of the whole (B, out)."""
+    """Codes of an image (B, H, W) -> one vector (B, out)."""
 
     def __init__(self, codebook_size: int, size: tuple[int, int], channels: int, out: int) -> None:
         layers: list[nn.Module] = [nn.Embedding(codebook_size, channels), _ChannelsFirst()]
@@ -52,18 +53,18 @@ class _ChannelsFirst(nn.Module):
 
 
 class SecondStage(nn.Module):
-    """Few latents for a whole field of codes, and a PixelCNN that draws the field given them.
+    """A few latents for all codes of an image, and a PixelCNN that samples the codes given the latents.
 
     Args:
-        kind: "vq": ``n_latents`` discrete ones; "vae": as many numbers, Gaussian, whose divergence counts: the decoder
-            can do without them, and learns to (posterior collapse).
-        codebook_size, size: of the codes that are modelled, one book.
-        n_latents, n_entries, latent_dim: of the latents: number, codebook, channels of each.
+        kind: "vq": ``n_latents`` discrete latents; "vae": as many Gaussian ones, whose divergence is in the bound, so
+            that the decoder learns to ignore them (posterior collapse).
+        codebook_size, size: of the codes that are modelled, of one codebook.
+        n_latents, n_entries, latent_dim: of the latents: number, codebook size, channels of each.
         channels: of the encoder.
         decoder: further arguments of `PixelPrior`.
-        quantizer: further arguments of `ProductQuantizer`. A picture has few latents, so that a codebook should start
-            from many batches (``init_batches``), and after the encoder has something to say (``init_after``).
-        codec: the model hash, in hexadecimal, of the codec below; "" for none.
+        quantizer: further arguments of `ProductQuantizer`. An image has few latents, so that a codebook should start
+            from many batches (``init_batches``), after the encoder has learned for a while (``init_after``).
+        codec: the model hash, in hexadecimal, of the codec whose codes are modelled; "" for none.
         name: for messages.
 
     Raises:
@@ -86,7 +87,7 @@ class SecondStage(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in ("vq", "vae"):
-            raise AudioVQError(f"no second stage {kind!r}: there are vq and vae")
+            raise AudioVQError(f"unknown second stage {kind!r}; choose from vq, vae")
         self.config: dict[str, Any] = dict(  # noqa: C408
             kind=kind,
             codebook_size=codebook_size,
@@ -110,7 +111,7 @@ class SecondStage(nn.Module):
 
     @property
     def bits(self) -> float:
-        """Of a picture's discrete latents."""
+        """Bits of an image's discrete latents."""
         return self.n_latents * math.log2(self.n_entries)
 
     def posterior(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +120,7 @@ class SecondStage(nn.Module):
         return mean, log_variance.clamp(-14, 6)
 
     def latents(self, codes: Tensor) -> Tensor:
-        """The numbers the decoder is told (B, n_latents * latent_dim): quantized, or a posterior's means."""
+        """The decoder's condition (B, n_latents * latent_dim): quantized latents, or means of the posterior."""
         if self.quantizer is None:
             return self.posterior(codes)[0]
         return self.quantizer.decode(self.encode(codes))
@@ -137,8 +138,8 @@ class SecondStage(nn.Module):
     def bound(self, codes: Tensor) -> SecondBound:
         """The two parts of the bound for codes (B, 1, H, W)."""
         if self.quantizer is not None:
-            found = self.quantizer(self.encoder(codes[:, 0]))
-            z, loss, metrics = found.latents, found.loss, found.metrics
+            quantized = self.quantizer(self.encoder(codes[:, 0]))
+            z, loss, metrics = quantized.latents, quantized.loss, quantized.metrics
             divergence = z.new_full((len(codes),), self.n_latents * math.log(self.n_entries))
             metrics = {name: metrics[name] for name in ("perplexity", "usage_window")}
         else:
@@ -149,14 +150,12 @@ class SecondStage(nn.Module):
         nats = self.decoder.nll(codes, vectors=z).flatten(1).sum(1)
         return SecondBound(nats, divergence, loss, metrics)
 
-    def sample(self, latents: Tensor, drawing: Drawing | None = None, seed: int = 0) -> Tensor:
-        """Latents as `latents` gives them (B, n_latents * latent_dim) -> drawn codes (B, 1, H, W)."""
-        return self.decoder.sample(len(latents), drawing, seed, vectors=latents)
+    def sample(self, latents: Tensor, sampling: SamplingConfig | None = None, seed: int = 0) -> Tensor:
+        """Latents as `latents` gives them (B, n_latents * latent_dim) -> sampled codes (B, 1, H, W)."""
+        return self.decoder.sample(len(latents), sampling, seed, vectors=latents)
 
     def save(self, folder: str | Path, dtype: Any = None) -> None:
         """Write ``config.json`` and ``model.safetensors``, float16 by default."""
-        from audiovq.weights import save_weights
-
         save_weights(self, folder, dtype)
 
     @classmethod
@@ -166,6 +165,4 @@ class SecondStage(nn.Module):
         Raises:
             AudioVQError: when it is not there or damaged.
         """
-        from audiovq.weights import load_weights
-
         return load_weights(cls, folder)

@@ -1,56 +1,69 @@
-"""Speech out of nothing: a codec, the prior over its codes, and the density of its voices."""
+"""Sampling of speech: a codec, the prior over its codes, the distribution of speakers; and priors on disk.
+
+``config.json`` has the constructor's arguments, ``model.safetensors`` the weights and the distribution of speakers.
+Matrices are stored as int8 rows with a float32 scale for each (``NAME`` and ``NAME.row_scale``), all else as float32:
+a loaded prior has exactly the weights of the compiled sampler.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.checkpoint import FOLDER, check_prior, load_prior
-from audiovq.prior.condition import Condition
-from audiovq.prior.density import VoiceDensity
+from audiovq.files import atomic_write
 from audiovq.prior.model import CodePrior, Progress
+from audiovq.prior.networks import Condition
+from audiovq.prior.speakers import SpeakerDistribution
+from audiovq.rounding import SCALE, restore, round_rows
 from audiovq.speech.checkpoint import model_folder
 from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 
+FOLDER = "prior"
+"""Name of a codec's prior folder, beside the codec's weights."""
 BATCH = 16
-"""Items that are drawn side by side; more are drawn batch after batch."""
+"""Number of items that are sampled together."""
+_SPEAKERS = "voices."
 
 
 class SpeechPrior:
-    """Draws speech: what is said from the prior, who says it from the density or from the caller.
+    """Samples speech: codes from the prior, speakers from a distribution or from the caller.
 
     Args:
-        codec, prior: that belong together.
-        voices: the density that random voices are drawn from; None where there is none.
+        codec: the codec whose codes are modelled.
+        prior: trained on this codec's codes.
+        voices: the distribution of random speakers; None for none.
     """
 
-    def __init__(self, codec: SpeechCodec, prior: CodePrior, voices: VoiceDensity | None = None) -> None:
+    def __init__(self, codec: SpeechCodec, prior: CodePrior, voices: SpeakerDistribution | None = None) -> None:
         self.codec, self.prior, self.voices = codec, prior, voices
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path | None = None, prior: str | Path | None = None) -> SpeechPrior:
-        """A codec by name or folder (default: the bundled one), with the prior beside it or from another folder.
+        """Load a codec by name or folder (default: the bundled one), with its prior or one from another folder.
 
         Raises:
             AudioVQError: when there is no such model or prior, or the prior was trained on another codec's codes.
         """
         folder = Path(prior) if prior is not None else model_folder(name_or_dir) / FOLDER
-        check_prior(folder)  # before the codec takes its seconds
+        check_prior(folder)  # before loading the codec, which takes seconds
         codec = SpeechCodec.from_pretrained(name_or_dir)
         return cls(codec, *load_prior(folder, codec))
 
     def random_voice(self, seed: int = 0, item: int = 0) -> np.ndarray:
-        """A voice that nobody has: (S,) int64. The same numbers give the same voice.
+        """A random speaker vector, (S,) int64, as a function of ``seed`` and ``item``.
 
         Raises:
-            AudioVQError: when this prior has no density of voices.
+            AudioVQError: when this prior has no distribution of speakers.
         """
         if self.voices is None:
-            raise AudioVQError(f"prior {self.prior.name} has no voices to draw from: name a speaker")
+            raise AudioVQError(f"prior {self.prior.name} has no distribution of speakers: name a speaker")
         return self.voices.sample(np.random.default_rng([seed, item, 1]))
 
     def generate(
@@ -68,55 +81,47 @@ class SpeechPrior:
         first: int = 0,
         progress: Progress | None = None,
     ) -> EncodedSpeech:
-        """Draw ``n`` items. Item i is decided by the seed and its number ``first + i``, however many are drawn.
+        """Sample ``n`` items. Item i is a function of the seed and its number ``first + i``, whatever ``n`` is.
 
         Args:
-            seconds: to draw; with a prompt, after it.
-            n: items.
-            speaker: a quantized vector (S,) of one voice, or (n, S) of each; None: the prompt's, or without one a
-                random voice for each.
-            language: ISO 639 code; None: whichever comes.
-            prompt: one item of coded speech to go on from; its last, incomplete frame is left out.
-            temperature, top_k, top_p: see `audiovq.prior.drawing.draw`; None for the prior's own, which validation
-                showed best.
-            seed: of all draws.
-            n_codebooks: books to draw; the prompt's number, or the prior's own, by default.
+            seconds: duration; with a prompt, of the continuation.
+            n: number of items.
+            speaker: a quantized vector (S,) for all items, or (n, S) for each; None: the prompt's, or without a prompt
+                a random speaker for each.
+            language: ISO 639 code; None for any.
+            prompt: one item of coded speech to continue; its last, incomplete frame is dropped.
+            temperature, top_k, top_p: see `audiovq.prior.sampling.SamplingConfig`; None for the prior's defaults, which
+                were best on validation data.
+            seed: random seed.
+            n_codebooks: number of codebooks to sample; None: the prompt's, or the prior's default.
             first: number of the first item.
-            progress: called with frames done and frames there are.
+            progress: called with the number of frames done and the total.
 
         Returns:
             The prompt's codes and the new ones, for `SpeechCodec.decode` or `SpeechCodec.save`.
 
         Raises:
-            AudioVQError: for a length, language, prompt or number of books that does not fit.
+            AudioVQError: for a length, language, prompt or number of codebooks that does not fit.
         """
-        codec, drawing = self.codec, self.prior.drawing.asked(temperature, top_k, top_p)
+        codec, sampling = self.codec, self.prior.sampling.override(temperature, top_k, top_p)
         n_samples = round(seconds * codec.sample_rate)
         if n_samples < 1:
-            raise AudioVQError(f"{seconds:g} s of speech cannot be drawn: ask for more than nothing")
+            raise AudioVQError(f"cannot sample {seconds:g} s of speech: give a longer duration")
         given = self._given(prompt)
         if n_codebooks is None:
             n_codebooks = self.prior.drawn_codebooks if given is None else given.shape[1]
         who = self._speakers(n, speaker, prompt, seed, first)
         number = self.prior.conditioner.number(language)
-        with torch.inference_mode():
+        with torch.no_grad():
             condition = Condition(codec.speaker_encoder.decode(who).float(), torch.full((n,), number))
         n_frames = -(-n_samples // codec.hop_length)
         parts, batches = [], range(0, n, BATCH)
         for start in batches:
             size = min(BATCH, n - start)
-            codes = self.prior.sample(
-                n_frames,
-                size,
-                condition.items(start, start + size),
-                given,
-                drawing,
-                seed,
-                n_codebooks,
-                first + start,
-                progress=_part(progress, start // BATCH, len(batches)),
-            )
-            parts.append(codes)
+            part = condition.items(start, start + size)
+            report = _part(progress, start // BATCH, len(batches))
+            settings = (given, sampling, seed, n_codebooks, first + start)
+            parts.append(self.prior.sample(n_frames, size, part, *settings, progress=report))
         before = 0 if given is None else given.shape[2] * codec.hop_length
         return EncodedSpeech(torch.cat(parts), who, torch.full((n,), before + n_samples))
 
@@ -143,7 +148,92 @@ class SpeechPrior:
 
 
 def _part(progress: Progress | None, batch: int, n_batches: int) -> Progress | None:
-    """Progress of one batch as that of all."""
+    """Progress of one batch as progress of all batches."""
     if progress is None:
         return None
     return lambda done, total: progress(batch * total + done, n_batches * total)
+
+
+def condition_of(codec: SpeechCodec, batch: Mapping[str, Tensor]) -> Condition:
+    """Conditions of a batch with quantized speaker vectors ``voice`` (B, S) and indices ``language`` (B,)."""
+    with torch.no_grad():
+        return Condition(codec.speaker_encoder.decode(batch["voice"]).float(), batch["language"])
+
+
+# -- priors on disk -----------------------------------------------------------------------------------------------
+
+
+def is_matrix(name: str, tensor: torch.Tensor) -> bool:
+    """Whether a tensor of a prior is stored in 8 bits: all matrices but those of the conditions, which are small."""
+    return tensor.dim() > 1 and tensor.is_floating_point() and not name.startswith("conditioner.")
+
+
+def rounded(prior: CodePrior) -> dict[str, torch.Tensor]:
+    """The weights after saving and loading, rounded to 8 bits."""
+    return restore(_store(prior))
+
+
+def _store(prior: CodePrior) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, tensor in prior.state_dict().items():
+        tensor = tensor.detach().cpu()
+        if is_matrix(name, tensor):
+            tensors[name], tensors[name + SCALE] = round_rows(tensor)
+        else:
+            tensors[name] = tensor.float().contiguous()
+    return tensors
+
+
+def save_prior(prior: CodePrior, folder: str | Path, voices: SpeakerDistribution | None = None) -> None:
+    """Write configuration, weights and the distribution of speakers."""
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = _store(prior)
+    if voices is not None:
+        tensors |= {_SPEAKERS + name: torch.from_numpy(value) for name, value in voices.tensors().items()}
+    with atomic_write(folder / "model.safetensors") as path:
+        path.write_bytes(save(tensors))
+    with atomic_write(folder / "config.json") as path:
+        path.write_text(json.dumps(prior.config, indent=2) + "\n")
+
+
+def check_prior(folder: Path) -> None:
+    """Check that there is a prior, without loading it.
+
+    Raises:
+        AudioVQError: when there is none.
+    """
+    if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
+        raise AudioVQError(
+            f"no prior in {folder}: train one with `audiovq train experiment=prior_debian`, with task.codec=MODEL for "
+            "another codec than the default"
+        )
+
+
+def load_prior(folder: str | Path, codec: Any = None) -> tuple[CodePrior, SpeakerDistribution | None]:
+    """Load a prior and its distribution of speakers; with a codec, check that the prior is for its codes.
+
+    Raises:
+        AudioVQError: when there is none, when it is damaged, or when it was trained on another codec's codes.
+    """
+    from safetensors.torch import load
+
+    folder = Path(folder)
+    check_prior(folder)
+    try:
+        prior = CodePrior(**json.loads((folder / "config.json").read_text()))
+        tensors = load((folder / "model.safetensors").read_bytes())
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_SPEAKERS)}
+        prior.load_state_dict(restore(weights))
+        voices = {n.removeprefix(_SPEAKERS): t.numpy() for n, t in tensors.items() if n.startswith(_SPEAKERS)}
+        speakers = SpeakerDistribution.from_tensors(voices) if voices else None
+    except Exception as error:
+        raise AudioVQError(f"the prior in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if codec is not None and prior.codec != codec.model_hash.hex():
+        raise AudioVQError(
+            f"the prior in {folder} was trained on codes of model {prior.codec or 'none'}, not on those of "
+            f"{codec.name} ({codec.model_hash.hex()}); train one on them: audiovq train experiment=prior_debian"
+        )
+    return prior.eval(), speakers

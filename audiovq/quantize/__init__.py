@@ -1,10 +1,10 @@
 """Quantizers between encoders and decoders: latents ``(B, C, *dims)`` to codes ``(B, K, *dims)`` and back."""
 
 from audiovq.quantize.codebook import Codebook, EMACodebook, GradientCodebook
-from audiovq.quantize.finite_scalar import FiniteScalarQuantizer
+from audiovq.quantize.fsq import FiniteScalarQuantizer
 from audiovq.quantize.product import ProductQuantizer
 from audiovq.quantize.residual import ResidualVectorQuantizer
-from audiovq.quantize.result import Quantized, QuantizerError
+from audiovq.quantize.types import Quantized, QuantizerError
 from audiovq.quantize.vector import VectorQuantizer
 
 __all__ = [

@@ -1,40 +1,169 @@
-"""Codebooks: vectors that know how often they are used, start from data and come back from the dead."""
+"""Codebooks with usage statistics, data-dependent initialisation, dead-code restart and agreement over ranks."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.quantize.distributed import all_reduce_sum, broadcast, joint_size, pick
-from audiovq.quantize.gradient import squared_distance
-from audiovq.quantize.kmeans import kmeans
-from audiovq.quantize.nearest import nearest
-from audiovq.quantize.usage import Usage
+from audiovq.quantize.functional import nearest, squared_distance
+
+# -- agreement over ranks: without a process group these do nothing ---------------------------------------------------
+
+
+def is_distributed() -> bool:
+    """Whether there is more than one rank."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def all_reduce_sum(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over the ranks, in place, with one message for all of them."""
+    if not is_distributed():
+        return
+    joint = torch.cat([tensor.reshape(-1).to(tensors[0].dtype) for tensor in tensors])
+    dist.all_reduce(joint)
+    for tensor, part in zip(tensors, joint.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def gather_sizes(n: int, device: torch.device) -> list[int]:
+    """Number of vectors of each rank, in the order of the ranks, given this rank's ``n``."""
+    if not is_distributed():
+        return [n]
+    sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
+    sizes[dist.get_rank()] = n
+    dist.all_reduce(sizes)
+    return sizes.tolist()
+
+
+def gather_vectors(x: Tensor, indices: Tensor, sizes: list[int]) -> Tensor:
+    """Vectors ``(M, D)`` at ``indices (M,)`` of the joint batch, the same on every rank.
+
+    Args:
+        x: ``(B, D, T)``, this rank's batch; the joint batch concatenates all ranks along ``B`` in their order.
+        sizes: see :func:`gather_sizes`.
+    """
+    length = x.shape[2]
+    indices = indices.to(x.device)
+    if not is_distributed():
+        return x[indices // length, :, indices % length]
+    rank = dist.get_rank()
+    local = indices - sum(sizes[:rank])
+    mine = (local >= 0) & (local < sizes[rank])
+    # Every vector has one owner and all other ranks add zero: exact, and far less to send than the batch.
+    picked = x.new_zeros(len(indices), x.shape[1])
+    picked[mine] = x[local[mine] // length, :, local[mine] % length] if length else picked[mine]
+    dist.all_reduce(picked)
+    return picked
+
+
+def broadcast(tensor: Tensor) -> None:
+    """Overwrite ``tensor`` by that of the first rank."""
+    if is_distributed():
+        dist.broadcast(tensor, 0)
+
+
+# -- k-means and usage ------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def kmeans(
+    vectors: Tensor, n_clusters: int, iterations: int, generator: torch.Generator, normalised: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Lloyd's algorithm from random members; empty clusters move to random members.
+
+    Args:
+        vectors: ``(M, D)``. With fewer vectors than clusters some centres coincide.
+        normalised: keep the centres on the unit sphere (spherical k-means); the vectors must be on it, too.
+
+    Returns:
+        Centres ``(n_clusters, D)`` and the number of vectors of each, ``(n_clusters,)`` float.
+    """
+
+    def members(n: int) -> Tensor:
+        if n <= len(vectors):
+            return vectors[torch.randperm(len(vectors), generator=generator)[:n].to(vectors.device)]
+        return vectors[torch.randint(len(vectors), (n,), generator=generator).to(vectors.device)]
+
+    centres = members(n_clusters).clone()
+    columns = vectors.t()[None]
+    counts = vectors.new_zeros(n_clusters)
+    for iteration in range(iterations + 1):
+        codes = nearest(columns, centres)[0]
+        counts = torch.bincount(codes, minlength=n_clusters).to(vectors.dtype)
+        if iteration == iterations:
+            break
+        sums = torch.zeros_like(centres).index_add_(0, codes, vectors)
+        centres = sums / counts.clamp(min=1)[:, None]
+        empty = counts == 0
+        centres[empty] = members(int(empty.sum()))
+        if normalised:
+            centres = F.normalize(centres, dim=1)
+    return centres, counts
+
+
+class Usage(nn.Module):
+    """For each of ``size`` codes, the number of training steps since it was last used.
+
+    Args:
+        window: training steps over which ``usage_window`` is reported.
+    """
+
+    age: Tensor
+
+    def __init__(self, size: int, window: int = 500) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("age", torch.full((size,), window, dtype=torch.int32))
+
+    @torch.no_grad()
+    def observe(self, counts: Tensor) -> None:
+        """Update the ages with the counts ``(size,)`` of one training batch over all ranks."""
+        self.age.add_(1).masked_fill_(counts > 0, 0)
+
+    @torch.no_grad()
+    def metrics(self, counts: Tensor, restarts: Tensor | None = None) -> dict[str, Tensor]:
+        """Scalars for a batch with ``counts (size,)``.
+
+        ``perplexity`` (``exp`` of the entropy of the counts) and ``usage`` (share of codes used) of the batch,
+        ``usage_window`` (share of codes used in the last ``window`` training steps), ``restarts`` in this step.
+        """
+        share = counts / counts.sum().clamp(min=1)
+        return {
+            "perplexity": torch.exp(-torch.xlogy(share, share).sum()),
+            "usage": (counts > 0).float().mean(),
+            "usage_window": (self.age < self.window).float().mean(),
+            "restarts": counts.new_zeros(()) if restarts is None else restarts,
+        }
+
+
+# -- codebooks --------------------------------------------------------------------------------------------------------
 
 
 class Codebook(nn.Module):
-    """``size`` vectors of ``dim`` numbers, with the statistics of their use. The two subclasses learn them differently.
+    """``size`` vectors of ``dim`` numbers, with usage statistics. The two subclasses differ in how vectors are learned.
 
-    A training step, ``learn(x)``, brings the vectors up to date, restarts dead codes, chooses codes and takes in the
-    statistics of ``x``, in this order: vectors change only at its start, so what a step looked up stays what its codes
-    mean until the next one. Statistics are sums over all ranks, and random choices come from a generator seeded by
-    ``seed`` and the step: ranks agree, and a resumed run goes on as if it had not stopped.
+    A training step, ``learn(x)``, updates the vectors, restarts dead codes, chooses codes and adds ``x`` to the
+    statistics, in this order: vectors change only at the start of a step, so its codes keep their meaning until the
+    next one. Statistics are sums over all ranks, and random choices come from a generator seeded by ``seed`` and the
+    step: ranks agree, and a resumed run equals an uninterrupted one.
 
     Args:
-        normalised: vectors live on the unit sphere (so must the latents).
+        normalised: vectors are on the unit sphere (so must the latents be).
         decay: of the exponential moving average of the counts (and of the sums in :class:`EMACodebook`).
-        restart_below: a code is dead when its average count falls below this share of the mean count over the
-        codebook; it
-            restarts from a random vector of the batch, over all ranks, with the mean count. 0 switches restarts off.
+        restart_below: a code is dead when its average count falls below this share of the mean count over the codebook;
+            it restarts from a random vector of the batch, over all ranks, with the mean count. 0: no restarts.
         usage_window: training steps over which ``usage_window`` is reported.
         seed: for random choices; different for each level of a residual quantizer.
-        rate: what a bit costs, in squared distance. Above 0, the code of ``x`` is not the nearest one but that with the
-            smallest ``|x - e|^2 + rate * bits``, where the bits of a code are ``-log2`` of its share of use
-            (entropy-constrained vector quantization; Chou, Lookabaugh and Gray 1989, eq. 9). An entropy coder then
-            needs fewer bits; a rate near what the last code used saves for each of its bits lets the book go unused.
+        rate: Lagrangian weight of a code's bits, in squared distance per bit. Above 0, the code of ``x`` is not the
+            nearest one but the one with the smallest ``|x - e|^2 + rate * bits``, where the bits of a code are
+            ``-log2`` of its share of use (entropy-constrained vector quantization; Chou, Lookabaugh and Gray 1989,
+            eq. 9). An entropy coder then needs fewer bits. Too large a rate (near what the last code in use saves for
+            each of its bits) leaves the codebook unused.
     """
 
     vectors: Tensor
@@ -74,7 +203,7 @@ class Codebook(nn.Module):
         raise NotImplementedError
 
     def loss(self, x: Tensor, codes: Tensor) -> Tensor | None:
-        """What pulls the vectors to the latents ``x (B, dim, T)`` by gradient, or None when nothing does."""
+        """Codebook loss for latents ``x (B, dim, T)`` and their codes; None for vectors not learned by gradient."""
         return None
 
     def nearest(self, x: Tensor) -> Tensor:
@@ -82,12 +211,16 @@ class Codebook(nn.Module):
         return nearest(x.detach(), self.table().detach(), costs=self.costs())
 
     def costs(self) -> Tensor | None:
-        """What each code's bits cost, ``(size,)`` in squared distance; None when bits are free."""
+        """Cost of each code's bits, ``(size,)`` in squared distance; None when bits are free."""
         return self.rate * self.bits if self.rate > 0 else None
 
     @torch.no_grad()
     def count_bits(self, counts: Tensor) -> None:
-        """Take the bits of each code from how often it is used, ``(size,)``; half a use is added to each."""
+        """Set the bits of each code to ``-log2`` of its share of ``counts (size,)``.
+
+        Each code gets ``counts.mean() / (2 * size)`` in addition (half a mean count for all codes together), so that
+        the bits of an unused code are finite.
+        """
         shares = (counts + 0.5 * counts.mean() / self.size) / (counts.sum() + 0.5 * counts.mean())
         self.bits.copy_(-shares.log2())
 
@@ -96,7 +229,7 @@ class Codebook(nn.Module):
         """Start from the k-means centres of ``vectors (M, dim)``, which must be the same on every rank.
 
         Args:
-            batch_size: vectors in a training batch over all ranks: what the average counts add up to.
+            batch_size: vectors in a training batch over all ranks; the average counts add up to it.
         """
         centres, counts = kmeans(vectors, self.size, iterations, self._generator(), self.normalised)
         counts = counts * (batch_size / len(vectors))
@@ -115,44 +248,44 @@ class Codebook(nn.Module):
         if self.rate > 0:
             self.count_bits(self.counts)
         codes, counts = self._assign(x)
-        if bool(counts.any()):  # nobody used it: quantizer dropout
+        if bool(counts.any()):  # else no item used this codebook: quantizer dropout
             self.counts.lerp_(counts, 1 - self.decay)
             self.usage.observe(counts)
         return codes, self.usage.metrics(counts, restarts)
 
     def refresh(self) -> None:
-        """Bring the vectors up to what the statistics say."""
+        """Compute the vectors from the statistics."""
 
     def extra_repr(self) -> str:
         return f"size={self.size}, dim={self.dim}, normalised={self.normalised}"
 
     def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes ``(B, T)``, and how often each was chosen over all ranks ``(size,)``."""
+        """Codes ``(B, T)``, and the count of each code over all ranks ``(size,)``."""
         codes = self.nearest(x)
         counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
         all_reduce_sum(counts)
         return codes, counts
 
     def _restart(self, x: Tensor) -> Tensor:
-        """Move dead codes to random vectors of the batch; returns how many."""
+        """Move dead codes to random vectors of the batch; returns their number."""
         dead = (self.counts < self.restart_below * self.counts.mean()).nonzero()[:, 0]
         if len(dead):
-            sizes = joint_size(x.shape[0] * x.shape[2], x.device)
+            sizes = gather_sizes(x.shape[0] * x.shape[2], x.device)
             generator = self._generator()
             picked = torch.randperm(sum(sizes), generator=generator)[: len(dead)]
-            if len(dead) > len(picked):  # codes left without a vector of their own wait for the next batch
+            if len(dead) > len(picked):  # codes that get no vector wait for the next batch
                 dead = dead[torch.randperm(len(dead), generator=generator)[: len(picked)].to(dead.device)]
             if len(dead):
-                self._set(dead, pick(x, picked, sizes), self.counts.mean().expand(len(dead)))
+                self._set(dead, gather_vectors(x, picked, sizes), self.counts.mean().expand(len(dead)))
         return self.counts.new_tensor(float(len(dead)))
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        # Released weights may come without statistics; training on from them starts with what fits the vectors.
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Released weights may come without statistics; further training starts with statistics that fit the vectors.
         vectors = state_dict.get(prefix + "vectors")
         if vectors is not None and prefix + "counts" not in state_dict:
             for name, value in self._fresh_statistics(prefix, vectors).items():
                 state_dict.setdefault(name, value)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _fresh_statistics(self, prefix: str, vectors: Tensor) -> dict[str, Tensor]:
         return {
@@ -181,9 +314,9 @@ class EMACodebook(Codebook):
     sums: Tensor
     smoothing = 1e-5
 
-    def __init__(self, size: int, dim: int, **settings) -> None:
+    def __init__(self, size: int, dim: int, **settings: Any) -> None:
         super().__init__(size, dim, **settings)
-        vectors = _start(size, dim, self.normalised)
+        vectors = _random_vectors(size, dim, self.normalised)
         self.register_buffer("vectors", vectors)
         self.register_buffer("sums", vectors.clone())
 
@@ -220,9 +353,9 @@ class GradientCodebook(Codebook):
     Give them an optimizer group of their own: no weight decay, and a learning rate that does not follow the encoder's.
     """
 
-    def __init__(self, size: int, dim: int, **settings) -> None:
+    def __init__(self, size: int, dim: int, **settings: Any) -> None:
         super().__init__(size, dim, **settings)
-        self.vectors = nn.Parameter(_start(size, dim, self.normalised))
+        self.vectors = nn.Parameter(_random_vectors(size, dim, self.normalised))
 
     def table(self) -> Tensor:
         return F.normalize(self.vectors, dim=1) if self.normalised else self.vectors
@@ -235,8 +368,9 @@ class GradientCodebook(Codebook):
         return squared_distance(x.detach(), vectors.movedim(-1, 1))
 
 
-def _start(size: int, dim: int, normalised: bool) -> Tensor:
+def _random_vectors(size: int, dim: int, normalised: bool) -> Tensor:
     return F.normalize(torch.randn(size, dim), dim=1) if normalised else torch.randn(size, dim) / dim**0.5
 
 
 CODEBOOKS: dict[str, type[Codebook]] = {"ema": EMACodebook, "gradient": GradientCodebook}
+"""Codebook classes by name."""

@@ -1,4 +1,4 @@
-"""Product quantization: several latents in each place, one codebook for all."""
+"""Product quantization: several latents at each position, one codebook for all."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from audiovq.quantize.result import Quantized, QuantizerError
+from audiovq.quantize.types import Quantized, QuantizerError
 from audiovq.quantize.vector import VectorQuantizer
 
 
 class ProductQuantizer(nn.Module):
-    """``n_codebooks`` discrete latents in each place, all from one codebook: a field of 8x8x10, say
-    (van den Oord et al. 2017, section 4.1).
+    """``n_codebooks`` discrete latents at each position, all from one codebook, such as the field of 8x8x10 latents in
+    van den Oord et al. 2017, section 4.1.
 
-    The channels fall into as many groups, each a latent of its own; code k of a place is that of group k.
+    The channels are split into ``n_codebooks`` groups, each a separate latent; code k of a position is that of group k.
 
     Args:
         channels: ``C`` of the latents, a multiple of ``n_codebooks``.
-        n_codebooks: groups.
+        n_codebooks: number of groups.
         settings: further arguments of `VectorQuantizer`.
 
     Raises:
@@ -28,15 +28,15 @@ class ProductQuantizer(nn.Module):
     def __init__(self, channels: int, n_codebooks: int, **settings: Any) -> None:
         super().__init__()
         if n_codebooks < 1 or channels % n_codebooks:
-            raise QuantizerError(f"{channels} channels do not fall into {n_codebooks} groups")
+            raise QuantizerError(f"{channels} channels cannot be split into {n_codebooks} groups")
         self.channels, self.n_codebooks = channels, n_codebooks
         self.vector = VectorQuantizer(channels // n_codebooks, **settings)
         self.codebook_size = self.vector.codebook_size
 
     def forward(self, latents: Tensor, n_codebooks: int | None = None) -> Quantized:
         """Quantize ``latents (B, C, *dims)``; see `VectorQuantizer.forward`."""
-        found = self.vector(self._groups(latents, n_codebooks))
-        return Quantized(self._joined(found.latents), found.codes[:, 0], found.loss, found.metrics)
+        quantized = self.vector(self._groups(latents, n_codebooks))
+        return Quantized(self._joined(quantized.latents), quantized.codes[:, 0], quantized.loss, quantized.metrics)
 
     def encode(self, latents: Tensor, n_codebooks: int | None = None) -> Tensor:
         """Codes ``(B, K, *dims)`` of ``latents (B, C, *dims)``."""
@@ -45,7 +45,7 @@ class ProductQuantizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Latents ``(B, C, *dims)`` of ``codes (B, K, *dims)``."""
         if codes.shape[1] != self.n_codebooks:
-            raise QuantizerError(f"a product quantizer needs all of its {self.n_codebooks} codes in each place")
+            raise QuantizerError(f"a product quantizer needs all of its {self.n_codebooks} codes at each position")
         return self._joined(self.vector.decode(codes[:, None]))
 
     def _groups(self, latents: Tensor, n_codebooks: int | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Residual vector quantization: each codebook quantizes what the ones before it left over."""
+"""Residual vector quantization: each codebook quantizes the residual of the ones before it."""
 
 from __future__ import annotations
 
@@ -8,44 +8,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiovq.quantize.gradient import GRADIENTS, straight_through
-from audiovq.quantize.nearest import lookup
-from audiovq.quantize.result import Quantized, QuantizerError
-from audiovq.quantize.start import DataStart
-from audiovq.quantize.vector import (
-    VectorQuantizer,
-    check_codes,
-    check_latents,
-    check_n_codebooks,
-    flat,
-    unquantized,
-    wait_for_start,
-)
+from audiovq.quantize.functional import GRADIENTS, flatten_dims, lookup, straight_through
+from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
+from audiovq.quantize.vector import DataInit, VectorQuantizer, unquantized, wait_for_start
 
 
 class ResidualVectorQuantizer(nn.Module):
-    """``n_codebooks`` vector quantizers in a row (Zeghidour et al. 2021, section III-C).
+    """``n_codebooks`` vector quantizers in sequence (Zeghidour et al. 2021, section III-C).
 
     Each level sees the residual with everything before it detached. The encoder gets the gradient of the quantized
     latents once, by one straight-through (or rotation) from the latents to the sum of all levels; levels with maps
-    into a low-dimensional code space pass it on as far as these maps reach. Every level adds its own commitment
-    term; the loss is their mean over the levels in use.
+    into a low-dimensional code space pass it on through these maps. Every level has a commitment loss; the loss is
+    their mean over the levels in use.
 
-    Which settings to start from: EMA codebooks in the latents' own space (``codebook_dim=None``), 64 to 128 channels.
-    They are k-means solutions from their first step on and follow the encoder without a learning rate, which counts
-    when the whole training is a few thousand steps; with restarts all 1024 codes of each level stay in use. On
-    normalised log mel spectra of speech (64 bands, 576 vectors a step, 600 steps, 1/2/4/8 books) they left
-    .104/.065/.038/.018 of the variance; ``codebook_dim=8`` .177/.117/.068/.021, with ``normalised=True``
-    .231/.136/.075/.026: maps learned by gradient (Kumar et al. 2023, section 3.2) have to pay off in long trainings or
-    with larger codebooks.
+    Recommended settings: EMA codebooks in the space of the latents (``codebook_dim=None``), 64 to 128 channels. They
+    are k-means solutions from their first step on and follow the encoder without a learning rate, which matters when
+    the whole training is a few thousand steps; with restarts all 1024 codes of each level stay in use. On normalised
+    log mel spectra of speech (64 bands, 576 vectors a step, 600 steps, 1/2/4/8 codebooks) their residual had
+    .104/.065/.038/.018 of the variance; that of ``codebook_dim=8`` .177/.117/.068/.021, with ``normalised=True``
+    .231/.136/.075/.026: maps learned by gradient (Kumar et al. 2023, section 3.2) need longer trainings or larger
+    codebooks to pay off.
 
     Args:
         n_codebooks: number of levels.
         dropout: probability with which an item of a training batch uses a random number of codebooks, 1 to
             ``n_codebooks`` (Kumar et al. 2023, section 3.3); not when a call names ``n_codebooks``.
-        dropout_weights: how often 1, 2, ... ``n_codebooks`` are drawn, relative to each other; None: equally often.
+        dropout_weights: relative frequencies of 1, 2, ... ``n_codebooks`` codebooks; None: equally often.
         level_settings: ``codebook_dim``, ``normalised``, ``codebook``, ``beta``, ``decay``, ``restart_below``, ``rate``
-            of each level, as :class:`VectorQuantizer` has them, and so have the other arguments.
+            of each level; these and the other arguments are those of :class:`VectorQuantizer`.
+
+    Raises:
+        QuantizerError: settings, latents or codes that do not fit.
     """
 
     def __init__(
@@ -80,29 +73,29 @@ class ResidualVectorQuantizer(nn.Module):
             )
             for level in range(n_codebooks)
         )
-        self.choose = GRADIENTS[gradient]
-        self.start: DataStart | None = None
+        self.estimate = GRADIENTS[gradient]
+        self.start: DataInit | None = None
         if init_after is not None:
-            self.start = DataStart(channels, init_after, init_batches, 32 * codebook_size)
+            self.start = DataInit(channels, init_after, init_batches, 32 * codebook_size)
             for level in self._levels():
                 level.codebook.initialised.fill_(False)
 
     def forward(self, latents: Tensor, n_codebooks: int | Tensor | None = None) -> Quantized:
         """Quantize ``latents (B, C, *dims)`` with the first ``n_codebooks`` levels, in training as in evaluation.
 
-        A tensor (B,) gives each item a number of its own, which may be 0.
+        A tensor (B,) gives the number of codebooks of each item, which may be 0.
         """
         check_latents(latents, self.channels)
         if not isinstance(n_codebooks, Tensor):
             check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
-            x = flat(latents)
+            x = flatten_dims(latents)
             if self.training and not wait_for_start(self, x):
                 nothing = [level.codebook.usage.metrics(level.codebook.counts * 0) for level in self._levels()]
                 return unquantized(latents, x, self.n_codebooks, _joint(nothing))
             value, path, codes, losses, metrics = self._quantize(x, n_codebooks)
             if torch.is_grad_enabled():
-                value = straight_through(self.choose(x, value) if path is None else path, value)
+                value = straight_through(self.estimate(x, value) if path is None else path, value)
         shape = latents.shape
         loss = torch.stack(losses).mean() if losses else value.new_zeros(())
         return Quantized(value.view(shape), codes.view(*codes.shape[:2], *shape[2:]), loss, _joint(metrics))
@@ -114,7 +107,7 @@ class ResidualVectorQuantizer(nn.Module):
         check_n_codebooks(n_codebooks, self.n_codebooks)
         codes = []
         with torch.autocast(latents.device.type, enabled=False):
-            value = torch.zeros_like(x := flat(latents))
+            value = torch.zeros_like(x := flatten_dims(latents))
             for level in self._levels()[:n_codebooks]:
                 codes.append(level.codebook.nearest(level.reduce(x - value)))
                 value = value + lookup(codes[-1], level.table())
@@ -133,12 +126,12 @@ class ResidualVectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def count_bits(self, latents: Tensor, iterations: int = 10) -> None:
-        """Fit what the bits of codes are (``rate``) to ``latents (B, C, *dims)``, level after level; vectors stay.
+        """Fit the bits of codes (``rate``) to ``latents (B, C, *dims)``, level after level; vectors stay.
 
-        Bits follow from use, and use from bits: each is taken from the other ``iterations`` times.
+        Bits depend on use, and use on bits: each is computed from the other ``iterations`` times.
         """
         check_latents(latents, self.channels)
-        x = flat(latents)
+        x = flatten_dims(latents)
         for level in self._levels():
             z = level.reduce(x)
             for _ in range(iterations if level.codebook.rate > 0 else 0):
@@ -163,19 +156,19 @@ class ResidualVectorQuantizer(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], list[dict[str, Tensor]]]:
         """Quantize ``x (B, C, T)``.
 
-        Returns the exact value, what carries its gradient (None: the latents themselves do), codes, losses, metrics.
+        Returns the exact value, the tensor that carries its gradient (None: the latents), codes, losses, metrics.
         """
         n_levels = self.n_codebooks if n_codebooks is None or isinstance(n_codebooks, Tensor) else n_codebooks
-        books = self._books(len(x), n_codebooks).to(x.device)
+        n_used = self._n_used(len(x), n_codebooks).to(x.device)
         value = torch.zeros_like(x)
         codes = torch.full((len(x), n_levels, x.shape[2]), -1, device=x.device)
         # Two paths for the gradient through maps: ``mapped`` to the maps of each level, whose input is detached, and
-        # ``chained`` to the latents, through all maps held fixed: what one level passes on is not passed on again.
+        # ``chained`` to the latents, through all maps held fixed, so that no gradient is passed on twice.
         through_maps = self._levels()[0].projection is not None and torch.is_grad_enabled()
         mapped = chained = torch.zeros_like(x)
         losses, metrics = [], []
         for index, level in enumerate(self._levels()[:n_levels]):
-            active = (books > index).nonzero()[:, 0]
+            active = (n_used > index).nonzero()[:, 0]
             whole = len(active) == len(x)
 
             def pick(tensor: Tensor, active: Tensor = active, whole: bool = whole) -> Tensor:
@@ -186,30 +179,30 @@ class ResidualVectorQuantizer(nn.Module):
 
             residual = pick(x) - pick(value)  # value carries no gradient: each level commits by itself
             z = level.reduce(residual)
-            found, level_metrics = level.assign(z)
+            assigned, level_metrics = level.assign(z)
             metrics.append(level_metrics)
             if len(active) == 0:  # on this rank; others may use the level, so the statistics above had to be exchanged
                 continue
-            chosen = level.look_up(found)
-            losses.append(level.loss(z, found, chosen))
+            chosen = level.look_up(assigned)
+            losses.append(level.loss(z, assigned, chosen))
             if through_maps:
                 mapped = put(mapped, level.surrogate(level.reduce(residual.detach()), chosen))
                 left = level.reduce(pick(x - chained), frozen=True)
                 chained = put(chained, level.surrogate(left, chosen, frozen=True))
-            value = put(value, level.expand(found, chosen))
-            codes[active, index] = found
+            value = put(value, level.expand(assigned, chosen))
+            codes[active, index] = assigned
         path = mapped + chained if through_maps else None
         return value, path, codes, losses, metrics
 
-    def _books(self, n_items: int, n_codebooks: int | Tensor | None) -> Tensor:
+    def _n_used(self, n_items: int, n_codebooks: int | Tensor | None) -> Tensor:
         """Number of codebooks for each item of a batch."""
         if isinstance(n_codebooks, Tensor):
             return n_codebooks
-        books = torch.full((n_items,), self.n_codebooks if n_codebooks is None else n_codebooks)
+        n_used = torch.full((n_items,), self.n_codebooks if n_codebooks is None else n_codebooks)
         if n_codebooks is None and self.training and self.dropout > 0:
             random = 1 + torch.multinomial(self.dropout_weights, n_items, replacement=True)
-            books = torch.where(torch.rand(n_items) < self.dropout, random, books)
-        return books
+            n_used = torch.where(torch.rand(n_items) < self.dropout, random, n_used)
+        return n_used
 
     def _levels(self) -> list[VectorQuantizer]:
         return [level for level in self.levels if isinstance(level, VectorQuantizer)]

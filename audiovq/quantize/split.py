@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.quantize.residual import ResidualVectorQuantizer
-from audiovq.quantize.result import Quantized
-from audiovq.quantize.vector import VectorQuantizer, check_codes, check_latents, check_n_codebooks
+from audiovq.quantize.types import Quantized, check_codes, check_latents, check_n_codebooks
+from audiovq.quantize.vector import VectorQuantizer
 
 
 class SplitQuantizer(nn.Module):

@@ -2,16 +2,127 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.quantize.codebook import CODEBOOKS
-from audiovq.quantize.gradient import GRADIENTS, squared_distance, straight_through
-from audiovq.quantize.nearest import lookup
-from audiovq.quantize.projection import Projection
-from audiovq.quantize.result import Quantized, QuantizerError
-from audiovq.quantize.start import DataStart
+from audiovq.quantize.codebook import CODEBOOKS, gather_sizes, gather_vectors
+from audiovq.quantize.functional import (
+    GRADIENTS,
+    block_linear,
+    flatten_dims,
+    lookup,
+    squared_distance,
+    straight_through,
+)
+from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
+
+
+class Projection(nn.Module):
+    """``inward``: latents ``(B, C, T)`` to code space ``(B, D, T)``; ``outward``: back. 1x1 maps, tied at the start.
+
+    The inward map multiplies blocks of a fixed shape, so that a vector is projected to the same bits in any batch. The
+    outward map is applied to the rows of a codebook only, and latents are looked up in the result.
+    """
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.inward = nn.Linear(channels, dim)
+        self.outward = nn.Linear(dim, channels)
+        nn.init.orthogonal_(self.inward.weight)
+        with torch.no_grad():
+            self.outward.weight.copy_(self.inward.weight.t())
+        nn.init.zeros_(self.inward.bias)
+        nn.init.zeros_(self.outward.bias)
+
+    def reduce(self, x: Tensor, frozen: bool = False) -> Tensor:
+        """``(B, C, T)`` to ``(B, D, T)``; ``frozen``: no gradient to the weights."""
+        weight, bias = self._parameters_of(self.inward, frozen)
+        return block_linear(x, weight, bias)
+
+    def expand(self, z: Tensor, frozen: bool = False) -> Tensor:
+        """``(B, D, T)`` to ``(B, C, T)``, for gradients."""
+        weight, bias = self._parameters_of(self.outward, frozen)
+        return torch.matmul(weight, z) + bias[:, None]
+
+    def table(self, vectors: Tensor) -> Tensor:
+        """A codebook's vectors ``(K, D)`` as latents ``(K, C)``."""
+        return F.linear(vectors.to(self.outward.weight.dtype), self.outward.weight, self.outward.bias)
+
+    @torch.no_grad()
+    def fit(self, vectors: Tensor, whiten: bool) -> None:
+        """Start from the principal components of ``vectors (M, C)``: the subspace in which codes explain most variance.
+
+        Args:
+            whiten: give all components the same variance in code space, so that directions on a sphere are used evenly.
+        """
+        mean = vectors.mean(0)
+        covariance = torch.cov(vectors.double().t()).float().reshape(len(mean), len(mean))
+        values, directions = torch.linalg.eigh(covariance)
+        dim = self.inward.out_features
+        basis = directions[:, -dim:]  # (C, D), orthonormal
+        scale = values[-dim:].clamp(min=1e-8 * float(values[-1].clamp(min=1e-12))).sqrt() if whiten else torch.ones(dim)
+        scale = scale.to(basis.device)
+        self.inward.weight.copy_((basis / scale).t())
+        self.inward.bias.copy_(-self.inward.weight @ mean)
+        self.outward.weight.copy_(basis * scale)
+        self.outward.bias.copy_(mean)
+
+    @staticmethod
+    def _parameters_of(linear: nn.Linear, frozen: bool) -> tuple[Tensor, Tensor]:
+        return (linear.weight.detach(), linear.bias.detach()) if frozen else (linear.weight, linear.bias)
+
+
+class DataInit(nn.Module):
+    """Latents of the last ``batches`` of ``after`` training steps, for data-dependent initialisation.
+
+    Codebooks that start from an untrained encoder collapse as soon as the encoder moves. When latents pass unquantized
+    for the first few hundred steps, and codebooks start from what the encoder gives by then, they stay in use. The
+    kept latents (of all ranks) are part of the state, so that a run can stop and resume before the start; afterwards
+    the buffer is empty.
+    """
+
+    kept: Tensor
+    seen: Tensor
+    steps: Tensor
+
+    def __init__(self, channels: int, after: int, batches: int, max_vectors: int) -> None:
+        super().__init__()
+        self.after, self.batches, self.max_vectors = after, min(batches, after + 1), max_vectors
+        self.register_buffer("kept", torch.zeros(0, channels))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # vectors in the batches that were kept
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def collect(self, x: Tensor) -> tuple[Tensor, float] | None:
+        """Count one training step on ``x (B, C, T)``.
+
+        Returns:
+            None until step ``after``; then, once, the vectors kept, ``(M, C)``, the same on every rank, and the mean
+            number of vectors in a training batch.
+        """
+        step = int(self.steps)
+        self.steps += 1
+        if step > self.after - self.batches:
+            sizes = gather_sizes(x.shape[0] * x.shape[2], x.device)
+            total, share = sum(sizes), max(1, self.max_vectors // self.batches)
+            indices = torch.arange(total)
+            if total > share:
+                indices = torch.randperm(total, generator=torch.Generator().manual_seed(step))[:share]
+            self.seen += total
+            self.kept = torch.cat([self.kept, gather_vectors(x.detach(), indices, sizes)])
+        if step < self.after or len(self.kept) == 0:
+            return None
+        vectors, self.kept = self.kept, self.kept[:0].clone()
+        return vectors, int(self.seen) / self.batches
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        kept = state_dict.get(prefix + "kept")
+        if kept is not None and kept.dim() == 2 and kept.shape[1] == self.kept.shape[1]:
+            self.kept = self.kept.new_zeros(kept.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class VectorQuantizer(nn.Module):
@@ -21,24 +132,23 @@ class VectorQuantizer(nn.Module):
     averaged over the latents. With ``codebook="ema"`` the first term is left out, because the vectors are moving
     averages instead (appendix A.1). Distances, averages and losses are float32 also under autocast.
 
-    Codes of a latent vector do not depend on what else is in the batch (see :func:`audiovq.quantize.nearest.nearest`).
+    Codes of a latent vector do not depend on the rest of the batch (see :func:`audiovq.quantize.functional.nearest`).
 
     Args:
         channels: ``C`` of the latents.
         codebook_size: number of codes.
-        codebook_dim: dimensions of code space; a 1x1 map leads in and another one out when it is not ``channels``
-        (Yu et
-            al. 2022, section 3.2, factorised codes). None: no maps.
-        normalised: compare directions: latents and vectors are put on the unit sphere (same section).
+        codebook_dim: dimensions of code space; when it is not ``channels``, a 1x1 map leads in and another one out
+            (factorised codes; Yu et al. 2022, section 3.2). None: no maps.
+        normalised: compare directions: latents and vectors are scaled to the unit sphere (same section).
         codebook: "ema" or "gradient": how the vectors are learned.
-        gradient: "straight_through" or "rotation": how the gradient passes the choice of a code.
-        beta: weight of the commitment term; the paper found 0.1 to 2.0 to work alike.
+        gradient: "straight_through" or "rotation": estimator of the gradient through the choice of a code.
+        beta: weight of the commitment term; the paper reports no difference between 0.1 and 2.0.
         decay: of the moving averages.
         restart_below: dead codes are those used less than this share of the mean; see :class:`Codebook`.
         init_after: training steps in which latents pass unquantized (codes -1, loss 0) before the codebook starts from
             k-means over the last ``init_batches`` of them. 0: start from the first batch. None: keep the random start.
-        init_batches: see there.
-        rate: what a bit of the code costs, in squared distance; see :class:`Codebook`.
+        init_batches: see ``init_after``.
+        rate: Lagrangian weight of a code's bits, in squared distance per bit; see :class:`Codebook`.
         seed: for random choices inside; different for each level of a residual quantizer.
 
     Raises:
@@ -65,12 +175,12 @@ class VectorQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         if rate < 0:
-            raise QuantizerError(f"rate is what a bit costs: at least 0, not {rate:g}")
+            raise QuantizerError(f"rate is the cost of a bit: at least 0, not {rate:g}")
         if codebook not in CODEBOOKS or gradient not in GRADIENTS:
             raise QuantizerError(f"codebook is one of {sorted(CODEBOOKS)}, gradient one of {sorted(GRADIENTS)}")
         self.channels, self.codebook_size = channels, codebook_size
         self.normalised, self.beta = normalised, beta
-        self.choose = GRADIENTS[gradient]
+        self.estimate = GRADIENTS[gradient]
         projected = codebook_dim is not None and codebook_dim != channels
         self.projection = Projection(channels, codebook_dim) if projected and codebook_dim else None
         self.codebook = CODEBOOKS[codebook](
@@ -82,18 +192,18 @@ class VectorQuantizer(nn.Module):
             rate=rate,
             seed=seed,
         )
-        self.start: DataStart | None = None
+        self.start: DataInit | None = None
         if init_after is None:
             self.codebook.initialised.fill_(True)
         else:
-            self.start = DataStart(channels, init_after, init_batches, 32 * codebook_size)
+            self.start = DataInit(channels, init_after, init_batches, 32 * codebook_size)
 
     def forward(self, latents: Tensor, n_codebooks: int | None = None) -> Quantized:
-        """Quantize ``latents (B, C, *dims)``. In training mode the codebook learns from them."""
+        """Quantize ``latents (B, C, *dims)``; codes ``(B, 1, *dims)``. In training mode the codebook learns."""
         check_latents(latents, self.channels)
         check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
-            x = flat(latents)
+            x = flatten_dims(latents)
             if self.training and not wait_for_start(self, x):
                 return unquantized(latents, x, self.n_codebooks, self.codebook.usage.metrics(self.codebook.counts * 0))
             z = self.reduce(x)
@@ -112,7 +222,7 @@ class VectorQuantizer(nn.Module):
         check_latents(latents, self.channels)
         check_n_codebooks(n_codebooks, self.n_codebooks)
         with torch.autocast(latents.device.type, enabled=False):
-            codes = self.codebook.nearest(self.reduce(flat(latents)))
+            codes = self.codebook.nearest(self.reduce(flatten_dims(latents)))
         return codes.view(latents.shape[0], 1, *latents.shape[2:])
 
     @torch.no_grad()
@@ -131,7 +241,7 @@ class VectorQuantizer(nn.Module):
         return F.normalize(z, dim=1) if self.normalised else z
 
     def assign(self, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Codes ``(B, T)`` and metrics; in training the codebook takes ``z`` in."""
+        """Codes ``(B, T)`` and metrics; in training mode the codebook learns from ``z``."""
         if self.training:
             return self.codebook.learn(z)
         codes = self.codebook.nearest(z)
@@ -143,7 +253,7 @@ class VectorQuantizer(nn.Module):
         return lookup(codes, self.codebook.table().detach())
 
     def expand(self, codes: Tensor, chosen: Tensor) -> Tensor:
-        """Codes ``(B, T)`` and their points ``chosen`` to latents, without gradient: what ``decode`` gives."""
+        """Codes ``(B, T)`` and their points ``chosen`` to latents, without gradient: the same as ``decode`` gives."""
         return chosen if self.projection is None else lookup(codes, self.table().detach())
 
     def table(self) -> Tensor:
@@ -152,12 +262,12 @@ class VectorQuantizer(nn.Module):
         return vectors if self.projection is None else self.projection.table(vectors)
 
     def surrogate(self, z: Tensor, chosen: Tensor, frozen: bool = False) -> Tensor:
-        """Quantized latents (up to rounding) with the gradient that ``forward`` gives to ``z`` and to the way out."""
-        through = self.choose(z, chosen)
+        """Quantized latents (up to rounding) with ``forward``'s gradient to ``z`` and to the outward map."""
+        through = self.estimate(z, chosen)
         return through if self.projection is None else self.projection.expand(through, frozen)
 
     def loss(self, z: Tensor, codes: Tensor, chosen: Tensor) -> Tensor:
-        """Commitment and, for a codebook learned by gradient, the codebook term."""
+        """Commitment loss and, for a codebook learned by gradient, the codebook loss."""
         loss = self.beta * squared_distance(z, chosen)
         codebook_loss = self.codebook.loss(z, codes)
         return loss if codebook_loss is None else loss + codebook_loss
@@ -174,21 +284,16 @@ class VectorQuantizer(nn.Module):
         z = self.reduce(vectors.t()[None])
         self.codebook.initialise(z[0].t().contiguous(), batch_size)
         if self.projection is not None and self.normalised:
-            # Directions have no length: give the way out the length that fits best.
+            # Directions have no length: scale the outward map to the length that fits best.
             rows = vectors - self.projection.outward.bias
             guess = lookup(self.codebook.nearest(z), self.table())[0].t() - self.projection.outward.bias
             self.projection.outward.weight *= (rows * guess).sum() / guess.square().sum().clamp(min=1e-12)
 
 
-def flat(latents: Tensor) -> Tensor:
-    """``(B, C, *dims)`` to float32 ``(B, C, T)``."""
-    return latents.float().flatten(2) if latents.dim() > 2 else latents.float()[:, :, None]
-
-
 def wait_for_start(quantizer: nn.Module, x: Tensor) -> bool:
-    """Count a training step; start ``quantizer`` when its time has come. Returns whether it has started."""
+    """Count a training step on ``x (B, C, T)``; start ``quantizer`` when it is due. Returns whether it has started."""
     start = quantizer.start
-    if not isinstance(start, DataStart) or quantizer.started():  # type: ignore[operator]
+    if not isinstance(start, DataInit) or quantizer.started():  # type: ignore[operator]
         return True
     collected = start.collect(x)
     if collected is None:
@@ -198,25 +303,6 @@ def wait_for_start(quantizer: nn.Module, x: Tensor) -> bool:
 
 
 def unquantized(latents: Tensor, x: Tensor, n_codebooks: int, metrics: dict[str, Tensor]) -> Quantized:
-    """The result of a training step before the start: latents as they came."""
+    """Result of a training step before the start: the latents unchanged, codes -1, loss 0."""
     codes = torch.full((latents.shape[0], n_codebooks, *latents.shape[2:]), -1, device=latents.device)
     return Quantized(x.view(latents.shape), codes, x.new_zeros(()), metrics)
-
-
-def check_latents(latents: Tensor, channels: int) -> None:
-    if latents.dim() < 2 or latents.shape[1] != channels or not latents.is_floating_point():
-        raise QuantizerError(
-            f"latents must be floats (B, {channels}, *dims), not {latents.dtype} {tuple(latents.shape)}"
-        )
-
-
-def check_n_codebooks(n_codebooks: int | None, available: int) -> None:
-    if n_codebooks is not None and not 1 <= n_codebooks <= available:
-        raise QuantizerError(f"n_codebooks must be from 1 to {available}, not {n_codebooks}")
-
-
-def check_codes(codes: Tensor, size: int, available: int) -> None:
-    if codes.dim() < 2 or not 1 <= codes.shape[1] <= available or codes.dtype != torch.int64:
-        raise QuantizerError(f"codes must be int64 (B, 1..{available}, *dims), not {codes.dtype} {tuple(codes.shape)}")
-    if codes.numel() and (int(codes.max()) >= size or int(codes.min()) < -1):
-        raise QuantizerError(f"codes must be below {size} (or -1 for none)")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
+from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 
 class Backbone(nn.Module):

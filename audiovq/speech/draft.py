@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.layers.output import compand
+from audiovq.nn.distributions import compand
 
 
 class DraftReader(nn.Module):

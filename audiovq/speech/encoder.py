@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from audiovq.layers import ChannelNorm, DilatedResidualUnit
+from audiovq.nn import ChannelNorm, DilatedResidualUnit
 from audiovq.speech.filterbank import Filterbank
 
 

@@ -1,12 +1,12 @@
-"""Encoder and parallel decoder for inference on stretches of a recording (see `audiovq.layers.span`)."""
+"""Encoder and parallel decoder for inference on stretches of a recording (see `audiovq.nn.chunked_conv`)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from audiovq.layers import DilatedResidualUnit
-from audiovq.layers.span import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
+from audiovq.nn import DilatedResidualUnit
+from audiovq.nn.chunked_conv import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
 from audiovq.speech.encoder import SpeechEncoder
 from audiovq.speech.parallel import ParallelDecoder
 

@@ -178,7 +178,7 @@ def layer_step(p, row, layer, clock, frame, size):
 
 @inlined
 def compand(value):
-    """mu-law of 8 bits, see `audiovq.layers.output.compand`."""
+    """mu-law of 8 bits, see `audiovq.nn.distributions.compand`."""
     return np.float32(math.copysign(math.log1p(255.0 * abs(value)) / math.log(256.0), value))
 
 

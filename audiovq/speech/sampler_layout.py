@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.layers.output import MuLawCategorical
-from audiovq.layers.wavenet import WaveNetStack
+from audiovq.nn.distributions import MuLawCategorical
+from audiovq.nn.wavenet_stack import WaveNetStack
 from audiovq.speech.sampler_kernels import (
     BIAS,
     BLOCK,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.layers import DilatedResidualUnit
+from audiovq.nn import DilatedResidualUnit
 from audiovq.quantize import FiniteScalarQuantizer
 from audiovq.speech.filterbank import Filterbank
 

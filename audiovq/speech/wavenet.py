@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiovq.layers.output import LogisticMixture, MuLawCategorical, compand
-from audiovq.layers.wavenet import WaveNetStack
+from audiovq.nn.distributions import LogisticMixture, MuLawCategorical, compand
+from audiovq.nn.wavenet_stack import WaveNetStack
 from audiovq.speech.backbone import Backbone
 from audiovq.speech.draft import DraftReader
 from audiovq.speech.pqmf import PQMF

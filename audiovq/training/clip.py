@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.episodes import Episode, open_episodes
-from audiovq.data.frame_codes import clip_of
+from audiovq.data.episodes import Episode, open_episodes, to_video
 from audiovq.errors import AudioVQError
 from audiovq.training.averaged import AveragedTask
-from audiovq.video.clip import ClipCodec
+from audiovq.video.clip_codec import ClipCodec
 
 
 class ClipWindows(Dataset):
@@ -47,7 +46,7 @@ class ClipWindows(Dataset):
         start = int(random.integers(len(episode) - self.n_frames + 1))
         top, left = (int(random.integers(edge - self.size + 1)) for edge in episode.frames.shape[1:3])
         part = episode.frames[start : start + self.n_frames, top : top + self.size, left : left + self.size]
-        return {"clip": clip_of(part)}
+        return {"clip": to_video(part)}
 
 
 class ClipTask(AveragedTask):

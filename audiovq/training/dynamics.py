@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.episodes import open_episodes
-from audiovq.data.frame_codes import CodeWindows, coded_episodes
+from audiovq.data.episodes import CodeWindows, coded_episodes, open_episodes
 from audiovq.files import cache_dir
 from audiovq.image import ImageCodec
 from audiovq.training.averaged import AveragedTask
-from audiovq.video.dynamics import LatentDynamics, NextFrame, drawn_picture
-from audiovq.video.model import check_frames, codebook_vectors
+from audiovq.video.dynamics import LatentDynamics, NextFrame, rough_image
+from audiovq.video.rollout import check_frames, codebook_vectors
 from audiovq.weights import save_weights
 
 log = logging.getLogger("audiovq")
@@ -136,8 +135,8 @@ def rough_errors(predicted: list[NextFrame], frames: Tensor, n_context: int) -> 
         F.interpolate(frames[:, n_context - 1 + i].permute(0, 3, 1, 2).float() / 255, size, mode="area")
         for i in range(len(predicted) + 1)
     ]
-    before = [F.mse_loss(drawn_picture(p.before), t) for p, t in zip(predicted, targets[:-1], strict=True)]
-    moved = [F.mse_loss(drawn_picture(p.moved), t) for p, t in zip(predicted, targets[1:], strict=True)]
+    before = [F.mse_loss(rough_image(p.before), t) for p, t in zip(predicted, targets[:-1], strict=True)]
+    moved = [F.mse_loss(rough_image(p.moved), t) for p, t in zip(predicted, targets[1:], strict=True)]
     return torch.stack(before).mean(), torch.stack(moved).mean()
 
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.image_crops import FixedCrops, ImageCrops
-from audiovq.data.pictures import open_pictures
+from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.image.baselines import ImageBaseline
-from audiovq.image.bound import Bound, bound_of
 from audiovq.image.codec import ImageCodec
+from audiovq.image.likelihoods import Bound
 from audiovq.training.averaged import AveragedTask
 
 
@@ -23,7 +22,7 @@ class ImageTask(AveragedTask):
     Args:
         model: arguments of `ImageCodec`; with ``kind`` those of `ImageBaseline`, whose ``level`` is the first of
             ``levels``.
-        pictures: see `open_pictures`.
+        pictures: see `open_images`.
         size: pixels of a crop.
         flip: mirror half of the crops.
         quantizer_weight: of the quantizers' losses, beside nats for each value.
@@ -46,22 +45,22 @@ class ImageTask(AveragedTask):
         self.quantizer_weight, self.max_steps = quantizer_weight, max_steps
 
     def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
-        train = ImageCrops(open_pictures(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_pictures(self.pictures, "validation"), self.size, validation_items)
+        train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
 
     def before_step(self, step: int) -> None:
         if isinstance(self.model, ImageBaseline):
             self.model.anneal(step / self.max_steps)
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        bound = bound_of(model, batch["image"])
+        bound = model.bound(batch["image"])
         logged = figures(bound, batch["image"]) | bound.metrics
         values = batch["image"][0].numel()
         nats = bound.pixels if isinstance(model, ImageCodec) else bound.pixels + bound.latents
         return nats.mean() / values + self.quantizer_weight * bound.loss, logged
 
     def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        bound = bound_of(model, batch["image"])
+        bound = model.bound(batch["image"])
         found = figures(bound, batch["image"]) | bound.metrics
         return found | {"loss": found["bits_per_dim"]}
 
@@ -77,7 +76,7 @@ def make_image_model(settings: dict[str, Any]) -> ImageCodec | ImageBaseline:
 
 def figures(bound: Bound, images: Tensor) -> dict[str, Tensor]:
     """Bits for each value, in all and of the latents, and the PSNR of the mean squared error of each picture, in dB."""
-    error = (bound.picture - images).square().flatten(1).mean(1).clamp_min(1e-8)
+    error = (bound.image - images).square().flatten(1).mean(1).clamp_min(1e-8)
     return {
         "bits_per_dim": bound.bits_per_dim().mean(),
         "latent_bits": bound.latents.mean() / (images[0].numel() * math.log(2)),

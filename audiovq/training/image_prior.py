@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.image_crops import FixedCrops, ImageCrops
-from audiovq.data.pictures import open_pictures
+from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.files import cache_dir
 from audiovq.image.codec import ImageCodec
 from audiovq.prior.pixel import PixelPrior
@@ -62,14 +61,14 @@ class ImagePriorTask(AveragedTask):
         self.label_dropout = label_dropout
 
     def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
-        train = ImageCrops(open_pictures(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_pictures(self.pictures, "validation"), self.size, validation_items)
+        train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
 
     def nats(self, model: PixelPrior, batch: dict[str, Tensor]) -> Tensor:
         """(B, K, h, w)."""
         codec, images = self._codec[0].to(self.device), batch["image"]
         edge = -(-self.size // codec.stride) * codec.stride - self.size
-        codes = codec.codes_of(torch.nn.functional.pad(images, (0, edge, 0, edge), mode="replicate"))
+        codes = codec.encode_batch(torch.nn.functional.pad(images, (0, edge, 0, edge), mode="replicate"))
         label = batch["label"]
         if model.training:
             label = torch.where(torch.rand(len(label), device=label.device) < self.label_dropout, -1, label)

@@ -18,10 +18,10 @@ from torch.utils.data import Subset
 from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.errors import AudioVQError
-from audiovq.prior.checkpoint import FOLDER, load_prior, save_prior
-from audiovq.prior.condition import Condition, condition_of
-from audiovq.prior.density import VoiceDensity
 from audiovq.prior.model import CodePrior
+from audiovq.prior.networks import Condition
+from audiovq.prior.speakers import SpeakerDistribution
+from audiovq.prior.speech import FOLDER, condition_of, load_prior, save_prior
 from audiovq.speech.checkpoint import model_folder
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.averaged import AveragedTask, ExportAverage, StepData, StepProgress
@@ -157,11 +157,11 @@ def code_corpora(codec: SpeechCodec, corpora: list[Any]) -> CodesCache:
     return cached_codes(codec, corpora, progress=tell)
 
 
-def fit_voices(cache: CodesCache, codec: SpeechCodec) -> VoiceDensity | None:
+def fit_voices(cache: CodesCache, codec: SpeechCodec) -> SpeakerDistribution | None:
     """The density of the training recordings' speaker vectors; None where a voice is a number in a table."""
     if codec.has_speaker_table:
         return None
     train = cache.split("train")
     seconds = np.array([u.n_samples / codec.sample_rate for u in train])
     speakers = [u.speaker for u in train]
-    return VoiceDensity.fit(np.stack([u.voice for u in train]), speakers, seconds, codec.speaker_encoder.levels)
+    return SpeakerDistribution.fit(np.stack([u.voice for u in train]), speakers, seconds, codec.speaker_encoder.levels)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.image_crops import FixedCrops, ImageCrops
-from audiovq.data.pictures import open_pictures
+from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.prior.second_stage import SecondStage
 from audiovq.training.averaged import AveragedTask
 from audiovq.training.image_prior import open_image_codec
@@ -47,11 +46,11 @@ class SecondStageTask(AveragedTask):
         self.quantizer_weight = quantizer_weight
 
     def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
-        train = ImageCrops(open_pictures(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_pictures(self.pictures, "validation"), self.size, validation_items)
+        train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
 
     def codes(self, batch: dict[str, Tensor]) -> Tensor:
-        return self._codec[0].to(self.device).codes_of(batch["image"])[0]
+        return self._codec[0].to(self.device).encode_batch(batch["image"])[0]
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         codes = self.codes(batch)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
-from audiovq.layers import DilatedResidualUnit
+from audiovq.nn import DilatedResidualUnit
 from audiovq.training.losses import stft
 
 _N_FFT, _HOP = 512, 160

@@ -1,8 +1,7 @@
-"""Moving pictures: a world's dynamics in latent space, and clips as codes."""
+"""Video: action-conditioned prediction in the latent space of a frame codec, and a codec for video clips."""
 
-from audiovq.video.clip import ClipCodec, EncodedClip
+from audiovq.video.clip_codec import ClipCodec, EncodedClip
 from audiovq.video.dynamics import LatentDynamics
-from audiovq.video.model import VideoModel
-from audiovq.video.rollout import Rollout, roll_out
+from audiovq.video.rollout import Rollout, VideoModel, roll_out
 
 __all__ = ["ClipCodec", "EncodedClip", "LatentDynamics", "Rollout", "VideoModel", "roll_out"]

@@ -1,4 +1,4 @@
-"""The world's dynamics in latent space: codes of the next frame from six frames and the buttons held."""
+"""Dynamics in latent space: a distribution over the codes of the next frame, given past frames and actions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from audiovq.errors import AudioVQError
 
 _FINER = 4
-"""How many times finer than the codes the map is in which things move: they move by parts of a code's place."""
-_PICTURE = 3  # of the map's channels learn to be the picture, so that what moves is seen early in training
-_FARTHEST = 4.0  # places of codes between two frames
+"""Resolution of the motion map relative to the codes: objects move by fractions of a code's position."""
+_IMAGE = 3  # channels of the map that learn the frame itself, so that motion is learned early in training
+_FARTHEST = 4.0  # largest motion between two frames, in positions of codes
 
 
 @dataclass
 class NextFrame:
-    """What the dynamics says of a frame.
+    """Prediction of the next frame.
 
     Attributes:
         logits: of its codes, (B, V, h, w).
-        before: the map of the frame before it, (B, C, 4h, 4w), whose first three channels draw a rough picture.
+        before: the motion map of the frame before, (B, C, 4h, 4w); its first three channels are a rough image.
         moved: the same map after the motion.
     """
 
@@ -54,22 +54,23 @@ class ActionBlock(nn.Module):
 class LatentDynamics(nn.Module):
     """A distribution over each code of the next frame (van den Oord et al. 2017, section 4.3), all codes at once.
 
-    Each past frame's latents go through one small network (its result can be kept), and a two-level convolutional
-    network reads the last ``n_context`` of them with the actions. It says where each place of the last frame goes, in a
-    map four times finer than the codes (as do Finn et al. 2016, section 3, with pixels), and what codes are seen there.
-    Nothing is decoded on the way: the map is drawn from the latents.
+    The latents of each past frame go through one small network (whose result can be cached), and a two-level
+    convolutional network reads the last ``n_context`` of them with the actions. It predicts the motion of each position
+    of the last frame, in a map four times finer than the codes (as Finn et al. 2016, section 3, do with pixels), and
+    the codes after that motion. No frame is decoded: the map is computed from the latents.
 
-    Codes of the next frame that are settled can be told: the network learns with random parts of the frame told, so
-    that a frame can be drawn in a few steps, as by masked decoding (Chang et al. 2022), or at once.
+    Some codes of the next frame can be given: the network is trained with random parts of the frame given, so that a
+    frame can be sampled in a few steps, as in masked decoding (Chang et al. 2022), or at once.
 
     Args:
         codebook_size, latent_dim: of the frame codec's one codebook.
         n_context: frames read.
-        n_actions: buttons. 0: a model blind to actions, which it ignores.
+        n_actions: buttons. 0: a baseline that ignores actions.
         stem, fine, coarse: channels for each past frame, at the codes' resolution, and at half of it.
-        n_fine, n_coarse: residual blocks.
-        map_channels: of the map in which things move.
-        codec: the hash of the codec whose codes these are, hexadecimal; "" for any.
+        n_fine, n_coarse: residual blocks at these resolutions.
+        map_channels: of the motion map.
+        condition: channels of the embedded actions.
+        codec: the hash of the codec whose codes are modelled, hexadecimal; "" for any.
     """
 
     vectors: Tensor
@@ -92,7 +93,7 @@ class LatentDynamics(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.codebook_size, self.n_context, self.n_actions, self.codec = codebook_size, n_context, n_actions, codec
-        # The codec's vectors: what feeds back is a latent, of one code or a mean of many.
+        # The codec's vectors: latents are fed back, either of one code or the mean over all.
         self.register_buffer("vectors", torch.randn(codebook_size, latent_dim))
         self.stem = nn.Conv2d(latent_dim, stem, 3, padding=1)
         self.told = nn.Conv2d(latent_dim + 1, fine, 3, padding=1)
@@ -109,7 +110,7 @@ class LatentDynamics(nn.Module):
         self.fine = nn.ModuleList(ActionBlock(fine, condition) for _ in range(n_fine))
         self.head = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, codebook_size, 1))
         with torch.no_grad():
-            self.motion.weight.mul_(0.1)  # it begins by standing still
+            self.motion.weight.mul_(0.1)  # almost no motion at the start
 
     def embed(self, codes: Tensor) -> Tensor:
         """Codes (B, 1, *dims) -> the codec's latents (B, D, *dims)."""
@@ -120,29 +121,29 @@ class LatentDynamics(nn.Module):
         return torch.einsum("bvhw,vd->bdhw", logits.float().softmax(1), self.vectors)
 
     def features(self, latents: Tensor) -> Tensor:
-        """Latents of frames (B, D, T, h, w) -> what later frames read, (B, S + D, T, h, w); latents last."""
+        """Latents of frames (B, D, T, h, w) -> features that later frames read, (B, S + D, T, h, w); latents last."""
         frames = latents.transpose(1, 2)
         read = self.stem(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).transpose(1, 2)
         return torch.cat([read.to(latents.dtype), latents], 1)
 
     def forward(
-        self, features: Tensor, actions: Tensor, told: Tensor | None = None, known: Tensor | None = None
+        self, features: Tensor, actions: Tensor, given: Tensor | None = None, known: Tensor | None = None
     ) -> Tensor:
         """The logits of `predict`."""
-        return self.predict(features, actions, told, known).logits
+        return self.predict(features, actions, given, known).logits
 
     def predict(
-        self, features: Tensor, actions: Tensor, told: Tensor | None = None, known: Tensor | None = None
+        self, features: Tensor, actions: Tensor, given: Tensor | None = None, known: Tensor | None = None
     ) -> NextFrame:
-        """The next frame.
+        """Predict the next frame.
 
         Args:
             features: of the last ``n_context`` frames, (B, S + D, n_context, h, w).
-            actions: held from each of these frames to the one after it, (B, n_context, A).
-            told: latents of the next frame, (B, D, h, w), read only where ``known`` (B, 1, h, w) is 1.
+            actions: held from each of these frames to the next, (B, n_context, A).
+            given: latents of the next frame, (B, D, h, w), read only where ``known`` (B, 1, h, w) is 1.
 
         Raises:
-            AudioVQError: for another number of frames or buttons.
+            AudioVQError: for another number of frames or actions.
         """
         if features.shape[2] != self.n_context or (self.n_actions and actions.shape[1:] != self._actions_shape):
             raise AudioVQError(
@@ -161,8 +162,8 @@ class LatentDynamics(nn.Module):
         before = self.draw(features[:, n_read:, -1])
         moved = shift(before, _FARTHEST * _FINER * torch.tanh(self.motion(x).float() / _FARTHEST))
         x = x + self.read(moved)
-        if told is not None and known is not None:
-            x = x + self.told(torch.cat([told * known, known], 1))
+        if given is not None and known is not None:
+            x = x + self.told(torch.cat([given * known, known], 1))
         else:
             x = x + self.told(x.new_zeros(len(x), self.told.in_channels, height, width))
         for block in self.fine:
@@ -170,7 +171,7 @@ class LatentDynamics(nn.Module):
         return NextFrame(self.head(x), before, moved)
 
     def logits(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """What `forward` gives for latents (B, D, n_context, h, w) with nothing told."""
+        """Logits (B, V, h, w) for latents (B, D, n_context, h, w) with no codes of the next frame given."""
         return self(self.features(latents), actions)
 
     @property
@@ -179,17 +180,17 @@ class LatentDynamics(nn.Module):
 
 
 def shift(x: Tensor, motion: Tensor) -> Tensor:
-    """Look up a map (B, C, H, W) at places moved by (B, 2, h, w), x and y in its pixels; beyond edges lies the edge."""
+    """Sample a map (B, C, H, W) at positions displaced by (B, 2, h, w), x and y in its pixels; edges are repeated."""
     height, width = x.shape[-2:]
     motion = F.interpolate(motion, (height, width), mode="bilinear", align_corners=False)
     rows = (torch.arange(height, device=x.device) + 0.5) * 2 / height - 1
     columns = (torch.arange(width, device=x.device) + 0.5) * 2 / width - 1
-    places = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)
+    positions = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)
     scale = torch.tensor([2 / width, 2 / height], device=x.device)
-    grid = places + motion.movedim(1, -1) * scale
+    grid = positions + motion.movedim(1, -1) * scale
     return F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def drawn_picture(drawn: Tensor) -> Tensor:
-    """The rough picture (B, 3, H, W) that a map (B, C, H, W) draws, about in [0, 1]."""
-    return 0.5 + 0.5 * drawn[:, :_PICTURE].float()
+def rough_image(motion_map: Tensor) -> Tensor:
+    """The rough image (B, 3, H, W) in the first channels of a motion map (B, C, H, W), about in [0, 1]."""
+    return 0.5 + 0.5 * motion_map[:, :_IMAGE].float()

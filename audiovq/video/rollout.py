@@ -1,17 +1,26 @@
-"""Frames ahead: the dynamics fed with what it predicted, all in latent space."""
+"""Video prediction: the rollout of the dynamics in latent space, and the model that joins it with a frame codec."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.image import ImageCodec
+from audiovq.image.codec import check_pixels
 from audiovq.video.dynamics import LatentDynamics
+from audiovq.weights import BUNDLED, load_weights, save_weights
 
+#: Folder of the bundled video models; each has the folders ``frames`` and ``dynamics``, and ``blind`` as a baseline.
+VIDEOS = BUNDLED / "videos"
+DEFAULT_MODEL = "doom"
 MODES = ("mean", "likeliest", "sample")
 
 
@@ -20,15 +29,15 @@ class Rollout:
     """Predicted frames.
 
     Attributes:
-        codes: (B, 1, T, h, w) int64; with "mean" those that are likeliest.
-        latents: (B, D, T, h, w), what was fed back and what a decoder gets.
+        codes: (B, 1, T, h, w) int64; with mode "mean" the likeliest codes.
+        latents: (B, D, T, h, w), the input of the next steps and of the frame decoder.
     """
 
     codes: Tensor
     latents: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def roll_out(
     dynamics: LatentDynamics,
     codes: Tensor,
@@ -39,46 +48,46 @@ def roll_out(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Rollout:
-    """Predict as many frames as there are actions for.
+    """Predict frames autoregressively, as many as there are actions for.
 
     Args:
-        codes: of the ``n_context`` frames that are known, (B, 1, n_context, h, w).
-        actions: (B, n_context - 1 + T, A); ``actions[:, i]`` leads from frame ``i`` to frame ``i + 1``.
-        mode: "mean" feeds back the mean latents (sharp where the model is sure; the least squared error), "likeliest"
-            the likeliest codes, "sample" codes drawn in ``n_steps`` passes (masked decoding).
-        temperature, seed: of "sample".
-        progress: is told frames done and frames in all.
+        codes: of the ``n_context`` known frames, (B, 1, n_context, h, w).
+        actions: (B, n_context - 1 + T, A); ``actions[:, i]`` is held between frames ``i`` and ``i + 1``.
+        mode: "mean" feeds back the mean latents (sharp where the model is certain; the least squared error),
+            "likeliest" the likeliest codes, "sample" codes sampled in ``n_steps`` passes (masked decoding).
+        temperature, seed: for "sample".
+        progress: called with the number of predicted frames and the total.
 
     Raises:
-        AudioVQError: for another mode, or no action that leads beyond the known frames.
+        AudioVQError: for another mode, or no action beyond the known frames.
     """
     n_frames = actions.shape[1] - dynamics.n_context + 1
     if mode not in MODES:
-        raise AudioVQError(f"no way {mode!r} of predicting: there are {', '.join(MODES)}")
+        raise AudioVQError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
     if n_frames < 1:
         raise AudioVQError(f"give at least {dynamics.n_context} actions: one for each known frame")
     generator = torch.Generator().manual_seed(seed)
     # Each frame is read by several later ones; its features are computed once.
     window = dynamics.features(dynamics.embed(codes))
-    found_codes, found_latents = [], []
+    all_codes, all_latents = [], []
     for i in range(n_frames):
         held = actions[:, i : i + dynamics.n_context]
         if mode == "sample":
-            new = draw_frame(dynamics, window, held, n_steps, temperature, generator)
+            new = sample_frame(dynamics, window, held, n_steps, temperature, generator)
             latents = dynamics.embed(new[:, None])
         else:
             logits = dynamics(window, held)
             new = logits.argmax(1)
             latents = dynamics.expected(logits) if mode == "mean" else dynamics.embed(new[:, None])
         window = torch.cat([window[:, :, 1:], dynamics.features(latents[:, :, None])], 2)
-        found_codes.append(new[:, None])
-        found_latents.append(latents)
+        all_codes.append(new[:, None])
+        all_latents.append(latents)
         if progress is not None:
             progress(i + 1, n_frames)
-    return Rollout(torch.stack(found_codes, 2), torch.stack(found_latents, 2))
+    return Rollout(torch.stack(all_codes, 2), torch.stack(all_latents, 2))
 
 
-def draw_frame(
+def sample_frame(
     dynamics: LatentDynamics,
     window: Tensor,
     actions: Tensor,
@@ -86,10 +95,15 @@ def draw_frame(
     temperature: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Codes (B, h, w) of one frame, drawn in passes: each settles the surest of what is open (Chang et al. 2022).
+    """Sample the codes (B, h, w) of one frame by masked decoding: each pass fixes the most certain open codes.
 
-    How many are open after a pass falls with a cosine (ibid., section 3.3); the surest are chosen by the logarithm of
-    their probability with Gumbel noise that falls to zero.
+    The number of open codes falls with a cosine (Chang et al. 2022, section 3.3); the most certain codes are those with
+    the largest log probability plus Gumbel noise that decreases to zero.
+
+    Args:
+        window: features of the context frames, see `LatentDynamics.features`.
+        actions: (B, n_context, A).
+        n_steps: passes.
     """
     batch, (height, width) = len(window), window.shape[-2:]
     codes = torch.zeros(batch, height, width, dtype=torch.int64)
@@ -99,16 +113,140 @@ def draw_frame(
         rows = logits.float().movedim(1, -1).flatten(0, 2)
         if temperature > 0:
             rows = rows / temperature
-            drawn = torch.multinomial(rows.softmax(-1), 1, generator=generator)[:, 0]
+            sampled = torch.multinomial(rows.softmax(-1), 1, generator=generator)[:, 0]
         else:
-            drawn = rows.argmax(-1)
-        sure = rows.log_softmax(-1).gather(1, drawn[:, None]).view(batch, -1)
-        noise = -torch.empty(sure.shape).exponential_(generator=generator).log()
-        sure = sure + temperature * noise * (1 - (step + 1) / n_steps)
-        settled = known.flatten(1).bool()
-        codes = torch.where(settled, codes.flatten(1), drawn.view(batch, -1)).view_as(codes)
+            sampled = rows.argmax(-1)
+        certainty = rows.log_softmax(-1).gather(1, sampled[:, None]).view(batch, -1)
+        noise = -torch.empty(certainty.shape).exponential_(generator=generator).log()
+        certainty = certainty + temperature * noise * (1 - (step + 1) / n_steps)
+        fixed = known.flatten(1).bool()
+        codes = torch.where(fixed, codes.flatten(1), sampled.view(batch, -1)).view_as(codes)
         n_open = math.floor(math.cos(math.pi / 2 * (step + 1) / n_steps) * height * width)
-        order = sure.masked_fill(settled, float("inf")).argsort(1, descending=True)
-        known = torch.zeros_like(settled).scatter_(1, order[:, : height * width - n_open], True)
+        order = certainty.masked_fill(fixed, float("inf")).argsort(1, descending=True)
+        known = torch.zeros_like(fixed).scatter_(1, order[:, : height * width - n_open], True)
         known = known.view(batch, 1, height, width).to(logits.dtype)
     return codes
+
+
+class VideoModel(nn.Module):
+    """Predicts video frames from six known frames and actions (van den Oord et al. 2017, section 4.3).
+
+    Args:
+        frames: the codec of single frames, with one level and one codebook.
+        dynamics: trained on this codec's codes.
+
+    Raises:
+        AudioVQError: when they do not belong together.
+    """
+
+    def __init__(self, frames: ImageCodec, dynamics: LatentDynamics) -> None:
+        super().__init__()
+        self.frames, self.dynamics = check_frames(frames), dynamics
+        if dynamics.codec not in ("", frames.model_hash.hex()):
+            raise AudioVQError(
+                f"the dynamics was trained on codes of model {dynamics.codec}, not on those of {frames.name} "
+                f"({frames.model_hash.hex()}); train it again: audiovq train experiment=video_dynamics"
+            )
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | Path | None = None, dynamics: str = "dynamics") -> VideoModel:
+        """Load a bundled video model by name (default: ``doom``) or a folder with ``frames`` and ``dynamics``.
+
+        Args:
+            dynamics: which folder of dynamics: "dynamics", or "blind" for the baseline that ignores actions.
+
+        Raises:
+            AudioVQError: when there is no such model, or its files are damaged.
+        """
+        folder = video_folder(name_or_dir)
+        return cls(ImageCodec.from_pretrained(folder / "frames"), load_weights(LatentDynamics, folder / dynamics))
+
+    def save(self, folder: str | Path) -> None:
+        """Write both parts into the folders ``frames`` and ``dynamics``."""
+        self.frames.save(Path(folder) / "frames")
+        save_weights(self.dynamics, Path(folder) / "dynamics")
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Video (B, 3, T, H, W), float in [0, 1] or uint8 -> codes (B, 1, T, h, w) int64; see `frame_codes`."""
+        return frame_codes(self.frames, video)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Latents (B, D, T, h, w) -> video (B, 3, T, H, W) in [0, 1], ``size`` = (H, W)."""
+        frames = [self.frames.mean_image(self.frames.decoder([part])) for part in latents.unbind(2)]
+        return torch.stack(frames, 2)[..., : size[0], : size[1]]
+
+    def predict(self, video: Tensor, actions: Tensor, **settings: Any) -> tuple[Tensor, Rollout]:
+        """Predict the frames that follow.
+
+        Args:
+            video: the known frames, (B, 3, n_context, H, W), float in [0, 1] or uint8.
+            actions: (B, n_context - 1 + T, A), see `roll_out`.
+            **settings: ``mode``, ``n_steps``, ``temperature`` and ``seed`` of `roll_out`.
+
+        Returns:
+            (B, 3, T, H, W) in [0, 1], and their codes and latents.
+
+        Raises:
+            AudioVQError: for video or actions that do not fit.
+        """
+        rollout = roll_out(self.dynamics, self.encode(video), actions, **settings)
+        return self.decode(rollout.latents, (video.shape[3], video.shape[4])), rollout
+
+
+def check_frames(codec: ImageCodec) -> ImageCodec:
+    """Check that the dynamics can model a codec's codes; returns the codec.
+
+    Raises:
+        AudioVQError: when it has several levels or codebooks.
+    """
+    if len(codec.levels) != 1 or codec.levels[0][0] != 1:
+        raise AudioVQError(f"dynamics needs a frame codec with one level and one codebook; {codec.name} has more")
+    return codec
+
+
+@torch.no_grad()
+def frame_codes(codec: ImageCodec, video: Tensor) -> Tensor:
+    """Video (B, 3, T, H, W), float in [0, 1] or uint8 -> codes (B, 1, T, h, w) of its frames, all at once.
+
+    Edges are repeated up to a multiple of the stride.
+
+    Raises:
+        AudioVQError: for another shape or type, and values outside of [0, 1] or not finite.
+    """
+    video = check_pixels(video, codec.image_channels, "video (B, {}, T, H, W)", codec.name)
+    height, width = video.shape[-2:]
+    frames = video.transpose(1, 2).flatten(0, 1)
+    padded = F.pad(frames, (0, -width % codec.stride, 0, -height % codec.stride), mode="replicate")
+    codes = codec.encode_batch(padded)[0]
+    return codes.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2)
+
+
+def codebook_vectors(codec: ImageCodec) -> Tensor:
+    """The quantized latents (V, D) of all codes of a frame codec."""
+    codes = torch.arange(codec.levels[0][1]).view(1, 1, 1, -1)
+    return codec.latents_of([codes])[0][0, :, 0].T.detach().clone()
+
+
+# -- models on disk -----------------------------------------------------------------------------------------------
+
+
+def bundled_video_models() -> list[str]:
+    """Names of the video models that come with the package."""
+    return sorted(path.parent.parent.name for path in VIDEOS.glob("*/dynamics/config.json"))
+
+
+def video_folder(name_or_dir: str | Path | None) -> Path:
+    """The folder of a bundled video model or of one on disk.
+
+    Raises:
+        AudioVQError: when neither exists.
+    """
+    name_or_dir = DEFAULT_MODEL if name_or_dir is None else name_or_dir
+    for folder in (VIDEOS / str(name_or_dir), Path(name_or_dir)):
+        if (folder / "frames" / "config.json").is_file() and (folder / "dynamics" / "config.json").is_file():
+            return folder
+    known = ", ".join(bundled_video_models()) or "none"
+    raise AudioVQError(
+        f"no video model {str(name_or_dir)!r}: give a folder with frames/ and dynamics/, or a bundled model ({known})"
+    )

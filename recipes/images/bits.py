@@ -60,7 +60,7 @@ def main() -> None:
         found[name] = figures
         rows.append([name, *(figures.get(f"{part}bits_per_dim", "") for part in COLUMNS), figures["psnr"]])
         with torch.inference_mode():
-            shown.append(picture_of(model, shown[0]))
+            shown.append(model.bound(shown[0]).image)
     ratios = {part: found["VQ-VAE"].get(f"{part}bits_per_dim") for part in ("", "with_prior_")}
     ratios = {part: bits / found["VAE"]["bits_per_dim"] for part, bits in ratios.items() if bits is not None}
     title = f"{len(crops)} crops of 32x32, {split}"
@@ -96,13 +96,6 @@ def with_prior(model: ImageCodec | ImageBaseline, crops: torch.Tensor) -> dict[s
         return {}
     report = evaluate_image(model, crops, "", {}, priors)
     return {"with_prior_bits_per_dim": report.figures["bits_per_dim_with_prior"]}
-
-
-def picture_of(model: ImageCodec | ImageBaseline, images: torch.Tensor) -> torch.Tensor:
-    """What comes back of pictures."""
-    if isinstance(model, ImageCodec):
-        return model.picture(model(images)[0])
-    return model.bound(images).picture
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from common import RESULTS, run_folder
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 from audiovq.image import ImageCodec
-from audiovq.image.checkpoint import DEFAULT_MODEL, IMAGES
+from audiovq.image.codec import DEFAULT_MODEL, IMAGES
 from audiovq.prior.image import ImagePrior, prior_folder
 
 CARD = """# {name}

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiovq.data.image_crops import FixedCrops
-from audiovq.data.pictures import open_pictures
+from audiovq.data.images import FixedCrops, open_images
 from audiovq.files import atomic_write, cache_dir
 from audiovq.prior.image import prior_folder
 from audiovq.training.run import compose, train
@@ -74,7 +73,7 @@ def fit_priors(model: str, *priors: str, steps: int | None = None) -> Path:
 def fixed_crops(experiment: str, n: int, split: str = "test", overrides: Sequence[str] = ()) -> Tensor:
     """Fixed crops (n, C, size, size) of an experiment's own source."""
     data = compose([f"experiment={experiment}", *overrides]).data
-    pictures = open_pictures(dict(data.pictures), split)
+    pictures = open_images(dict(data.pictures), split)
     return FixedCrops(pictures, data.size, n).images()
 
 

@@ -91,18 +91,18 @@ def compare(pictures: str, comparison: Comparison, arguments: argparse.Namespace
 @torch.inference_mode()
 def squared_errors(codec: ImageCodec, images: Tensor) -> Tensor:
     """Mean squared error of each picture (N, C, H, W), pixels in [0, 1]: (N,)."""
-    errors = [(codec.pictures_of(codec.codes_of(x)) - x).square().mean(dim=(1, 2, 3)) for x in images.split(8)]
+    errors = [(codec.decode_batch(codec.encode_batch(x)) - x).square().mean(dim=(1, 2, 3)) for x in images.split(8)]
     return torch.cat(errors)
 
 
 @torch.inference_mode()
 def levels_apart(codec: ImageCodec, images: Tensor) -> list[Tensor]:
     """Pictures decoded with one level's latents only, the other's replaced by their mean over all these pictures."""
-    latents = codec.latents_of(codec.codes_of(images))
+    latents = codec.latents_of(codec.encode_batch(images))
     found = []
     for kept in range(len(latents)):
         mixed = [z if i == kept else z.mean(dim=(0, 2, 3), keepdim=True).expand_as(z) for i, z in enumerate(latents)]
-        found.append(codec.picture(codec.decoder(mixed)))
+        found.append(codec.mean_image(codec.decoder(mixed)))
     return found
 
 

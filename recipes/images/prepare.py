@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from audiovq.data.picture import read_picture
+from audiovq.data.images import load_image
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
 
@@ -62,7 +62,7 @@ def main() -> None:
         unpack(fetch(arguments.debs, PACKAGES).values(), folder)
         sources = {}
         for picture, path in photographs(folder).items():
-            pixels = read_picture(path, SIDE)
+            pixels = load_image(path, SIDE)
             with atomic_write(arguments.out / f"{picture}.png") as temporary:
                 Image.fromarray(pixels).save(temporary)
             sources[picture] = {"file": path.relative_to(folder).as_posix(), "sha256": sha256_of(path)}

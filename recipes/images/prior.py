@@ -11,8 +11,7 @@ import time
 import torch
 from common import HERE, fit, fit_priors, fixed_crops, parse, show, write_results
 
-from audiovq.data.image_crops import FixedCrops
-from audiovq.data.pictures import open_pictures
+from audiovq.data.images import FixedCrops, open_images
 from audiovq.evaluation.image import draw_rows
 from audiovq.prior.image import ImagePrior
 
@@ -23,9 +22,9 @@ def main() -> None:
     arguments = parse(__doc__)
     fit("image_fashion", steps=arguments.steps)
     prior = ImagePrior.from_pretrained(fit_priors("image_fashion", "image_fashion_prior", steps=arguments.steps))
-    crops = FixedCrops(open_pictures("fashion_mnist", "test"), 28, N)
+    crops = FixedCrops(open_images("fashion_mnist", "test"), 28, N)
     labels = torch.stack([crops[i]["label"] for i in range(len(crops))])
-    codes = torch.cat([prior.codec.codes_of(batch)[0] for batch in fixed_crops("image_fashion", N).split(100)])
+    codes = torch.cat([prior.codec.encode_batch(batch)[0] for batch in fixed_crops("image_fashion", N).split(100)])
     entries = prior.codec.levels[0][1]
     rows = [["uniform", math.log(entries)], ["each code by itself", unigram(codes, entries)]]
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audiovq.evaluation.image import draw_rows, psnr
 from audiovq.image import ImageCodec
-from audiovq.prior import Drawing
+from audiovq.prior import SamplingConfig
 from audiovq.prior.second_stage import SecondStage
 
 N = 512
@@ -29,15 +29,15 @@ def main() -> None:
     fit("image_frames84", *RUNS.values(), steps=arguments.steps)
     codec = ImageCodec.from_pretrained(run_folder("image_frames84"))
     frames = fixed_crops("image_frames84", N)
-    codes = torch.cat([codec.codes_of(batch)[0] for batch in frames.split(32)])
+    codes = torch.cat([codec.encode_batch(batch)[0] for batch in frames.split(32)])
     shown = frames[:: N // SHOWN][:SHOWN]
     own = codes[:: N // SHOWN][:SHOWN]
-    rows, found, pictures = [], {}, [shown, codec.pictures_of([own])[:, :, :84, :84]]
+    rows, found, pictures = [], {}, [shown, codec.decode_batch([own])[:, :, :84, :84]]
     for name, run in RUNS.items():
         model = SecondStage.from_pretrained(run_folder(run))
         figures = measure(model, codes)
-        drawn = model.sample(model.latents(own), Drawing(temperature=0.5), seed=1)
-        pictures.append(codec.pictures_of([drawn])[:, :, :84, :84])
+        drawn = model.sample(model.latents(own), SamplingConfig(temperature=0.5), seed=1)
+        pictures.append(codec.decode_batch([drawn])[:, :, :84, :84])
         figures["psnr_regenerated"] = float(psnr(pictures[-1], shown).mean())
         found[name] = figures
         rows.append([name, *figures.values()])

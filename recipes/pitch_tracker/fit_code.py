@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +17,7 @@ voicing, steps, onsets, first = Counter(), Counter(), Counter(), Counter()
 for start, frames in zip(train.start, train.frames, strict=True):
     last = before = 0
     track = labels[start : start + frames]
-    for i, (a, b) in enumerate(zip(track[:-1], track[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(track)):
         voicing[a > 0, b > 0] += 1
         before, last = (track[i - 1] if i else 0), a or last
         if a and b:

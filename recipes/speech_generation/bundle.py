@@ -12,7 +12,7 @@ from pathlib import Path
 
 from audiovq.errors import AudioVQError
 from audiovq.files import cache_dir
-from audiovq.prior.checkpoint import FOLDER, load_prior
+from audiovq.prior.speech import FOLDER, load_prior
 from audiovq.speech.codec import SpeechCodec
 
 MOST_BYTES = 15_000_000

@@ -23,8 +23,7 @@ from audiovq.evaluation.generation.codes import divergences
 from audiovq.evaluation.generation.protocol import Settings, drawn_speech, rate, real_speech
 from audiovq.evaluation.progress import silent
 from audiovq.files import atomic_write
-from audiovq.prior.checkpoint import FOLDER
-from audiovq.prior.speech import SpeechPrior
+from audiovq.prior.speech import FOLDER, SpeechPrior
 from audiovq.speech.checkpoint import model_folder
 
 HERE = Path(__file__).resolve().parent

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from audiovq.files import atomic_write
-from audiovq.prior.checkpoint import FOLDER, load_prior
+from audiovq.prior.speech import FOLDER, load_prior
 from audiovq.speech.checkpoint import model_folder
 
 CARD = """# The prior of {codec}

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from audiovq.data.episodes import open_episodes
-from audiovq.data.frame_codes import code_frames
+from audiovq.data.episodes import encode_frames, open_episodes
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
 from audiovq.video import VideoModel
-from audiovq.video.checkpoint import VIDEOS
 from audiovq.video.dynamics import LatentDynamics
+from audiovq.video.rollout import VIDEOS
 from audiovq.weights import load_weights, save_weights
 
 MOST_BYTES = 4_000_000
@@ -78,7 +77,7 @@ def bundle(parts: dict[str, Path], out: Path) -> None:
     episodes = open_episodes("vizdoom", "validation")
     chosen = [episodes[i] for i in np.linspace(0, len(episodes) - 1, N_STARTS).round().astype(int)]
     middles = [(e, len(e) // 2) for e in chosen]
-    codes = np.stack([code_frames(models[0].frames, e.frames[i : i + n_context]) for e, i in middles])
+    codes = np.stack([encode_frames(models[0].frames, e.frames[i : i + n_context]) for e, i in middles])
     actions = np.stack([e.actions[i : i + n_context - 1] for e, i in middles])
     height, width = chosen[0].frames.shape[1:3]
     starts = {"codes": codes.astype(np.int16), "actions": actions, "size": np.array([height, width])}

@@ -19,7 +19,7 @@ from audiovq.errors import AudioVQError
 from audiovq.evaluation.video import N_WINDOWS, ROWS, evaluate_video
 from audiovq.files import atomic_write
 from audiovq.video import VideoModel
-from audiovq.video.checkpoint import video_folder
+from audiovq.video.rollout import video_folder
 
 HERE = Path(__file__).resolve().parent
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"

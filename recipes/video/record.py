@@ -9,13 +9,17 @@ gives the same bytes.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 from audiovq.data.episodes import open_episodes, write_episodes
-from audiovq.data.vizdoom import Recording, record
 from audiovq.errors import AudioVQError
 from audiovq.files import cache_dir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
+
+from recipes.video.recorder import Recording, record
 
 
 def main() -> None:

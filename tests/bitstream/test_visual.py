@@ -1,4 +1,4 @@
-"""Pictures and clips as files: exact round trips, odd input, damage."""
+"""Images and videos as files: exact round trips, odd input, damage."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from audiovq.bitstream.container import ContainerReader, DamagedError
 from audiovq.bitstream.visual_file import (
     codes_of,
     decode_visual,
-    encode_clip,
-    encode_picture,
+    encode_image,
+    encode_video,
     frames_of,
     inspect_visual,
     media_of,
 )
-from audiovq.bitstream.visual_layout import MEDIA_CLIP, MEDIA_PICTURE, CodeLevel, VisualHeader
+from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
-from audiovq.image.file import read_picture
+from audiovq.image.files import read_image
 from audiovq.video import ClipCodec
 
 LEVELS = [
@@ -45,20 +45,20 @@ def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (13, 31), (70, 90)])
 @pytest.mark.parametrize("suffix", ["png", "webp"])
-def test_a_picture_file_holds_what_the_codec_said(codec, tmp_path, size, suffix):
-    picture = pixels(*size)
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    encode_picture(tmp_path / "a.png", tmp_path / "a.avq", codec)
+def test_an_image_file_has_the_codes_of_the_codec(codec, tmp_path, size, suffix):
+    image = pixels(*size)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    encode_image(tmp_path / "a.png", tmp_path / "a.avq", codec)
     decode_visual(tmp_path / "a.avq", tmp_path / f"b.{suffix}", codec)
-    expected = frames_of(codec, codes_of(codec, picture[None]), size, 1)[0]
-    np.testing.assert_array_equal(read_picture(tmp_path / f"b.{suffix}"), expected)
-    assert media_of(tmp_path / "a.avq") == MEDIA_PICTURE
+    expected = frames_of(codec, codes_of(codec, image[None]), size, 1)[0]
+    np.testing.assert_array_equal(read_image(tmp_path / f"b.{suffix}"), expected)
+    assert media_of(tmp_path / "a.avq") == MEDIA_IMAGE
 
 
 def test_a_clip_file_keeps_frames_and_rate(codec, tmp_path):
     frames = [Image.fromarray(pixels(16, 20, i)) for i in range(19)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=40)
-    report = encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", codec)
+    report = encode_video(tmp_path / "a.gif", tmp_path / "a.avq", codec)
     info = inspect_visual(tmp_path / "a.avq")
     assert (info.frames, info.frames_per_second, info.packets, report.n_frames) == (19, 25.0, 2, 19)
     decode_visual(tmp_path / "a.avq", tmp_path / "b.gif", codec)
@@ -69,7 +69,7 @@ def test_a_clip_file_keeps_frames_and_rate(codec, tmp_path):
 def test_frames_that_stay_longer_are_repeated(codec, tmp_path):
     frames = [Image.fromarray(pixels(16, 20, i)) for i in range(3)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[40, 120, 40])
-    report = encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", codec)
+    report = encode_video(tmp_path / "a.gif", tmp_path / "a.avq", codec)
     assert (report.n_frames, inspect_visual(tmp_path / "a.avq").frames_per_second) == (5, 25)
 
 
@@ -77,9 +77,9 @@ def test_films_go_through(codec, tmp_path):
     pytest.importorskip("av")
     frames = [Image.fromarray(pixels(17, 21, i)) for i in range(5)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
-    encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", codec)
+    encode_video(tmp_path / "a.gif", tmp_path / "a.avq", codec)
     decode_visual(tmp_path / "a.avq", tmp_path / "b.mp4", codec)
-    report = encode_clip(tmp_path / "b.mp4", tmp_path / "b.avq", codec)
+    report = encode_video(tmp_path / "b.mp4", tmp_path / "b.avq", codec)
     assert (report.n_frames, report.size) == (5, (18, 22))
     assert inspect_visual(tmp_path / "b.avq").frames_per_second == 10
 
@@ -89,16 +89,16 @@ def test_clip_codecs_write_the_same_format(codec, tmp_path):
     clip_codec = ClipCodec(4, 2, 6, {"codebook_size": 16}, 16, 8, 1).eval()
     frames = [Image.fromarray(pixels(16, 20, i)) for i in range(21)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=50)
-    report = encode_clip(tmp_path / "a.gif", tmp_path / "a.avq", clip_codec)
+    report = encode_video(tmp_path / "a.gif", tmp_path / "a.avq", clip_codec)
     assert report.n_frames == 21
     assert inspect_visual(tmp_path / "a.avq").levels == [[1, 4, 2, 4, 5]]
     assert decode_visual(tmp_path / "a.avq", tmp_path / "b.gif", clip_codec).n_frames == 21
     frames[0].save(tmp_path / "a.png")
-    with pytest.raises(AudioVQError, match="is for clips"):
-        encode_picture(tmp_path / "a.png", tmp_path / "b.avq", clip_codec)
+    with pytest.raises(AudioVQError, match="is for video clips"):
+        encode_image(tmp_path / "a.png", tmp_path / "b.avq", clip_codec)
 
 
-def odd_pictures() -> dict[str, tuple[Image.Image, str]]:
+def odd_images() -> dict[str, tuple[Image.Image, str]]:
     red = np.full((9, 9, 3), (255, 0, 0), np.uint8)
     clear = np.dstack([red, np.zeros((9, 9), np.uint8)])
     deep = np.full((9, 9), 0x8080, np.uint16)
@@ -122,38 +122,38 @@ def odd_pictures() -> dict[str, tuple[Image.Image, str]]:
         ("palette", (255, 0, 0)),
     ],
 )
-def test_odd_pictures_have_the_right_colours(tmp_path, kind, colour):
-    image, suffix = odd_pictures()[kind]
+def test_odd_images_have_the_right_colours(tmp_path, kind, colour):
+    image, suffix = odd_images()[kind]
     image.save(tmp_path / f"a.{suffix}")
-    np.testing.assert_allclose(read_picture(tmp_path / f"a.{suffix}").reshape(-1, 3).mean(0), colour, atol=3)
+    np.testing.assert_allclose(read_image(tmp_path / f"a.{suffix}").reshape(-1, 3).mean(0), colour, atol=3)
 
 
 def test_a_camera_rotation_is_done(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels(10, 20)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_picture(tmp_path / "a.jpg").shape == (20, 10, 3)
+    assert read_image(tmp_path / "a.jpg").shape == (20, 10, 3)
 
 
-def test_what_is_no_picture_is_told(tmp_path, codec, monkeypatch):
+def test_other_files_are_refused(tmp_path, codec, monkeypatch):
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(AudioVQError, match=r"text\.png: is not a picture"):
-        encode_picture(tmp_path / "text.png", tmp_path / "a.avq", codec)
+    with pytest.raises(AudioVQError, match=r"text\.png: is not an image"):
+        encode_image(tmp_path / "text.png", tmp_path / "a.avq", codec)
     Image.fromarray(pixels(60, 60)).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
-    with pytest.raises(AudioVQError, match="damaged or cut off"):
-        encode_picture(tmp_path / "cut.png", tmp_path / "a.avq", codec)
-    monkeypatch.setattr("audiovq.image.file.MAX_PIXELS", 50)
+    with pytest.raises(AudioVQError, match="damaged or truncated"):
+        encode_image(tmp_path / "cut.png", tmp_path / "a.avq", codec)
+    monkeypatch.setattr("audiovq.image.files.MAX_PIXELS", 50)
     Image.fromarray(pixels(10, 10)).save(tmp_path / "huge.png")
     with pytest.raises(AudioVQError, match="shrink it first"):
-        encode_picture(tmp_path / "huge.png", tmp_path / "a.avq", codec)
+        encode_image(tmp_path / "huge.png", tmp_path / "a.avq", codec)
     assert not (tmp_path / "a.avq").exists()
 
 
 @pytest.fixture
 def coded(codec, tmp_path):
     Image.fromarray(pixels(16, 16)).save(tmp_path / "a.png")
-    encode_picture(tmp_path / "a.png", tmp_path / "a.avq", codec)
+    encode_image(tmp_path / "a.png", tmp_path / "a.avq", codec)
     return (tmp_path / "a.avq").read_bytes()
 
 
@@ -187,9 +187,9 @@ def test_hostile_headers_are_refused(codec, coded):
     header = ContainerReader(io.BytesIO(coded)).header
     huge = CodeLevel(1, 16, 1, 70000, 16)
     with pytest.raises(AudioVQError, match="number of codes"):
-        VisualHeader(b"abcd", MEDIA_CLIP, (60000, 60000), 1024, (25, 1), (CodeLevel(64, 16, 1, 60000, 60000),))
+        VisualHeader(b"abcd", MEDIA_VIDEO, (60000, 60000), 1024, (25, 1), (CodeLevel(64, 16, 1, 60000, 60000),))
     with pytest.raises(AudioVQError, match="rows of codes"):
-        VisualHeader(b"abcd", MEDIA_PICTURE, (8, 16), 1, (0, 1), (huge,))
+        VisualHeader(b"abcd", MEDIA_IMAGE, (8, 16), 1, (0, 1), (huge,))
     for cut in range(len(header.body)):
         short = type(header)(header.media, header.model_hash, header.body[:cut])
         with pytest.raises(AudioVQError):

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from audiovq.cli import main
-from audiovq.prior.checkpoint import save_prior
+from audiovq.prior.speech import save_prior
 from audiovq.speech.checkpoint import load_codec, save_codec
 from tests.prior.conftest import make_prior
 from tests.prior.test_speech import density

@@ -1,4 +1,4 @@
-"""encode, decode and info on pictures and clips."""
+"""encode, decode and info on images and videos."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_pictures_and_clips_there_and_back(model, files, capsys):
+def test_images_and_videos_there_and_back(model, files, capsys):
     assert main(["encode", str(files / "a.png"), str(files / "b.gif"), "--model", model]) == 0
     assert "14x9, 3 frames" in capsys.readouterr().err
     (files / "a.png").unlink(), (files / "b.gif").unlink()
@@ -53,12 +53,12 @@ def test_folders_are_mirrored(model, files):
     assert {path.name for path in (files / "back").iterdir()} == {"a.png", "b.gif"}
 
 
-def test_info_tells_of_pictures(model, files, capsys):
+def test_info_describes_images(model, files, capsys):
     main(["encode", str(files / "a.png"), "--model", model])
     capsys.readouterr()
     assert main(["info", str(files / "a.avq"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["media"], found["width"], found["height"], found["levels"]) == ("picture", 14, 9, [[1, 4, 1, 3, 4]])
+    assert (found["media"], found["width"], found["height"], found["levels"]) == ("image", 14, 9, [[1, 4, 1, 3, 4]])
     assert main(["info", str(files / "a.avq")]) == 0
     assert "whole: all checksums are right" in capsys.readouterr().out
 
@@ -81,14 +81,14 @@ def test_damage_is_told_and_leaves_nothing(model, files, capsys):
         (["encode", "{a}", "{sound}"], "both sound and pictures"),
         (["encode", "{a}", "-o", "{a}", "-f"], "same file"),
         (["encode", "{missing}"], "no such file"),
-        (["encode", "{text}"], "is not a picture"),
-        (["decode", "{coded}", "-o", "{sound}.wav"], "pictures are written as .png"),
+        (["encode", "{text}"], "is not an image"),
+        (["decode", "{coded}", "-o", "{sound}.wav"], "images are written as .png"),
         (["decode", "{coded}"], "a.png exists; -f overwrites it"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(model, files, capsys, arguments, told):
     (files / "sound.wav").write_bytes(b"RIFF")
-    (files / "text.png").write_text("no picture")
+    (files / "text.png").write_text("no image")
     main(["encode", str(files / "a.png"), "-o", str(files / "a.avq"), "--model", model])
     capsys.readouterr()
     names = {"a": "a.png", "sound": "sound.wav", "missing": "none.png", "text": "text.png", "coded": "a.avq"}
@@ -125,7 +125,7 @@ def test_video_goes_on_from_beginnings_and_prompts(world, files, tmp_path):
     how = ["generate", "--media", "video", "--model", world, "--seconds", "0.5", "-n", "2"]
     assert main([*how, "-o", str(tmp_path / "out"), "--format", "both", "--actions", "turn_left*3,move_forward"]) == 0
     info = inspect_visual(tmp_path / "out" / "sample-02.avq")
-    assert (info.media, info.frames, info.width, info.height) == ("clip", 6 + 9, 14, 12)
+    assert (info.media, info.frames, info.width, info.height) == ("video", 6 + 9, 14, 12)
     assert main(["decode", str(tmp_path / "out" / "sample-02.avq"), "--model", world + "/frames", "-f"]) == 0
     six = [Image.fromarray(np.full((12, 16, 3), 40 * i, np.uint8)) for i in range(6)]
     six[0].save(files / "six.gif", save_all=True, append_images=six[1:], duration=50)
@@ -142,7 +142,7 @@ def test_video_goes_on_from_beginnings_and_prompts(world, files, tmp_path):
         (["--media", "smell"], "--media is one of"),
         (["--media", "video", "--actions", "jump"], "no button 'jump'"),
         (["--media", "video", "--actions", "turn_left*x"], "no number of frames"),
-        (["--media", "video", "--mode", "guess"], "no way 'guess'"),
+        (["--media", "video", "--mode", "guess"], "unknown mode 'guess'"),
         (["--media", "video", "--prompt", "{b}"], "has 3 frames"),
         (["--media", "video", "--prompt", "none.gif"], "no such file"),
     ],
@@ -160,8 +160,8 @@ def test_models_of_every_medium_are_listed(model, world, tmp_path, capsys, monke
     (tmp_path / "videos").mkdir()
     (tmp_path / "images" / "tiny").symlink_to(model)
     (tmp_path / "videos" / "world").symlink_to(world)
-    monkeypatch.setattr("audiovq.image.checkpoint.IMAGES", tmp_path / "images")
-    monkeypatch.setattr("audiovq.video.checkpoint.VIDEOS", tmp_path / "videos")
+    monkeypatch.setattr("audiovq.image.codec.IMAGES", tmp_path / "images")
+    monkeypatch.setattr("audiovq.video.rollout.VIDEOS", tmp_path / "videos")
     assert main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out) if row["media"] != "speech"}
     assert {name: row["media"] for name, row in rows.items()} == {"tiny": "image", "world": "video"}

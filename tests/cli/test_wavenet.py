@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from audiovq.cli import main
-from audiovq.prior.checkpoint import save_prior
+from audiovq.prior.speech import save_prior
 from audiovq.speech.checkpoint import codes_hash, load_codec, save_codec, save_wavenet
 from tests.prior.conftest import make_prior
 from tests.prior.test_speech import density

@@ -1,12 +1,21 @@
-"""Recordings of play: what is written comes back, splits go by episode, and the recorder repeats itself."""
+"""Recordings of episodes: files, splits, and cached codes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from audiovq.data.episodes import Episode, open_episodes, split_of_episode, write_episodes
+from audiovq.data.episodes import (
+    Episode,
+    coded_episodes,
+    encode_frames,
+    open_episodes,
+    split_of_episode,
+    write_episodes,
+)
 from audiovq.errors import AudioVQError
+from audiovq.image import ImageCodec
 
 
 def some_episodes(n: int = 10) -> list[Episode]:
@@ -41,7 +50,7 @@ def test_a_failed_recording_leaves_the_old_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
-def test_missing_and_cut_recordings_are_told(tmp_path):
+def test_missing_and_truncated_recordings_are_refused(tmp_path):
     with pytest.raises(AudioVQError, match=r"record\.py"):
         open_episodes(tmp_path / "none")
     write_episodes(tmp_path / "r", some_episodes(2))
@@ -51,22 +60,41 @@ def test_missing_and_cut_recordings_are_told(tmp_path):
         open_episodes(tmp_path / "r")
 
 
-def test_recording_repeats_itself_and_turns_shift_the_picture():
-    pytest.importorskip("vizdoom")
-    from audiovq.data.vizdoom import Recording, record
-
-    settings = Recording(episodes=2, n_frames=60)
-    first, second = list(record(settings)), list(record(settings))
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a.frames, b.frames)
-        np.testing.assert_array_equal(a.actions, b.actions)
-    assert first[0].frames.shape == (60, 84, 84, 3)
-    assert not np.array_equal(first[0].frames, first[1].frames)
+def small_codec() -> ImageCodec:
+    torch.manual_seed(0)
+    level = {"stride": 4, "latent_dim": 4, "quantizer": {"codebook_size": 16}}
+    codec = ImageCodec([level], channels=16, residual=8, n_residual=1)
+    codec(torch.rand(8, 3, 16, 16))  # starts the codebook
+    return codec.eval()
 
 
-def test_an_unknown_scenario_is_told():
-    pytest.importorskip("vizdoom")
-    from audiovq.data.vizdoom import Recording, record
+def test_codes_are_cached_by_the_content_of_every_frame(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    actions = random.integers(0, 2, (5, 2), dtype=np.uint8)
+    changed = frames.copy()
+    changed[4] = 255 - changed[4]  # not the first frame
+    codec, coded = small_codec(), []
+    first = [Episode("e0", "maze", "train", frames, actions)]
+    other = [Episode("e0", "maze", "train", changed, actions)]
+    result = coded_episodes(codec, first, lambda done, total: coded.append((done, total)))[0].codes
+    np.testing.assert_array_equal(result, encode_frames(codec, frames))
+    again = coded_episodes(codec, first, lambda done, total: coded.append((done, total)))[0].codes
+    np.testing.assert_array_equal(again, result)
+    assert coded == [(1, 1)], "the second time from the cache"
+    np.testing.assert_array_equal(coded_episodes(codec, other)[0].codes, encode_frames(codec, changed))
+    assert not np.array_equal(encode_frames(codec, changed), result)
+    assert len(list((tmp_path / "codes").glob("frames-*.npz"))) == 2
 
-    with pytest.raises(AudioVQError, match="no scenario 'nowhere'"):
-        next(record(Recording(("nowhere",))))
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_a_damaged_cache_is_computed_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
+    codec, episodes = small_codec(), [Episode("e", "m", "train", np.zeros((3, 8, 8, 3), np.uint8), np.zeros((3, 2)))]
+    expected = coded_episodes(codec, episodes)[0].codes
+    (path,) = (tmp_path / "codes").glob("frames-*.npz")
+    path.write_bytes(damage)
+    np.testing.assert_array_equal(coded_episodes(codec, episodes)[0].codes, expected)
+    with np.load(path) as stored:
+        np.testing.assert_array_equal(stored["codes"], expected)

@@ -1,4 +1,4 @@
-"""Small image codecs, started on pictures with something in them."""
+"""Small image codecs, initialised on smooth images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from audiovq.image import ImageCodec
 
 
-def pictures(n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+def smooth_images(n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
     """Smooth colour fields (n, 3, height, width) in [0, 1]."""
     noise = torch.rand(n, 3, height // 4 + 2, width // 4 + 2, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(noise, size=(height, width), mode="bilinear", align_corners=False)
@@ -19,7 +19,7 @@ def started(levels, **settings) -> ImageCodec:
     torch.manual_seed(0)
     codec = ImageCodec(levels, channels=16, residual=8, n_residual=1, **settings)
     codec.train()
-    codec(pictures(8, 32, 32))
+    codec(smooth_images(8, 32, 32))
     return codec.eval()
 
 

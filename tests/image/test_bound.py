@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from audiovq.image.baselines import ImageBaseline
-from audiovq.image.bound import bound_of
-from audiovq.image.likelihood import DiscretizedLogistic, Gaussian
-from tests.image.conftest import ONE, pictures, started
+from audiovq.image.likelihoods import DiscretizedLogistic, Gaussian
+from tests.image.conftest import ONE, smooth_images, started
 
 
 @pytest.mark.parametrize("kind", [DiscretizedLogistic, Gaussian])
@@ -24,8 +23,8 @@ def test_probabilities_of_all_levels_add_up_to_one(kind):
 
 def test_codes_cost_their_logarithm():
     codec = started(ONE, likelihood="logistic")
-    images = pictures(3, 32, 32)
-    bound = bound_of(codec, images)
+    images = smooth_images(3, 32, 32)
+    bound = codec.bound(images)
     assert bound.latents.tolist() == pytest.approx([2 * 64 * math.log(16)] * 3)
     parameters, _ = codec(images)
     assert torch.equal(bound.pixels, codec.nll(parameters, images).flatten(1).sum(1))
@@ -37,7 +36,7 @@ def test_codes_cost_their_logarithm():
 def test_baselines_learn_and_keep_their_bound(kind):
     torch.manual_seed(0)
     model = ImageBaseline(kind, ONE[0], channels=16, residual=8, n_residual=1)
-    images = (pictures(4, 32, 32) * 255).round() / 255
+    images = (smooth_images(4, 32, 32) * 255).round() / 255
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     values = []
     for _ in range(60):

@@ -12,27 +12,27 @@ PRETRAINED = Path(audiovq.__file__).parent / "pretrained"
 
 
 def hills(height: int, width: int) -> torch.Tensor:
-    """Something like a landscape: sky, and waves of green before it."""
+    """A landscape: sky, and green waves in front of it."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     sky = torch.stack([0.4 + 0.3 * y, 0.6 + 0.2 * y, 0.9 - 0.1 * y])
     land = torch.stack([0.2 + 0.1 * torch.sin(9 * x), 0.4 + 0.2 * y, 0.1 + 0.1 * x])
     return torch.where(y > 0.5 + 0.1 * torch.sin(6 * x), land, sky)[None]
 
 
-def test_a_picture_comes_back():
+def test_an_image_comes_back():
     codec = audiovq.ImageCodec.from_pretrained()
-    picture = hills(90, 130)
-    encoded = codec.encode(picture)
+    image = hills(90, 130)
+    encoded = codec.encode(image)
     assert [tuple(c.shape) for c in encoded.codes] == [(1, 1, 12, 17), (1, 1, 24, 34)]
     decoded = codec.decode(encoded)
-    assert decoded.shape == picture.shape
-    assert psnr(decoded, picture).item() > 24
+    assert decoded.shape == image.shape
+    assert psnr(decoded, image).item() > 24
 
 
 def test_its_priors_know_its_codes():
     """Real codes in their own places cost fewer bits than the uniform prior and than the same codes shuffled."""
     source = ImagePrior.from_pretrained()
-    codes = source.codec.codes_of(hills(128, 128))
+    codes = source.codec.encode_batch(hills(128, 128))
     order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
     shuffled = codes[0].flatten(2)[..., order].view_as(codes[0])
     top = source.priors[0]
@@ -42,6 +42,6 @@ def test_its_priors_know_its_codes():
     assert cost < cost_shuffled
 
 
-def test_pictures_and_clips_stay_small():
+def test_image_and_video_models_stay_small():
     folders = [PRETRAINED / "images", PRETRAINED / "videos"]
     assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()) < 10e6

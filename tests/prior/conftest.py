@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.prior.checkpoint import rounded
 from audiovq.prior.model import CodePrior
+from audiovq.prior.speech import rounded
 
 BACKBONES = {
     "transformer": {"kind": "transformer", "n_layers": 2, "n_heads": 3, "n_groups": 1, "window": 7, "hidden": 40},

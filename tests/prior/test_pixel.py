@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.layers.masked import GatedLayer
-from audiovq.prior.model import Drawing
+from audiovq.nn.gated_pixelcnn import GatedLayer
 from audiovq.prior.pixel import PixelPrior
+from audiovq.prior.sampling import SamplingConfig
 
 
 def make(**changes) -> PixelPrior:
@@ -65,7 +65,7 @@ def test_cached_sampling_equals_the_full_pass(changes):
         condition["coarser"] = torch.randint(4, (3, 2, 6, 5))
     if "context_dim" in changes:
         condition["vectors"] = torch.randn(3, 3)
-    drawn = prior.sample(3, Drawing(temperature=0), **condition)
+    drawn = prior.sample(3, SamplingConfig(temperature=0), **condition)
     assert torch.equal(prior.logits(drawn, **condition).argmax(2), drawn)
     if condition:  # and the condition counts
         same = drawn[:1].expand(3, -1, -1, -1)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.prior import CodePrior, Condition, Drawing
-from audiovq.prior.drawing import draw
-from audiovq.prior.fast import FastStepper, PackedPrior
-from audiovq.prior.steps import Stepper
+from audiovq.prior import CodePrior, Condition, SamplingConfig
+from audiovq.prior.compiled import CompiledStepper, PackedPrior
+from audiovq.prior.kernels import sample_code
+from audiovq.prior.sampling import Stepper
 from tests.prior.conftest import BACKBONES, make_prior
 
 
@@ -18,8 +18,8 @@ from tests.prior.conftest import BACKBONES, make_prior
 def step_through(stepper, prior, codes):
     """The hidden vectors (B, F, C) that a stepper gives when it is fed these codes."""
     frames = torch.cat([torch.full((*codes.shape[:2], 1), prior.absent), codes[:, :, :-1]], dim=2)
-    to = torch.from_numpy if isinstance(stepper, FastStepper) else lambda x: x
-    feed = (lambda x: x.numpy()) if isinstance(stepper, FastStepper) else (lambda x: x)
+    to = torch.from_numpy if isinstance(stepper, CompiledStepper) else lambda x: x
+    feed = (lambda x: x.numpy()) if isinstance(stepper, CompiledStepper) else (lambda x: x)
     return torch.stack([to(stepper.hidden(feed(frames[:, :, t]))).clone() for t in range(frames.shape[2])], dim=1)
 
 
@@ -28,7 +28,7 @@ def test_cached_steps_equal_the_full_pass(prior, codes):
     """Over more frames than the window holds."""
     condition = Condition(torch.randn(2, 5), torch.tensor([0, -1]))
     whole, _ = prior.hidden(codes, condition)
-    stepped = step_through(Stepper(prior, prior.conditioner(2, condition), Drawing(), 3), prior, codes)
+    stepped = step_through(Stepper(prior, prior.conditioner(2, condition), SamplingConfig(), 3), prior, codes)
     assert (whole - stepped).abs().max() < 1e-4 * whole.abs().max()
 
 
@@ -38,10 +38,10 @@ def test_compiled_steps_equal_the_full_pass(rounded_prior, codes):
     offset = prior.conditioner(2, Condition(torch.randn(2, 5)))
     whole, _ = prior.hidden(codes)
     stepped = step_through(
-        FastStepper(PackedPrior(prior), prior.conditioner(2, None).numpy(), Drawing(), 3), prior, codes
+        CompiledStepper(PackedPrior(prior), prior.conditioner(2, None).numpy(), SamplingConfig(), 3), prior, codes
     )
     assert (whole - stepped).abs().max() < 1e-4 * whole.abs().max()
-    told = step_through(FastStepper(PackedPrior(prior), offset.numpy(), Drawing(), 3), prior, codes)
+    told = step_through(CompiledStepper(PackedPrior(prior), offset.numpy(), SamplingConfig(), 3), prior, codes)
     assert (whole - told).abs().max() > 1e-2
 
 
@@ -50,7 +50,7 @@ def test_compiled_and_torch_draw_the_same_codes(groups):
     """Wider than a panel and longer than one, with every sharing of heads."""
     backbone = {**BACKBONES["transformer"], "n_heads": 6, "n_groups": groups, "window": 70}
     prior = make_prior(width=72, backbone=backbone)
-    from audiovq.prior.checkpoint import rounded
+    from audiovq.prior.speech import rounded
 
     prior.load_state_dict(rounded(prior))
     fast, slow = (prior.sample(90, 3, seed=4, fast=fast) for fast in (True, False))
@@ -59,7 +59,7 @@ def test_compiled_and_torch_draw_the_same_codes(groups):
 
 def test_each_code_is_drawn_from_the_model_given_the_ones_before(prior):
     """With one likeliest code each: sampling must agree with the teacher-forced logits of its own output."""
-    drawn = prior.sample(15, 2, drawing=Drawing(temperature=0), fast=False)
+    drawn = prior.sample(15, 2, sampling=SamplingConfig(temperature=0), fast=False)
     with torch.no_grad():
         assert torch.equal(prior.logits(drawn).argmax(-1), drawn)
 
@@ -78,7 +78,7 @@ def test_seeds_decide_and_items_do_not_depend_on_their_number(rounded_prior):
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_prompt_is_kept_and_continued(rounded_prior, codes, fast):
     prior = rounded_prior
-    out = prior.sample(6, 2, prompt=codes, drawing=Drawing(temperature=0), fast=fast)
+    out = prior.sample(6, 2, prompt=codes, sampling=SamplingConfig(temperature=0), fast=fast)
     assert torch.equal(out[:, :, :20], codes)
     with torch.no_grad():
         assert torch.equal(prior.logits(out).argmax(-1)[:, :, 20:], out[:, :, 20:])
@@ -89,7 +89,7 @@ def test_a_prompt_is_kept_and_continued(rounded_prior, codes, fast):
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_fewer_books_are_drawn_with_the_others_absent(rounded_prior, fast):
-    out = rounded_prior.sample(8, 2, n_codebooks=2, drawing=Drawing(temperature=0), fast=fast)
+    out = rounded_prior.sample(8, 2, n_codebooks=2, sampling=SamplingConfig(temperature=0), fast=fast)
     assert out.shape == (2, 2, 8)
     with torch.no_grad():
         assert torch.equal(rounded_prior.logits(out).argmax(-1), out)
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_an_error(rounded_prior, codes):
             rounded_prior.sample(3, **arguments)
     for settings in ({"temperature": -1}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.5}):
         with pytest.raises(AudioVQError):
-            Drawing(**settings)
+            SamplingConfig(**settings)
     with pytest.raises(AudioVQError, match="compiled"):
         make_prior("wavenet").sample(3, fast=True)
     with pytest.raises(AudioVQError, match="backbone"):
@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_an_error(rounded_prior, codes):
 
 def frequencies(logits, temperature=1.0, top_k=0, top_p=1.0, n=4000):
     places = (np.arange(n) + 0.5) / n
-    drawn = [draw(logits, u, temperature, top_k, top_p) for u in places]
+    drawn = [sample_code(logits, u, temperature, top_k, top_p) for u in places]
     return np.bincount(drawn, minlength=len(logits)) / n
 
 
@@ -156,8 +156,16 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(logits):
 
 
 def test_extremes(logits):
-    assert draw(logits, 0.7, 0.0, 0, 1.0) == logits.argmax()
-    assert draw(logits * 1e4, 0.999, 1.0, 0, 1.0) == logits.argmax()
+    assert sample_code(logits, 0.7, 0.0, 0, 1.0) == logits.argmax()
+    assert sample_code(logits * 1e4, 0.999, 1.0, 0, 1.0) == logits.argmax()
     flat = np.zeros(8, np.float32)
-    assert [draw(flat, (i + 0.5) / 8, 1.0, 0, 1.0) for i in range(8)] == list(range(8))
-    assert draw(flat, np.float32(1 - 2**-24), 1.0, 3, 0.5) == 7
+    assert [sample_code(flat, (i + 0.5) / 8, 1.0, 0, 1.0) for i in range(8)] == list(range(8))
+    assert sample_code(flat, np.float32(1 - 2**-24), 1.0, 3, 0.5) == 7
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_sampled_codes_can_be_trained_on(fast):
+    codes = make_prior(width=24, backbone={**BACKBONES["transformer"], "n_heads": 6}).sample(4, fast=fast)
+    table = torch.nn.Embedding(50, 3)
+    table(codes).square().sum().backward()  # not an inference tensor
+    assert table.weight.grad.abs().sum() > 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.model import Drawing
+from audiovq.prior.sampling import SamplingConfig
 from audiovq.prior.second_stage import SecondStage
 
 
@@ -44,7 +44,7 @@ def test_it_learns(kind, tmp_path):
     model.save(tmp_path, torch.float32)
     loaded = SecondStage.from_pretrained(tmp_path)
     assert torch.equal(loaded.latents(codes), model.latents(codes))
-    drawn = model.sample(model.latents(codes[:2]), Drawing(temperature=0))
+    drawn = model.sample(model.latents(codes[:2]), SamplingConfig(temperature=0))
     assert drawn.shape == (2, 1, 9, 9)
     full = model.decoder.logits(drawn, vectors=model.latents(codes[:2])).argmax(2)
     assert torch.equal(full, drawn)
@@ -59,5 +59,5 @@ def test_discrete_latents_cost_their_logarithm():
     assert model.encode(codes).shape == (4, 2)
     with pytest.raises(AudioVQError, match="not discrete"):
         make("vae").encode(codes)
-    with pytest.raises(AudioVQError, match="no second stage"):
+    with pytest.raises(AudioVQError, match="unknown second stage"):
         make("gan")

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.prior import SpeechPrior, VoiceDensity
-from audiovq.prior.checkpoint import load_prior, rounded, save_prior
-from audiovq.prior.condition import condition_of
+from audiovq.prior import SpeakerDistribution, SpeechPrior
+from audiovq.prior.speech import condition_of, load_prior, rounded, save_prior
 from audiovq.speech.checkpoint import load_codec, save_codec
 from tests.prior.conftest import BACKBONES, make_prior
 
@@ -21,7 +20,7 @@ def density(dim=6, levels=16):
     centres = rng.integers(4, 12, (5, dim))
     speakers = [f"s{i % 5}" for i in range(40)]
     vectors = np.stack([centres[i % 5] + rng.integers(-1, 2, dim) for i in range(40)])
-    return VoiceDensity.fit(vectors, speakers, np.full(40, 10.0), levels), centres
+    return SpeakerDistribution.fit(vectors, speakers, np.full(40, 10.0), levels), centres
 
 
 @pytest.fixture
@@ -97,12 +96,12 @@ def test_saved_and_loaded_samples_are_the_same(model, tmp_path):
     assert torch.equal(loaded.speaker, encoded.speaker)
 
 
-def test_what_cannot_be_drawn_is_an_error(model):
+def test_what_cannot_be_sampled_is_an_error(model):
     source = SpeechPrior.from_pretrained(model)
     for arguments in ({"seconds": 0}, {"seconds": 1, "language": "xx"}, {"seconds": 1, "n_codebooks": 5}):
         with pytest.raises(AudioVQError):
             source.generate(**arguments)
-    with pytest.raises(AudioVQError, match="voices"):
+    with pytest.raises(AudioVQError, match="no distribution of speakers"):
         SpeechPrior(source.codec, source.prior).generate(1.0)
     short = source.codec.encode([torch.randn(100)])
     with pytest.raises(AudioVQError, match="shorter than one frame"):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from audiovq.quantize import EMACodebook, GradientCodebook
-from audiovq.quantize.kmeans import kmeans
-from audiovq.quantize.usage import Usage
+from audiovq.quantize.codebook import Usage, kmeans
 
 
 def test_moving_average_is_the_papers():

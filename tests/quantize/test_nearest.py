@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audiovq.quantize.nearest import BLOCK, blocks, lookup, nearest
+from audiovq.quantize.functional import BLOCK, blocks, lookup, nearest
 
 
 @pytest.mark.parametrize(("size", "dim"), [(1, 3), (7, 5), (16, 2), (512, 64), (1000, 8)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from audiovq.quantize import EMACodebook, GradientCodebook, QuantizerError, ResidualVectorQuantizer, VectorQuantizer
-from audiovq.quantize.nearest import nearest
+from audiovq.quantize.functional import nearest
 
 
 def entropy(codes: torch.Tensor, size: int) -> float:

@@ -11,8 +11,7 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
-from audiovq.data.episodes import Episode, split_of_episode, write_episodes
-from audiovq.data.frame_codes import CodeWindows, coded_episodes
+from audiovq.data.episodes import CodeWindows, Episode, coded_episodes, split_of_episode, write_episodes
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
 from audiovq.training.dynamics import DynamicsTask

@@ -21,7 +21,7 @@ from audiovq.training.run import compose, train
 @pytest.fixture
 def root(tmp_path):
     """Pictures of soft discs."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :48] / 48
@@ -35,7 +35,7 @@ def root(tmp_path):
 
 def config(root, folder, experiment="image_vq32", **changes):
     settings = {
-        "task.pictures": f"{{name: pictures, root: {root}}}",
+        "task.pictures": f"{{name: images, root: {root}}}",
         "training.max_steps": 6,
         "training.decay_steps": 2,
         "training.batch_size": 4,

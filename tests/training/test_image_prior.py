@@ -34,7 +34,7 @@ RUN = {
 
 @pytest.fixture
 def root(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     for i in range(60):
         (folder / str(i % 2)).mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(i).integers(0, 256, (24, 24, 3), np.uint8)
@@ -43,7 +43,7 @@ def root(tmp_path):
 
 
 def run(experiment, root, folder, **changes):
-    settings = {"task.pictures": f"{{name: pictures, root: {root}}}", "task.size": 16, **RUN, **changes}
+    settings = {"task.pictures": f"{{name: images, root: {root}}}", "task.size": 16, **RUN, **changes}
     return train(compose([f"experiment={experiment}", f"run_dir={folder}"] + [f"{k}={v}" for k, v in settings.items()]))
 
 

@@ -1,4 +1,4 @@
-"""The clip codec: shapes, exact sizes, independence of the batch, and gradients that reach all of it."""
+"""The codec for video clips: shapes, exact sizes, independence of the batch, and gradients that reach all of it."""
 
 from __future__ import annotations
 
@@ -49,13 +49,38 @@ def test_a_codec_comes_back_from_its_folder(tmp_path):
     assert torch.equal(first.decode(first.encode(clips)), second.decode(second.encode(clips)))
 
 
-def test_wrong_input_is_told():
+def test_uint8_is_scaled():
     codec = make_codec()
-    with pytest.raises(AudioVQError, match="codes clips"):
-        codec.encode(torch.rand(3, 4, 8, 8))
+    clips = (torch.rand(1, 3, 4, 8, 8) * 255).byte()
+    assert torch.equal(codec.encode(clips).codes, codec.encode(clips.float() / 255).codes)
+
+
+def test_results_can_be_trained_on():
+    codec = make_codec()
+    encoded = codec.encode(torch.rand(2, 3, 4, 8, 8))
+    table, conv = torch.nn.Embedding(16, 4), torch.nn.Conv3d(3, 2, 3)
+    table(encoded.codes).square().sum().backward()
+    conv(codec.decode(encoded)).square().sum().backward()
+    assert table.weight.grad.abs().sum() > 0
+    assert conv.weight.grad.abs().sum() > 0
+
+
+def test_wrong_input_is_refused():
+    codec = make_codec()
+    for clips, message in (
+        (torch.rand(3, 4, 8, 8), r"encodes video clips \(B, 3, T, H, W\), got shape \(3, 4, 8, 8\)"),
+        (torch.rand(1, 4, 4, 8, 8), "got shape"),
+        (torch.rand(1, 3, 0, 8, 8), "got shape"),
+        (torch.full((1, 3, 4, 8, 8), torch.nan), "not finite"),
+        (torch.full((1, 3, 4, 8, 8), 200.0), "values from 200 to 200"),
+        (torch.zeros(1, 3, 4, 8, 8, dtype=torch.int32), "got torch.int32"),
+    ):
+        with pytest.raises(AudioVQError, match=message) as raised:
+            codec.encode(clips)
+        assert "\n" not in str(raised.value)
     with pytest.raises(AudioVQError, match="needs codes of shape"):
         codec.decode(EncodedClip(torch.zeros(1, 1, 2, 2, 2, dtype=torch.int64), (4, 8, 16)))
     with pytest.raises(AudioVQError, match="powers of two"):
         make_codec(6)
-    with pytest.raises(AudioVQError, match="at most as often"):
+    with pytest.raises(AudioVQError, match="at most the stride"):
         make_codec(2, 4)

@@ -41,15 +41,15 @@ def test_shapes_at_even_and_odd_sizes():
 
 
 def test_codes_that_are_open_are_not_read():
-    """The next frame's own latents reach the logits only where they are told."""
+    """The next frame's latents reach the logits only where they are known."""
     dynamics = make_dynamics()
     codes, actions = make_inputs()
     features = dynamics.features(dynamics.embed(codes))
-    told = torch.randn(2, 8, 5, 5, requires_grad=True)
+    given = torch.randn(2, 8, 5, 5, requires_grad=True)
     known = torch.zeros(2, 1, 5, 5)
     known[:, :, 1, 3] = 1
-    dynamics(features, actions[:, :6], told, known).square().sum().backward()
-    reached = told.grad.abs().sum((0, 1)) > 0
+    dynamics(features, actions[:, :6], given, known).square().sum().backward()
+    reached = given.grad.abs().sum((0, 1)) > 0
     assert reached.nonzero().tolist() == [[1, 3]]
 
 
@@ -112,14 +112,14 @@ def test_at_temperature_zero_one_pass_draws_the_likeliest():
     assert torch.equal(drawn.codes, roll_out(dynamics, codes, actions, "likeliest").codes)
 
 
-def test_wrong_input_is_told():
+def test_wrong_input_is_refused():
     dynamics = make_dynamics()
     codes, actions = make_inputs()
     with pytest.raises(AudioVQError, match="6 frames with 5 buttons"):
         dynamics.logits(dynamics.embed(codes[:, :, :5]), actions[:, :6])
     with pytest.raises(AudioVQError, match="at least 6 actions"):
         roll_out(dynamics, codes, actions[:, :5])
-    with pytest.raises(AudioVQError, match="no way 'guess'"):
+    with pytest.raises(AudioVQError, match="unknown mode 'guess'"):
         roll_out(dynamics, codes, actions, "guess")
 
 
@@ -131,10 +131,17 @@ def test_a_model_comes_back_from_its_folder(tmp_path):
     dynamics = make_dynamics(codec=codec.model_hash.hex())
     VideoModel(codec, dynamics).save(tmp_path / "n")
     model = VideoModel.from_pretrained(tmp_path / "n")
-    clips, (_, actions) = torch.rand(2, 3, 6, 20, 20), make_inputs()
-    pictures, rollout = model.predict(clips, actions)
-    assert pictures.shape == (2, 3, 4, 20, 20)
+    video, (_, actions) = torch.rand(2, 3, 6, 20, 20), make_inputs()
+    frames, rollout = model.predict(video, actions)
+    assert frames.shape == (2, 3, 4, 20, 20)
     assert rollout.codes.shape == (2, 1, 4, 5, 5)
+    pixels = (video * 255).byte()
+    assert torch.equal(model.encode(pixels), model.encode(pixels.float() / 255))
+    conv = torch.nn.Conv3d(3, 2, 3)
+    (conv(frames).sum() + torch.nn.Embedding(16, 2)(rollout.codes).sum()).backward()  # no inference tensors
+    assert conv.weight.grad.abs().sum() > 0
+    with pytest.raises(AudioVQError, match=r"encodes video \(B, 3, T, H, W\), got shape \(3, 6, 20, 20\)"):
+        model.encode(video[0])
     with pytest.raises(AudioVQError, match="trained on codes of model"):
         VideoModel(codec, make_dynamics(codec="01234567"))
     with pytest.raises(AudioVQError, match="no video model"):

@@ -12,8 +12,7 @@ import torch
 from audiovq.data.code_stretches import CodeRuns, CodeTape
 from audiovq.evaluation.generation.ngram import Trigram
 from audiovq.evaluation.progress import Progress, silent
-from audiovq.prior.condition import condition_of
-from audiovq.prior.speech import SpeechPrior
+from audiovq.prior.speech import SpeechPrior, condition_of
 
 RUN_SECONDS = 10.24
 _BATCH = 8

@@ -256,8 +256,8 @@ def clustered(features: Sequences, size: int) -> Sequences:
     """Nearest of ``size`` centres found by k-means on "train", (F,) for each utterance."""
     import torch
 
-    from audiovq.quantize.kmeans import kmeans
-    from audiovq.quantize.nearest import nearest
+    from audiovq.quantize.codebook import kmeans
+    from audiovq.quantize.functional import nearest
 
     vectors = torch.from_numpy(np.concatenate(features["train"]))
     centres, _ = kmeans(vectors, size, ITERATIONS, torch.Generator().manual_seed(0))

@@ -1,0 +1,152 @@
+"""Strided convolutional networks between images and latents (van den Oord et al. 2017, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiovq.errors import AudioVQError
+from audiovq.quantize import ProductQuantizer, ResidualVectorQuantizer
+
+QUANTIZERS: dict[str, Any] = {"residual": ResidualVectorQuantizer, "product": ProductQuantizer}
+
+
+class ResidualBlock(nn.Module):
+    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.widen = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.widen(F.relu(self.narrow(F.relu(x))))
+
+
+class Encoder(nn.Sequential):
+    """4x4 convolutions of stride 2 up to a total stride of ``factor``, then residual blocks.
+
+    (B, in_channels, H, W) -> (B, channels, H / factor, W / factor), rectified.
+    """
+
+    def __init__(self, in_channels: int, channels: int, factor: int, residual: int, n_residual: int) -> None:
+        layers: list[nn.Module] = []
+        for remaining in halvings(factor):
+            out = channels if remaining == 1 else max(channels // remaining, in_channels)
+            layers += [nn.Conv2d(in_channels, out, 4, stride=2, padding=1), nn.ReLU()]
+            in_channels = out
+        layers += [nn.Conv2d(in_channels, channels, 3, padding=1)]
+        layers += [ResidualBlock(channels, residual) for _ in range(n_residual)]
+        super().__init__(*layers, nn.ReLU())
+
+
+class Decoder(nn.Sequential):
+    """Residual blocks, then 4x4 transposed convolutions of stride 2 up to a total stride of ``factor``.
+
+    (B, in_channels, h, w) -> (B, out_channels, h * factor, w * factor).
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, out_channels: int, factor: int, residual: int, n_residual: int
+    ) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, padding=1)]
+        layers += [ResidualBlock(channels, residual) for _ in range(n_residual)]
+        inside = channels
+        for done in reversed(halvings(factor)):
+            out = out_channels if done == factor // 2 else max(channels // (2 * done), 16)
+            layers += [nn.ReLU(), nn.ConvTranspose2d(inside, out, 4, stride=2, padding=1)]
+            inside = out
+        super().__init__(*layers)
+
+
+class PixelDecoder(nn.Module):
+    """Quantized latents of all levels -> the parameters of each pixel's distribution.
+
+    Args:
+        strides, dims: stride in pixels and latent channels of each level, coarse to fine.
+        channels, residual, n_residual: hidden channels, those inside the residual blocks, and their number.
+        out: parameters per pixel.
+    """
+
+    def __init__(
+        self, strides: Sequence[int], dims: Sequence[int], channels: int, residual: int, n_residual: int, out: int
+    ) -> None:
+        super().__init__()
+        finest = strides[-1]
+        self.upsample = nn.ModuleList(
+            nn.Upsample(scale_factor=stride // finest) if stride > finest else nn.Identity() for stride in strides
+        )
+        self.net = Decoder(sum(dims), channels, out, finest, residual, n_residual)
+
+    def forward(self, latents: Sequence[Tensor]) -> Tensor:
+        """(B, D_i, h_i, w_i) of each level, coarse to fine -> (B, out, H, W)."""
+        upsampled = [module(x) for module, x in zip(self.upsample, latents, strict=True)]
+        return self.net(torch.cat(upsampled, dim=1))
+
+
+class Level(nn.Module):
+    """One level of an image codec: encoder, quantizer, and the context that the next finer level is conditioned on.
+
+    Args:
+        in_channels: of the encoder's input: the image, or the features of the next finer level.
+        channels, residual, n_residual: hidden channels, those inside the residual blocks, and their number.
+        factor: stride of this level relative to the encoder's input.
+        latent_dim: channels of the latents.
+        quantizer: arguments of `make_quantizer`.
+        coarser_dim: channels of the context from the next coarser level; 0 for the coarsest.
+        context: whether a finer level is conditioned on these latents.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        residual: int,
+        n_residual: int,
+        factor: int,
+        latent_dim: int,
+        quantizer: dict[str, Any],
+        coarser_dim: int,
+        context: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(in_channels, channels, factor, residual, n_residual)
+        self.project = nn.Conv2d(channels + coarser_dim, latent_dim, 1)
+        self.quantizer: Any = make_quantizer(latent_dim, **quantizer)
+        self.context: Any = None
+        if context:
+            self.context = Decoder(latent_dim, channels, channels, factor, residual, n_residual)
+
+    def latents(self, features: Tensor, coarser: Tensor | None) -> Tensor:
+        """(B, channels, h, w) and the coarser level's context of the same size -> (B, latent_dim, h, w)."""
+        return self.project(features if coarser is None else torch.cat([features, coarser], 1))
+
+
+def make_quantizer(latent_dim: int, kind: str = "residual", n_codebooks: int = 1, **settings: Any) -> nn.Module:
+    """A quantizer for latents of ``latent_dim`` channels; with one codebook both kinds are plain vector quantization.
+
+    Args:
+        kind: "residual" or "product".
+        settings: further arguments of `ResidualVectorQuantizer` or `ProductQuantizer`.
+
+    Raises:
+        AudioVQError: for another kind.
+    """
+    if kind not in QUANTIZERS:
+        raise AudioVQError(f"unknown image quantizer {kind!r}; choose from {', '.join(QUANTIZERS)}")
+    return QUANTIZERS[kind](latent_dim, n_codebooks=n_codebooks, **settings)
+
+
+def halvings(factor: int) -> list[int]:
+    """Remaining factor after each step of stride 2: 8 -> [4, 2, 1].
+
+    Raises:
+        ValueError: when ``factor`` is no power of two above one.
+    """
+    if factor < 2 or factor & (factor - 1):
+        raise ValueError(f"strides are powers of two, at least 2; got {factor}")
+    return [factor >> i for i in range(1, factor.bit_length())]

@@ -1,0 +1,217 @@
+"""Networks of a prior over codes: conditions, code embedding, backbone over frames, depth model over codebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiovq.errors import AudioVQError
+from audiovq.nn.transformer import FeedForward, RootMeanSquareNorm, Transformer
+from audiovq.nn.wavenet_stack import WaveNetBackbone
+
+BACKBONES: dict[str, Any] = {"transformer": Transformer, "wavenet": WaveNetBackbone}
+
+
+@dataclass
+class Condition:
+    """Conditions of a batch; None where there is none.
+
+    Attributes:
+        speaker: (B, S) float, the speaker vector as the codec's decoder gets it.
+        language: (B,) int64, indices into the prior's languages; -1 for unknown.
+    """
+
+    speaker: Tensor | None = None
+    language: Tensor | None = None
+
+    def items(self, start: int, stop: int) -> Condition:
+        """The conditions of the items from ``start`` to ``stop``."""
+        return Condition(*(None if x is None else x[start:stop] for x in (self.speaker, self.language)))
+
+
+class Conditioner(nn.Module):
+    """Conditions to one vector that is added to every input of the backbone.
+
+    A learned vector replaces a missing condition. In training conditions are dropped at random (as for classifier-free
+    guidance, Ho and Salimans 2022), so that the model also learns the unconditional distribution.
+
+    Args:
+        width: channels of the vector.
+        speaker_dim: channels of speaker vectors; 0 for a model without them.
+        languages: ISO 639 codes, in the order of their indices.
+    """
+
+    def __init__(self, width: int, speaker_dim: int, languages: Sequence[str]) -> None:
+        super().__init__()
+        self.languages = tuple(languages)
+        self.speaker = nn.Linear(speaker_dim, width) if speaker_dim else None
+        self.no_speaker = nn.Parameter(torch.zeros(width))
+        # The last row is the unknown language.
+        self.language = nn.Parameter(0.02 * torch.randn(len(self.languages) + 1, width))
+
+    def number(self, language: str | None) -> int:
+        """Index of a language; -1 for None.
+
+        Raises:
+            AudioVQError: for a language that the prior was not trained on.
+        """
+        if language is None:
+            return -1
+        if language not in self.languages:
+            raise AudioVQError(
+                f"language {language!r} is not supported; supported: {', '.join(self.languages) or 'none'}"
+            )
+        return self.languages.index(language)
+
+    def forward(
+        self,
+        batch: int,
+        condition: Condition | None,
+        keep_speaker: Tensor | None = None,
+        keep_language: Tensor | None = None,
+    ) -> Tensor:
+        """Conditions of ``batch`` items -> (B, C). ``keep_*`` (B,) bool: items whose condition is kept; None: all."""
+        condition = condition or Condition()
+        vector = self.no_speaker.expand(batch, -1)
+        if condition.speaker is not None and self.speaker is not None:
+            given = self.speaker(condition.speaker.to(self.no_speaker.dtype)).to(vector.dtype)
+            vector = given if keep_speaker is None else torch.where(keep_speaker[:, None], given, vector)
+        unknown = len(self.languages)
+        language = condition.language
+        if language is None:
+            language = torch.full((batch,), unknown, device=vector.device)
+        else:
+            language = torch.where(language < 0, unknown, language)
+        if keep_language is not None:
+            language = torch.where(keep_language, language, unknown)
+        return vector + self.language[language]
+
+
+class CodeEmbedding(nn.Module):
+    """A small vector for each code of each codebook, read by the backbone and by the depth model.
+
+    Each codebook has an additional row for an absent code, when fewer codebooks are modelled.
+    """
+
+    def __init__(self, n_codebooks: int, codebook_size: int, dim: int) -> None:
+        super().__init__()
+        self.n_codebooks, self.codebook_size, self.dim = n_codebooks, codebook_size, dim
+        self.vectors = nn.Parameter(torch.randn(n_codebooks, codebook_size + 1, dim))
+
+    @property
+    def absent(self) -> int:
+        """The number that stands for no code."""
+        return self.codebook_size
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B, F, K) -> (B, F, K, E)."""
+        codebooks = torch.arange(self.n_codebooks, device=codes.device)
+        return self.vectors[codebooks, codes]
+
+
+class DepthModel(nn.Module):
+    """Code k of a frame from the backbone's output and the frame's codes below k (the depth step of Lee et al. 2022).
+
+    In a residual quantizer the sum of the coarser codes' vectors is the latent as far as it is known, so the coarser
+    codes enter as a sum of learned vectors, followed by small feed-forward layers; there is no attention::
+
+        h ---- into_k ---(+)-- x + ff(norm(x)) -- ... -- norm -- head_k --> logits of code k
+        codes below k ----^  sum of their vectors
+
+    Args:
+        width: channels of the backbone's output.
+        n_codebooks, codebook_size: of the codec.
+        embedding_dim: channels of the codes' vectors.
+        depth_width, hidden, n_layers: channels, channels inside the feed-forward layers, and their number.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_codebooks: int,
+        codebook_size: int,
+        embedding_dim: int,
+        depth_width: int = 256,
+        hidden: int = 512,
+        n_layers: int = 2,
+    ) -> None:
+        super().__init__()
+        self.n_codebooks, self.depth_width = n_codebooks, depth_width
+        self.into = nn.Linear(width, n_codebooks * depth_width, bias=False)
+        # Maps of the codes' vectors into the sum; no code follows that of the last codebook.
+        self.below = nn.Parameter(torch.randn(n_codebooks - 1, depth_width, embedding_dim) * embedding_dim**-0.5)
+        self.norms = nn.ModuleList([RootMeanSquareNorm(depth_width) for _ in range(n_layers)])
+        self.layers = nn.ModuleList([FeedForward(depth_width, hidden) for _ in range(n_layers)])
+        self.norm = RootMeanSquareNorm(depth_width)
+        self.heads = nn.Parameter(torch.randn(n_codebooks, codebook_size, depth_width) * 0.02)
+
+    def refine(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D), the input of a head."""
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = x + layer(norm(x))
+        return self.norm(x)
+
+    def forward(self, hidden: Tensor, embedded: Tensor) -> Tensor:
+        """The backbone's output (N, C), vectors of the frame's codes (N, K, E) -> inputs of the heads (N, K, D)."""
+        x = self.into(hidden).unflatten(-1, (self.n_codebooks, self.depth_width))
+        known = torch.einsum("nke,kde->nkd", embedded[:, :-1], self.below.to(embedded.dtype))
+        return self.refine(x + F.pad(known.cumsum(1), (0, 0, 1, 0)))
+
+    def start(self, hidden: Tensor) -> Tensor:
+        """The backbone's output (N, C) -> its map for each codebook (N, K, D)."""
+        return self.into(hidden).unflatten(-1, (self.n_codebooks, self.depth_width))
+
+    def logits(self, x: Tensor, codebook: int) -> Tensor:
+        """The input of a head (N, D) -> (N, V)."""
+        return F.linear(x, self.heads[codebook])
+
+
+class PriorNetworks(nn.Module):
+    """The networks of a `CodePrior`; samplers read them.
+
+    Args:
+        n_codebooks, codebook_size: of the codec.
+        width: the backbone's channels.
+        backbone: ``kind`` ("transformer" or "wavenet") and further arguments of `Transformer` or `WaveNetBackbone`.
+        depth: further arguments of `DepthModel`.
+        embedding_dim: of a code's vector.
+        speaker_dim: of the codec's speaker vectors; 0 for none.
+        languages: ISO 639 codes.
+
+    Raises:
+        AudioVQError: for another kind of backbone.
+    """
+
+    def __init__(
+        self,
+        n_codebooks: int,
+        codebook_size: int,
+        width: int,
+        backbone: dict[str, Any],
+        depth: dict[str, Any],
+        embedding_dim: int,
+        speaker_dim: int,
+        languages: Sequence[str],
+    ) -> None:
+        super().__init__()
+        settings = dict(backbone)
+        kind = settings.pop("kind")
+        if kind not in BACKBONES:
+            raise AudioVQError(f"unknown backbone {kind!r}; choose from {', '.join(BACKBONES)}")
+        self.n_codebooks, self.codebook_size, self.width = n_codebooks, codebook_size, width
+        self.embedding = CodeEmbedding(n_codebooks, codebook_size, embedding_dim)
+        self.entry = nn.Linear(n_codebooks * embedding_dim, width, bias=False)
+        self.conditioner = Conditioner(width, speaker_dim, languages)
+        #: A causal sequence model (B, F, C) -> (B, F, C) with ``start`` and ``step``.
+        self.backbone: Any = BACKBONES[kind](width, **settings)
+        self.depth = DepthModel(width, n_codebooks, codebook_size, embedding_dim, **depth)
+
+    @property
+    def absent(self) -> int:
+        """The number for no code: all of the frame before the first, and codebooks that are not modelled."""
+        return self.embedding.absent
