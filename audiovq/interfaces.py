@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PITCH_AND_LEVEL_KBPS = 0.15
+"""Nominal rate of coded pitch and level together, kb/s."""
 
 #: Called now and then with how much is done and how much there is in all (None: not known), in any one unit.
 Progress = Callable[[float, float | None], None]
@@ -91,4 +95,58 @@ class DecoderStream(Protocol):
 
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples."""
+        ...
+
+
+class Codec(Protocol):
+    """A speech codec as files, conversion and evaluation know it."""
+
+    name: str
+    sample_rate: int
+    hop_length: int
+    frame_rate: float
+    packet_frames: int
+    n_codebooks: int
+    codebook_size: int
+    default_n_codebooks: int
+    conversion_codebooks: int
+    #: Whether packets carry pitch and level.
+    has_pitch: bool
+    #: Whether speakers are numbers rather than vectors made from speech.
+    has_speaker_table: bool
+    #: Four bytes that files carry to name the model.
+    model_hash: bytes
+    #: Where the model was loaded from, or None.
+    folder: Path | None
+
+    @property
+    def bitrates(self) -> list[float]:
+        """Nominal kb/s by the number of codebooks, ascending."""
+        ...
+
+    @property
+    def n_speaker_levels(self) -> int:
+        """Values that an entry of a quantized speaker vector can have."""
+        ...
+
+    @property
+    def speaker_bits(self) -> int:
+        """Bits of one value of a quantized speaker vector."""
+        ...
+
+    @property
+    def decoders(self) -> list[str]:
+        """Names of the decoders that the model has."""
+        ...
+
+    def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
+        """Code one channel while it arrives."""
+        ...
+
+    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel") -> DecoderStream:
+        """Decode one channel while its packets arrive."""
+        ...
+
+    def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
+        """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64."""
         ...

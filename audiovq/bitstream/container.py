@@ -246,7 +246,7 @@ class ContainerReader:
             raise DamagedError("its header is damaged")
         self._seed, self._position = checksum, behind
         flags, media = data[4], data[5]
-        if flags & ~FLAG_ENTROPY_CODED:
+        if flags & ~(FLAG_ENTROPY_CODED | FLAG_PITCH):
             raise AudioVQError(
                 f"it has unknown features (flags {flags:#x}), which this release cannot read; update audiovq"
             )

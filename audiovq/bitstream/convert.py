@@ -13,15 +13,17 @@ import numpy as np
 
 from audiovq.bitstream.container import MAGIC, ContainerReader, ContainerWriter, End, Packet
 from audiovq.bitstream.speech_file import CodingReport, Progress, decode_file, encode_file, model_blocks
-from audiovq.bitstream.speech_layout import SpeechHeader
+from audiovq.bitstream.speech_layout import SpeechHeader, pack_side
+from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.errors import AudioVQError
-from audiovq.speech.disguise import Disguise, Pitch, make_disguise
+from audiovq.interfaces import Packet as SpeechPacket
+from audiovq.speech.disguise import Disguise, make_disguise
 from audiovq.speech.timbre import Timbre
 from audiovq.speech.waveform import Resampler, create_audio, open_audio
 from audiovq.streams import Place, describe, errors_about, is_path, is_special, open_input, open_output
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.interfaces import Codec
     from audiovq.speech.target import TargetVoice
 
 _NOTHING = np.zeros(0, np.float32)
@@ -50,12 +52,14 @@ def swap_speaker(
     target: Place,
     voice: np.ndarray | Callable[[bytes], np.ndarray],
     progress: Progress | None = None,
+    mover: Callable[[bytes], PitchMover] | None = None,
 ) -> CodingReport:
-    """Give an .avq file another voice: a new header, and every packet's payload as it is, byte for byte.
+    """Give an .avq file another voice: a new header, and every packet's codes as they are, byte for byte.
 
     Args:
         source, target: paths, ``-``, or binary file objects.
         voice: a quantized speaker vector (S,) of the model that wrote the file, or what gives it for a model hash.
+        mover: gives what moves the coded pitch, for a model hash; files without coded pitch keep theirs.
 
     Raises:
         AudioVQError: for a damaged file, or a vector of another size. Nothing is left of the target then.
@@ -70,12 +74,15 @@ def swap_speaker(
         # Written as plain bits: they are understood with and without entropy coding.
         swapped = replace(header, speakers=speakers, coded_speakers=None).to_container()
         seconds = 0.0
+        pitch = mover(header.model_hash) if mover is not None and header.has_pitch else None
         with open_output(target) as output:
             writer = ContainerWriter(output, swapped)
+            editor = _PitchEditor(writer, header, pitch)
             for record in reader.records(header.valid_length):
                 if isinstance(record, Packet):
-                    writer.write_packet(record.payload, record.short)
+                    editor.write(record.payload, record.short)
                 elif isinstance(record, End):
+                    editor.finish()
                     writer.finish(record.extent)
                     seconds = record.extent / header.sample_rate
                 if progress:
@@ -83,10 +90,40 @@ def swap_speaker(
         return CodingReport(seconds, header.n_channels, writer.n_bytes)
 
 
+class _PitchEditor:
+    """Passes packets on with their pitch moved and their codes untouched."""
+
+    def __init__(self, writer: ContainerWriter, header: SpeechHeader, mover: PitchMover | None) -> None:
+        self._writer, self._header, self._mover = writer, header, mover
+        self._waiting: list[tuple[bytes, bytes, bool]] = []  # what stands before and behind the side block, short
+
+    def write(self, payload: bytes, short: bool) -> None:
+        """The next packet's payload."""
+        if self._mover is None:
+            self._writer.write_packet(payload, short)
+            return
+        n_frames, start = self._header.frames_of(payload, short)
+        levels, tracks, end = self._header.unpack_side(payload, start, n_frames)
+        assert tracks is not None
+        self._waiting.append((payload[:start], payload[end:], short))
+        empty = np.zeros((0, n_frames), np.int64)
+        self._put(self._mover.push([SpeechPacket(empty, *side) for side in zip(tracks, levels, strict=True)]))
+
+    def finish(self) -> None:
+        """Write what was waiting."""
+        if self._mover is not None:
+            self._put(self._mover.finish())
+
+    def _put(self, rows: list[list[SpeechPacket]]) -> None:
+        for row in rows:
+            before, behind, short = self._waiting.pop(0)
+            self._writer.write_packet(before + pack_side(row) + behind, short)
+
+
 def convert_audio(
     source: Place,
     target: Place,
-    codec: SpeechCodec,
+    codec: Codec,
     disguise: Disguise,
     n_codebooks: int | None = None,
     decoder: str = "parallel",
@@ -123,7 +160,8 @@ def convert_audio(
             else:
                 n_model += len(samples)
                 packets = [e.push(np.ascontiguousarray(samples[:, c])) for c, e in enumerate(encoders)]
-            pieces = [[d.push(packet) for packet in own] for d, own in zip(decoders, packets, strict=True)]
+            rows = disguise.move(zip(*packets, strict=True), ended=samples is None)
+            pieces = [[d.push(row[c]) for row in rows] for c, d in enumerate(decoders)]
             if samples is None:
                 pieces = [[*own, d.finish(n_model)] for d, own in zip(decoders, pieces, strict=True)]
             # Opened when something comes out: an input that cannot be read leaves nothing of the output.
@@ -142,8 +180,8 @@ def convert_audio(
 def convert_file(
     source: Place,
     target: Place,
-    codec: SpeechCodec | Callable[[bytes | None], SpeechCodec],
-    voice: Callable[[SpeechCodec], TargetVoice],
+    codec: Codec | Callable[[bytes | None], Codec],
+    voice: Callable[[Codec], TargetVoice],
     n_codebooks: int | None = None,
     pitch: Pitch = "auto",
     decoder: str = "parallel",
@@ -166,30 +204,47 @@ def convert_file(
         AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
     """
 
-    def model(model_hash: bytes | None) -> SpeechCodec:
+    def model(model_hash: bytes | None) -> Codec:
         return codec if hasattr(codec, "decoder_stream") else codec(model_hash)  # type: ignore[operator,return-value]
 
     coded = is_path(target) and str(target).lower().endswith(".avq")
     if is_avq(source):
-        if not isinstance(pitch, str):
-            raise AudioVQError(f"{describe(source)}: codes keep their pitch; --pitch {pitch:g} is for audio alone")
         if n_codebooks is not None and coded:
             raise AudioVQError(f"{describe(source)}: a coded file keeps its codebooks; --codebooks is for audio alone")
         if coded:
-            return swap_speaker(source, target, lambda found: voice(model(found)).vector(), progress)
 
-        def spoken(own: SpeechCodec) -> Disguise:
-            return make_disguise(voice(own), own.sample_rate, "keep", timbre)
+            def mover(model_hash: bytes) -> PitchMover:
+                own = model(model_hash)
+                check_pitch(own, pitch, describe(source))
+                return PitchMover(pitch, voice(own).pitch)
+
+            return swap_speaker(source, target, lambda found: voice(model(found)).vector(), progress, mover)
+
+        def spoken(own: Codec) -> Disguise:
+            check_pitch(own, pitch, describe(source))
+            return make_disguise(voice(own), own, pitch if own.has_pitch else "keep", timbre)
 
         return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks)
     own = model(None)
-    disguise = make_disguise(voice(own), own.sample_rate, pitch, timbre)
+    disguise = make_disguise(voice(own), own, pitch, timbre)
     books = conversion_codebooks(own) if n_codebooks is None else n_codebooks
     if coded:
         return encode_file(source, target, own, books, mono, progress, disguise)
     return convert_audio(source, target, own, disguise, books, decoder, mono, progress)
 
 
-def conversion_codebooks(codec: SpeechCodec) -> int | None:
+def check_pitch(codec: Codec, pitch: Pitch, name: str) -> None:
+    """Refuse to move the pitch of coded speech whose model has none apart from its codes.
+
+    Raises:
+        AudioVQError: for an interval and such a model.
+    """
+    if not codec.has_pitch and not isinstance(pitch, str):
+        raise AudioVQError(
+            f"{name}: was written by model {codec.name}, whose codes keep their pitch; --pitch {pitch:g} is for audio"
+        )
+
+
+def conversion_codebooks(codec: Codec) -> int | None:
     """How many books carry what is said when the voice changes: the model's own choice, else its default."""
     return getattr(codec, "conversion_codebooks", None)

@@ -5,7 +5,7 @@ Every channel is coded on its own, as if it were a file of one channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ import numpy as np
 from audiovq.bitstream.container import ContainerWriter
 from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.speech_layout import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, SpeechHeader
-from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
+from audiovq.bitstream.speech_reader import LostSpeech, SkimmedSpeech, SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet, Progress
 from audiovq.speech.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
 from audiovq.streams import Place, describe, errors_about, open_input, open_output, size_of
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.interfaces import Codec
     from audiovq.speech.disguise import Disguise
 
 
@@ -55,7 +55,7 @@ class _SpeechWriter:
     def __init__(
         self,
         stream: Any,
-        codec: SpeechCodec,
+        codec: Codec,
         sample_rate: int,
         speakers: np.ndarray,
         n_codebooks: int,
@@ -86,7 +86,7 @@ class _SpeechWriter:
         self.container.write_packet(payload, short)
 
 
-def speaker_bits(codec: SpeechCodec) -> int:
+def speaker_bits(codec: Codec) -> int:
     """Bits of one value of the codec's quantized speaker vectors."""
     return getattr(codec, "speaker_bits", 4)
 
@@ -94,7 +94,7 @@ def speaker_bits(codec: SpeechCodec) -> int:
 def encode_file(
     source: Place,
     target: Place,
-    codec: SpeechCodec,
+    codec: Codec,
     n_codebooks: int | None = None,
     mono: bool = False,
     progress: Progress | None = None,
@@ -127,9 +127,10 @@ def encode_file(
         channels = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
         writer: _SpeechWriter | None = None
 
-        def write(packets: list[list[Packet]]) -> None:
+        def write(packets: list[list[Packet]], ended: bool = False) -> None:
             nonlocal writer
-            for row in zip(*packets, strict=True):
+            rows: Iterable[Sequence[Packet]] = zip(*packets, strict=True)
+            for row in rows if disguise is None else disguise.move(rows, ended):
                 # The output is opened with the first packet: it brings the speakers, which stand in the header.
                 if writer is None:
                     stream = stack.enter_context(open_output(target))
@@ -141,7 +142,7 @@ def encode_file(
 
         for samples in model_blocks(audio, codec, mono, disguise):
             if samples is None:
-                write([channel.finish() for channel in channels])
+                write([channel.finish() for channel in channels], ended=True)
             else:
                 write([channel.push(np.ascontiguousarray(samples[:, c])) for c, channel in enumerate(channels)])
             if progress:
@@ -158,7 +159,7 @@ def encode_file(
 
 
 def model_blocks(
-    audio: AudioReader, codec: SpeechCodec, mono: bool = False, disguise: Disguise | None = None
+    audio: AudioReader, codec: Codec, mono: bool = False, disguise: Disguise | None = None
 ) -> Iterator[np.ndarray | None]:
     """Blocks (n, channels) at the model's rate, ready to be coded, then None at the end."""
     resampler = Resampler(audio.sample_rate, codec.sample_rate, 1 if mono else audio.n_channels)
@@ -181,11 +182,11 @@ def model_blocks(
 def decode_file(
     source: Place,
     target: Place,
-    codec: SpeechCodec | Callable[[bytes], SpeechCodec],
+    codec: Codec | Callable[[bytes], Codec],
     decoder: str = "parallel",
     conceal: bool = False,
     progress: Progress | None = None,
-    disguise: Callable[[SpeechCodec], Disguise] | None = None,
+    disguise: Callable[[Codec], Disguise] | None = None,
     n_codebooks: int | None = None,
 ) -> CodingReport:
     """Decode a file of any length in constant memory, at the source's rate, channels and exact length.
@@ -209,19 +210,19 @@ def decode_file(
         model: Any = codec if hasattr(codec, "decoder_stream") else codec(model_hash)  # type: ignore[operator]
         speech.expect(model)
         header = speech.header
-        if disguise is None:
+        other = None if disguise is None else disguise(model)
+        if other is None:
             channels = [model.decoder_stream(speaker, decoder) for speaker in header.speakers]
         else:
-            other = disguise(model)
             channels = [other.decoder_stream(model, decoder) for _ in header.speakers]
         resampler = Resampler(model.sample_rate, header.sample_rate, header.n_channels)
         total = size_of(stream)
         with ExitStack() as stack:
             audio = None
-            for item in speech.packets(conceal):
+            for item in _moved(speech.packets(conceal), other):
                 if isinstance(item, LostSpeech):
                     pieces = [channel.push(None, n_frames=item.n_frames) for channel in channels]
-                elif isinstance(item, list):
+                else:
                     pieces = [channel.push(one.first(n_codebooks)) for channel, one in zip(channels, item, strict=True)]
                 if audio is None:
                     audio = stack.enter_context(create_audio(target, header.sample_rate, header.n_channels))
@@ -237,7 +238,20 @@ def decode_file(
         return CodingReport(seconds, header.n_channels, speech.n_bytes, damage=speech.damage, decoded=True)
 
 
-def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec, entropy_coding: bool = True) -> None:
+def _moved(
+    items: Iterable[list[Packet] | LostSpeech | SkimmedSpeech], disguise: Disguise | None
+) -> Iterator[Sequence[Packet] | LostSpeech]:
+    """Packets of all channels in their order, their pitch moved as a disguise asks."""
+    for item in items:
+        if isinstance(item, LostSpeech):
+            yield item
+        elif isinstance(item, list):
+            yield from [item] if disguise is None else disguise.move([item])
+    if disguise is not None:
+        yield from disguise.move([], ended=True)
+
+
+def save_encoded(encoded: EncodedSpeech, target: Place, codec: Codec, entropy_coding: bool = True) -> None:
     """Write what ``codec.encode`` gave. The items of a batch become the channels of one file.
 
     ``entropy_coding`` makes the file smaller without changing a code, where the model can.
@@ -268,7 +282,7 @@ def save_encoded(encoded: EncodedSpeech, target: Place, codec: SpeechCodec, entr
         writer.container.finish(n_samples)
 
 
-def load_encoded(source: Place, codec: SpeechCodec) -> EncodedSpeech:
+def load_encoded(source: Place, codec: Codec) -> EncodedSpeech:
     """Read a file into memory: one item for each of its channels; ``codec.decode`` makes speech of it.
 
     Raises:

@@ -16,7 +16,7 @@ from audiovq.speech.waveform import n_resampled
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.interfaces import Codec
 
 
 _LOOK_BEHIND = 1 << 16
@@ -76,7 +76,7 @@ class SpeechReader:
         """Bytes consumed so far."""
         return self._container.n_bytes
 
-    def expect(self, codec: SpeechCodec) -> None:
+    def expect(self, codec: Codec) -> None:
         """See that ``codec`` is the model that wrote the file; from then on damage is told in seconds.
 
         Raises:

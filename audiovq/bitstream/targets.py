@@ -22,14 +22,14 @@ from audiovq.speech.waveform import open_audio
 from audiovq.streams import errors_about, open_input
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.interfaces import Codec
 
 
 OPENING_PACKETS = 3
 """Of an .avq file, which tell its register."""
 
 
-def target_voice(codec: SpeechCodec, targets: Sequence[str | Path], voice: TargetVoice | None = None) -> TargetVoice:
+def target_voice(codec: Codec, targets: Sequence[str | Path], voice: TargetVoice | None = None) -> TargetVoice:
     """The voice of all ``targets`` together: paths of recordings or .avq files, names of bundled voices.
 
     A path that exists comes before a name. Of an .avq file the header's vector is taken. They are added to ``voice``,
@@ -58,7 +58,7 @@ def target_voice(codec: SpeechCodec, targets: Sequence[str | Path], voice: Targe
     return voice
 
 
-def add_bundled(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:
+def add_bundled(voice: TargetVoice, codec: Codec, name: str) -> None:
     """Add a voice that came with the model.
 
     Raises:
@@ -69,7 +69,7 @@ def add_bundled(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:
     voice.add_vector(np.array(found.vector), found.pitch, spectrum)
 
 
-def add_recording(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
+def add_recording(voice: TargetVoice, codec: Codec, path: str) -> None:
     """Add a recording of any length, all channels mixed.
 
     Raises:
@@ -82,7 +82,7 @@ def add_recording(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
         voice.finish_recording()
 
 
-def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
+def _add_avq(voice: TargetVoice, codec: Codec, path: str) -> None:
     with errors_about(path), open_input(path) as stream:
         speech = SpeechReader(stream)
         speech.expect(codec)
@@ -102,9 +102,9 @@ def _add_avq(voice: TargetVoice, codec: SpeechCodec, path: str) -> None:
         voice.add_vector(vector, pitch, own, spectrum_seconds=colour.seconds)
 
 
-def _add_number(voice: TargetVoice, codec: SpeechCodec, name: str) -> None:
+def _add_number(voice: TargetVoice, codec: Codec, name: str) -> None:
     """Add a speaker of a model that knows its speakers by their numbers."""
-    n_speakers = codec.speaker_encoder.levels
+    n_speakers = codec.n_speaker_levels
     if not name.isdecimal() or int(name) >= n_speakers:
         raise AudioVQError(f"{name}: model {codec.name} knows its speakers by their number: 0 to {n_speakers - 1}")
     voice.add_vector(np.array([int(name)]))

@@ -12,6 +12,7 @@ from audiovq.errors import AudioVQError
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
+    from audiovq.interfaces import Codec
     from audiovq.speech.codec import SpeechCodec
     from audiovq.speech.disguise import Pitch
     from audiovq.speech.target import TargetVoice
@@ -101,7 +102,7 @@ def convert(
             return models.load(model or conversion_model())
         return models.by_hash(model_hash)
 
-    def voice(codec: SpeechCodec) -> TargetVoice:
+    def voice(codec: Codec) -> TargetVoice:
         from audiovq.bitstream.targets import target_voice
 
         if codec.model_hash not in voices:

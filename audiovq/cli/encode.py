@@ -47,14 +47,16 @@ def encode(
     """
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models, n_codebooks_for
+    from audiovq.cli.loading import Models, n_codebooks_for, report_rate
     from audiovq.cli.visual import encode_visual, takes_visual
     from audiovq.speech.waveform import READABLE
 
     if takes_visual(inputs, READABLE):
         return encode_visual(inputs, output, model, force, threads)
     jobs = plan(inputs, output, READABLE, ".avq")
-    n_codebooks = n_codebooks_for(checks.facts(model), bitrate)
+    facts = checks.facts(model)
+    n_codebooks = n_codebooks_for(facts, bitrate)
+    report_rate(facts, bitrate, n_codebooks)
     models = Models(threads, entropy_coding=entropy_coding)
 
     def prepare() -> None:

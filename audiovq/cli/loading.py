@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from audiovq.speech.facts import ModelFacts
 
 
+TOLERANCE_KBPS = 0.05
+"""How far a nominal rate may lie above the bitrate that is asked for."""
+
+
 class Models:
     """Loads each model once.
 
@@ -124,15 +128,27 @@ def codebooks_of(model: ModelFacts, bitrate: float | None, codebooks: int | None
 
 
 def n_codebooks_for(codec: SpeechCodec | ModelFacts, bitrate: float | None) -> int | None:
-    """Codebooks for a bitrate in kb/s a channel; None, the model's default, for None.
+    """The most codebooks whose nominal rate is at most ``bitrate`` kb/s a channel (0.05 over is allowed); None, the
+    model's default, for None.
 
     Raises:
-        AudioVQError: for a bitrate the model does not offer.
+        AudioVQError: for a bitrate below the model's lowest.
     """
     if bitrate is None:
         return None
-    for n, offered in enumerate(codec.bitrates, 1):
-        if abs(offered - bitrate) < 1e-6:
-            return n
-    offers = ", ".join(f"{offered:g}" for offered in codec.bitrates)
-    raise AudioVQError(f"model {codec.name} has no bitrate of {bitrate:g} kb/s; it offers {offers}")
+    fitting = [n for n, offered in enumerate(codec.bitrates, 1) if offered <= bitrate + TOLERANCE_KBPS]
+    if not fitting:
+        lowest = codec.bitrates[0]
+        raise AudioVQError(f"model {codec.name} needs {lowest:g} kb/s and more; {bitrate:g} were asked for")
+    return fitting[-1]
+
+
+def report_rate(model: ModelFacts, bitrate: float | None, n_codebooks: int | None) -> None:
+    """Say on stderr which rate stands for a bitrate that the model does not offer itself."""
+    import sys
+
+    if bitrate is not None and n_codebooks is not None:
+        nominal = model.bitrates[n_codebooks - 1]
+        if abs(nominal - bitrate) > TOLERANCE_KBPS + 1e-9:
+            count = f"{n_codebooks} codebook{'s' * (n_codebooks > 1)}"
+            print(f"audiovq: {bitrate:g} kb/s: using {count}, {nominal:g} kb/s nominal", file=sys.stderr)

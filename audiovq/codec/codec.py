@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,18 +15,23 @@ from torch import Tensor, nn
 from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
 from audiovq.codec.decoder import SourceFilterDecoder
 from audiovq.codec.encoder import SpeechEncoder
+from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, frame_levels
 from audiovq.codec.pitch import PitchTracker, pitch_to_hz
 from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
 from audiovq.codec.streaming import DecoderStream, EncoderStream
+from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import EncodedSpeech, Packet
+from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
 from audiovq.nn.chunked_conv import Span
 from audiovq.quantize.split import SplitQuantizer
 from audiovq.quantize.types import Quantized
 
-PITCH_AND_LEVEL_KBPS = 0.15
-"""Nominal rate of pitch and level together, kb/s."""
+if TYPE_CHECKING:
+    from audiovq.speech.target import TargetVoice
+
+    #: A recording, where one is, or a bundled voice's name.
+    Target = str | Path | Tensor | np.ndarray
 
 
 @dataclass
@@ -58,6 +63,7 @@ class SpeechCodec(nn.Module):
         sample_rate: Hz.
         packet_frames: frames of a packet.
         default_n_codebooks: what `encode` uses when nothing is asked for.
+        conversion_codebooks: what `convert` uses when nothing is asked for; ``default_n_codebooks`` when None.
         name: the model's name, for messages.
     """
 
@@ -71,6 +77,7 @@ class SpeechCodec(nn.Module):
         sample_rate: int = 16000,
         packet_frames: int = 200,
         default_n_codebooks: int = 4,
+        conversion_codebooks: int | None = None,
         name: str = "unnamed",
     ) -> None:
         super().__init__()
@@ -83,10 +90,12 @@ class SpeechCodec(nn.Module):
             "sample_rate": sample_rate,
             "packet_frames": packet_frames,
             "default_n_codebooks": default_n_codebooks,
+            "conversion_codebooks": conversion_codebooks,
             "name": name,
         }
         self.name, self.sample_rate, self.packet_frames = name, sample_rate, packet_frames
         self.default_n_codebooks = default_n_codebooks
+        self.conversion_codebooks = conversion_codebooks or default_n_codebooks
         self.speaker_encoder = SpeakerEncoder(**speaker_encoder)
         self.encoder = SpeechEncoder(**encoder, speaker_dim=self.speaker_encoder.dim)
         self.hop_length = self.encoder.hop_length
@@ -103,6 +112,9 @@ class SpeechCodec(nn.Module):
             **decoder,
         )
         self._chunked: dict[Any, Any] = {}
+        #: Whether files carry pitch and level beside the codes.
+        self.has_pitch = True
+        self.has_speaker_table = False
         #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
         #: Where it was loaded from: bundled voices lie beside the weights.
@@ -158,6 +170,11 @@ class SpeechCodec(nn.Module):
         return [PITCH_AND_LEVEL_KBPS + k * per_codebook for k in range(1, self.n_codebooks + 1)]
 
     @property
+    def n_speaker_levels(self) -> int:
+        """Values that an entry of a quantized speaker vector can have."""
+        return self.speaker_encoder.levels
+
+    @property
     def speaker_bits(self) -> int:
         """Bits of one value of a quantized speaker vector."""
         return (self.speaker_encoder.levels - 1).bit_length()
@@ -210,15 +227,16 @@ class SpeechCodec(nn.Module):
         )
 
     @torch.no_grad()
-    def decode(self, encoded: EncodedSpeech, speaker: Tensor | None = None) -> Tensor:
+    def decode(self, encoded: EncodedSpeech, decoder: str = "parallel", speaker: Tensor | None = None) -> Tensor:
         """Decode a batch -> (B, 1, max n_samples); items that are shorter end in zeros.
 
         Args:
             encoded: what `encode` gave.
+            decoder: one of the model's decoders.
             speaker: other speaker vectors (B, S) to decode with, as integers: this converts the voice.
 
         Raises:
-            AudioVQError: for speaker vectors of another shape.
+            AudioVQError: for speaker vectors of another shape, or a decoder that the model does not have.
         """
         speakers = encoded.speaker if speaker is None else speaker
         if speakers.shape != encoded.speaker.shape:
@@ -226,7 +244,7 @@ class SpeechCodec(nn.Module):
         longest = int(encoded.n_samples.max())
         waveforms = []
         for i, n_samples in enumerate(encoded.n_samples.tolist()):
-            stream = self.decoder_stream(speakers[i].cpu().numpy())
+            stream = self.decoder_stream(speakers[i].cpu().numpy(), decoder)
             pieces = [stream.push(packet) for packet in self._packets(encoded, i)]
             pieces.append(stream.finish(n_samples))
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
@@ -246,9 +264,110 @@ class SpeechCodec(nn.Module):
         """Code one channel while it arrives."""
         return EncoderStream(self, self.check_n_codebooks(n_codebooks))
 
-    def decoder_stream(self, speaker: np.ndarray) -> DecoderStream:
-        """Decode one channel while its packets arrive."""
+    @property
+    def decoders(self) -> list[str]:
+        """Names of the decoders that the model has."""
+        return ["parallel"]
+
+    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel") -> DecoderStream:
+        """Decode one channel while its packets arrive.
+
+        Raises:
+            AudioVQError: for a decoder that the model does not have.
+        """
+        if decoder not in self.decoders:
+            raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
         return DecoderStream(self, speaker)
+
+    @torch.no_grad()
+    def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
+        """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64: these can be averaged."""
+        waveform = torch.from_numpy(HighPass(self.sample_rate)(samples))[None]
+        loudest = float(frame_levels(waveform, self.hop_length).max()) if len(samples) >= self.hop_length else TARGET_DB
+        waveform = waveform * 10 ** ((TARGET_DB - max(loudest, LOWEST_DB)) / 20)
+        return self.speaker_encoder.levels_of(waveform[None])[0].double().numpy()
+
+    def convert(
+        self,
+        waveform: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
+        to: TargetVoice | Target | Sequence[Target],
+        sample_rate: int | None = None,
+        n_codebooks: int | None = None,
+        pitch: Pitch = "auto",
+        decoder: str = "parallel",
+    ) -> Tensor:
+        """Convert speech to another voice -> (B, 1, max n_samples) at the codec's rate; shorter items end in zeros.
+
+        Args:
+            waveform: as for `encode`.
+            to: the voice: a recording (T,) at ``sample_rate``, a path of one, an .avq file, a bundled voice's name, or
+                several of these, which are averaged; or what `target_voice` gave.
+            sample_rate: of the waveforms, Hz; None: the codec's own.
+            n_codebooks: fewer leak less of the source's voice; None: the model's default for conversion.
+            pitch: ``auto`` moves each source to the target's median, ``keep`` leaves it, a number moves it by so many
+                semitones.
+            decoder: one of the model's decoders.
+
+        Raises:
+            AudioVQError: for a target that is silent, too short or does not exist; see also `encode` and `decode`.
+        """
+        voice = self.target_voice(to, sample_rate)
+        encoded = self.encode(waveform, sample_rate, self.conversion_codebooks if n_codebooks is None else n_codebooks)
+        assert encoded.pitch is not None
+        for i, track in enumerate(encoded.pitch.numpy()):
+            mover = PitchMover(pitch, voice.pitch)
+            ((packet,),) = mover.push([Packet(np.zeros((0, len(track)), np.int64), track)]) or mover.finish()
+            encoded.pitch[i] = torch.from_numpy(packet.pitch)
+        vector = torch.from_numpy(voice.vector()).expand(len(encoded.speaker), -1)
+        return self.decode(encoded, decoder, vector)
+
+    def target_voice(self, to: TargetVoice | Target | Sequence[Target], sample_rate: int | None = None) -> TargetVoice:
+        """A voice for `convert`, made once for many sources; its ``warnings()`` say what is doubtful about it.
+
+        Raises:
+            AudioVQError: for what is no recording, no .avq file of this model and no bundled voice.
+        """
+        from audiovq.codec.audio import recordings
+        from audiovq.speech.conversion import gather_voice
+        from audiovq.speech.target import TargetVoice
+
+        if isinstance(to, TargetVoice):
+            return to
+        targets = [to] if isinstance(to, str | Path | Tensor | np.ndarray) else list(to)
+        rate = sample_rate or self.sample_rate
+        items = [t if isinstance(t, str | Path) else recordings([t], rate, self.sample_rate)[0] for t in targets]
+        return gather_voice(self, items)
+
+    def save(self, encoded: EncodedSpeech, target: str | Path) -> None:
+        """Write an .avq file. The items of a batch of equal lengths become its channels.
+
+        Raises:
+            AudioVQError: for items of unequal lengths, or a target that cannot be written.
+        """
+        from audiovq.bitstream import save_encoded
+
+        save_encoded(encoded, target, self)
+
+    def load(self, source: str | Path) -> EncodedSpeech:
+        """Read an .avq file of this model, one item for each channel.
+
+        Raises:
+            AudioVQError: for a damaged file or a file of another model.
+        """
+        from audiovq.bitstream import load_encoded
+
+        return load_encoded(source, self)
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | Path | None = None) -> SpeechCodec:
+        """Load a bundled model by name (default: the bundled speech model) or a folder with config and weights.
+
+        Raises:
+            AudioVQError: when there is no such model, or its files are damaged.
+        """
+        from audiovq.speech.checkpoint import load_codec
+
+        return load_codec(name_or_dir)
 
     # -- inference on stretches ---------------------------------------------------------------------------------------
 

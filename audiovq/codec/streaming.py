@@ -233,7 +233,8 @@ class DecoderStream:
         """
         if not (self._end - 1) * self._hop < n_samples <= self._end * self._hop:
             raise AudioVQError(f"{n_samples} samples do not fit {self._end} frames of {self._hop}: the file is damaged")
-        return self._emit(self._end, True)[: n_samples - self._given]
+        left = n_samples - self._given
+        return self._emit(self._end, True)[:left]
 
     @torch.no_grad()
     def _emit(self, until: int, ended: bool) -> np.ndarray:

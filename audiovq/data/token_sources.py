@@ -18,7 +18,7 @@ from audiovq.errors import AudioVQError
 from audiovq.speech.waveform import READABLE, Resampler, n_resampled, open_audio
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.interfaces import Codec
 
 _PART = 30 * 16000
 """Samples of a prepared corpus that are read at a time."""
@@ -88,7 +88,7 @@ def _list_folder(root: Path, language: str) -> list[TokenSource]:
 
 
 def code_source(
-    codec: SpeechCodec,
+    codec: Codec,
     source: TokenSource,
     n_codebooks: int,
     mono: bool = False,
@@ -137,7 +137,7 @@ class _Samples:
 
 
 def _code(
-    codec: SpeechCodec,
+    codec: Codec,
     source: TokenSource,
     audio: Any,
     n_codebooks: int,

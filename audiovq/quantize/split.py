@@ -57,12 +57,13 @@ class SplitQuantizer(nn.Module):
         content = self.content(latents[:, : self.content_dim])
         detail_in = latents[:, self.content_dim :].float() - self.prediction(content.latents)
         detail = self.detail(detail_in, books - 1)
+        detail_codes = detail.codes if not isinstance(n_codebooks, int) else detail.codes[:, : n_codebooks - 1]
         share = self.content_gradient
         passed = content.latents * share + content.latents.detach() * (1 - share)
         metrics = {f"{name}/detail": value for name, value in detail.metrics.items() if "/" not in name}
         return Quantized(
             latents=torch.cat([passed, detail.latents], dim=1),
-            codes=torch.cat([content.codes, detail.codes], dim=1),
+            codes=torch.cat([content.codes, detail_codes], dim=1),
             loss=content.loss + detail.loss,
             metrics={**content.metrics, **metrics},
         )

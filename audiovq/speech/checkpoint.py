@@ -53,14 +53,16 @@ def codes_hash(folder: Path) -> bytes:
 
     That is every tensor but the decoder's and the bits of codes (see `audiovq.quantize.Codebook`), the encoder's
     settings and the packets' length: a decoder may be trained further, or another one be added, or other codes be
-    preferred, and files that were written before can be read by it.
+    preferred, and files that were written before can be read by it. Of a model with coded pitch it is the quantizer
+    alone: encoder and pitch tracker may be trained further, too.
     """
     from safetensors import deserialize
 
     weights, config = (folder / "model.safetensors").read_bytes(), json.loads((folder / "config.json").read_text())
     digest = hashlib.sha256(json.dumps([config["encoder"], config["packet_frames"]], sort_keys=True).encode())
+    left_out = ("decoder.", "encoder.", "pitch.", "speaker_encoder.") if "pitch" in config else ("decoder.",)
     for name, tensor in sorted(deserialize(weights)):
-        if not name.startswith("decoder.") and not name.endswith(".codebook.bits"):
+        if not name.startswith(left_out) and not name.endswith(".codebook.bits"):
             digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
             digest.update(tensor["data"])
     return digest.digest()[:4]
@@ -132,11 +134,21 @@ def load_wavenet(folder: Path, model_hash: bytes):
     return wavenet.eval()
 
 
-def load_codec(name_or_dir: str | Path | None = None):
-    """See `SpeechCodec.from_pretrained`."""
+def codec_class(folder: Path) -> Any:
+    """The class of the codec in a folder: with coded pitch and level, or the one of the paper's kind without."""
+    config = json.loads((folder / "config.json").read_text())
+    if "pitch" in config:
+        from audiovq.codec.codec import SpeechCodec as WithPitch
+
+        return WithPitch
     from audiovq.speech.codec import SpeechCodec
 
+    return SpeechCodec
+
+
+def load_codec(name_or_dir: str | Path | None = None):
+    """See `SpeechCodec.from_pretrained`."""
     folder = model_folder(name_or_dir)
-    codec = load_weights(SpeechCodec, folder)
+    codec = load_weights(codec_class(folder), folder)
     codec.model_hash, codec.folder = codes_hash(folder), folder
     return codec

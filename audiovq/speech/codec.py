@@ -98,6 +98,8 @@ class SpeechCodec(nn.Module):
         self.seed = 0
         #: Above 1, the WaveNet decoder draws recordings in stretches of 4 s, so many at a time: see `StretchedStream`.
         self.wavenet_streams = 1
+        #: Whether files carry pitch and level beside the codes.
+        self.has_pitch = False
         #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
         #: Where it was loaded from: bundled voices lie beside the weights.
@@ -131,6 +133,11 @@ class SpeechCodec(nn.Module):
         """Nominal kb/s by the number of codebooks, ascending."""
         bits = (self.codebook_size - 1).bit_length()
         return [k * bits * self.frame_rate / 1000 for k in range(1, self.n_codebooks + 1)]
+
+    @property
+    def n_speaker_levels(self) -> int:
+        """Values that an entry of a quantized speaker vector can have."""
+        return self.speaker_encoder.levels
 
     @property
     def speaker_bits(self) -> int:
@@ -274,6 +281,12 @@ class SpeechCodec(nn.Module):
         from audiovq.bitstream import load_encoded
 
         return load_encoded(source, self)
+
+    @torch.no_grad()
+    def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
+        """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64: these can be averaged."""
+        assert isinstance(self.speaker_encoder, SpeakerEncoder)
+        return self.speaker_encoder.levels_of(torch.from_numpy(samples)[None, None])[0].double().numpy()
 
     def span_encoder(self) -> SpanEncoder:
         """The encoder folded for inference; made once per evaluation, since training moves the weights."""

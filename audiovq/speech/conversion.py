@@ -14,6 +14,7 @@ from audiovq.speech.target import TargetVoice
 from audiovq.speech.timbre import Timbre, TimbreMatch
 
 if TYPE_CHECKING:
+    from audiovq.interfaces import Codec
     from audiovq.speech.codec import SpeechCodec
 
 
@@ -29,7 +30,7 @@ def convert(
 ) -> torch.Tensor:
     """Sources (T_i,) at the codec's rate, spoken by ``voice`` -> (B, 1, max T_i); see `SpeechCodec.convert`."""
     n_books = codec.conversion_codebooks if n_codebooks is None else n_codebooks
-    disguises = [make_disguise(voice, codec.sample_rate, pitch, timbre) for _ in sources]
+    disguises = [make_disguise(voice, codec, pitch, timbre) for _ in sources]
     moved = []
     for disguise, samples in zip(disguises, sources, strict=True):
         if disguise.shift is not None:
@@ -46,7 +47,7 @@ def convert(
     return spoken
 
 
-def gather_voice(codec: SpeechCodec, targets: Sequence[str | Path | np.ndarray]) -> TargetVoice:
+def gather_voice(codec: Codec, targets: Sequence[str | Path | np.ndarray]) -> TargetVoice:
     """The voice of all targets together: recordings (T,) at the codec's rate, paths and names."""
     from audiovq.bitstream import target_voice
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.speech.pitch import HOP_SECONDS, track_pitch
 from audiovq.speech.shift import OPENING_SECONDS, Shifter
 from audiovq.speech.timbre import MatchedStream, Timbre, check_timbre
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import SpeechCodec
-    from audiovq.speech.stream import DecoderStream
+    from audiovq.interfaces import Codec, DecoderStream, Packet
     from audiovq.speech.target import TargetVoice
-
-#: Where the pitch of a source goes before it is coded: to the target's register, nowhere, or so many semitones.
-Pitch = float | Literal["auto", "keep"]
 
 _FRAME_SECONDS = 0.02
 _QUIET_DB, _SILENT_DB = 40.0, -65.0  # below the loudest frames, and below full scale: nothing is heard
@@ -71,20 +69,29 @@ class Disguise:
         vector: the quantized speaker vector (S,) it gets.
         shift: moves its pitch before it is coded, or None.
         spectrum: the long-term average spectrum that what is decoded gets, or None.
+        mover: moves coded pitch, for a model that has it, or None.
         remarks: what was noticed on the way.
     """
 
     vector: np.ndarray
     shift: Shifter | None = None
     spectrum: np.ndarray | None = None
+    mover: PitchMover | None = None
     remarks: list[str] = field(default_factory=list)
     _opening: list[np.ndarray] = field(default_factory=list)
     _n_heard: int = 0
 
-    def decoder_stream(self, codec: SpeechCodec, decoder: str = "parallel") -> DecoderStream | MatchedStream:
+    def decoder_stream(self, codec: Codec, decoder: str = "parallel") -> DecoderStream | MatchedStream:
         """Decodes one channel in this voice, see `SpeechCodec.decoder_stream`."""
         stream = codec.decoder_stream(self.vector, decoder)
         return stream if self.spectrum is None else MatchedStream(stream, self.spectrum, codec.sample_rate)
+
+    def move(self, packets: Iterable[Sequence[Packet]], ended: bool = False) -> list[Sequence[Packet]]:
+        """Rows of a packet for each channel -> those that are ready, their pitch moved; ``ended``: none follow."""
+        if self.mover is None:
+            return list(packets)
+        moved = [row for packet in packets for row in self.mover.push(packet)]
+        return [*moved, *self.mover.finish()] if ended else list(moved)
 
     def push(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
         """A block (n, channels) of the source -> what is to be coded, (m, channels)."""
@@ -102,14 +109,19 @@ class Disguise:
         return None if self.shift is None else self.shift.finish()
 
 
-def make_disguise(voice: TargetVoice, sample_rate: int, pitch: Pitch = "auto", timbre: Timbre = "auto") -> Disguise:
+def make_disguise(voice: TargetVoice, codec: Codec, pitch: Pitch = "auto", timbre: Timbre = "auto") -> Disguise:
     """The target's vector with what goes with it, as asked; see `SpeechCodec.convert`. For one source.
+
+    A model with coded pitch has it moved in its packets; what is decoded keeps its spectrum then.
 
     Raises:
         AudioVQError: when there is too little speech of the target.
     """
-    spectrum = voice.spectrum if check_timbre(timbre) == "auto" else None
-    return Disguise(voice.vector(), make_shifter(sample_rate, pitch, voice.pitch), spectrum)
+    check_timbre(timbre)
+    if codec.has_pitch:
+        return Disguise(voice.vector(), mover=PitchMover(pitch, voice.pitch))
+    spectrum = voice.spectrum if timbre == "auto" else None
+    return Disguise(voice.vector(), make_shifter(codec.sample_rate, pitch, voice.pitch), spectrum)
 
 
 def make_shifter(sample_rate: int, pitch: Pitch, target_hz: float | None) -> Shifter | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.speech.disguise import doubts, heard_seconds
@@ -13,7 +12,7 @@ from audiovq.speech.pitch import HOP_SECONDS, median_pitch, track_pitch
 from audiovq.speech.timbre import SURE_SECONDS, LongTermSpectrum
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.interfaces import Codec
 
 CHUNK_SECONDS = 4.0
 """A recording's vector is the mean over pieces of about this length."""
@@ -35,7 +34,7 @@ class TargetVoice:
         seconds: of speech heard.
     """
 
-    def __init__(self, codec: SpeechCodec, name: str = "the target") -> None:
+    def __init__(self, codec: Codec, name: str = "the target") -> None:
         self._codec, self.name = codec, name
         self._chunk = round(CHUNK_SECONDS * codec.sample_rate)
         self._waiting: list[np.ndarray] = []
@@ -87,17 +86,14 @@ class TargetVoice:
             self._pitches.append(np.full(round(seconds / HOP_SECONDS), pitch, np.float32))
         self.seconds += seconds
 
-    @torch.inference_mode()
     def _take(self, samples: np.ndarray) -> None:
         heard = heard_seconds(samples, self._codec.sample_rate)
         if heard == 0:
             return
         self.seconds += heard
-        encoder: Any = self._codec.speaker_encoder
-        if not hasattr(encoder, "levels_of"):
+        if self._codec.has_speaker_table:
             raise AudioVQError(f"model {self._codec.name} knows its speakers by their number only: name one")
-        levels = encoder.levels_of(torch.from_numpy(samples)[None, None])
-        self._levels.append(levels[0].double().numpy())
+        self._levels.append(self._codec.speaker_levels(samples))
         self._weights.append(heard)
         self._spectrum.add(samples)
         self._pitches.append(track_pitch(samples, self._codec.sample_rate))
@@ -105,7 +101,7 @@ class TargetVoice:
             self._opening = [samples]
         for piece in np.array_split(samples, 2) if len(self._pieces) < MOST_PIECES else ():
             if heard_seconds(piece, self._codec.sample_rate) > SHORTEST:
-                self._pieces.append(encoder.levels_of(torch.from_numpy(piece)[None, None])[0].double().numpy())
+                self._pieces.append(self._codec.speaker_levels(piece))
 
     def vector(self) -> np.ndarray:
         """The quantized speaker vector (S,) int64.
@@ -118,7 +114,7 @@ class TargetVoice:
             raise AudioVQError(f"{self.name}: holds {what}; a target voice needs several seconds")
         mean = np.average(self._levels, axis=0, weights=self._weights)
         # Rounded about the middle, as the quantizer does.
-        middle = self._codec.speaker_encoder.levels // 2
+        middle = self._codec.n_speaker_levels // 2
         return (np.rint(mean - middle) + middle).astype(np.int64)
 
     def warnings(self) -> list[str]:

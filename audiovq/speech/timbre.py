@@ -15,7 +15,7 @@ from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 
 if TYPE_CHECKING:
-    from audiovq.speech.stream import DecoderStream
+    from audiovq.interfaces import DecoderStream
 
 #: Whether converted speech gets the target's long-term average spectrum, where that is known.
 Timbre = Literal["auto", "keep"]

@@ -13,7 +13,7 @@ from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 
 if TYPE_CHECKING:
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.interfaces import Codec
     from audiovq.speech.facts import ModelFacts
     from audiovq.speech.target import TargetVoice
 
@@ -68,7 +68,7 @@ def voice_entry(
     )
 
 
-def write_voices(codec: SpeechCodec, voices: list[BundledVoice], folder: str | Path) -> Path:
+def write_voices(codec: Codec, voices: list[BundledVoice], folder: str | Path) -> Path:
     """Put voices beside the weights of the model they were made with."""
     path = Path(folder) / SPEAKERS_FILE
     # One line for each voice: a vector of 32 numbers is not to be read from top to bottom.
@@ -79,7 +79,7 @@ def write_voices(codec: SpeechCodec, voices: list[BundledVoice], folder: str | P
     return path
 
 
-def find_voice(codec: SpeechCodec | ModelFacts, name: str) -> BundledVoice:
+def find_voice(codec: Codec | ModelFacts, name: str) -> BundledVoice:
     """A voice that came with the model.
 
     Raises:
@@ -96,7 +96,7 @@ def find_voice(codec: SpeechCodec | ModelFacts, name: str) -> BundledVoice:
     raise AudioVQError(f"{name}: neither a file nor a bundled voice ({where}){hint}")
 
 
-def read_voices(codec: SpeechCodec | ModelFacts) -> dict[str, BundledVoice]:
+def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:
     """The voices of a model by name; none where it has no such file.
 
     Raises:

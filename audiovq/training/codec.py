@@ -279,7 +279,7 @@ class CodecTask(Task):
                 terms["complex"] = terms["complex"] * share
                 terms["waveform"] = relative_waveform_loss(decoded[phase, None], target[phase, None]) * share
             terms["envelope"] = self.envelope(decoded[:, None], target[:, None])
-            powers = [wave.square().mean(1).clamp_min(1e-8) for wave in (decoded, target)]
+            powers = [wave.square().mean(1) + 1e-5 for wave in (decoded, target)]
             terms["level"] = torch.log10(powers[0] / powers[1]).abs().mean()
             terms["quantizer"] = coded.quantized.loss
         if batch.teacher is not None and self.weights.get("teacher"):

@@ -1,0 +1,196 @@
+import numpy as np
+import pytest
+import torch
+
+from audiovq.errors import AudioVQError
+from audiovq.interfaces import EncodedSpeech, Packet
+from tests.codec.tiny import HOP, RATE, make_codec, speech_like
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return make_codec()
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return speech_like(2.3)
+
+
+def joined(packets):
+    codes = np.concatenate([packet.codes for packet in packets], axis=1)
+    return codes, np.concatenate([packet.pitch for packet in packets]), [packet.level for packet in packets]
+
+
+@pytest.mark.parametrize("size", [50, 1111, 20000])
+def test_streamed_equals_whole(codec, speech, size):
+    whole = codec.encode(speech)
+    assert (whole.pitch > 0).any()
+    stream, packets = codec.encoder_stream(), []
+    for i in range(0, len(speech), size):
+        packets += stream.push(speech[i : i + size])
+    packets += stream.finish()
+    codes, pitch, level = joined(packets)
+    assert np.array_equal(codes, whole.codes[0].numpy())
+    assert np.array_equal(pitch, whole.pitch[0].numpy())
+    assert level == whole.level[0].tolist()
+    decoder = codec.decoder_stream(stream.speaker)
+    pieces = [decoder.push(packet) for packet in packets]
+    pieces.append(decoder.finish(len(speech)))
+    assert np.array_equal(np.concatenate(pieces), codec.decode(whole)[0, 0].numpy())
+
+
+def test_chunked_decoding_equals_the_network(codec, speech):
+    """One packet that holds all frames: no border, so the samples are the network's own."""
+    whole = make_codec()
+    whole.packet_frames = 1000
+    encoded = whole.encode(speech)
+    decoded = whole.decode(encoded)
+    with torch.no_grad():
+        latents = whole.quantizer.decode(encoded.codes)
+        vector = whole.speaker_encoder.decode(encoded.speaker)
+        direct = whole.decoder(latents, encoded.pitch, vector)[..., : len(speech)]
+    ratio = decoded.abs().max() / direct.abs().max()
+    assert torch.allclose(decoded, direct * ratio, atol=1e-5 * float(decoded.abs().max()) + 1e-7)
+
+
+def test_a_batch_has_the_codes_of_its_items(codec):
+    items = [speech_like(1.0, 1), speech_like(1.7, 2)]
+    batch = codec.encode(items)
+    for i, item in enumerate(items):
+        alone = codec.encode(item)
+        n = alone.codes.shape[-1]
+        assert torch.equal(batch.codes[i, :, :n], alone.codes[0])
+        assert torch.equal(batch.pitch[i, :n], alone.pitch[0])
+        assert not batch.codes[i, :, n:].any()
+
+
+@pytest.mark.parametrize("gain_db", [0, -20, -50])
+def test_codes_do_not_depend_on_the_level(codec, speech, gain_db):
+    peak = speech / np.abs(speech).max()
+    reference, scaled = codec.encode(peak), codec.encode(peak * 10 ** (gain_db / 20))
+    assert (scaled.codes == reference.codes).float().mean() > 0.999
+    assert (scaled.pitch == reference.pitch).float().mean() > 0.999
+    assert torch.equal(reference.level - scaled.level, torch.full_like(reference.level, -2 * gain_db))
+
+
+def test_a_constant_offset_changes_nothing(codec, speech):
+    offset = codec.encode(speech.astype(np.float64) + 0.2)
+    assert (offset.codes == codec.encode(speech).codes).float().mean() > 0.999
+
+
+def test_the_output_follows_the_level(codec, speech):
+    loud, quiet = (codec.decode(codec.encode(speech * gain)) for gain in (1.0, 0.01))
+    assert abs(20 * torch.log10(quiet.std() / loud.std()) + 40) < 0.1
+
+
+def test_silence_stays_silent(codec):
+    decoded = codec.decode(codec.encode(np.zeros(2 * RATE, np.float32)))
+    assert 20 * torch.log10(decoded.abs().max() + 1e-12) < -70
+
+
+@pytest.mark.parametrize("n_samples", [1, HOP - 1, HOP, HOP + 1, 9600, 9601])
+def test_every_length_comes_back_exactly(codec, n_samples):
+    encoded = codec.encode(speech_like(1.0)[:n_samples])
+    assert codec.decode(encoded).shape == (1, 1, n_samples)
+
+
+def test_fewer_codebooks_are_the_first_of_more(codec, speech):
+    assert torch.equal(codec.encode(speech, n_codebooks=2).codes, codec.encode(speech, n_codebooks=4).codes[:, :2])
+
+
+def test_a_lost_packet_is_silence_and_takes_no_other_with_it(codec, speech):
+    encoded = codec.encode(speech)
+    packets = codec._packets(encoded, 0)
+    stream = codec.decoder_stream(encoded.speaker[0].numpy())
+    pieces = [stream.push(packets[0]), stream.push(None, 30)]
+    pieces += [stream.push(packet) for packet in packets[2:]] + [stream.finish(len(speech))]
+    damaged, whole = np.concatenate(pieces), codec.decode(encoded)[0, 0].numpy()
+    margin = (codec.decoder.context_frames + 2) * HOP
+    assert np.abs(damaged[30 * HOP + margin : 60 * HOP - margin]).max(initial=0) < 1e-3
+    assert np.array_equal(damaged[: 30 * HOP - margin], whole[: 30 * HOP - margin])
+
+
+def test_results_can_be_trained_on(codec, speech):
+    encoded = codec.encode(speech)
+    table = torch.nn.Embedding(32, 4)
+    table(encoded.codes).sum().backward()
+    layer = torch.nn.Conv1d(1, 1, 3)
+    layer(codec.decode(encoded)).sum().backward()
+    assert table.weight.grad.abs().sum() > 0
+    assert layer.weight.grad.abs().sum() > 0
+
+
+def test_integers_are_scaled_by_their_type(codec, speech):
+    as_int16 = np.round(speech * 32768).astype(np.int16)
+    expected = codec.encode(as_int16.astype(np.float32) / 32768)
+    for given in (as_int16, torch.from_numpy(as_int16), as_int16.astype(np.int32) << 16):
+        assert torch.equal(codec.encode(given).codes, expected.codes)
+
+
+@pytest.mark.parametrize("shape", [(16000, 2), (1, 2, 16000), (2, 16000), (1, 1, 1, 100), ()])
+def test_other_shapes_are_refused_in_one_line(codec, shape):
+    with pytest.raises(AudioVQError, match="expected one recording") as error:
+        codec.encode(np.zeros(shape, np.float32))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bad", [[], np.zeros(0, np.float32), [np.zeros(0, np.float32)], ["speech.wav"]])
+def test_nothing_and_nonsense_are_refused(codec, bad):
+    with pytest.raises(AudioVQError):
+        codec.encode(bad)
+
+
+def test_nan_is_refused_with_its_time(codec):
+    samples = np.zeros(RATE, np.float32)
+    samples[8000] = np.nan
+    with pytest.raises(AudioVQError, match=r"0\.500 s"):
+        codec.encode(samples)
+
+
+def test_wrong_numbers_of_codebooks_and_wrong_speakers_are_refused(codec, speech):
+    with pytest.raises(AudioVQError, match="1 to 4 codebooks"):
+        codec.encode(speech, n_codebooks=5)
+    encoded = codec.encode(speech)
+    with pytest.raises(AudioVQError, match="speaker vectors"):
+        codec.decode(encoded, speaker=encoded.speaker[:, :3])
+    with pytest.raises(AudioVQError, match="pitch and level"):
+        codec.decode(EncodedSpeech(encoded.codes, encoded.speaker, encoded.n_samples))
+
+
+def test_the_speaker_changes_the_sound_and_not_the_length(codec, speech):
+    encoded = codec.encode(speech)
+    other = codec.decode(encoded, speaker=(encoded.speaker + 5) % 16)
+    assert other.shape == (1, 1, len(speech))
+    assert not torch.allclose(other, codec.decode(encoded))
+
+
+def test_files_round_trip(codec, speech, tmp_path):
+    encoded = codec.encode([speech, speech_like(2.3, 5)])
+    codec.save(encoded, tmp_path / "a.avq")
+    loaded = codec.load(tmp_path / "a.avq")
+    for name in ("codes", "pitch", "level", "speaker", "n_samples"):
+        assert torch.equal(getattr(loaded, name), getattr(encoded, name)), name
+
+
+def test_training_and_inference_code_alike(codec, speech):
+    """The forward pass of training, on a normalised stretch without borders, chooses the codes of the stream."""
+    whole = make_codec()
+    whole.packet_frames = 1000
+    encoded = whole.encode(speech[: 320 * 100])
+    from audiovq.codec.level import TARGET_DB, HighPass, frame_levels
+
+    waveform = torch.from_numpy(HighPass(RATE)(speech[: 320 * 100]))[None]
+    waveform = waveform * 10 ** ((TARGET_DB - frame_levels(waveform, HOP).amax()) / 20)
+    with torch.no_grad():
+        vector = whole.speaker_encoder.decode(encoded.speaker)
+        coded = whole(waveform[None], vector, n_codebooks=3)
+    assert (coded.pitch == encoded.pitch).float().mean() > 0.98
+    assert (coded.quantized.codes == encoded.codes).float().mean() > 0.98
+
+
+def test_packets_can_be_cut_to_fewer_codebooks():
+    packet = Packet(np.zeros((4, 5), np.int64), np.zeros(5, np.int64), 7)
+    assert packet.first(2).codes.shape == (2, 5)
+    assert packet.first(None).codes.shape == (4, 5)
+    assert packet.first(2).level == 7
