@@ -181,6 +181,8 @@ class CodecTask(Task):
         adversarial_samples: of each item that they see, a random stretch.
         discriminator: arguments of `MultiResolutionDiscriminator`.
         frozen: prefixes of the codec's weights that stay as they are.
+        slow: factors of the learning rate, by prefixes of the codec's weights: an encoder that has learned before must
+            not run away from its codebooks.
         device, bfloat16: where and in which precision.
         seed: of the data.
     """
@@ -205,6 +207,7 @@ class CodecTask(Task):
         adversarial_rate: float = 3e-4,
         discriminator: Mapping[str, Any] | None = None,
         frozen: Sequence[str] = (),
+        slow: Mapping[str, float] | None = None,
         device: str = "cpu",
         bfloat16: bool = False,
         seed: int = 0,
@@ -235,10 +238,20 @@ class CodecTask(Task):
         self.audio_seconds = batch_size * crop_frames * FRAME / self.model.sample_rate
         self.trained = [p for p in (*self.model.parameters(), *self.teacher.parameters()) if p.requires_grad]
         self.optimizers = {
-            "model": torch.optim.AdamW(self.trained, learning_rate, (0.8, 0.99), weight_decay=weight_decay),
+            "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, (0.8, 0.99), weight_decay=weight_decay),
             "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, (0.8, 0.99)),
         }
         self.rates = {"model": learning_rate, "discriminator": adversarial_rate}
+
+    def _groups(self, slow: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Trained parameters by the factor of their learning rate."""
+        groups: dict[float, list[Tensor]] = {}
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for parameter in self.trained:
+            name = names.get(id(parameter), "")
+            factor = next((value for prefix, value in slow.items() if name.startswith(prefix)), 1.0)
+            groups.setdefault(factor, []).append(parameter)
+        return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
         self._training_mode()

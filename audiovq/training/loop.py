@@ -68,7 +68,7 @@ class Task(nn.Module):
         """One optimizer step on ``loss``; returns the norm of the gradient."""
         optimizer = self.optimizers[name]
         for group in optimizer.param_groups:
-            group["lr"] = self.rates[name] * rate
+            group["lr"] = self.rates[name] * rate * group.get("factor", 1.0)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
