@@ -1,7 +1,7 @@
 """The command line: ``audiovq VERB ...``, one module for each verb, imported only when that verb is called.
 
 A verb's module ``audiovq.cli.VERB`` has a function ``VERB`` as typer takes it, and may have ``CONTEXT_SETTINGS``, a
-dictionary for typer's ``context_settings``.
+dictionary for typer's ``context_settings``. A verb of `GROUPS` has an application ``app`` with sub-commands instead.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ VERBS = {
     "evaluate": "Measure quality: folders of recordings, or models on their test data.",
     "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
 }
+#: Verbs with sub-commands.
+GROUPS = ("evaluate", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train"}
 _INTERRUPTED = 130
@@ -56,6 +58,9 @@ def build_app(verb: str | None = None) -> typer.Typer:
     for name, line in VERBS.items():
         if name == verb:
             module = import_module(f"audiovq.cli.{name}")
+            if name in GROUPS:
+                app.add_typer(module.app, name=name, short_help=line)
+                continue
             settings = getattr(module, "CONTEXT_SETTINGS", None)
             app.command(name, short_help=line, context_settings=settings)(getattr(module, name))
         else:
@@ -79,6 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     if verb is not None and verb not in VERBS:
         return _fail(f"there is no verb {verb!r}; there are {', '.join(VERBS)}", 2)
     try:
+        if verb in GROUPS:
+            from audiovq.cli.spelling import updated
+
+            place = arguments.index(verb) + 1
+            arguments = arguments[:place] + updated(verb, arguments[place:])
         result = build_app(verb)(arguments, prog_name="audiovq", standalone_mode=False)
         sys.stdout.flush()
         if result == _INTERRUPTED:  # so some versions of typer tell of an interrupt, others raise

@@ -5,8 +5,8 @@ import pytest
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import METRICS, make_metrics, metric_class
-from audiovq.evaluation.metrics.mel import MelDistance, log_mel
-from audiovq.evaluation.pair import Pair
+from audiovq.evaluation.metrics.signal import MelDistance, log_mel
+from audiovq.evaluation.protocol import Pair
 from tests.evaluation.conftest import noisy, voice
 
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi", "mel": "librosa", "dnsmos": "speechmos", "speaker": "webrtcvad"}
@@ -107,7 +107,7 @@ def test_every_metric_says_what_it_is():
 def test_a_missing_package_is_one_line_that_names_the_extra(name, package, monkeypatch):
     import sys
 
-    from audiovq.evaluation.metrics.wer import shared_whisper
+    from audiovq.evaluation.metrics.recogniser import shared_whisper
 
     shared_whisper.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
