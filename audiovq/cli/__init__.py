@@ -22,12 +22,12 @@ VERBS = {
     "encode": "Code speech, pictures or clips into small .avq files.",
     "decode": "Turn .avq files back into speech, pictures or clips.",
     "convert": "Let another voice say it: convert recordings or .avq files to a target voice.",
-    "speakers": "List the voices that came with the model.",
-    "generate": "Draw from the prior over the codes: speech, pictures, or what happens next in a clip.",
-    "info": "Tell what an .avq file holds.",
-    "models": "List the models that came with the package.",
+    "speakers": "List the speakers bundled with a model.",
+    "generate": "Sample speech or images from a prior, or predict video.",
+    "info": "Show information about an .avq file.",
+    "models": "List the bundled models.",
     "tokenize": "Write the codes of a corpus as shards, to train language models of speech from.",
-    "evaluate": "Measure quality: folders of recordings, or models on their test data.",
+    "evaluate": "Measure quality: folders of recordings, codecs, conversion, priors, images, video.",
     "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
 }
 #: Verbs with sub-commands.
@@ -113,7 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(
             error, "format_message"
         ):  # typer's own errors; which module they live in changes between its versions
-            return _fail(f"{error.format_message()} (audiovq {verb or ''} --help tells more)".replace("  ", " "), 2)
+            path = getattr(getattr(error, "ctx", None), "command_path", None) or f"audiovq {verb or ''}".strip()
+            return _fail(f"{error.format_message()} ({path} --help tells more)", 2)
         if os.environ.get("AUDIOVQ_TRACEBACK"):
             raise
         _silence_stdout()

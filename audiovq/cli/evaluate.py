@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -392,12 +391,11 @@ def progress_bar() -> Iterator[Progress]:
 
 def show(report: Report, json: Path | None, plot: Path | None = None) -> None:
     """Write the files, then the tables to standard output."""
-    from rich.console import Console
+    from audiovq.cli.tables import stdout_console
 
     if json is not None:
         report.write_json(json)
-    # A file or a pipe has no width to keep to; whole rows are better there.
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = stdout_console()
     for table in report.tables():
         console.print(table)
     if json is not None:

@@ -236,13 +236,13 @@ def _label(column: Any, compared: bool) -> str:
 def _cell(system: SystemResult, name: str, column: Any, compared: bool) -> str:
     """A mean; in a compared column the distance to the recordings, whose own value is in parentheses."""
     mean = system.overall.metrics.get(name)
-    if compared and system.family != REFERENCE:
+    if compared and system.excess:
         mean, sign = system.excess.get(name), -1 if column.higher_is_better else 1
         mean = mean and replace(mean, mean=sign * mean.mean)
     if mean is None:
         return "–"
     text = mean.text(column.decimals)
-    return f"({text})" if compared and system.family == REFERENCE else text
+    return f"({text})" if compared and not system.excess else text
 
 
 def _number(value: float | None) -> str:

@@ -93,6 +93,32 @@ def test_the_reference_is_judged_only_where_that_says_something(report):
     assert report.systems[0].kbps is None
 
 
+def test_differences_to_the_recordings_are_paired(report):
+    reference, coarse = report.systems[0], report.systems[2]
+    differences = [b["dnsmos"] - a["dnsmos"] for a, b in zip(reference.items, coarse.items, strict=True)]
+    excess = coarse.excess["dnsmos"]
+    assert excess.mean == pytest.approx(np.mean(differences))
+    assert excess.ci95 == pytest.approx(4.303 * np.std(differences, ddof=1) / np.sqrt(3), rel=1e-3)
+    assert set(coarse.excess) == {"dnsmos"}
+    assert reference.excess == {}
+
+
+def test_the_table_has_the_recordings_in_parentheses_and_differences_below(report):
+    table = report.tables()[0]
+    column = next(column for column in table.columns if column.header == "DNSMOS below")
+    cells = [str(cell) for cell in column.cells]
+    assert cells[0].startswith("(")
+    assert float(cells[2].split()[0]) == pytest.approx(-report.systems[2].excess["dnsmos"].mean, abs=0.006)
+
+
+def test_synthesised_speech_is_reported_apart(splits):
+    speech = splits["test"] + fake_utterances("kokoro_speech/c", [6.0, 6.0], "en")
+    report = evaluate_codec({"test": speech}, [Rounding(8)], make_metrics(["mel"]))
+    assert [(s.split, s.overall.n) for s in report.systems] == [("test", 3), ("test, synthetic", 2)]
+    alone = evaluate_codec({"test": speech[-2:]}, [Rounding(8)], make_metrics(["mel"]))
+    assert [system.split for system in alone.systems] == ["test, synthetic"]
+
+
 def test_metrics_without_a_score_are_null_not_zero(report, tmp_path):
     unseen = next(s for s in report.systems if s.split == "unseen" and s.name == "rounding 6")
     assert unseen.overall.metrics["dnsmos"] is None

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from audiovq.cli import main
+from audiovq.data.shards import write_shards
 from audiovq.errors import AudioVQError
+from audiovq.evaluation.metrics import make_metrics
 from audiovq.evaluation.metrics.f0 import f0_correlation, median_distance, track_f0
 from audiovq.evaluation.plots import draw_matrices
 from audiovq.evaluation.protocol import fingerprint
@@ -21,10 +23,12 @@ from audiovq.evaluation.protocols.conversion import (
     chosen_metrics,
     cosines,
     evaluate_conversion,
+    evaluate_groups,
     nearest,
     unit,
 )
-from audiovq.evaluation.protocols.pairs import PAIRS_FILE, read_pairs, spread
+from audiovq.evaluation.protocols.pairs import PAIRS_FILE, group_pairs, read_pairs, spread
+from audiovq.speech.checkpoint import save_codec
 from recipes.voice_conversion.make_pairs import build_pairs
 from tests.evaluation.conftest import FakeUtterance, voice
 from tests.speech.test_pitch import buzz
@@ -229,9 +233,6 @@ def test_the_picture(tmp_path):
 
 
 def test_the_command_line(codec, corpus, tmp_path, capsys, monkeypatch):
-    from audiovq.data.shards import write_shards
-    from audiovq.speech.checkpoint import save_codec
-
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path / "cache"))
     (tmp_path / "pairs.json").write_text(json.dumps(build_pairs(corpus)))
     monkeypatch.setattr("audiovq.evaluation.protocols.pairs.PAIRS_FILE", tmp_path / "pairs.json")
@@ -261,6 +262,82 @@ def test_the_command_line(codec, corpus, tmp_path, capsys, monkeypatch):
     ):
         assert main([*common, *extra]) in (1, 2)
         assert says in capsys.readouterr().err
+
+
+def grouped(group, split, speakers):
+    """The same sentence by several speakers: the same F0, more or less of a band."""
+    utterances = []
+    for k, speaker in enumerate(speakers):
+        utterance = made_up(speaker, split, int(group[1:]), 120.0 + 3 * int(group[1:]), 4.0)
+        utterance.samples = utterance.samples * np.float32(1 + k)
+        utterance.group, utterance.id = group, f"{group}-{k}"
+        utterances.append(utterance)
+    return utterances
+
+
+@pytest.fixture
+def groups():
+    utterances = grouped("g0", "train", ["x/a", "x/b", "x/c"]) + grouped("g1", "test", ["x/a", "x/b", "x/c"])
+    utterances += grouped("g2", "test", ["x/a", "x/b"]) + grouped("g3", "unseen", ["x/new", "x/other"])
+    return utterances + grouped("g4", "unseen", ["x/new", "x/other"])
+
+
+def test_pairs_of_groups(groups):
+    found = group_pairs(groups[::-1])
+    assert {pair.id for pair in found.pairs if pair.kind == "seen"} == {
+        *("g1-0 to g1-1", "g1-1 to g1-2", "g1-2 to g1-0"),
+        *("g2-0 to g2-1", "g2-1 to g2-0"),
+    }
+    assert sum(pair.kind == "unseen" for pair in found.pairs) == 4
+    for pair in found.pairs:
+        (source,), (truth,) = pair.source.utterances, pair.truth.utterances
+        assert source.group == truth.group
+        assert source.speaker != truth.speaker == pair.target.speaker
+        assert all(u.speaker == truth.speaker and u.group != truth.group for u in pair.target.reference.utterances)
+        assert {source.split, truth.split} <= {"test", "unseen"}
+        if pair.kind == "seen":
+            assert {u.split for u in pair.target.reference.utterances} == {"train"}
+    with pytest.raises(AudioVQError, match="no group"):
+        group_pairs(groups[:3])
+
+
+class Truth(Copy):
+    """Gives the true result, a semitone higher where asked."""
+
+    def convert(self, pair):
+        if self.name == "true":
+            return pair.truth.load()
+        return voice(4.0, pitch=2 ** (1 / 12) * (120.0 + 3 * int(pair.id[1])), seed=int(pair.id[1]) % 3)
+
+
+def test_groups_are_scored_against_the_true_result(groups, tmp_path):
+    converters = [Truth("true", True), Truth("higher", True)]
+    report = evaluate_groups(group_pairs(groups), converters, make_metrics(["mel", "f0", "voicing"]))
+    assert [(s.name, s.split) for s in report.systems] == [
+        ("true", "seen"),
+        ("higher", "seen"),
+        ("true", "unseen"),
+        ("higher", "unseen"),
+    ]
+    true, higher = (system.overall.metrics for system in report.systems[:2])
+    assert true["mel"].mean == true["f0"].mean == true["voicing"].mean == 0
+    assert higher["f0"].mean == pytest.approx(1, abs=0.15)
+    assert higher["mel"].mean > 0.1
+    report.write_json(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["protocol"]["pairs"] == {"seen": 5, "unseen": 4}
+
+
+def test_groups_by_the_command_line(codec, groups, tmp_path, capsys):
+    save_codec(codec, tmp_path / "model")
+    write_shards(groups, tmp_path / "corpus")
+    common = ["evaluate", "conversion", "--model", str(tmp_path / "model"), "--groups", str(tmp_path / "corpus")]
+    target = tmp_path / "report.json"
+    assert main([*common, "--metrics", "mel,level", "--limit", "3", "--codebooks", "1", "--json", str(target)]) == 0
+    names = [system["name"] for system in json.loads(target.read_text())["systems"] if system["split"] == "seen"]
+    assert names == ["source, unconverted", "true result, coded (1)", "converted (1, pitch keep)"]
+    assert "level dB" in capsys.readouterr().out
+    assert main([*common, "--metrics", "median_f0"]) == 1
+    assert "no metric 'median_f0'" in capsys.readouterr().err
 
 
 def test_the_plainest_converter(pairs):
