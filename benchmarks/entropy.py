@@ -121,7 +121,7 @@ def test_items(codec: Any, corpus: str, limit: int) -> tuple[dict[str, list[Any]
     import torch
 
     from audiovq.data.corpora import open_corpus
-    from audiovq.evaluation.stretches import join
+    from audiovq.evaluation.protocol import join_utterances
 
     utterances = open_corpus(corpus, "test")[: limit or None]
     by_voice = defaultdict(list)
@@ -129,7 +129,7 @@ def test_items(codec: Any, corpus: str, limit: int) -> tuple[dict[str, list[Any]
         by_voice[utterance.speaker].append(utterance.load())
     waveforms = {
         "utterances": [u.load() for u in utterances],
-        "stretches": [s.load() for s in join(utterances)],
+        "stretches": [excerpt.load() for excerpt in join_utterances(utterances)],
         "voices": [np.concatenate(parts) for parts in by_voice.values()],
     }
     n = codec.n_codebooks

@@ -1,7 +1,7 @@
 """The command line: ``audiovq VERB ...``, one module for each verb, imported only when that verb is called.
 
 A verb's module ``audiovq.cli.VERB`` has a function ``VERB`` as typer takes it, and may have ``CONTEXT_SETTINGS``, a
-dictionary for typer's ``context_settings``.
+dictionary for typer's ``context_settings``. A verb of `GROUPS` has an application ``app`` with sub-commands instead.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ VERBS = {
     "encode": "Code speech, pictures or clips into small .avq files.",
     "decode": "Turn .avq files back into speech, pictures or clips.",
     "convert": "Let another voice say it: convert recordings or .avq files to a target voice.",
-    "speakers": "List the voices that came with the model.",
-    "generate": "Draw from the prior over the codes: speech, pictures, or what happens next in a clip.",
-    "info": "Tell what an .avq file holds.",
-    "models": "List the models that came with the package.",
+    "speakers": "List the speakers bundled with a model.",
+    "generate": "Sample speech or images from a prior, or predict video.",
+    "info": "Show information about an .avq file.",
+    "models": "List the bundled models.",
     "tokenize": "Write the codes of a corpus as shards, to train language models of speech from.",
-    "evaluate": "Measure quality: folders of recordings, or models on their test data.",
+    "evaluate": "Measure quality: folders of recordings, codecs, conversion, priors, images, video.",
     "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
 }
+#: Verbs with sub-commands.
+GROUPS = ("evaluate", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train"}
 _INTERRUPTED = 130
@@ -56,6 +58,9 @@ def build_app(verb: str | None = None) -> typer.Typer:
     for name, line in VERBS.items():
         if name == verb:
             module = import_module(f"audiovq.cli.{name}")
+            if name in GROUPS:
+                app.add_typer(module.app, name=name, short_help=line)
+                continue
             settings = getattr(module, "CONTEXT_SETTINGS", None)
             app.command(name, short_help=line, context_settings=settings)(getattr(module, name))
         else:
@@ -79,6 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     if verb is not None and verb not in VERBS:
         return _fail(f"there is no verb {verb!r}; there are {', '.join(VERBS)}", 2)
     try:
+        if verb in GROUPS:
+            from audiovq.cli.spelling import updated
+
+            place = arguments.index(verb) + 1
+            arguments = arguments[:place] + updated(verb, arguments[place:])
         result = build_app(verb)(arguments, prog_name="audiovq", standalone_mode=False)
         sys.stdout.flush()
         if result == _INTERRUPTED:  # so some versions of typer tell of an interrupt, others raise
@@ -103,7 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(
             error, "format_message"
         ):  # typer's own errors; which module they live in changes between its versions
-            return _fail(f"{error.format_message()} (audiovq {verb or ''} --help tells more)".replace("  ", " "), 2)
+            path = getattr(getattr(error, "ctx", None), "command_path", None) or f"audiovq {verb or ''}".strip()
+            return _fail(f"{error.format_message()} ({path} --help tells more)", 2)
         if os.environ.get("AUDIOVQ_TRACEBACK"):
             raise
         _silence_stdout()

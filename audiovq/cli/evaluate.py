@@ -1,158 +1,405 @@
-"""``audiovq evaluate``: how good is what was decoded, or what a model would decode."""
+"""``audiovq evaluate``: one sub-command for each protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from audiovq.cli.protocols import LIMIT, PROTOCOLS, Options, run_folders
+from audiovq.cli import options
+from audiovq.cli.options import integers, names, numbers
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
-    from audiovq.evaluation.image import ImageReport
+    from audiovq.evaluation.protocol import Progress
+    from audiovq.evaluation.protocols.conversion import Converter
     from audiovq.evaluation.report import Report
-    from audiovq.evaluation.video import VideoReport
+    from audiovq.speech.codec import SpeechCodec
+
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="pesq, stoi, speaker, mel, level, dnsmos, distillmos, wer, dwer, phones, f0, voicing; default: all but "
+        "dwer, f0 and voicing.",
+        show_default=False,
+    ),
+]
+
+Codebooks = Annotated[
+    str | None,
+    typer.Option(metavar="N,...", help="Numbers of codebooks; default: see above.", show_default=False),
+]
+ConversionMetrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="speaker, wer, dwer, phones, f0_correlation, median_f0, dnsmos, distillmos; with --groups those of "
+        "audiovq evaluate files; default: all that apply.",
+        show_default=False,
+    ),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|DIR",
+        help="A corpus of the same sentences by several speakers, aligned: scores are against the true result.",
+        show_default=False,
+    ),
+]
+Pitch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|keep|SEMITONES",
+        help="To the target's median F0, not at all, or by so much; default: auto, with --groups keep.",
+        show_default=False,
+    ),
+]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
-def evaluate(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="REF_DIR DEG_DIR, with recordings of the same names. Nothing, or the word split: a model on a split. "
-            "conversion: a model as a converter of voices. generation: a prior over the codes, and what it draws. "
-            "probe: what the codes tell of speaker, language and phones. video: frames ahead, with actions. "
-            "image: pictures decoded, and what they cost.",
-            show_default=False,
-            metavar="[REF_DIR DEG_DIR]",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Bundled model or a folder; default: the bundled one.", show_default=False),
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, validation, test or unseen; several with commas.")] = "test",
-    data: Annotated[str, typer.Option(help="Corpora or folders, with commas.")] = "debian_speech",
-    bitrates: Annotated[
-        str | None, typer.Option(help="kb/s, with commas; default: 0.5,1,2,4.", show_default=False)
-    ] = None,
-    decoder: Annotated[str, typer.Option(help="Decoder of the model.")] = "parallel",
-    limit: Annotated[
-        int, typer.Option(help="Stretches of some 7 s of each split, drawn evenly; 0: all.", min=0)
-    ] = LIMIT,
-    peers: Annotated[bool, typer.Option("--peers", help="Opus, Codec 2, Speex ... too, where installed.")] = False,
-    peers_only: Annotated[bool, typer.Option("--peers-only", help="Only those, no model.")] = False,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="pesq,stoi,mel,dnsmos,speaker,wer,dwer; probe: voices,phones; default: all.", show_default=False
-        ),
-    ] = None,
-    align: Annotated[bool, typer.Option("--align", help="Folders: take out a delay common to all recordings.")] = False,
+@app.callback()
+def evaluate() -> None:
+    """Measure quality, with 95 % confidence intervals; see `audiovq evaluate PROTOCOL --help` for the options."""
+
+
+@app.command()
+def files(
+    reference: Annotated[str, typer.Argument(metavar="REF_DIR", help="Folder of recordings.", show_default=False)],
+    degraded: Annotated[
+        str, typer.Argument(metavar="DEG_DIR", help="Folder of recordings of the same names.", show_default=False)
+    ],
+    metrics: Metrics = None,
+    align: Annotated[bool, typer.Option("--align", help="Remove a delay common to all recordings.")] = False,
     language: Annotated[
-        str | None, typer.Option(help="Folders: language of all recordings, for word errors.", show_default=False)
+        str | None, typer.Option(help="ISO 639 code of all recordings, for word errors.", show_default=False)
     ] = None,
-    codebooks: Annotated[
-        str | None,
-        typer.Option(help="Conversion: how many carry what is said, with commas.", show_default=False),
-    ] = None,
-    pitch: Annotated[str, typer.Option(help="Conversion: auto, keep or semitones.")] = "auto",
-    timbre: Annotated[str, typer.Option(help="Conversion: auto, keep, or auto,keep.")] = "auto",
-    pairs: Annotated[int, typer.Option(help="Conversion: so many pairs, drawn evenly; 0: all.", min=0)] = 0,
-    world: Annotated[bool, typer.Option("--world", help="Conversion: the WORLD baseline too.")] = False,
-    prior: Annotated[
-        str | None, typer.Option(help="Generation: folder of the prior; default: the model's own.", show_default=False)
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Generation: how many.", min=1)] = 24,
-    seconds: Annotated[float, typer.Option(help="Generation: length of each.")] = 10.0,
-    temperature: Annotated[
-        float | None, typer.Option(help="Generation: as of audiovq generate.", min=0, show_default=False)
-    ] = None,
-    top_k: Annotated[int, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 0,
-    top_p: Annotated[
-        float | None, typer.Option(help="Generation: as of audiovq generate.", min=0, max=1, show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Generation: as of audiovq generate.", min=0)] = 0,
-    json: Annotated[Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", help="Draw bit rate against quality here.", show_default=False)
-    ] = None,
+    json: options.Json = None,
 ) -> None:
-    """Measure quality: PESQ-WB, STOI, mel distance, DNSMOS, speaker cosine and word errors, with 95 % intervals.
+    """Compare the recordings of two folders: PESQ, STOI, mel distance, DNSMOS, speaker cosine, word errors ..."""
+    from audiovq.evaluation.metrics import make_metrics
+    from audiovq.evaluation.protocols.files import evaluate_files, match_files
 
-    audiovq evaluate REF_DIR DEG_DIR compares recordings of the same names; audiovq evaluate --split test codes that
-    split's speech with the model (and --peers) and compares. A folder called like a protocol is written ./split.
+    check_outputs(json)
+    match_files(reference, degraded)  # so that what is wrong with them shows before the metrics are loaded
+    with progress_bar() as progress:
+        made = make_metrics(names(metrics) if metrics else None)
+        show(evaluate_files(reference, degraded, made, align, language, progress), json)
+
+
+@app.command()
+def codec(
+    model: options.Model = None,
+    data: options.Data = "debian_speech",
+    split: options.Splits = "test",
+    codebooks: Codebooks = None,
+    bitrates: Annotated[
+        str | None, typer.Option(metavar="KBPS,...", help="The same by nominal kb/s.", show_default=False)
+    ] = None,
+    decoder: options.Decoder = "parallel",
+    limit: Annotated[int, typer.Option(min=0, help="Excerpts of some 7 s of each split, drawn evenly; 0: all.")] = 36,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also Opus, Codec 2, Speex and AMR-WB, where installed.")
+    ] = False,
+    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Only these, no model.")] = False,
+    metrics: Metrics = None,
+    json: options.Json = None,
+    plot: options.Plot = None,
+) -> None:
+    """Encode and decode a corpus's speech, by the number of codebooks, and score it.
+
+    Recordings and synthesised speech are reported apart, and so is each split. WER, DNSMOS and DistillMOS are shown as
+    differences to those of the recordings themselves. Without --codebooks 1, 2, 4 ... and all are used.
     """
-    options = Options(
-        model=model,
-        split=_names(split),
-        data=_names(data),
-        bitrates=None if bitrates is None else _numbers(bitrates, "--bitrates"),
-        decoder=decoder,
-        limit=limit,
-        peers=peers or peers_only,
-        own=not peers_only,
-        metrics=None if metrics is None else _names(metrics),
-        align=align,
-        language=language,
-        codebooks=None if codebooks is None else [round(n) for n in _numbers(codebooks, "--codebooks")],
-        pitch=pitch,
-        timbre=tuple(_names(timbre)),
-        pairs=pairs,
-        world=world,
-        prior=prior,
-        samples=samples,
+    from audiovq.data.corpora import open_corpora
+    from audiovq.evaluation.metrics import make_metrics
+    from audiovq.evaluation.protocols.codec import evaluate_codec
+
+    check_outputs(json, plot)
+    corpora, splits = names(data), names(split)
+    about: dict[str, Any] = {"data": corpora, "splits": splits}
+    if baselines_only and (model is not None or codebooks is not None or bitrates is not None):
+        raise AudioVQError("--baselines-only takes no --model, --codebooks and --bitrates")
+    if codebooks and bitrates:
+        raise AudioVQError("--bitrates and --codebooks say the same thing: give one of them")
+    counts = integers(codebooks, "--codebooks") if codebooks else []
+    rates = numbers(bitrates, "--bitrates") if bitrates else []
+    opened = {name: open_corpora(corpora, name) for name in splits}
+    systems: list[Any] = []
+    if not baselines_only:
+        loaded = load_codec(model)
+        systems += audiovq_systems(loaded, counts, rates, decoder)
+        about |= about_model(loaded)
+    if baselines or baselines_only:
+        from audiovq.evaluation.baselines import make_baselines
+
+        systems += make_baselines()
+    if not systems:
+        raise AudioVQError("nothing to evaluate: no baseline's tools are installed")
+    with progress_bar() as progress:
+        made = make_metrics(names(metrics) if metrics else None)
+        show(evaluate_codec(opened, systems, made, limit, about, progress), json, plot)
+
+
+@app.command()
+def conversion(
+    model: options.Model = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Corpus; default: debian_speech.", show_default=False)
+    ] = None,
+    groups: Groups = None,
+    codebooks: Codebooks = None,
+    pitch: Pitch = None,
+    timbre: Annotated[str, typer.Option(metavar="auto|keep|auto,keep", help="Spectral matching.")] = "auto",
+    decoder: options.Decoder = "parallel",
+    limit: Annotated[int, typer.Option(min=0, help="Pairs, drawn evenly; 0: all.")] = 0,
+    world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline.")] = False,
+    metrics: ConversionMetrics = None,
+    json: options.Json = None,
+    plot: options.Plot = None,
+) -> None:
+    """Convert recordings to other speakers and score the results; seen and unseen targets apart.
+
+    Fixed pairs of the corpus are scored against the target's other recordings, groups against the same sentence by the
+    target. Without --codebooks the model's own number for conversion is used.
+    """
+    from audiovq.cli.convert import parse_pitch
+    from audiovq.data.corpora import open_corpora
+    from audiovq.evaluation.metrics import make_metrics
+    from audiovq.evaluation.protocols import conversion as protocol
+    from audiovq.evaluation.protocols.pairs import group_pairs, read_pairs
+    from audiovq.speech.checkpoint import conversion_model
+    from audiovq.speech.timbre import check_timbre
+
+    check_outputs(json, plot)
+    if groups is not None and (data is not None or plot is not None):
+        raise AudioVQError("--groups takes no --data and no --plot")
+    wanted = names(metrics) if metrics else None
+    choices = protocol.chosen_metrics(wanted) if groups is None else []
+    if plot is not None and "speaker" not in choices:
+        raise AudioVQError("--plot shows which speakers are alike: --metrics must have speaker")
+    how = parse_pitch(pitch or ("auto" if groups is None else "keep")), [check_timbre(one) for one in names(timbre)]
+    counts = integers(codebooks, "--codebooks") if codebooks else []
+    corpora = names(groups or data or "debian_speech")
+    pairs = (read_pairs if groups is None else group_pairs)(open_corpora(corpora, None)).limited(limit)
+    codec = load_codec(model or conversion_model())
+    about = {"data": corpora, **about_model(codec)}
+    rows = converters(codec, counts or [codec.conversion_codebooks], *how, decoder, world, groups is not None)
+    with progress_bar() as progress:
+        if groups is None:
+            show(protocol.evaluate_conversion(pairs, rows, choices, about, progress=progress), json, plot)
+        else:
+            made = make_metrics(wanted, protocol.GROUP_METRICS)
+            show(protocol.evaluate_groups(pairs, rows, made, about, progress), json)
+
+
+@app.command()
+def generation(
+    model: options.Model = None,
+    prior: options.Prior = None,
+    data: options.Data = "debian_speech",
+    split: options.Split = "test",
+    codebooks: options.FirstCodebooks = None,
+    samples: options.Samples = 24,
+    seconds: Annotated[float, typer.Option(help="Length of each sample.")] = 10.0,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = None,
+    seed: options.Seed = 0,
+    dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech (needs the extra eval).")] = True,
+    json: options.Json = None,
+    plot: options.Plot = None,
+) -> None:
+    """Measure a prior: likelihood of held-out speech, and samples beside real speech."""
+    from audiovq.data.codes import cached_codes
+    from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
+    from audiovq.prior.speech import SpeechPrior
+
+    check_outputs(json, plot)
+    corpora = names(data)
+    source = SpeechPrior.from_pretrained(model, prior)
+    sampling = source.prior.sampling.override(temperature, top_k, top_p)
+    settings = Settings(
+        n_samples=samples,
         seconds=seconds,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
         seed=seed,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        n_codebooks=codebooks or source.prior.drawn_codebooks,
+        dnsmos=dnsmos,
     )
-    for path in (json, picture):
+    about = {"data": corpora, **about_model(source.codec), "prior": source.prior.name}
+    with progress_bar() as progress:
+        cache = cached_codes(source.codec, corpora, progress=lambda done, total: progress("coding", done, total))
+        report = evaluate_generation(source, cache, split, settings, about, progress)
+    show(report, json, plot)
+
+
+@app.command()
+def probe(
+    model: options.Model = None,
+    data: options.Data = "debian_speech",
+    metrics: Annotated[
+        str, typer.Option(metavar="NAME,...", help="speakers (and languages, and the use of codebooks), phones.")
+    ] = "speakers,phones",
+    limit: Annotated[int, typer.Option(min=0, help="Excerpts of 3 s of each speaker in each split; 0: all.")] = 36,
+    json: options.Json = None,
+    plot: options.Plot = None,
+) -> None:
+    """Predict speaker, language and phones from the codes of held-out recordings."""
+    from audiovq.data.corpora import open_corpora
+    from audiovq.evaluation.protocols.probe import KINDS, PARTS, evaluate_probe
+
+    check_outputs(json, plot)
+    kinds, corpora = names(metrics), names(data)
+    if set(kinds) - set(KINDS):
+        raise AudioVQError(f"--metrics of probe are {' and '.join(KINDS)}, not {', '.join(kinds)}")
+    codec = load_codec(model)
+    splits = {part: open_corpora(corpora, part) for part in PARTS}
+    with progress_bar() as progress:
+        report = evaluate_probe(codec, splits, limit, {"data": corpora, **about_model(codec)}, progress, kinds)
+    show(report, json, plot)
+
+
+@app.command()
+def image(
+    model: options.Model = None,
+    data: Annotated[
+        str, typer.Option(metavar="NAME|DIR", help="photographs, another set of images, or a folder.")
+    ] = "photographs",
+    split: options.Split = "test",
+    limit: Annotated[int, typer.Option(min=0, help="Crops, drawn evenly; 0: all.")] = 96,
+    json: options.Json = None,
+    plot: options.Plot = None,
+) -> None:
+    """Encode and decode crops of images: PSNR, SSIM, bits per pixel and per dimension."""
+    from audiovq.data.images import FixedCrops, open_images
+    from audiovq.evaluation.protocols.image import SIZE, evaluate_image
+    from audiovq.image import ImageCodec
+    from audiovq.prior.image import load_priors
+
+    check_outputs(json, plot)
+    codec = ImageCodec.from_pretrained(model)
+    images = open_images({"name": data, "side": 400} if data == "photographs" else data, split)
+    shortest = min(min(one.load().shape[:2]) for one in images[:100])
+    size = min(SIZE, shortest // codec.stride * codec.stride)
+    crops = FixedCrops(images, size, limit or 1 << 30).images()
+    with progress_bar() as progress:
+        report = evaluate_image(codec, crops, split, {"data": data, **about_model(codec)}, load_priors(codec), progress)
+    show(report, json, plot)
+
+
+@app.command()
+def video(
+    model: options.Model = None,
+    data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Recorded episodes.")] = "vizdoom",
+    split: options.Split = "test",
+    limit: Annotated[int, typer.Option(min=0, help="Windows of frames, drawn evenly; 0: all.")] = 120,
+    json: options.Json = None,
+    plot: options.Plot = None,
+) -> None:
+    """Predict frames from frames and actions: PSNR and SSIM, and whether turns move the image the right way."""
+    from audiovq.data.episodes import open_episodes
+    from audiovq.evaluation.protocols.video import evaluate_video
+    from audiovq.video import VideoModel
+
+    check_outputs(json, plot)
+    loaded, blind = (VideoModel.from_pretrained(model, dynamics) for dynamics in ("dynamics", "blind"))
+    episodes = open_episodes(data, split)
+    with progress_bar() as progress:
+        about = {"data": data, **about_model(loaded.frames)}
+        report = evaluate_video(loaded, blind, episodes, split, limit, about, progress)
+    show(report, json, plot)
+
+
+def load_codec(model: str | None) -> SpeechCodec:
+    """A speech codec by name or folder."""
+    from audiovq.speech.codec import SpeechCodec
+
+    return SpeechCodec.from_pretrained(model)
+
+
+def about_model(codec: Any) -> dict[str, str]:
+    """Name and hash, for a report."""
+    return {"model": codec.name, "model_hash": codec.model_hash.hex()}
+
+
+def audiovq_systems(codec: SpeechCodec, counts: list[int], bitrates: list[float], decoder: str) -> list[Any]:
+    """The codec with each number of codebooks; 1, 2, 4 ... and all where neither numbers nor bit rates are given.
+
+    Raises:
+        AudioVQError: for numbers or bit rates that the model does not have.
+    """
+    from audiovq.cli.loading import n_codebooks_for
+    from audiovq.evaluation.audiovq_system import AudioVQSystem
+
+    default = sorted({n for n in (1, 2, 4, 8, 16, codec.n_codebooks) if n <= codec.n_codebooks})
+    chosen = counts or [cast(int, n_codebooks_for(codec, rate)) for rate in bitrates] or default
+    return [AudioVQSystem(codec, codec.check_n_codebooks(n), decoder) for n in chosen]
+
+
+def converters(
+    codec: SpeechCodec, counts: list[int], pitch: Any, timbres: list[Any], decoder: str, world: bool, groups: bool
+) -> list[Converter]:
+    """The rows of a conversion report: bounds, then the model with each number of codebooks."""
+    from audiovq.evaluation.audiovq_system import ModelConverter, Reconstruction
+    from audiovq.evaluation.protocols.conversion import RealSpeech, Unconverted
+
+    rows: list[Converter] = [Unconverted()] if groups else [RealSpeech(), Unconverted()]
+    for n in counts:
+        rows.append(Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
+        rows += [ModelConverter(codec, n, pitch, decoder, timbre) for timbre in timbres]
+    if world:
+        from audiovq.evaluation.baselines.world import WorldConverter
+
+        rows.append(WorldConverter())
+    return rows
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Refuse folders as files to write.
+
+    Raises:
+        AudioVQError: for a folder.
+    """
+    for path in paths:
         if path is not None and path.is_dir():
             raise AudioVQError(f"{path} is a folder; name a file")
-    report = _run(what or ["split"], options)
-    _show(report, json, picture)
 
 
-def _run(what: list[str], options: Options) -> Report | VideoReport | ImageReport:
-    """The protocol that the first word names; two folders are a protocol of their own."""
-    protocol = PROTOCOLS.get(what[0])
-    if protocol is not None and len(what) == 1:
-        return protocol(options)
-    if len(what) != 2:
-        raise AudioVQError(f"give two folders, or one of: {', '.join(PROTOCOLS)} (got: {' '.join(what)})")
-    return run_folders(what[0], what[1], options)
-
-
-def _show(report: Report | VideoReport | ImageReport, json: Path | None, picture: Path | None) -> None:
-    import sys
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A line that moves on a terminal's stderr; nothing elsewhere. Warnings are shown as plain lines."""
+    import logging
 
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
-    # Into a file or a pipe there is no width to keep to; rows are wanted whole there.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def show(report: Report, json: Path | None, plot: Path | None = None) -> None:
+    """Write the files, then the tables to standard output."""
+    from audiovq.cli.tables import stdout_console
+
     if json is not None:
         report.write_json(json)
+    console = stdout_console()
     for table in report.tables():
         console.print(table)
     if json is not None:
         typer.echo(f"figures: {json}")
-    if picture is not None:
-        report.draw(picture)
-        typer.echo(f"picture: {picture}")
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise AudioVQError(f"{text!r} names nothing")
-    return list(dict.fromkeys(names))
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(name) for name in _names(text)]
-    except ValueError:
-        raise AudioVQError(f"{option} takes numbers with commas between them, got {text!r}") from None
+    if plot is not None:
+        report.draw(plot)
+        typer.echo(f"plot: {plot}")

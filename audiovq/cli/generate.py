@@ -1,4 +1,4 @@
-"""``audiovq generate``: speech out of nothing, or out of a beginning."""
+"""``audiovq generate``: samples from a prior over codes, a sub-command for each medium."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audiovq.cli import generate_visual, options
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.streams import check_input, errors_about
@@ -21,109 +23,69 @@ if TYPE_CHECKING:
     from audiovq.prior.speech import SpeechPrior
     from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 
-FORMATS = {"wav": (".wav",), "avq": (".avq",), "both": (".wav", ".avq")}
+LONGEST = 86400.0
+"""Seconds: a day."""
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
-def generate(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the samples.")],
+@app.callback()
+def generate() -> None:
+    """Sample from the prior over a codec's codes; see `audiovq generate MEDIUM --help` for the options.
+
+    Sample i depends on the seed and i alone, not on the number of samples.
+    """
+
+
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for sample-01.wav and so on.")]
+Speaker = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE|random",
+        help="A bundled speaker (audiovq speakers), a recording or .avq file, or a new speaker for each sample; "
+        "default: the prompt's, else random.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def speech(
+    output: Output,
     seconds: Annotated[float, typer.Option(help="Length of each sample; with --prompt, of what follows it.")] = 10.0,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 4,
-    speaker: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE|random",
-            help="Who speaks: a bundled voice (audiovq speakers), a recording or .avq file of it, or a new voice for "
-            "each sample. Without it: the prompt's voice, else random.",
-            show_default=False,
-        ),
-    ] = "",
+    samples: options.Samples = 4,
+    speaker: Speaker = "",
     prompt: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A recording or .avq file to go on from.", show_default=False)
+        str | None, typer.Option(metavar="FILE", help="A recording or .avq file to continue.", show_default=False)
     ] = None,
     language: Annotated[
         str | None, typer.Option(help="ISO 639 code, of those the prior has learned.", show_default=False)
     ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(min=0, help="Under 1: likelier, less varied; default: the prior's own.", show_default=False),
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=0, help="Only the k likeliest codes each time; 0: all.")] = 0,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Only the likeliest codes that together reach p, up to 1; default: the prior's own.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes, with either decoder.")] = 0,
-    codebooks: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="The first N codebooks; default: the prior's own.", show_default=False),
-    ] = None,
-    decoder: Annotated[
-        str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
-    ] = "parallel",
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="The codec; default: the bundled one.", show_default=False)
-    ] = None,
-    prior: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="The prior; default: the folder prior of the codec.", show_default=False),
-    ] = None,
-    format: Annotated[
-        str, typer.Option(metavar="wav|avq|both", help="What to write; for wav read png or gif with other media.")
-    ] = "wav",
-    media: Annotated[
-        str, typer.Option(metavar="speech|image|video", help="What to draw; video goes on from --prompt, a clip.")
-    ] = "speech",
-    label: Annotated[int | None, typer.Option(min=0, help="Image: the number of a class.", show_default=False)] = None,
-    actions: Annotated[
-        str,
-        typer.Option(help="Video: buttons, as turn_left*10,move_forward*20; without it random.", show_default=False),
-    ] = "",
-    mode: Annotated[str, typer.Option(metavar="mean|likeliest|sample", help="Video: how to predict.")] = "mean",
-    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = None,
+    seed: options.Seed = 0,
+    codebooks: options.FirstCodebooks = None,
+    decoder: options.Decoder = "parallel",
+    model: options.Model = None,
+    prior: options.Prior = None,
+    format: Annotated[str, typer.Option(metavar="wav|avq|both", help="What to write.")] = "wav",
+    force: options.Force = False,
 ) -> None:
-    """Draw speech from the prior over a codec's codes: no text goes in, and no sense comes out. Or pictures; or clips.
+    """Sample speech: unconditionally (it will not form meaningful sentences), by a speaker, or as a continuation."""
+    from audiovq.cli import checks
 
-    Writes DIR/sample-01.wav, .png or .gif, and so on. Sample i depends on the seed and i alone, not on how many are
-    drawn.
-    """
-    from audiovq.cli import checks, generate_visual
-
-    if media not in generate_visual.MEDIA:
-        raise AudioVQError(f"--media is one of {', '.join(generate_visual.MEDIA)}, not {media!r}")
-    if label is not None and media != "image":
-        raise AudioVQError("--label is for --media image")
-    if actions and media != "video":
-        raise AudioVQError("--actions is for --media video")
-    targets = _targets(output, n, format, force, generate_visual.FORMATS.get(media, ".wav"))
-    if not seconds > 0 or seconds > 86400:
+    targets = plan_samples(output, samples, (".wav", ".avq"), format, force)
+    if not 0 < seconds <= LONGEST:
         raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
     if prompt is not None:
         check_input(prompt)
-    if media != "speech":
-        import torch
-
-        torch.set_num_threads(1)
-    if media == "image":
-        from audiovq.prior.sampling import SamplingConfig
-
-        return generate_visual.generate_images(
-            targets, seed, SamplingConfig().override(temperature, top_k, top_p), label, model
-        )
-    if media == "video":
-        told = (seed, mode, 1.0 if temperature is None else temperature, actions, prompt, model)
-        return generate_visual.generate_videos(targets, seconds, *told)
     checks.check_decoder(decoder, [model])
     if speaker not in ("", "random"):
         checks.check_voice(speaker, checks.facts(model))
-
     import torch
 
-    from audiovq.cli.interrupts import clean_up_when_terminated
-    from audiovq.cli.progress import Display
-    from audiovq.prior.speech import BATCH, SpeechPrior
+    from audiovq.prior.speech import SpeechPrior
 
     torch.set_num_threads(1)
     source = SpeechPrior.from_pretrained(model, prior)
@@ -131,61 +93,40 @@ def generate(
     if codebooks is not None:
         source.codec.check_n_codebooks(codebooks)
     start = time.perf_counter()
-    beginning = None if prompt is None else _read(source.codec, prompt, codebooks or source.prior.drawn_codebooks)
-    voice = _voice(source.codec, speaker)
-    if beginning is not None and codebooks is not None and codebooks > beginning.codes.shape[1]:
-        raise AudioVQError(f"{prompt} has {beginning.codes.shape[1]} codebooks, {codebooks} were asked for")
-    with errors_about(str(output), "written"):
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()  # before minutes of drawing
-    total = 0.0
-    with clean_up_when_terminated(), Display(-(-n // BATCH)) as display:
-        for first in range(0, n, BATCH):
-            size = min(BATCH, n - first)
-            who = _random_voices(source, size, seed, first) if speaker == "random" else voice
-            with display.file(f"samples {first + 1} to {first + size}" if size > 1 else f"sample {first + 1}") as tell:
-                encoded = source.generate(
-                    seconds,
-                    size,
-                    who,
-                    language,
-                    beginning,
-                    temperature,
-                    top_k,
-                    top_p,
-                    seed,
-                    codebooks,
-                    first,
-                    lambda done, frames: tell(done, 2 * frames),
-                )
-                for i in range(size):
-                    _write(source.codec, _item(encoded, i), targets[first + i], decoder)
-                    tell(size + i + 1, 2 * size)
-            total += float(encoded.n_samples.sum()) / source.codec.sample_rate
-    elapsed = time.perf_counter() - start
-    shown = min(str(output), os.path.relpath(output), key=len)
-    plural = "s" if n > 1 else ""
-    print(
-        f"{n} sample{plural} in {shown}: {total:.2f} s of audio, {total / elapsed:.1f} times real time", file=sys.stderr
-    )
+    given = None if prompt is None else _read_prompt(source, prompt, codebooks)
+    vector = None if speaker in ("", "random") else _speaker_vector(source.codec, speaker)
+    check_writable(output)
+    settings: dict[str, Any] = {"language": language, "prompt": given, "seed": seed, "n_codebooks": codebooks}
+    settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    total = _sample_speech(source, seconds, vector, speaker == "random", settings, targets, decoder)
+    rate = f"{total:.2f} s of audio, {total / (time.perf_counter() - start):.1f} times real time"
+    print(f"{samples} sample{'s' * (samples > 1)} in {_short(output)}: {rate}", file=sys.stderr)
 
 
-def _targets(folder: Path, n: int, format: str, force: bool, plain: str = ".wav") -> list[list[Path]]:
+app.command("image")(generate_visual.image)
+app.command("video")(generate_visual.video)
+
+
+def plan_samples(folder: Path, n: int, suffixes: tuple[str, str], format: str, force: bool) -> list[list[Path]]:
     """The files of each sample.
 
+    Args:
+        folder: of all of them.
+        n: samples.
+        suffixes: of a decoded sample, and ``.avq``.
+        format: one of the suffixes without its dot, or "both".
+        force: overwrite.
+
     Raises:
-        AudioVQError: where something is in the way.
+        AudioVQError: for another format, and for files that are in the way.
     """
-    format = "wav" if format == plain[1:] else format
-    if format not in FORMATS:
-        raise AudioVQError(f"--format is {', '.join(FORMATS)}, not {format!r}")
+    formats = {suffix[1:]: (suffix,) for suffix in suffixes} | {"both": suffixes}
+    if format not in formats:
+        raise AudioVQError(f"--format is {', '.join(formats)}, not {format!r}")
     if folder.exists() and not folder.is_dir():
         raise AudioVQError(f"{folder} is a file; samples need a folder")
     digits = max(2, len(str(n)))
-    targets = [
-        [folder / f"sample-{i:0{digits}d}{suffix.replace('.wav', plain)}" for suffix in FORMATS[format]]
-        for i in range(1, n + 1)
-    ]
+    targets = [[folder / f"sample-{i:0{digits}d}{suffix}" for suffix in formats[format]] for i in range(1, n + 1)]
     for path in (path for paths in targets for path in paths):
         if path.is_dir():
             raise AudioVQError(f"{path}: is a folder")
@@ -194,7 +135,61 @@ def _targets(folder: Path, n: int, format: str, force: bool, plain: str = ".wav"
     return targets
 
 
-def _read(codec: SpeechCodec, path: str, n_codebooks: int) -> EncodedSpeech:
+def check_writable(folder: Path) -> None:
+    """Make the folder and see that files can be written: before minutes of sampling.
+
+    Raises:
+        AudioVQError: when they cannot.
+    """
+    with errors_about(str(folder), "written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+def _short(path: Path) -> str:
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def _sample_speech(
+    source: SpeechPrior,
+    seconds: float,
+    speaker: np.ndarray | None,
+    random: bool,
+    settings: dict[str, Any],
+    targets: Sequence[list[Path]],
+    decoder: str,
+) -> float:
+    """Sample and write batch after batch; the seconds of all samples together."""
+    import numpy as np
+
+    from audiovq.cli.interrupts import clean_up_when_terminated
+    from audiovq.cli.progress import Display
+    from audiovq.prior.speech import BATCH
+
+    total = 0.0
+    with clean_up_when_terminated(), Display(-(-len(targets) // BATCH)) as display:
+        for first in range(0, len(targets), BATCH):
+            batch = targets[first : first + BATCH]
+            size = len(batch)
+            if random:  # where the prompt's speaker is not wanted
+                speaker = np.stack([source.random_voice(settings["seed"], first + i) for i in range(size)])
+            with display.file(f"samples {first + 1} to {first + size}" if size > 1 else f"sample {first + 1}") as tell:
+                encoded = source.generate(
+                    seconds,
+                    size,
+                    speaker,
+                    first=first,
+                    progress=lambda done, frames, tell=tell: tell(done, 2 * frames),  # type: ignore[misc]
+                    **settings,
+                )
+                for i, paths in enumerate(batch):
+                    _write_speech(source.codec, _item(encoded, i), paths, decoder)
+                    tell(size + i + 1, 2 * size)
+            total += float(encoded.n_samples.sum()) / source.codec.sample_rate
+    return total
+
+
+def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> EncodedSpeech:
     """One item of coded speech, from a recording (channels mixed) or an .avq file (its first channel, as it is)."""
     import numpy as np
     import torch
@@ -203,12 +198,18 @@ def _read(codec: SpeechCodec, path: str, n_codebooks: int) -> EncodedSpeech:
     from audiovq.bitstream.speech_file import model_blocks
     from audiovq.speech.waveform import open_audio
 
+    codec = source.codec
     if is_avq(path):
-        return _item(codec.load(path), 0)
-    with errors_about(path), open_audio(path) as audio:
-        blocks = [block for block in model_blocks(audio, codec, mono=True) if block is not None]
-        samples = np.concatenate(blocks)[:, 0]
-        return codec.encode([torch.from_numpy(samples)], n_codebooks=n_codebooks)
+        prompt = _item(codec.load(path), 0)
+    else:
+        with errors_about(path), open_audio(path) as audio:
+            blocks = [block for block in model_blocks(audio, codec, mono=True) if block is not None]
+            samples = torch.from_numpy(np.concatenate(blocks)[:, 0])
+            prompt = codec.encode([samples], n_codebooks=codebooks or source.prior.drawn_codebooks)
+    n_codebooks = prompt.codes.shape[1]
+    if codebooks is not None and codebooks > n_codebooks:
+        raise AudioVQError(f"{path} has {n_codebooks} codebooks, {codebooks} were asked for")
+    return prompt
 
 
 def _item(encoded: EncodedSpeech, i: int) -> EncodedSpeech:
@@ -217,31 +218,21 @@ def _item(encoded: EncodedSpeech, i: int) -> EncodedSpeech:
     return EncodedSpeech(encoded.codes[i : i + 1], encoded.speaker[i : i + 1], encoded.n_samples[i : i + 1])
 
 
-def _voice(codec: SpeechCodec, speaker: str) -> np.ndarray | None:
-    """The vector of a named or recorded voice; None where each sample gets its own, or the prompt's."""
-    if speaker in ("", "random"):
-        return None
+def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:
+    """The vector of a bundled or recorded speaker; warnings go to stderr."""
     from audiovq.bitstream.targets import target_voice
 
-    found = target_voice(codec, [speaker])
-    vector = found.vector()
-    for line in found.warnings():
-        print(f"audiovq: {found.name}: warning: {line}", file=sys.stderr)
+    target = target_voice(codec, [speaker])
+    vector = target.vector()
+    for line in target.warnings():
+        print(f"audiovq: {target.name}: warning: {line}", file=sys.stderr)
     return vector
 
 
-def _random_voices(source: SpeechPrior, n: int, seed: int, first: int) -> np.ndarray:
-    """(n, S), where the prompt's voice is not wanted."""
-    import numpy as np
-
-    return np.stack([source.random_voice(seed, first + i) for i in range(n)])
-
-
-def _write(codec: SpeechCodec, encoded: EncodedSpeech, targets: list[Path], decoder: str) -> None:
+def _write_speech(codec: SpeechCodec, encoded: EncodedSpeech, targets: Sequence[Path], decoder: str) -> None:
     from audiovq.speech.waveform import create_audio
 
     for path in targets:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".avq":
             codec.save(encoded, path)
             continue

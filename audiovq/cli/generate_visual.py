@@ -1,108 +1,158 @@
-"""``audiovq generate --media image|video``: pictures out of nothing, and what happens next in a world."""
+"""``audiovq generate image`` and ``audiovq generate video``."""
 
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from audiovq.cli import options
 from audiovq.errors import AudioVQError
+from audiovq.streams import check_input
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from audiovq.prior.sampling import SamplingConfig
     from audiovq.video import VideoModel
 
-MEDIA = ("speech", "image", "video")
-FORMATS = {"image": ".png", "video": ".gif"}
-FRAMES_PER_SECOND = 17.5
+FRAME_RATE = Fraction(35, 2)
 """Of the bundled world: 35 tics a second, two for each frame."""
+LONGEST = 86400.0
+
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the samples.")]
 
 
-def generate_images(
-    targets: list[list[Path]], seed: int, drawing: SamplingConfig, label: int | None, model: str | None
+def image(
+    output: Output,
+    samples: options.Samples = 4,
+    label: Annotated[int | None, typer.Option(min=0, help="Number of a class.", show_default=False)] = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = None,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    format: Annotated[str, typer.Option(metavar="png|avq|both", help="What to write.")] = "png",
+    force: options.Force = False,
 ) -> None:
-    """Draw a picture for each list of targets; picture i depends on the seed and i alone."""
+    """Sample images from the priors of an image model."""
+    from audiovq.cli.generate import check_writable, plan_samples
+
+    targets = plan_samples(output, samples, (".png", ".avq"), format, force)
+    import torch
+
     from audiovq.bitstream.visual_file import frames_of, save_codes
     from audiovq.bitstream.visual_layout import MEDIA_IMAGE
     from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.image.files import write_image
     from audiovq.prior.image import ImagePrior
+    from audiovq.prior.sampling import SamplingConfig
 
-    source = ImagePrior.from_pretrained(model)
+    torch.set_num_threads(1)
+    source, sampling = ImagePrior.from_pretrained(model), SamplingConfig().override(temperature, top_k, top_p)
+    check_writable(output)
     with clean_up_when_terminated(), Display(len(targets)) as display:
         for i, paths in enumerate(targets):
-            with display.file(f"picture {i + 1}") as tell:
-                encoded = source.sample(1, label, drawing, seed, i, tell)
+            with display.file(f"image {i + 1}") as tell:
+                encoded = source.sample(1, label, sampling, seed, i, tell)
             codes = tuple(c.transpose(0, 1).numpy() for c in encoded.codes)
             for path in paths:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 if path.suffix == ".avq":
                     save_codes(path, source.codec, MEDIA_IMAGE, codes, encoded.size)
                 else:
                     write_image(path, frames_of(source.codec, codes, encoded.size, 1)[0])
-    print(f"{len(targets)} pictures of {encoded.size[1]}x{encoded.size[0]}", file=sys.stderr)
+    print(f"{len(targets)} images of {encoded.size[1]}x{encoded.size[0]}", file=sys.stderr)
 
 
-def generate_videos(
-    targets: list[list[Path]],
-    seconds: float,
-    seed: int,
-    mode: str,
-    temperature: float,
-    actions: str,
-    prompt: str | None,
-    model: str | None,
+def video(
+    output: Output,
+    seconds: Annotated[float, typer.Option(help="Length of what is predicted.")] = 10.0,
+    samples: options.Samples = 4,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A video to continue; default: beginnings bundled with the model.", show_default=False
+        ),
+    ] = None,
+    actions: Annotated[
+        str,
+        typer.Option(help="Buttons, as turn_left*10,move_forward*20; default: a random player.", show_default=False),
+    ] = "",
+    mode: Annotated[str, typer.Option(metavar="mean|likeliest|sample", help="How to predict.")] = "mean",
+    temperature: Annotated[float, typer.Option(min=0, help="With --mode sample; under 1: less varied.")] = 1.0,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    format: Annotated[str, typer.Option(metavar="gif|avq|both", help="What to write.")] = "gif",
+    force: options.Force = False,
 ) -> None:
-    """Go on from the prompt's last frames, or from beginnings that came with the model; what is known comes first."""
+    """Predict video from its last frames and actions."""
+    from audiovq.cli.generate import check_writable, plan_samples
+
+    targets = plan_samples(output, samples, (".gif", ".avq"), format, force)
+    if not 0 < seconds <= LONGEST:
+        raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
+    if prompt is not None:
+        check_input(prompt)
+    n_frames = max(round(seconds * FRAME_RATE), 1)
+    plans = [parse_actions(actions, n_frames, seed, i) for i in range(samples)]
     import torch
 
-    from audiovq.bitstream.visual_file import save_codes, to_bytes
-    from audiovq.bitstream.visual_layout import MEDIA_VIDEO
     from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.video import VideoModel, roll_out
-    from audiovq.video.files import create_video
     from audiovq.video.rollout import video_folder
 
+    torch.set_num_threads(1)
     source = VideoModel.from_pretrained(model)
-    n_frames = max(round(seconds * FRAMES_PER_SECOND), 1)
-    rate = _rate()
+    check_writable(output)
     with clean_up_when_terminated(), Display(len(targets)) as display:
         for i, paths in enumerate(targets):
-            known, held, size = _beginning(source, video_folder(model), prompt, seed + i)
-            plan = torch.from_numpy(parse_actions(actions, n_frames, seed + i)).float()[None]
-            told = torch.cat([held, plan], 1)
-            with display.file(f"clip {i + 1}") as tell:
-                found = roll_out(
-                    source.dynamics, known, told, mode, temperature=temperature, seed=seed + i, progress=tell
+            known, held, size = _beginning(source, video_folder(model), prompt, seed, i)
+            plan = torch.cat([held, torch.from_numpy(plans[i]).float()[None]], 1)
+            seed_i = _item_seed(seed, i)
+            with display.file(f"video {i + 1}") as tell:
+                predicted = roll_out(
+                    source.dynamics, known, plan, mode, temperature=temperature, seed=seed_i, progress=tell
                 )
-            codes = torch.cat([known, found.codes], 2)[0].numpy()
-            latents = torch.cat([source.dynamics.embed(known), found.latents], 2)
-            for path in paths:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if path.suffix == ".avq":
-                    save_codes(path, source.frames, MEDIA_VIDEO, (codes,), size, (rate.numerator, rate.denominator))
-                    continue
-                with create_video(path, rate, size) as append:
-                    for frame in to_bytes(source.decode(latents, size)[0].transpose(0, 1)):
-                        append(frame)
-    print(f"{len(targets)} clips of {n_frames} new frames, {size[1]}x{size[0]}", file=sys.stderr)
+            codes = torch.cat([known, predicted.codes], 2)
+            latents = torch.cat([source.dynamics.embed(known), predicted.latents], 2)
+            _write_video(source, codes, latents, size, paths)
+    print(f"{len(targets)} videos of {n_frames} new frames, {size[1]}x{size[0]}", file=sys.stderr)
 
 
-def _rate():  # type: ignore[no-untyped-def]
-    from fractions import Fraction
+def _item_seed(seed: int, i: int) -> int:
+    """A seed for sample ``i``, different for every pair of numbers."""
+    import numpy as np
 
-    return Fraction(FRAMES_PER_SECOND)
+    return int(np.random.default_rng([seed, i]).integers(1 << 63))
+
+
+def _write_video(source: VideoModel, codes: Tensor, latents: Tensor, size: tuple[int, int], paths: list[Path]) -> None:
+    from audiovq.bitstream.visual_file import save_codes, to_bytes
+    from audiovq.bitstream.visual_layout import MEDIA_VIDEO
+    from audiovq.video.files import create_video
+
+    for path in paths:
+        if path.suffix == ".avq":
+            rate = (FRAME_RATE.numerator, FRAME_RATE.denominator)
+            save_codes(path, source.frames, MEDIA_VIDEO, (codes[0].numpy(),), size, rate)
+            continue
+        with create_video(path, FRAME_RATE, size) as append:
+            for frame in to_bytes(source.decode(latents, size)[0].transpose(0, 1)):
+                append(frame)
 
 
 def _beginning(
-    source: VideoModel, folder: Path, prompt: str | None, number: int
+    source: VideoModel, folder: Path, prompt: str | None, seed: int, i: int
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Codes of the known frames (1, 1, n_context, h, w), what was held (1, n_context - 1, A), the size in pixels."""
+    """Codes of the known frames (1, 1, n_context, h, w), actions (1, n_context - 1, A), the size in pixels.
+
+    The seed decides the order of the bundled beginnings.
+    """
     import numpy as np
     import torch
     from safetensors import SafetensorError
@@ -114,25 +164,30 @@ def _beginning(
             starts = load((folder / "starts.safetensors").read_bytes())
             known, held, size = (starts[name] for name in ("codes", "actions", "size"))
         except (OSError, SafetensorError, KeyError):
-            raise AudioVQError(f"the model in {folder} has no beginnings: give a clip with --prompt") from None
-        i, (height, width) = number % len(known), size.tolist()
-        return known[i].long()[None, None], held[i].float()[None], (height, width)
+            raise AudioVQError(f"the model in {folder} has no beginnings: give a video with --prompt") from None
+        k, (height, width) = np.random.default_rng(seed).permutation(len(known))[i % len(known)], size.tolist()
+        return known[k].long()[None, None], held[k].float()[None], (height, width)
     from audiovq.data.episodes import to_video
     from audiovq.video.files import open_video
 
     with open_video(prompt) as (_, frames):
         last = list(frames)[-n_context:]
     if len(last) < n_context:
-        raise AudioVQError(f"{prompt}: has {len(last)} frames; the model goes on from {n_context}")
+        raise AudioVQError(f"{prompt}: has {len(last)} frames; the model continues from {n_context}")
     codes = source.encode(to_video(np.stack(last))[None])
     return codes, torch.zeros(1, n_context - 1, max(source.dynamics.n_actions, 1)), last[0].shape[:2]
 
 
-def parse_actions(text: str, n_frames: int, seed: int) -> np.ndarray:
+def parse_actions(text: str, n_frames: int, seed: int, i: int = 0) -> np.ndarray:
     """``turn_left*10,move_forward+turn_right*5`` -> (n_frames, n_buttons) uint8, the last held on. "": a random player.
 
+    Args:
+        text: the actions.
+        n_frames: frames that need one.
+        seed, i: of the random player of sample ``i``.
+
     Raises:
-        AudioVQError: for a button there is not, or a number that is none.
+        AudioVQError: for an unknown button, or a number that is none.
     """
     import numpy as np
 
@@ -140,7 +195,7 @@ def parse_actions(text: str, n_frames: int, seed: int) -> np.ndarray:
 
     rows: list[np.ndarray] = []
     if not text:
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng([seed, i])
         moves = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], np.uint8)
         while len(rows) < n_frames:
             rows += [moves[random.integers(len(moves))]] * int(random.integers(6, 17))

@@ -1,4 +1,4 @@
-"""``audiovq info``: what an .avq file holds."""
+"""``audiovq info``: the header and the state of an .avq file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ def info(
     file: Annotated[str, typer.Argument(metavar="FILE", help="An .avq file, or - for standard input.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Tell what an .avq file holds, and check all its checksums; of a damaged file, what is lost (exit code 1)."""
+    """Show information about an .avq file and check all its checksums; report what is lost (exit code 1)."""
     from audiovq.bitstream import inspect_file
     from audiovq.cli.loading import bundled_clock, bundled_coder, bundled_name
+    from audiovq.cli.tables import print_fields
     from audiovq.cli.visual import holds_visual, print_info
     from audiovq.errors import AudioVQError
     from audiovq.streams import describe
@@ -45,7 +46,6 @@ def info(
             "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "known to its model only",
             "state": "damaged" if found.damage else "whole: all checksums are right",
         }
-        for key, value in rows.items():
-            print(f"{key:9} {value}")
+        print_fields(rows)
     if found.damage:
         raise AudioVQError(f"{describe(file)}: {found.damage}")

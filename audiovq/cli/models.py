@@ -1,4 +1,4 @@
-"""``audiovq models``: the models that came with the package."""
+"""``audiovq models``: the bundled models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List the models that came with the package, with what they offer."""
+    """List the bundled models and their capabilities."""
     rows = [*_speech_models(), *_picture_models(), *_video_models()]
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -105,8 +105,8 @@ def _told(row: dict[str, Any]) -> list[str]:
         offers += ["entropy coding"] * row["entropy_coding"] + ["a prior for generate"] * row["prior"]
     elif row["media"] == "image":
         head += f"{row['bits_per_pixel']:g} bits a pixel, {size}"
-        offers = ["a prior for generate --media image"] * row["prior"]
+        offers = ["a prior for generate image"] * row["prior"]
     else:
         head += f"{row['bits_per_pixel']:g} bits a pixel of a frame, {size}"
-        offers = [f"generate --media video, from {row['context_frames']} frames"]
+        offers = [f"generate video, from {row['context_frames']} frames"]
     return [head, *([", ".join(offers)] if offers else []), row["folder"]]

@@ -1,4 +1,4 @@
-"""``audiovq speakers``: the voices that came with a model."""
+"""``audiovq speakers``: the speakers bundled with a model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ def speakers(
         str | None, typer.Option(metavar="NAME|DIR", help="Without it: the bundled model for conversion.")
     ] = None,
 ) -> None:
-    """List the voices that came with a model: ``audiovq convert --to NAME`` speaks with them."""
+    """List the speakers bundled with a model, for ``audiovq convert --to NAME``."""
     from dataclasses import asdict
 
     from audiovq.cli.loading import Models
+    from audiovq.cli.tables import print_rows
     from audiovq.speech.checkpoint import conversion_model
     from audiovq.speech.voices import read_voices
 
@@ -29,8 +30,10 @@ def speakers(
     if not voices:
         print(f"no voices came with model {codec.name}; audiovq convert --to takes a recording of any voice")
         return
-    width = max(len(voice.name) for voice in voices)
+    rows = []
     for voice in voices:
-        register = "" if voice.pitch is None else f"{voice.pitch:.0f} Hz"
-        cells = [f"{voice.name:{width}}", f"{' '.join(voice.languages):6}", f"{voice.sex or '':6}", f"{register:>6}"]
-        print("  ".join([*cells, f"{voice.seconds:4.0f} s", voice.licence]))
+        pitch = "" if voice.pitch is None else f"{voice.pitch:.0f} Hz"
+        rows.append(
+            [voice.name, " ".join(voice.languages), voice.sex or "", pitch, f"{voice.seconds:.0f} s", voice.licence]
+        )
+    print_rows(rows, right=(3, 4))

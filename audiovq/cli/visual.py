@@ -107,14 +107,14 @@ def print_info(file: str, as_json: bool) -> None:
     import json
 
     from audiovq.bitstream.visual_file import inspect_visual
+    from audiovq.cli.tables import print_fields
 
     found = inspect_visual(file)
     model = _bundled().get(bytes.fromhex(found.model_hash))
     if as_json:
         print(json.dumps({"file": file, "model": model.name if model else None, **found.to_dict()}, indent=2))
     else:
-        for key, value in _rows(file, found, model).items():
-            print(f"{key:9} {value}")
+        print_fields(_rows(file, found, model))
     if found.damage:
         raise AudioVQError(f"{file}: {found.damage}")
 

@@ -1,4 +1,4 @@
-"""How good is what was decoded: metrics, the pairs and splits they run on, other codecs on the same speech, reports.
+"""Quality of codecs, voice converters, priors, and of image and video models: metrics, baselines, protocols, reports.
 
-Importing it imports nothing heavy; each metric says which package it needs when it is made.
+Importing it imports nothing heavy; each metric names the package it lacks when it is made.
 """

@@ -1,28 +1,67 @@
-"""Results: as dataclasses, as JSON, as a table."""
+"""Results of systems by metric: as dataclasses, as JSON, as tables."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from audiovq.evaluation.metrics import METRICS, Metric, metric_class
-from audiovq.evaluation.pair import Pair
-from audiovq.evaluation.statistics import Mean, Score, mean_of
+from rich import box
+from rich.table import Table
+
+from audiovq.evaluation import plots
+from audiovq.evaluation.metrics import METRICS, metric_class
+from audiovq.evaluation.protocol import Metric, Pair
+from audiovq.evaluation.stats import Mean, Score, mean_of
 from audiovq.files import atomic_write
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 Scores = dict[str, Score | None]
+REFERENCE = "reference"
+
+
+class Report(ABC):
+    """The result of an evaluation."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, for JSON."""
+
+    @abstractmethod
+    def tables(self) -> list[Table]:
+        """The main figures, for a terminal."""
+
+    @abstractmethod
+    def draw(self, path: str | Path) -> None:
+        """Write a plot.
+
+        Raises:
+            AudioVQError: when there is nothing to plot, or the file's type is unknown.
+        """
+
+    def write_json(self, path: str | Path) -> None:
+        """Write the figures, completely or not at all; NaN never occurs."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = (), n_left: int = 1) -> Table:
+    """A table whose first ``n_left`` columns are names and the others figures."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i < n_left else "right", no_wrap=i < n_left)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A pair after scoring, without its samples; ``scores`` by the metric's name."""
+    """An item after scoring, without its samples; ``scores`` by the metric's name."""
 
     id: str
     speaker: str | None
@@ -32,14 +71,14 @@ class Scored:
 
 
 def score_pair(pair: Pair, metrics: Sequence[Metric]) -> Scored:
-    """What every metric says of one pair."""
+    """The scores of one pair by every metric."""
     scores = {metric.name: metric.score(pair) for metric in metrics}
     return Scored(pair.id, pair.speaker, pair.language, pair.seconds, scores)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Means over some pairs: how many pairs, and by the metric's name what they got (None: no pair has a score)."""
+    """Means over ``n`` items by the metric's name; None: no item has a score."""
 
     n: int
     metrics: dict[str, Mean | None]
@@ -52,35 +91,45 @@ class Group:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """What one system reached on one split.
+    """The result of one system on one split.
 
     Attributes:
-        name, family, call: see `System`; "reference" is the recordings themselves.
+        name, family, call, n_codebooks: see `audiovq.evaluation.protocol.System`; the system "reference" is the
+            recordings themselves.
         split: of the data; None for a folder of pairs.
-        kbps: kilobits of coded speech a second; None where nothing was coded here.
-        file_kbps: the same of whole files: for a short file, headers and the container weigh more.
         seconds: of speech.
-        delay_ms: what was taken out before scoring.
         overall, by_speaker, by_language: the means.
-        items: each pair's id and values.
+        excess: means of the differences to the recordings themselves, by the metrics that rate these too.
+        items: each item's id and values.
+        kbps: kilobits of coded speech a second; None where nothing was coded.
+        file_kbps: the same of whole files: in a short file, headers and the container weigh more.
+        delay_ms: delay removed before scoring.
     """
 
     name: str
     family: str
     call: str
     split: str | None
-    kbps: float | None
-    file_kbps: float | None
     seconds: float
-    delay_ms: float
     overall: Group
     by_speaker: dict[str, Group]
     by_language: dict[str, Group]
+    excess: dict[str, Mean | None]
     items: list[dict[str, Any]] = field(repr=False)
+    n_codebooks: int | None = None
+    kbps: float | None = None
+    file_kbps: float | None = None
+    delay_ms: float = 0.0
 
 
-def summarise(scored: Sequence[Scored], **about: Any) -> SystemResult:
-    """Means over all pairs, each speaker's and each language's; ``about``: the result's other fields."""
+def summarise(scored: Sequence[Scored], reference: Sequence[Scored] = (), **about: Any) -> SystemResult:
+    """Means over all items, each speaker's and each language's.
+
+    Args:
+        scored: the items.
+        reference: the recordings themselves, rated without a reference, in the same order.
+        about: the result's other fields.
+    """
 
     def by(attribute: str) -> dict[str, Group]:
         groups: dict[str, list[Scored]] = defaultdict(list)
@@ -99,29 +148,37 @@ def summarise(scored: Sequence[Scored], **about: Any) -> SystemResult:
         overall=Group.of(scored),
         by_speaker=by("speaker"),
         by_language=by("language"),
+        excess=_excess(scored, reference),
         items=items,
     )
 
 
-def judge_reference(pairs: Iterable[Pair], metrics: Sequence[Metric], split: str | None = None) -> SystemResult:
-    """The recordings themselves as the first row, by the metrics that need nothing to compare with."""
-    alone = [metric for metric in metrics if metric.judges_alone]
-    scored = [score_pair(replace(pair, degraded=pair.reference), alone) for pair in pairs]
-    return summarise(
-        scored,
-        name="reference",
-        family="reference",
-        call="the recordings themselves",
-        split=split,
-        kbps=None,
-        file_kbps=None,
-        delay_ms=0.0,
-    )
+def _excess(scored: Sequence[Scored], reference: Sequence[Scored]) -> dict[str, Mean | None]:
+    """Means of paired differences, whose intervals are those of the differences."""
+    found: dict[str, list[Score]] = defaultdict(list)
+    for one, other in zip(scored, reference, strict=bool(reference)):
+        for name, base in other.scores.items():
+            score = one.scores.get(name)
+            if score is not None and base is not None:
+                found[name].append(Score(score.value - base.value, score.weight))
+    return {name: mean_of(scores) for name, scores in found.items()}
+
+
+def score_reference(pairs: Iterable[Pair], metrics: Sequence[Metric]) -> list[Scored]:
+    """The recordings themselves, by the metrics that need no reference."""
+    alone = [metric for metric in metrics if metric.no_reference]
+    return [score_pair(replace(pair, degraded=pair.reference), alone) for pair in pairs] if alone else []
+
+
+def reference_result(scored: Sequence[Scored], split: str | None = None) -> SystemResult:
+    """The recordings themselves as a row."""
+    call = "the recordings themselves"
+    return summarise(scored, name=REFERENCE, family=REFERENCE, call=call, split=split)
 
 
 @dataclass
-class Report:
-    """One evaluation: how it was done, and what every system reached."""
+class SystemReport(Report):
+    """Systems by metric: the settings of the evaluation, and every system's result."""
 
     protocol: dict[str, Any]
     systems: list[SystemResult]
@@ -133,66 +190,60 @@ class Report:
 
     @staticmethod
     def columns() -> Mapping[str, Any]:
-        """What may be measured, in the order of the columns, each with a label, which way is up, and its decimals."""
+        """The possible columns in their order, each with a label, a direction and its decimals."""
         return {name: metric_class(name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: each system's overall means stand directly in it."""
+        """For JSON: each system's overall means are directly in it."""
         systems = []
         for system in self.systems:
             fields = asdict(system)
-            systems.append({**fields.pop("overall"), **fields})
+            fields |= fields.pop("overall")
             # Names first, long lists last.
-            order = ["name", "split", "kbps", "file_kbps", "n", "seconds", "metrics"]
-            systems[-1] = {**{key: systems[-1][key] for key in order}, **systems[-1]}
+            order = ["name", "split", "n_codebooks", "kbps", "file_kbps", "n", "seconds", "metrics", "excess"]
+            systems.append({**{key: fields[key] for key in order}, **fields})
         return {"protocol": self.protocol, "systems": systems}
 
     def draw(self, path: str | Path) -> None:
-        """The report as a picture.
-
-        Raises:
-            AudioVQError: when there is nothing to draw, or the file's type is not known.
-        """
-        from audiovq.evaluation.picture import draw
-
-        draw(self, path)
-
-    def write_json(self, path: str | Path) -> None:
-        """Write it, whole or not at all; NaN never occurs."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(
-                json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-            )
+        plots.draw_bitrates(self.systems, {name: self.columns()[name] for name in self.metric_names}, path)
 
     def tables(self) -> list[Table]:
-        """One table per split, a row per system."""
-        splits = list(dict.fromkeys(system.split for system in self.systems))
-        return [self._table(split) for split in splits]
+        """One table per split, a row per system; in parentheses the values of the recordings themselves."""
+        return [self._table(split) for split in dict.fromkeys(system.split for system in self.systems)]
 
     def _table(self, split: str | None) -> Table:
-        from rich import box
-        from rich.table import Table
-
         systems = [system for system in self.systems if system.split == split]
         most = max(systems, key=lambda system: system.overall.n)
         title = f"{split or 'pairs'}: {most.overall.n} items, {most.seconds / 60:.1f} minutes, mean ± 95 % confidence"
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        coded = any(system.kbps is not None for system in systems)
-        table.add_column("system", no_wrap=True)
-        if coded:
-            table.add_column("kb/s", justify="right", no_wrap=True)
-        columns = self.columns()
-        for name in self.metric_names:
-            arrow = {True: " ↑", False: " ↓", None: ""}[columns[name].higher_is_better]
-            table.add_column(f"{columns[name].label}{arrow}", justify="right")
+        sizes = {"codebooks": "n_codebooks", "kb/s": "kbps"}
+        sizes = {label: key for label, key in sizes.items() if any(getattr(s, key) is not None for s in systems)}
+        compared = {name for system in systems for name in system.excess}
+        labels = [_label(self.columns()[name], name in compared) for name in self.metric_names]
+        rows = []
         for system in systems:
-            rate = [f"{system.kbps:.2f}" if system.kbps is not None else "–"] if coded else []
-            values = [_cell(system.overall.metrics.get(name), columns[name].decimals) for name in self.metric_names]
-            table.add_row(system.name, *rate, *values)
-        return table
+            cells = [_number(getattr(system, key)) for key in sizes.values()]
+            cells += [_cell(system, name, self.columns()[name], name in compared) for name in self.metric_names]
+            rows.append([system.name, *cells])
+        return make_table(title, ["system", *sizes, *labels], rows)
 
 
-def _cell(mean: Mean | None, decimals: int) -> str:
+def _label(column: Any, compared: bool) -> str:
+    if compared:
+        return f"{column.label} {'below' if column.higher_is_better else 'above'}"
+    return column.label + {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
+
+
+def _cell(system: SystemResult, name: str, column: Any, compared: bool) -> str:
+    """A mean; in a compared column the distance to the recordings, whose own value is in parentheses."""
+    mean = system.overall.metrics.get(name)
+    if compared and system.excess:
+        mean, sign = system.excess.get(name), -1 if column.higher_is_better else 1
+        mean = mean and replace(mean, mean=sign * mean.mean)
     if mean is None:
         return "–"
-    return f"{mean.mean:.{decimals}f}" + ("" if mean.ci95 is None else f" ±{mean.ci95:.{decimals}f}")
+    text = mean.text(column.decimals)
+    return f"({text})" if compared and not system.excess else text
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

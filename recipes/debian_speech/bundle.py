@@ -42,11 +42,12 @@ weights, float16.
 
 ## Figures
 
-By `audiovq evaluate --split test --peers` and `audiovq evaluate --split validation,unseen`; stretches are {protocol}.
-Means with 95 % intervals; kb/s without the file's header. `unseen` are the two voices that no training saw.
+By `audiovq evaluate codec --split test --baselines` and `audiovq evaluate codec --split validation,unseen`; excerpts
+are {protocol}. Means with 95 % intervals; kb/s without the file's header. `unseen` are the two voices that no training
+saw.
 
 {tables}
-Word errors by Whisper base on the test stretches in English, Spanish, French, Italian and Russian (`--metrics
+Word errors by Whisper base on the test excerpts in English, Spanish, French, Italian and Russian (`--metrics
 wer,dwer`; dWER: against Whisper's reading of the recording):
 
 {words}
@@ -63,10 +64,10 @@ wer,dwer`; dWER: against Whisper's reading of the recording):
 
 
 def measure(limit: int) -> None:
-    """Evaluate the bundled model with the command line: test files beside the peers, the other splits alone."""
-    common = [sys.executable, "-m", "audiovq", "evaluate", "--limit", str(limit)]
+    """Evaluate the bundled model with the command line: test files beside the baselines, the other splits alone."""
+    common = [sys.executable, "-m", "audiovq", "evaluate", "codec", "--limit", str(limit)]
     quality, words = ["--metrics", ",".join(COLUMNS)], ["--metrics", ",".join(WORD_COLUMNS)]
-    test = [*quality, "--split", "test", "--peers", "--json", str(RESULTS), "--picture", str(PICTURE)]
+    test = [*quality, "--split", "test", "--baselines", "--json", str(RESULTS), "--plot", str(PICTURE)]
     others = [*quality, "--split", "validation,unseen", "--json", str(OTHERS)]
     heard = [*words, "--split", "test", "--json", str(WORDS)]
     running = [subprocess.Popen([*common, *arguments]) for arguments in (test, others, heard)]
@@ -79,7 +80,7 @@ def tables(results: list[dict], columns: dict[str, str], headings: bool = True) 
     text = ""
     for split in dict.fromkeys(system["split"] for system in results):
         systems = [s for s in results if s["split"] == split]
-        text += f"### {split} ({systems[0]['n']} stretches)\n\n" if headings else ""
+        text += f"### {split} ({systems[0]['n']} excerpts)\n\n" if headings else ""
         text += "| system | kb/s | " + " | ".join(columns.values()) + " |\n|---|---|" + "---|" * len(columns) + "\n"
         for system in systems:
             found = [system["metrics"].get(name) for name in columns]
@@ -151,7 +152,7 @@ def card(folder: Path, run: Path, note: str) -> str:
         else f", with spectrogram discriminators from step {start} on",
         model_hash=codes_hash(folder).hex(),
         entropy=rate_item(folder) + entropy_item(codes_hash(folder).hex()),
-        protocol=results["protocol"]["stretches"],
+        protocol=results["protocol"]["excerpts"],
         tables=tables(results["systems"] + others["systems"], COLUMNS),
         words=tables(json.loads(WORDS.read_text())["systems"], WORD_COLUMNS, headings=False),
     )
@@ -161,7 +162,7 @@ def main() -> None:
     """Copy, measure, write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "speech")
-    parser.add_argument("--limit", type=int, default=36, help="stretches of each split; 0: all")
+    parser.add_argument("--limit", type=int, default=36, help="excerpts of each split; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
     parser.add_argument("--no-entropy", action="store_true", help="leave the entropy model as it is")
     parser.add_argument("--figures", action="store_true", help="leave the weights, renew the figures of the card")

@@ -34,7 +34,7 @@ condition.
 
 ## Which decoder for what
 
-By `audiovq evaluate --split test --decoder wavenet` and `audiovq evaluate --split test`, the same stretches:
+By `audiovq evaluate codec --split test --decoder wavenet` and `audiovq evaluate codec --split test`, the same excerpts:
 
 {compared}"""
 
@@ -63,7 +63,7 @@ def compared() -> str:
 
 def measure(model: str, limit: int) -> None:
     """Evaluate the bundled WaveNet with the command line."""
-    command = ["evaluate", "--split", "test", "--decoder", "wavenet", "--limit", str(limit)]
+    command = ["evaluate", "codec", "--split", "test", "--decoder", "wavenet", "--limit", str(limit)]
     command += ["--metrics", ",".join(COLUMNS), "--model", model, "--json", str(MEASURED)]
     subprocess.run([sys.executable, "-m", "audiovq", *command], check=True)
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "wavenet", help="folder of the run")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled model that gets it")
     parser.add_argument("--temperature", default="0.2,0.7,0.8,1", help="of each sub-band, as validation showed it best")
-    parser.add_argument("--limit", type=int, default=36, help="stretches to measure on; 0: all")
+    parser.add_argument("--limit", type=int, default=36, help="excerpts to measure on; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
     parser.add_argument("--figures", action="store_true", help="leave the weights, renew the figures of the card")
     parser.add_argument("--note", default="", help="a remark on the training for the model card")

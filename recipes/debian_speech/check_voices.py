@@ -23,13 +23,13 @@ from rich.table import Table
 from audiovq.data.shards import open_shards
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.speaker import load_voice_encoder
+from audiovq.evaluation.metrics.speaker import load_speaker_encoder
 from audiovq.files import cache_dir
 
 
 def embed(utterances: list[Utterance], console: Console) -> np.ndarray:
     """Unit vectors (N, 256)."""
-    _module, encoder = load_voice_encoder()
+    _module, encoder = load_speaker_encoder()
     vectors = []
     for utterance in track(utterances, "embedding", console=console):
         samples = utterance.load()

@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from common import HERE, fit, fit_priors, fixed_crops, parse, run_folder, show, write_results
 
-from audiovq.evaluation.image import draw_rows, evaluate_image, measure_bound
+from audiovq.evaluation.plots import draw_rows
+from audiovq.evaluation.protocols.image import evaluate_image, measure_bound
 from audiovq.image import ImageCodec
 from audiovq.image.baselines import ImageBaseline
 from audiovq.prior.image import load_priors

@@ -15,7 +15,8 @@ import torch
 from common import HERE, fit, fit_priors, fixed_crops, parser_of, run_folder, show, write_results
 from torch import Tensor
 
-from audiovq.evaluation.image import draw_rows, evaluate_image
+from audiovq.evaluation.plots import draw_rows
+from audiovq.evaluation.protocols.image import evaluate_image
 from audiovq.image import ImageCodec
 from audiovq.prior.image import ImagePrior, load_priors
 

@@ -12,7 +12,7 @@ import torch
 from common import HERE, fit, fit_priors, fixed_crops, parse, show, write_results
 
 from audiovq.data.images import FixedCrops, open_images
-from audiovq.evaluation.image import draw_rows
+from audiovq.evaluation.plots import draw_rows
 from audiovq.prior.image import ImagePrior
 
 N = 2000

@@ -45,7 +45,7 @@ def main() -> None:
         run("train", f"experiment={experiment}", *less)
     run(
         *("evaluate", "probe", "--metrics", "phones", "--model", f"runs/{name}/latest"),
-        *("--json", str(HERE / f"{name}.json"), "--picture", str(HERE / f"{name}.png")),
+        *("--json", str(HERE / f"{name}.json"), "--plot", str(HERE / f"{name}.png")),
     )
 
 

@@ -120,7 +120,7 @@ def phones(results: Any) -> str:
     group = results["phones"]["groups"][0]
     rows = {row["representation"]: 100 * row["speech"]["mean"] for row in group["rows"]}
     return (
-        f"{rows['book 1']:.1f} %, largest class {100 * group['largest_class']['speech']['mean']:.1f} %, "
+        f"{rows['codebook 1']:.1f} %, largest class {100 * group['largest_class']['speech']['mean']:.1f} %, "
         f"k-means on MFCCs {rows['k-means on MFCCs']:.1f} %"
     )
 

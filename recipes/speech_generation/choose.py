@@ -19,9 +19,9 @@ import torch
 
 from audiovq.data.code_stretches import make_tapes
 from audiovq.data.codes import cached_codes
-from audiovq.evaluation.generation.codes import divergences
-from audiovq.evaluation.generation.protocol import Settings, drawn_speech, rate, real_speech
-from audiovq.evaluation.progress import silent
+from audiovq.evaluation.protocol import silent
+from audiovq.evaluation.protocols.code_statistics import divergences
+from audiovq.evaluation.protocols.generation import Settings, Speech, rate, real_speech, sampled_speech
 from audiovq.files import atomic_write
 from audiovq.prior.speech import FOLDER, SpeechPrior
 from audiovq.speech.checkpoint import model_folder
@@ -39,23 +39,30 @@ def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
     return min(near or tried, key=lambda one: one["divergence"])
 
 
+def dnsmos(speech: Speech) -> float:
+    """Mean DNSMOS."""
+    mean = rate(speech)
+    assert mean is not None
+    return mean.mean
+
+
 def attempts(source: SpeechPrior, corpus: str, n: int) -> Iterator[dict[str, Any]]:
     """One after the other: the setting, DNSMOS of samples and of real speech, and the divergence of the first book."""
     tapes = make_tapes(cached_codes(source.codec, [corpus]).split("validation"))
     radix = source.prior.codebook_size + 1
     for books in BOOKS:
         real = real_speech(source, tapes, Settings(n, n_codebooks=books), silent)
-        wanted = rate(real)["mean"]
+        real_dnsmos = dnsmos(real)
         for temperature, top_p in DRAWINGS:
             settings = Settings(n, temperature=temperature, top_p=top_p, n_codebooks=books)
-            drawn = drawn_speech(source, settings, silent)
+            drawn = sampled_speech(source, settings, silent)
             apart = divergences(drawn.codes, real.codes, radix)
             yield {
                 "drawn_codebooks": books,
                 "temperature": temperature,
                 "top_p": top_p,
-                "dnsmos": rate(drawn)["mean"],
-                "real": wanted,
+                "dnsmos": dnsmos(drawn),
+                "real": real_dnsmos,
                 "divergence": apart["unigram"][0] + apart["bigram"][0],
             }
 

@@ -57,16 +57,16 @@ def run(*command: str) -> None:
 
 def summary(results: dict[str, Any]) -> str:
     """The figures as tables for a README or a model card."""
-    lines = ["| model | nats per code | by book | bits/s |", "|---|---|---|---|"]
+    lines = ["| model | nats per code | by codebook | bits/s |", "|---|---|---|---|"]
     for name, found in results["likelihood"].items():
-        books = " ".join(f"{x:.2f}" for x in found["nats_per_code_by_book"])
+        books = " ".join(f"{x:.2f}" for x in found["nats_per_code_by_codebook"])
         lines.append(f"| {name} | {found['nats_per_code']:.3f} | {books} | {found['bits_per_second']:.0f} |")
     lines += ["", "| | samples | real speech | other real speech |", "|---|---|---|---|"]
     names = ("samples", "real speech", "other real speech")
     for kind in ("unigram", "bigram"):
         drawn, other = (results["divergence"][name][kind][0] for name in (names[0], names[2]))
-        lines.append(f"| {kind} divergence, first book, bits | {drawn:.3f} | 0 | {other:.3f} |")
-    for key in ("pause_share", "pauses_per_second", "pause_seconds_mean", "voiced_share", "register_median"):
+        lines.append(f"| {kind} divergence, first codebook, bits | {drawn:.3f} | 0 | {other:.3f} |")
+    for key in ("pause_share", "pauses_per_second", "pause_seconds_mean", "voiced_share", "f0_median"):
         values = (results["sound"][name][key] for name in names)
         lines.append(
             f"| {key.replace('_', ' ')} | " + " | ".join("" if v is None else f"{v:.3g}" for v in values) + " |"
@@ -77,7 +77,7 @@ def summary(results: dict[str, Any]) -> str:
     for what, found in results["copied"]["samples"].items():
         real = results["copied"]["real speech"][what]["longest"]
         what = what.replace("_", " ")
-        lines.append(f"| longest stretch that training has, {what}, s | {found['longest']:.2f} | {real:.2f} | |")
+        lines.append(f"| longest copy of training, {what}, s | {found['longest']:.2f} | {real:.2f} | |")
     return "\n".join(lines) + "\n"
 
 
@@ -112,7 +112,7 @@ def main() -> None:
     which = ["--model", options.model] if options.model else []
     which += ["--prior", options.prior] if options.prior else []
     drawing = ["--samples", str(options.samples), "--split", options.split]
-    files = ["--json", str(RESULTS), "--picture", str(HERE / "results.png")]
+    files = ["--json", str(RESULTS), "--plot", str(HERE / "results.png")]
     run("-m", "audiovq", "evaluate", "generation", *which, *drawing, *files)
     results = json.loads(RESULTS.read_text())
     if not options.no_speed:

@@ -58,10 +58,10 @@ their own, so the one tells of the other.
 
 ## What is decoded from them
 
-By `audiovq evaluate --model tokens --split test,unseen`, stretches as in the card of `speech`:
+By `audiovq evaluate codec --model tokens --split test,unseen`, excerpts as in the card of `speech`:
 
 {quality}
-Word errors by Whisper base, whose encoder was the teacher, on the test stretches in English, Spanish, French, Italian
+Word errors by Whisper base, whose encoder was the teacher, on the test excerpts in English, Spanish, French, Italian
 and Russian:
 
 {words}
@@ -88,11 +88,11 @@ def measure(limit: int) -> None:
     Raises:
         SystemExit: when a command fails.
     """
-    common = ["evaluate", "--model", NAME, "--limit", str(limit)]
+    common = ["evaluate", "codec", "--model", NAME, "--limit", str(limit)]
     quality = ["--metrics", ",".join(QUALITY_COLUMNS), "--split", "test,unseen", "--json", str(QUALITY)]
     probe = ["evaluate", "probe", "--model", NAME]
     commands = (
-        audiovq(*probe, "--json", str(KNOWN), "--picture", str(PICTURE)),
+        audiovq(*probe, "--json", str(KNOWN), "--plot", str(PICTURE)),
         audiovq(*common, *quality),
         audiovq(*common, "--metrics", "wer,dwer", "--split", "test", "--json", str(WORDS)),
     )
@@ -168,7 +168,7 @@ def main() -> None:
     """Copy, measure, write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / NAME)
-    parser.add_argument("--limit", type=int, default=36, help="stretches of each split; 0: all")
+    parser.add_argument("--limit", type=int, default=36, help="excerpts of each split; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
     options = parser.parse_args()
     folder = BUNDLED / NAME

@@ -30,46 +30,46 @@ COLUMNS = {
     "source": ("to source", 3),
     "closer": ("closer %", 0),
     "identified": ("top-1 %", 0),
-    "melody": ("log-F0 r", 2),
-    "register": ("register st", 1),
+    "f0_correlation": ("log-F0 r", 2),
+    "median_f0": ("median F0 st", 1),
     "stoi": ("STOI, own voice", 3),
     "dnsmos": ("DNSMOS", 2),
 }
 
 
 def validation_pairs(n_pairs: int) -> Any:
-    """The fixed pairs with a validation stretch of the same speaker as their source."""
+    """The fixed pairs with a validation excerpt of the same speaker as their source."""
     from audiovq.data.corpora import open_corpora
-    from audiovq.evaluation.conversion.pairs import PairSet, read_pairs
-    from audiovq.evaluation.stretches import join
+    from audiovq.evaluation.protocol import join_utterances
+    from audiovq.evaluation.protocols.pairs import PairSet, read_pairs
 
     pairs = read_pairs(open_corpora(["debian_speech"], None))
-    stretches: dict[str, list] = {}
-    for stretch in join(open_corpora(["debian_speech"], "validation")):
-        stretches.setdefault(stretch.speaker, []).append(stretch)
+    excerpts: dict[str, list] = {}
+    for excerpt in join_utterances(open_corpora(["debian_speech"], "validation")):
+        excerpts.setdefault(excerpt.speaker, []).append(excerpt)
     moved = []
     for number, pair in enumerate(pairs.pairs):
-        own = stretches.get(pair.source.speaker)
+        own = excerpts.get(pair.source.speaker)
         if pair.kind == "seen" and own:
             moved.append(replace(pair, source=own[number % len(own)]))
-    return PairSet(tuple(moved), pairs.voices).limited(n_pairs)
+    return PairSet(tuple(moved), pairs.speakers).limited(n_pairs)
 
 
 def measure(model: str, codebooks: list[int], pairs: Any, per_voice: int) -> list[dict[str, float]]:
     """One row for each number of codebooks."""
     from audiovq.data.corpora import open_corpora
-    from audiovq.evaluation.conversion.converters import ModelConverter, Reconstruction
-    from audiovq.evaluation.conversion.protocol import evaluate_conversion
-    from audiovq.evaluation.metrics.stoi import STOI
-    from audiovq.evaluation.pair import Pair
-    from audiovq.evaluation.probe.protocol import PARTS, evaluate_probe
+    from audiovq.evaluation.audiovq_system import ModelConverter, Reconstruction
+    from audiovq.evaluation.metrics.signal import STOI
+    from audiovq.evaluation.protocol import Pair
+    from audiovq.evaluation.protocols.conversion import evaluate_conversion
+    from audiovq.evaluation.protocols.probe import PARTS, evaluate_probe
     from audiovq.speech.codec import SpeechCodec
 
     codec = SpeechCodec.from_pretrained(model)
     splits = {part: open_corpora(["debian_speech"], part) for part in PARTS}
-    probes = evaluate_probe(codec, splits, per_voice, kinds=["voices"])
+    probes = evaluate_probe(codec, splits, per_voice, kinds=["speakers"])
     found = {(row["representation"], row["features"]): row for row in probes.figures["probes"]}
-    groups, stoi = ["speaker", "melody", "register", "dnsmos"], STOI()
+    groups, stoi = ["speaker", "f0_correlation", "median_f0", "dnsmos"], STOI()
     rows = []
     for n in codebooks:
         converter = ModelConverter(codec, n, "auto", "parallel", timbre="keep")
@@ -78,14 +78,14 @@ def measure(model: str, codebooks: list[int], pairs: Any, per_voice: int) -> lis
         for pair in {pair.source.id: pair for pair in pairs.pairs}.values():
             score = stoi.score(Pair(pair.id, pair.source.load(), reconstruction.convert(pair)))
             heard += [score.value] if score else []
-        books = found["book 1" if n == 1 else f"books 1-{n}", "moments"]
+        books = found["codebook 1" if n == 1 else f"codebooks 1-{n}", "moments"]
         rows.append(
             {
                 "codebooks": n,
                 "pairs": len(pairs.pairs),
                 "model_hash": codec.model_hash.hex(),
-                "probe_code": 100 * found["book 1", "single codes"]["speaker"]["mean"],
-                "probe_book_1": 100 * found["book 1", "histogram"]["speaker"]["mean"],
+                "probe_code": 100 * found["codebook 1", "single codes"]["speaker"]["mean"],
+                "probe_book_1": 100 * found["codebook 1", "histogram"]["speaker"]["mean"],
                 "probe_books": 100 * books["speaker"]["mean"],
                 "probe_latents": 100 * found["latents, unquantized", "moments"]["speaker"]["mean"],
                 "language_books": 100 * books["language"]["mean"],
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="NAME=MODEL")
     parser.add_argument("--codebooks", default="1,2")
     parser.add_argument("--pairs", type=int, default=24)
-    parser.add_argument("--per-voice", type=int, default=20, help="stretches of each voice for the probe")
+    parser.add_argument("--per-voice", type=int, default=20, help="excerpts of each speaker for the probe")
     parser.add_argument("--only-write", action="store_true")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}

@@ -1,6 +1,6 @@
 """Evaluate converters on the fixed pairs and write the figures into this folder: results.json, results.png, the README.
 
-    python recipes/voice_conversion/evaluate.py [--model NAME|DIR] [--codebooks 1,2] [--pitch auto] [--pairs N]
+    python recipes/voice_conversion/evaluate.py [--model NAME|DIR] [--codebooks 1,2] [--pitch auto] [--limit N]
     python recipes/voice_conversion/evaluate.py --only-write        # the README's table anew from results.json
 
 All options but the last one go to `audiovq evaluate conversion`.
@@ -14,7 +14,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from audiovq.evaluation.conversion.measures import MEASURES
+from audiovq.evaluation.protocols.conversion import MEASURES
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PICTURE, README = HERE / "results.json", HERE / "results.png", HERE / "README.md"
@@ -60,7 +60,7 @@ def main() -> None:
     if options != ["--only-write"]:
         world = ["--world"] if find_spec("pyworld") else []
         command = [sys.executable, "-m", "audiovq", "evaluate", "conversion", *world, *options]
-        done = subprocess.run([*command, "--json", str(RESULTS), "--picture", str(PICTURE)])
+        done = subprocess.run([*command, "--json", str(RESULTS), "--plot", str(PICTURE)])
         if done.returncode:
             sys.exit(done.returncode)
     write_readme()

@@ -16,7 +16,7 @@ from audiovq import SpeechCodec
 from audiovq.data.corpora import open_corpus
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.conversion.pairs import MAIN_MINUTES, short_name, spread
+from audiovq.evaluation.protocols.pairs import MAIN_MINUTES, short_name, spread
 from audiovq.speech.checkpoint import bundled_models
 from audiovq.speech.target import TargetVoice
 from audiovq.speech.voices import BundledVoice, voice_entry, write_voices

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from audiovq.bitstream.visual_file import inspect_visual
 from audiovq.cli import main
+from audiovq.cli.generate_visual import parse_actions
 from audiovq.image import ImageCodec
 from audiovq.video import LatentDynamics, VideoModel
 
@@ -122,7 +123,7 @@ def world(tmp_path_factory):
 
 
 def test_video_goes_on_from_beginnings_and_prompts(world, files, tmp_path):
-    how = ["generate", "--media", "video", "--model", world, "--seconds", "0.5", "-n", "2"]
+    how = ["generate", "video", "--model", world, "--seconds", "0.5", "-n", "2"]
     assert main([*how, "-o", str(tmp_path / "out"), "--format", "both", "--actions", "turn_left*3,move_forward"]) == 0
     info = inspect_visual(tmp_path / "out" / "sample-02.avq")
     assert (info.media, info.frames, info.width, info.height) == ("video", 6 + 9, 14, 12)
@@ -140,19 +141,42 @@ def test_video_goes_on_from_beginnings_and_prompts(world, files, tmp_path):
     ("arguments", "told"),
     [
         (["--media", "smell"], "--media is one of"),
-        (["--media", "video", "--actions", "jump"], "no button 'jump'"),
-        (["--media", "video", "--actions", "turn_left*x"], "no number of frames"),
-        (["--media", "video", "--mode", "guess"], "unknown mode 'guess'"),
-        (["--media", "video", "--prompt", "{b}"], "has 3 frames"),
-        (["--media", "video", "--prompt", "none.gif"], "no such file"),
+        (["video", "--actions", "jump"], "no button 'jump'"),
+        (["video", "--actions", "turn_left*x"], "no number of frames"),
+        (["video", "--mode", "guess"], "unknown mode 'guess'"),
+        (["video", "--prompt", "{b}"], "has 3 frames"),
+        (["video", "--prompt", "none.gif"], "no such file"),
+        (["video", "--seconds", "0"], "--seconds is above 0"),
+        (["video", "--format", "png"], "--format is gif, avq, both"),
+        (["video", "--top-k", "3"], "No such option: --top-k"),
+        (["image", "--speaker", "nobody"], "No such option: --speaker"),
+        (["image", "--codebooks", "99"], "No such option: --codebooks"),
+        (["image", "--seconds", "2"], "No such option: --seconds"),
     ],
 )
 def test_what_cannot_be_generated_is_told(world, files, capsys, arguments, told):
     filled = [a.format(b=files / "b.gif") for a in arguments]
-    assert main(["generate", "-o", str(files / "out"), "--seconds", "0.2", "--model", world, *filled]) == 1
+    given = filled + (["--seconds", "0.2"] if "--seconds" not in filled and "image" not in filled else [])
+    code = main(["generate", *given, "-o", str(files / "out"), "--model", world])
+    assert code == (2 if "No such option" in told else 1)
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_seeds_do_not_overlap(world, tmp_path):
+    """Sample 2 of a seed is not sample 1 of the next."""
+    how = ["generate", "video", "--model", world, "--seconds", "2", "--mode", "sample"]
+    samples = []
+    for seed, n in ((0, 3), (1, 2), (2, 1)):
+        out = tmp_path / str(seed)
+        assert main([*how, "--seed", str(seed), "-n", str(n), "-o", str(out)]) == 0
+        samples += [path.read_bytes() for path in sorted(out.iterdir())]
+    assert len(set(samples)) == 6
+    assert main([*how, "--seed", "0", "-n", "1", "-o", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "sample-01.gif").read_bytes() == samples[0]
+    plans = {parse_actions("", 60, seed, i).tobytes() for seed in range(3) for i in range(3)}
+    assert len(plans) == 9
 
 
 def test_models_of_every_medium_are_listed(model, world, tmp_path, capsys, monkeypatch):

@@ -42,7 +42,7 @@ def test_seeds(call):
         (["decode", "a.avq"], {}),
         (["convert", "a.wav", "--to", "a.wav"], {}),
         (["convert", "a.avq", "--to", "a.avq"], {}),
-        (["generate", "--seconds", "0.3", "-n", "1", "--speaker", "a.avq"], generate),
+        (["generate", "speech", "--seconds", "0.3", "-n", "1", "--speaker", "a.avq"], generate),
     ):
         first = call(*arguments, "--seed", 1, **places)
         assert call(*arguments, "--seed", 1, **places) == first
@@ -55,7 +55,9 @@ def test_the_seed_of_generate_reaches_the_decoder(call):
     greedy = ["--seconds", "0.3", "-n", "1", "--speaker", "a.avq", "--temperature", "0", "--format", "both"]
     coded, sound = [], []
     for seed in (1, 2):
-        sound.append(call("generate", *greedy, "--seed", seed, output="samples", written="samples/sample-01.wav"))
+        sound.append(
+            call("generate", "speech", *greedy, "--seed", seed, output="samples", written="samples/sample-01.wav")
+        )
         coded.append(Path("samples/sample-01.avq").read_bytes())
     assert coded[0] == coded[1]
     assert sound[0] != sound[1]

@@ -33,6 +33,8 @@ class FakeUtterance:
     language: str
     text: str | None
     samples: np.ndarray
+    group: str | None = None
+    phones: None = None
 
     @property
     def seconds(self) -> float:

@@ -5,12 +5,16 @@ import json
 import pytest
 
 from audiovq.cli import main
-from tests.evaluation.test_pairs import folders  # noqa: F401
+from audiovq.cli.spelling import updated
+from audiovq.data.shards import write_shards
+from audiovq.speech.checkpoint import save_codec
+from tests.evaluation.conftest import fake_utterances
+from tests.evaluation.test_files import folders  # noqa: F401
 
 
 def test_two_folders(folders, tmp_path, capsys):  # noqa: F811
     target = tmp_path / "report.json"
-    assert main(["evaluate", *map(str, folders), "--metrics", "mel", "--json", str(target)]) == 0
+    assert main(["evaluate", "files", *map(str, folders), "--metrics", "mel", "--json", str(target)]) == 0
     assert "mel L1" in capsys.readouterr().out
     assert [system["name"] for system in json.loads(target.read_text())["systems"]] == ["deg"]
 
@@ -19,42 +23,106 @@ def test_two_folders(folders, tmp_path, capsys):  # noqa: F811
     ("arguments", "says"),
     [
         (["evaluate", "only-one"], "two folders"),
-        (["evaluate", "nowhere", "nothing"], "no such folder: nowhere"),
-        (["evaluate", "REF", "DEG", "--metrics", "pesk"], "no metric 'pesk'"),
-        (["evaluate", "REF", "DEG", "--peers"], "--peers"),
-        (["evaluate", "--align"], "--align"),
-        (["evaluate", "--bitrates", "1,two"], "--bitrates"),
-        (["evaluate", "--split", "best"], "no split 'best'"),
-        (["evaluate", "split", "--data", "nowhere"], "no corpus 'nowhere'"),
-        (["evaluate", "REF", "DEG", "--json", "REF"], "is a folder"),
+        (["evaluate", "files", "only-one"], "Missing argument 'DEG_DIR'"),
+        (["evaluate", "files", "nowhere", "nothing"], "no such folder: nowhere"),
+        (["evaluate", "files", "REF", "DEG", "--metrics", "pesk"], "no metric 'pesk'"),
+        (["evaluate", "files", "REF", "DEG", "--baselines"], "--baselines"),
+        (["evaluate", "codec", "--align"], "--align"),
+        (["evaluate", "codec", "--bitrates", "1,two"], "--bitrates"),
+        (["evaluate", "codec", "--codebooks", "1.5"], "--codebooks takes whole numbers"),
+        (["evaluate", "codec", "--codebooks", "1", "--bitrates", "1", "--data", "CORPUS"], "give one of them"),
+        (["evaluate", "codec", "--baselines-only", "--codebooks", "1"], "--baselines-only takes no"),
+        (["evaluate", "codec", "--split", "best"], "no split 'best'"),
+        (["evaluate", "codec", "--data", "nowhere"], "no corpus 'nowhere'"),
+        (["evaluate", "files", "REF", "DEG", "--json", "REF"], "is a folder"),
+        (["evaluate", "conversion", "--groups", "a", "--data", "b"], "--groups takes no --data"),
+        (["evaluate", "conversion", "--metrics", "wer", "--plot", "x.png"], "--metrics must have speaker"),
+        (["evaluate", "probe", "--metrics", "emotion"], "speakers and phones"),
     ],
 )
-def test_wrong_use_is_one_line(arguments, says, folders, capsys):  # noqa: F811
-    named = {"REF": str(folders[0]), "DEG": str(folders[1])}
+def test_wrong_use_is_one_line(arguments, says, folders, corpus, capsys):  # noqa: F811
+    named = {"REF": str(folders[0]), "DEG": str(folders[1]), "CORPUS": str(corpus)}
     assert main([named.get(argument, argument) for argument in arguments]) != 0
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
 
 
-def test_a_model_on_a_corpus(codec, tmp_path, capsys):
-    from audiovq.data.shards import write_shards
-    from audiovq.speech.checkpoint import save_codec
-    from tests.evaluation.conftest import fake_utterances
-
-    save_codec(codec, tmp_path / "model")
+@pytest.fixture
+def corpus(tmp_path):
+    """Two excerpts of validation speech, and one of a synthesised voice."""
     utterances = fake_utterances("a", [3.5, 3.0, 6.0], "en", "some words")
+    utterances += fake_utterances("kokoro_speech/b", [3.5], "en", "some words")
     for utterance in utterances:
+        utterance.id = utterance.id.replace("/", "-")
         utterance.source = utterance.licence = "made up"
         utterance.split = "validation"
     write_shards(utterances, tmp_path / "corpus")
+    return tmp_path / "corpus"
+
+
+def test_a_model_on_a_corpus(codec, corpus, tmp_path, capsys):
+    save_codec(codec, tmp_path / "model")
     target = tmp_path / "report.json"
-    common = ["--data", str(tmp_path / "corpus"), "--split", "validation", "--metrics", "mel", "--json", str(target)]
-    assert main(["evaluate", "--model", str(tmp_path / "model"), "--bitrates", "0.5,1", *common]) == 0
+    common = ["--data", str(corpus), "--split", "validation", "--metrics", "mel", "--json", str(target)]
+    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.5,1", *common]) == 0
     report = json.loads(target.read_text())
-    assert [system["name"] for system in report["systems"]] == ["audiovq 0.5", "audiovq 1"]
+    assert [system["name"] for system in report["systems"]] == 2 * ["audiovq 0.5", "audiovq 1"]
+    assert [system["split"] for system in report["systems"]] == 2 * ["validation"] + 2 * ["validation, synthetic"]
+    assert [system["n_codebooks"] for system in report["systems"]] == 2 * [2, 4]
     assert report["protocol"]["model"] == "tiny"
     assert report["systems"][1]["n"] == 2
     capsys.readouterr()
-    assert main(["evaluate", "--model", str(tmp_path / "model"), "--bitrates", "3", *common]) == 1
-    assert "no bit rate of 3 kb/s" in capsys.readouterr().err
+    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "3", *common]) == 1
+    assert "no bitrate of 3 kb/s" in capsys.readouterr().err
+    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--codebooks", "5", *common]) == 1
+    assert "codebooks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["REF", "DEG", "--align"], ["files", "REF", "DEG", "--align"]),
+        (["--metrics", "mel", "REF", "DEG"], ["files", "--metrics", "mel", "REF", "DEG"]),
+        (["split", "--peers"], ["codec", "--baselines"]),
+        (["--split", "test,unseen", "--peers-only", "--picture=x.png"],
+         ["codec", "--split", "test,unseen", "--baselines-only", "--plot=x.png"]),
+        (["--model", "codec", "conversion", "--pairs", "4"], ["conversion", "--model", "codec", "--limit", "4"]),
+        (["conversion", "--picture", "x.png"], ["conversion", "--plot", "x.png"]),
+    ],
+)  # fmt: skip
+def test_old_spellings_of_evaluate(old, new, capsys):
+    assert updated("evaluate", old) == new
+    assert f"audiovq evaluate {' '.join(new)}" in capsys.readouterr().err
+    assert updated("evaluate", new) == new
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["-o", "x", "--media", "image"], ["image", "-o", "x"]),
+        (["--media=video", "-o", "x"], ["video", "-o", "x"]),
+        (["-o", "x"], ["speech", "-o", "x"]),
+    ],
+)
+def test_old_spellings_of_generate(old, new, capsys):
+    assert updated("generate", old) == new
+    assert f"audiovq generate {' '.join(new)}" in capsys.readouterr().err
+    assert updated("generate", new) == new
+    assert capsys.readouterr().err == ""
+
+
+def test_an_old_spelling_works_with_a_hint(folders, capsys):  # noqa: F811
+    assert main(["evaluate", *map(str, folders), "--metrics", "mel"]) == 0
+    captured = capsys.readouterr()
+    assert "mel L1" in captured.out
+    assert captured.err.startswith("audiovq: hint: this is now spelled: audiovq evaluate files")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "generate"])
+def test_a_group_without_a_command_shows_its_help(verb, capsys):
+    assert main([verb]) in (0, 2)
+    captured = capsys.readouterr()
+    assert "Commands:" in captured.out + captured.err

@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from audiovq.data.codes import CodedUtterance
-from audiovq.evaluation.generation.codes import divergence, divergences, longest_copy
-from audiovq.evaluation.generation.ngram import Trigram
-from audiovq.evaluation.generation.protocol import Settings, evaluate_generation
-from audiovq.evaluation.generation.sound import describe_sound, distance, pauses
+from audiovq.evaluation.protocols.code_statistics import Trigram, divergence, divergences, longest_copies
+from audiovq.evaluation.protocols.generation import Settings, describe_sound, distance, evaluate_generation, pauses
 from audiovq.prior import SpeechPrior
 from tests.prior.conftest import make_prior
 from tests.prior.test_speech import density
@@ -73,7 +71,7 @@ def test_the_longest_copied_stretch_is_found(books):
     tapes = [rng.integers(0, 3, (2, 60)), rng.integers(0, 3, (2, 25))]
     samples = [rng.integers(0, 3, (2, 40)) for _ in range(4)]
     samples[0][:, 5:22] = tapes[0][:, 30:47]
-    found = longest_copy(samples, tapes, books, 4)
+    found = longest_copies(samples, tapes, books, 4)
     assert found == [brute_force(s, tapes, books) for s in samples]
     assert found[0] >= 17
 
@@ -89,7 +87,7 @@ def test_pauses_and_voicing_of_a_made_up_sentence():
     found = describe_sound([samples])
     assert found.pause_seconds == pytest.approx([0.5], abs=0.03)
     assert 0.4 < found.voiced_share < 0.6
-    assert found.register == pytest.approx([120], abs=2)
+    assert found.f0 == pytest.approx([120], abs=2)
     assert sum(found.histogram()) == pytest.approx(1)
     assert distance([1.0, 2.0], [2.0, 3.0]) == pytest.approx(1.0)
     assert distance([], [1.0]) is None
@@ -129,7 +127,7 @@ def test_the_protocol_tells_all_its_figures(codec, tmp_path):
     found = json.loads((tmp_path / "a.json").read_text())
     uniform = found["likelihood"]["uniform"]
     assert uniform["bits_per_second"] == pytest.approx(4 * 5 * 50)
-    assert uniform["bits_per_second_by_books"] == pytest.approx([250, 500, 750, 1000])
+    assert uniform["bits_per_second_by_codebooks"] == pytest.approx([250, 500, 750, 1000])
     tape = torch.from_numpy(np.concatenate([u.codes for u in Cache(codec).split("test")[::2]], axis=1).astype(np.int64))
     with torch.no_grad():
         nats = prior.nll(tape[None])
@@ -139,10 +137,10 @@ def test_the_protocol_tells_all_its_figures(codec, tmp_path):
     with torch.no_grad():
         both = torch.cat([nats, prior.nll(other[None])], dim=-1)
     expected = both.mean((0, 2)).numpy()
-    assert found["likelihood"]["prior, without conditions"]["nats_per_code_by_book"] == pytest.approx(
+    assert found["likelihood"]["prior, without conditions"]["nats_per_code_by_codebook"] == pytest.approx(
         expected, rel=1e-4
     )
-    assert set(found["copied"]["samples"]) == {"book_1", "books_1_to_2"}
+    assert set(found["copied"]["samples"]) == {"codebook_1", "codebooks_1_to_2"}
     assert len(report.tables()) == 2
     pytest.importorskip("matplotlib")
     report.draw(tmp_path / "a.png")

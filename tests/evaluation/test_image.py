@@ -12,7 +12,10 @@ from PIL import Image
 pytest.importorskip("torchmetrics")
 
 from audiovq.cli import main
-from audiovq.evaluation.image import evaluate_image, psnr
+from audiovq.data import images as image_data
+from audiovq.data.images import FixedCrops
+from audiovq.evaluation.metrics.pixels import psnr
+from audiovq.evaluation.protocols.image import evaluate_image
 from audiovq.prior.image import prior_folder
 from audiovq.prior.pixel import PixelPrior
 from tests.image.conftest import ONE, TWO, smooth_images, started
@@ -40,7 +43,7 @@ def test_figures_are_those_of_the_bound_and_a_prior_replaces_the_uniform_one():
     json.dumps(figures, allow_nan=False)
 
 
-def test_command_line(tmp_path):
+def test_command_line(tmp_path, monkeypatch):
     codec = started(ONE, likelihood="logistic", name="small")
     codec.save(tmp_path / "model")
     PixelPrior(2, 16, (8, 8), channels=8, n_layers=1).save(prior_folder(tmp_path / "model", 0))
@@ -50,8 +53,14 @@ def test_command_line(tmp_path):
         pixels = (smooth_images(1, 40, 34, seed=i)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     run = ["evaluate", "image", "--model", str(tmp_path / "model"), "--data", str(folder)]
-    assert main([*run, "--json", str(tmp_path / "a.json"), "--picture", str(tmp_path / "a.png")]) == 0
+    assert main([*run, "--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]) == 0
     told = json.loads((tmp_path / "a.json").read_text())
     assert told["model"] == "small"
     assert set(told) >= {"bits_per_dim", "psnr", "ssim", "bits_per_dim_with_prior", "usage"}
     assert Image.open(tmp_path / "a.png").height > 64
+    limits = []
+    monkeypatch.setattr(image_data, "FixedCrops", lambda *of: limits.append(of[-1]) or FixedCrops(*of))
+    for limit in ([], ["--limit", "36"], ["--limit", "2"]):
+        assert main([*run, *limit, "--json", str(tmp_path / "a.json")]) == 0
+    assert limits == [96, 36, 2]
+    assert json.loads((tmp_path / "a.json").read_text())["crops"] == 2

@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.probe import alignment, phones
-from audiovq.evaluation.probe.alignment import CLASSES, SILENCE, UNKNOWN, Aligned, labels_at, segments_of, words_of
-from audiovq.evaluation.probe.phone_picture import order, summed
-from audiovq.evaluation.probe.protocol import evaluate_probe
+from audiovq.evaluation.plots import block_sums
+from audiovq.evaluation.protocols import phones
+from audiovq.evaluation.protocols.phones import (
+    CLASSES,
+    SILENCE,
+    UNKNOWN,
+    Aligned,
+    code_order,
+    dictionary_words,
+    labels_at,
+    segments_of,
+)
+from audiovq.evaluation.protocols.probe import evaluate_probe
 from tests.evaluation.test_probe import codec, splits  # noqa: F401
 
 SIZE = 64
@@ -25,7 +34,7 @@ def test_classes_are_the_dictionarys_and_silence():
 
 
 def test_words_are_those_of_the_dictionary():
-    assert words_of("You're the FIRST caller - press 1.") == ["you're", "the", "first", "caller", "press", "1"]
+    assert dictionary_words("You're the FIRST caller - press 1.") == ["you're", "the", "first", "caller", "press", "1"]
 
 
 def test_fillers_are_silence_and_empty_segments_go():
@@ -37,7 +46,7 @@ def test_fillers_are_silence_and_empty_segments_go():
 def test_labels_are_those_of_the_frames_middles(hop):
     label = labels_at([("SIL", 0, 20), ("AH", 20, 40)], 0.6 * 16000 // hop, hop)
     middles = (np.arange(len(label)) + 0.5) * hop / 16000
-    change = 0.2 + alignment.WINDOW_SECONDS / 2
+    change = 0.2 + phones.WINDOW_SECONDS / 2
     clear = np.abs(middles - change) > 0.011
     expected = np.where(middles < change, CLASSES.index("SIL"), CLASSES.index("AH"))
     inside = middles < 0.39
@@ -84,7 +93,7 @@ def test_silence_counts_only_where_it_is_asked_for():
 
 def test_codes_never_met_say_the_largest_class():
     counts = phones.phone_counts([np.array([0, 0, 1])], [np.array([4, 4, 6])], 3)
-    assert phones.says(counts).tolist() == [4, 6, 4]
+    assert phones.codes_to_phones(counts).tolist() == [4, 6, 4]
 
 
 def test_pairs_tell_what_neither_code_does_and_fall_back_on_the_first():
@@ -107,8 +116,8 @@ def test_transitions_and_their_order():
     assert found[0, 1] == found[1, 1] == found[1, 2] == found[2, 1] == 1
     counts = np.zeros((4, len(CLASSES)), dtype=np.int64)
     counts[0, 5], counts[2, 1], counts[3, 5], counts[3, 6] = 3, 2, 3, 1
-    assert order(counts).tolist() == [2, 0, 3]
-    assert summed(np.arange(9).reshape(3, 3), 2).tolist() == [[8, 7], [13, 8]]
+    assert code_order(counts).tolist() == [2, 0, 3]
+    assert block_sums(np.arange(9).reshape(3, 3), 2).tolist() == [[8, 7], [13, 8]]
 
 
 @pytest.fixture
@@ -133,7 +142,7 @@ def test_the_report(codec, spoken_splits, tmp_path):  # noqa: F811
     assert (own["frame_rate"], own["codebook_size"]) == (50, 32)
     assert (paper["frame_rate"], paper["codebook_size"]) == (25, 128)
     names = [row["representation"] for row in own["rows"]]
-    assert names[:3] == ["book 1", "book 2", "books 1 and 2 jointly"]
+    assert names[:3] == ["codebook 1", "codebook 2", "codebooks 1 and 2 jointly"]
     assert names[3:] == [row["representation"] for row in paper["rows"]]
     for group in found["groups"]:
         assert group["frames"]["speech"]["test"] < group["frames"]["all"]["test"]
@@ -147,7 +156,7 @@ def test_the_report(codec, spoken_splits, tmp_path):  # noqa: F811
 def test_without_text_there_are_no_phones(codec):  # noqa: F811
     with pytest.raises(AudioVQError, match="with text"):
         evaluate_probe(codec, splits(), kinds=["phones"])
-    with pytest.raises(AudioVQError, match="voices and phones"):
+    with pytest.raises(AudioVQError, match="speakers and phones"):
         evaluate_probe(codec, splits(), kinds=["emotion"])
 
 
@@ -157,11 +166,11 @@ def test_pocketsphinx_aligns_and_the_labels_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
     one = splits()["train"][0]
     utterances = [replace(one, id=text, text=text) for text in ("hello", "press 1", "")]
-    found = alignment.align(utterances)
+    found = phones.align(utterances)
     assert found.skipped["words outside the dictionary"] == 2
     for segments in found.segments.values():
         named = [name for name, _, _ in segments if name != SILENCE]
         assert named in (["HH", "AH", "L", "OW"], ["HH", "EH", "L", "OW"])
         assert all(a[2] == b[1] for a, b in pairwise(segments))
-    monkeypatch.setattr(alignment.Aligner, "align", None)
-    assert alignment.align(utterances) == found
+    monkeypatch.setattr(phones.Aligner, "align", None)
+    assert phones.align(utterances) == found

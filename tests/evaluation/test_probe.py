@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.probe import heard
-from audiovq.evaluation.probe.linear import majority, probe, vote
-from audiovq.evaluation.probe.protocol import evaluate_probe
+from audiovq.evaluation.protocols import probe
+from audiovq.evaluation.protocols.probe import code_majority, evaluate_probe, linear_probe, majority
 from audiovq.speech.codec import SpeechCodec
 from tests.data.conftest import make_utterance, voice
 
@@ -30,8 +29,8 @@ def parts(tell: float, n: int = 120):
 
 
 def test_a_probe_finds_what_is_there():
-    assert probe(*parts(6.0)).mean > 0.95
-    nothing = probe(*parts(0.0))
+    assert linear_probe(*parts(6.0)).mean > 0.95
+    nothing = linear_probe(*parts(0.0))
     assert 0.2 < nothing.mean < 0.48
     assert nothing.n == 120
 
@@ -45,7 +44,7 @@ def test_votes_of_single_codes():
         own = [rng.integers(0, 4, 50) + 4 * (label == "b") for label in labels]
         return [np.concatenate([codes, np.full(50, 8)]) for codes in own], labels
 
-    assert vote(part(5), part(5), 9).mean == pytest.approx(0.75)
+    assert code_majority(part(5), part(5), 9).mean == pytest.approx(0.75)
 
 
 def test_the_largest_class_is_that_of_training():
@@ -86,7 +85,7 @@ def splits(voices=("low", "high")):
 
 
 def test_a_report_of_codes(codec, monkeypatch, tmp_path):
-    monkeypatch.setattr(heard, "MAIN_MINUTES", 0.1)
+    monkeypatch.setattr(probe, "MAIN_MINUTES", 0.1)
     report = evaluate_probe(codec, splits())
     path = tmp_path / "probe.json"
     report.write_json(path)
@@ -95,16 +94,16 @@ def test_a_report_of_codes(codec, monkeypatch, tmp_path):
     assert found["majority"]["speaker"] == 0.5
     names = [(row["representation"], row["features"]) for row in found["probes"]]
     assert names[:4] == [
-        ("book 1", "histogram"),
-        ("book 2", "histogram"),
-        ("book 1", "moments"),
-        ("books 1-2", "moments"),
+        ("codebook 1", "histogram"),
+        ("codebook 2", "histogram"),
+        ("codebook 1", "moments"),
+        ("codebooks 1-2", "moments"),
     ]
     by_name = dict(zip(names, found["probes"], strict=True))
     assert by_name["latents, unquantized", "moments"]["speaker"]["mean"] == 1.0
-    for book in found["codebooks"]:
-        assert sum(book["counts"]) == 3 * 8 * 155
-        assert 1 <= book["perplexity"] <= 32
+    for codebook in found["codebooks"]:
+        assert sum(codebook["counts"]) == 3 * 8 * 155
+        assert 1 <= codebook["perplexity"] <= 32
     assert "with text" in found["phones"]["left_out"]
     assert len(report.tables()) == 3
     report.draw(tmp_path / "probe.png")
@@ -112,6 +111,6 @@ def test_a_report_of_codes(codec, monkeypatch, tmp_path):
 
 
 def test_one_voice_is_not_enough(codec, monkeypatch):
-    monkeypatch.setattr(heard, "MAIN_MINUTES", 0.1)
-    with pytest.raises(AudioVQError, match="two voices"):
+    monkeypatch.setattr(probe, "MAIN_MINUTES", 0.1)
+    with pytest.raises(AudioVQError, match="two speakers"):
         evaluate_probe(codec, splits(("low",)))

@@ -13,7 +13,8 @@ pytest.importorskip("cv2")
 
 from audiovq.data.episodes import Episode
 from audiovq.errors import AudioVQError
-from audiovq.evaluation import video
+from audiovq.evaluation.metrics.pixels import psnr
+from audiovq.evaluation.protocols import video
 from audiovq.image import ImageCodec
 from audiovq.video import LatentDynamics, VideoModel
 
@@ -37,8 +38,8 @@ def test_flow_has_the_sign_of_the_shift(pixels):
 
 def test_standing_still_has_a_finite_psnr():
     clip = moving(0)[None]
-    assert video.window_psnr(clip, clip).tolist() == [50.0]
-    torch.testing.assert_close(video.window_ssim(clip, clip), torch.ones(1))
+    assert psnr(clip, clip, video.HIGHEST_PSNR).tolist() == [50.0]
+    torch.testing.assert_close(video.video_ssim(clip, clip), torch.ones(1))
 
 
 def make_model(n_actions: int) -> VideoModel:

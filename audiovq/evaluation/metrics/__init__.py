@@ -1,49 +1,63 @@
-"""The metrics by name, one file each."""
+"""The metrics by name."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from importlib import import_module
 
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.base import Metric
+from audiovq.evaluation.protocol import Metric
 
 METRICS = {
-    "pesq": "pesq.PESQ",
-    "stoi": "stoi.STOI",
-    "mel": "mel.MelDistance",
-    "dnsmos": "dnsmos.DNSMOS",
+    "pesq": "signal.PESQ",
+    "stoi": "signal.STOI",
     "speaker": "speaker.SpeakerCosine",
-    "wer": "wer.WordErrorRate",
-    "dwer": "wer.DifferentialWordErrorRate",
+    "mel": "signal.MelDistance",
+    "level": "signal.LevelDifference",
+    "dnsmos": "mos.DNSMOS",
+    "distillmos": "mos.DistillMOS",
+    "wer": "recogniser.WordErrorRate",
+    "dwer": "recogniser.DifferentialWordErrorRate",
+    "phones": "recogniser.PhoneErrorRate",
+    "f0": "f0.F0Error",
+    "voicing": "f0.VoicingError",
 }
+"""By name, in the order of a report's columns: module and class."""
+DEFAULT = ("pesq", "stoi", "speaker", "mel", "level", "dnsmos", "distillmos", "wer", "phones")
+"""Metrics of a codec."""
+OPTIONAL = ("distillmos", "phones")
+"""Metrics that are left out with a warning, not an error, where their package is missing and nobody named them."""
+
+log = logging.getLogger(__name__)
 
 
-def make_metrics(names: Sequence[str] | None = None) -> list[Metric]:
-    """The named metrics, or all.
+def make_metrics(names: Sequence[str] | None = None, default: Sequence[str] = DEFAULT) -> list[Metric]:
+    """The named metrics; None: those of ``default``.
 
     Raises:
-        AudioVQError: for a name that is none, or a package that is not installed.
+        AudioVQError: for an unknown name, or a package that is not installed.
     """
     unknown = [name for name in names or [] if name not in METRICS]
     if unknown:
         raise AudioVQError(f"no metric {unknown[0]!r}: there are {', '.join(METRICS)}")
-    return [_find(name)() for name in dict.fromkeys(names or METRICS)]
+    metrics = []
+    for name in dict.fromkeys(default if names is None else names):
+        try:
+            metrics.append(metric_class(name)())
+        except AudioVQError as error:
+            if names is not None or name not in OPTIONAL:
+                raise
+            log.warning("%s is left out: %s", name, error)
+    return metrics
 
 
-def _find(name: str) -> type[Metric]:
+def metric_class(name: str) -> type[Metric]:
+    """The class of a metric, for its label and direction; its package is not imported."""
     module, _, attribute = METRICS[name].partition(".")
     return getattr(import_module(f"{__name__}.{module}"), attribute)
 
 
-def metric_class(name: str) -> type[Metric]:
-    """The class of a metric, for its label and direction; nothing is loaded for it."""
-    return _find(name)
-
-
 def describe(metrics: Sequence[Metric]) -> dict[str, dict[str, object]]:
-    """What a report says of its metrics."""
+    """Label and direction of each metric, for a report."""
     return {metric.name: {"label": metric.label, "higher_is_better": metric.higher_is_better} for metric in metrics}
-
-
-__all__ = ["METRICS", "Metric", "describe", "make_metrics", "metric_class"]

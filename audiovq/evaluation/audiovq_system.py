@@ -1,0 +1,84 @@
+"""This package's models as systems to evaluate: coding, and voice conversion."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from audiovq.bitstream import save_encoded
+from audiovq.evaluation.protocol import Coded
+
+if TYPE_CHECKING:
+    from audiovq.evaluation.protocols.pairs import ConversionPair
+    from audiovq.speech.codec import SpeechCodec
+    from audiovq.speech.disguise import Pitch
+    from audiovq.speech.target import TargetVoice
+    from audiovq.speech.timbre import Timbre
+
+
+class AudioVQSystem:
+    """A `SpeechCodec` with a number of codebooks."""
+
+    exact, family = True, "audiovq"
+
+    def __init__(self, codec: SpeechCodec, n_codebooks: int, decoder: str = "parallel") -> None:
+        self._codec, self._decoder, self.n_codebooks = codec, decoder, n_codebooks
+        self.name = f"audiovq {codec.bitrates[n_codebooks - 1]:g}"
+        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder"
+
+    def code(self, waveform: np.ndarray) -> Coded:
+        encoded = self._codec.encode(torch.from_numpy(waveform).view(1, 1, -1), n_codebooks=self.n_codebooks)
+        decoded = self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
+        bits = (self._codec.codebook_size - 1).bit_length()
+        payload = -(-encoded.codes[0].numel() * bits // 8)
+        file = io.BytesIO()
+        save_encoded(encoded, file, self._codec)
+        return Coded(decoded, payload, file.getbuffer().nbytes)
+
+
+class Reconstruction:
+    """A recording coded and decoded with its own speaker vector: the model's loss before conversion.
+
+    Args:
+        codec, n_codebooks, decoder: the model.
+        of: "source", or "truth": the true result of a pair.
+    """
+
+    family, keeps_words = "reference", True
+
+    def __init__(self, codec: SpeechCodec, n_codebooks: int | None, decoder: str, of: str = "source") -> None:
+        self._codec, self._n_codebooks, self._decoder = codec, codec.check_n_codebooks(n_codebooks), decoder
+        self._of = of
+        self.name = f"{'true result' if of == 'truth' else of}, coded ({self._n_codebooks})"
+        self.call = f"model {codec.name}, {self._n_codebooks} codebooks, {decoder} decoder, its own speaker vector"
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        recording = pair.truth if self._of == "truth" and pair.truth is not None else pair.source
+        encoded = self._codec.encode([torch.from_numpy(recording.load())], n_codebooks=self._n_codebooks)
+        return self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
+
+
+class ModelConverter:
+    """A `SpeechCodec` with the speaker vector of the target's reference."""
+
+    family, keeps_words = "converter", True
+
+    def __init__(
+        self, codec: SpeechCodec, n_codebooks: int | None, pitch: Pitch, decoder: str, timbre: Timbre = "auto"
+    ) -> None:
+        n_codebooks = codec.check_n_codebooks(n_codebooks or codec.conversion_codebooks)
+        self._codec = codec
+        self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder, "timbre": timbre}
+        self.name = f"converted ({n_codebooks}, pitch {pitch}{', timbre keep' * (timbre == 'keep')})"
+        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}, timbre {timbre}"
+        self._targets: dict[str, TargetVoice] = {}
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        speaker = pair.target.speaker
+        if speaker not in self._targets:
+            self._targets[speaker] = self._codec.target_voice(pair.target.reference.load())
+        source = torch.from_numpy(pair.source.load())
+        return self._codec.convert([source], self._targets[speaker], **self._options)[0, 0].numpy()  # type: ignore[arg-type]

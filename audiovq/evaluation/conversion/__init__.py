@@ -1,1 +1,0 @@
-"""Voice conversion measured on a fixed set of pairs (docs/conversion.md)."""

@@ -1,0 +1,106 @@
+"""Metrics that compare two signals: PESQ, STOI, mel distance, level."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair
+from audiovq.evaluation.stats import Score
+from audiovq.optional import need
+
+LOWEST_PESQ = 1.04
+"""The lowest MOS-LQO of P.862.2's mapping (for a raw score of -0.5)."""
+N_FFT = 1024
+MEL_FLOOR = 1e-5
+"""About the magnitude that rounding to 16 bits leaves in a mel band."""
+POWER_FLOOR = 1e-10
+
+
+class PESQ(Metric):
+    """PESQ-WB as MOS-LQO, 1.04 to 4.64 (ITU-T P.862 with P.862.2), by the package `pesq`.
+
+    It aligns both sides itself. Designed for telephone codecs, it rates changed phases harshly.
+    """
+
+    name, label, higher_is_better, decimals = "pesq", "PESQ-WB", True, 2
+
+    def __init__(self) -> None:
+        self._pesq = need("pesq", "PESQ")
+
+    def score(self, pair: Pair) -> Score | None:
+        """None for a reference without speech, or of less than PESQ's quarter of a second."""
+        value = self._rate(pair.reference, pair.degraded)
+        if value is None:  # was there no speech, or did coding lose it?
+            value = None if self._rate(pair.reference, pair.reference) is None else LOWEST_PESQ
+        return None if value is None else Score(value)
+
+    def _rate(self, reference: np.ndarray, degraded: np.ndarray) -> float | None:
+        if not np.any(reference) or not np.any(degraded):
+            return None
+        try:
+            value = float(self._pesq.pesq(SAMPLE_RATE, reference, degraded, "wb"))
+        except (self._pesq.NoUtterancesError, self._pesq.BufferTooShortError):
+            return None
+        return value if np.isfinite(value) else None
+
+
+class STOI(Metric):
+    """STOI, about 0 to 1 (Taal, Hendriks, Heusdens, Jensen, 2011), by the package `pystoi`.
+
+    It compares envelopes over 384 ms without searching for a delay: both sides must be aligned.
+    """
+
+    name, label, higher_is_better, decimals = "stoi", "STOI", True, 3
+
+    def __init__(self) -> None:
+        self._stoi = need("pystoi", "STOI").stoi
+
+    def score(self, pair: Pair) -> Score | None:
+        """None where less than 384 ms of the reference is speech."""
+        if not np.any(pair.reference):
+            return None
+        with warnings.catch_warnings():
+            # pystoi warns and then returns 1e-5, which would lower a mean as if it were a score.
+            warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
+            try:
+                return Score(float(self._stoi(pair.reference, pair.degraded, SAMPLE_RATE)))
+            except (RuntimeWarning, ValueError, np.exceptions.AxisError):
+                return None
+
+
+def log_mel(samples: np.ndarray) -> np.ndarray:
+    """(T,) at 16 kHz -> (80, frames): natural logarithm of the mel magnitude spectrogram, floored at 1e-5.
+
+    Centred Hann windows of 1,024 samples every 256; 80 Slaney bands of unit area from 0 to 8 kHz.
+    """
+    import librosa
+
+    padded = np.pad(samples, (0, max(0, N_FFT - len(samples))))
+    magnitudes = librosa.feature.melspectrogram(
+        y=padded, sr=SAMPLE_RATE, n_fft=N_FFT, hop_length=256, n_mels=80, power=1.0
+    )
+    return np.log(np.maximum(magnitudes, MEL_FLOOR))
+
+
+class MelDistance(Metric):
+    """Mean absolute difference of `log_mel` over bands and frames, in nepers: 0 is equal, 0.115 is one decibel."""
+
+    name, label, higher_is_better, decimals = "mel", "mel L1", False, 3
+
+    def score(self, pair: Pair) -> Score:
+        return Score(float(np.mean(np.abs(log_mel(pair.reference) - log_mel(pair.degraded)))))
+
+
+class LevelDifference(Metric):
+    """RMS level of the degraded side relative to the reference, in dB."""
+
+    name, label, higher_is_better, decimals = "level", "level dB", None, 1
+
+    def score(self, pair: Pair) -> Score | None:
+        """None for a silent reference."""
+        if not np.any(pair.reference):
+            return None
+        power = [np.mean(np.square(x, dtype=np.float64)) + POWER_FLOOR for x in (pair.degraded, pair.reference)]
+        return Score(float(10 * np.log10(power[0] / power[1])))
