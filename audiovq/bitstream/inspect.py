@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from audiovq.bitstream.container import VERSION, DamagedError
 from audiovq.bitstream.speech_reader import SpeechReader
+from audiovq.codec.pitch import LOWEST_HZ, STEPS_PER_OCTAVE
 from audiovq.streams import Place, describe, errors_about, open_input, size_of
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ class FileInfo:
         codebooks, bits_per_code, packet_frames: of each channel's codes.
         coding: "packed" or "entropy".
         coded_bits_per_code: what a code takes in the packets on the average; None while none is found.
+        pitch_hz: 5th percentile, median and 95th percentile of the coded pitch; None without voiced frames.
+        voiced: share of voiced frames; None for a model without coded pitch.
+        pitch_and_level_bps: bits a second that pitch and level take in each channel; None without a clock.
         packets, frames: found whole; frames of each channel.
         bytes: of the file.
         kbps: from the bytes, all channels together; None when some are missing.
@@ -44,6 +50,9 @@ class FileInfo:
     packet_frames: int
     coding: str
     coded_bits_per_code: float | None
+    pitch_hz: tuple[float, float, float] | None
+    voiced: float | None
+    pitch_and_level_bps: float | None
     packets: int
     frames: int
     samples: int | None
@@ -108,7 +117,10 @@ def _found(speech: SpeechReader, n_bytes: int, clock: tuple[int, int] | None) ->
         bits_per_code=header.code_bits,
         packet_frames=header.packet_frames,
         coding="entropy" if header.entropy_coded else "packed",
-        coded_bits_per_code=8 * speech.n_payload_bytes / n_codes if n_codes else None,
+        coded_bits_per_code=8 * (speech.n_payload_bytes - speech.n_side_bytes) / n_codes if n_codes else None,
+        pitch_hz=None if speech.pitch is None else pitch_range(speech.pitch),
+        voiced=None if speech.pitch is None else float(speech.pitch[1:].sum() / max(speech.pitch.sum(), 1)),
+        pitch_and_level_bps=_side_rate(speech, clock),
         packets=speech.n_good,
         frames=speech.n_good_frames,
         samples=speech.n_samples if whole else None,
@@ -120,3 +132,20 @@ def _found(speech: SpeechReader, n_bytes: int, clock: tuple[int, int] | None) ->
         damage="; ".join(speech.damage) or None,
         lost_seconds=speech.lost_seconds,
     )
+
+
+def pitch_range(counts: np.ndarray) -> tuple[float, float, float] | None:
+    """5th percentile, median and 95th percentile in Hz of pitch codes with such counts; None without voiced ones."""
+    voiced = np.cumsum(counts[1:])
+    if not voiced[-1]:
+        return None
+    codes = [int(np.searchsorted(voiced, share * voiced[-1])) for share in (0.05, 0.5, 0.95)]
+    low, median, high = (LOWEST_HZ * 2 ** (code / STEPS_PER_OCTAVE) for code in codes)
+    return low, median, high
+
+
+def _side_rate(speech: SpeechReader, clock: tuple[int, int] | None) -> float | None:
+    if clock is None or speech.pitch is None or not speech.pitch.sum():
+        return None
+    seconds = float(speech.pitch.sum()) * clock[1] / clock[0]
+    return 8 * speech.n_side_bytes / seconds

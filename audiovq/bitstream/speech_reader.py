@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from audiovq.bitstream.container import ContainerReader, DamagedError, End, Gap
 from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.entropy_model import FILE_NAME
 from audiovq.bitstream.speech_layout import SpeechHeader
+from audiovq.codec.pitch import N_VALUES
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.speech.waveform import n_resampled
@@ -50,6 +53,8 @@ class SpeechReader:
         n_good, n_good_frames: packets that are there and whole, and their frames.
         n_packets, n_frames: read or known to be lost so far, frames of each channel.
         n_payload_bytes: of the packets read so far.
+        n_side_bytes: of these, what pitch and level take.
+        pitch: how often each pitch code was read, (N_VALUES + 1,); None for a file without pitch.
         n_samples: of each channel at the source's rate; known when all packets are out.
         n_model_samples: the same at the model's rate.
         is_complete: whether the end record was found.
@@ -66,7 +71,8 @@ class SpeechReader:
         self.n_good = self.n_good_frames = 0
         self.n_packets = self.n_frames = self.n_samples = self.n_model_samples = 0
         self.is_complete = False
-        self.n_payload_bytes = 0
+        self.n_payload_bytes = self.n_side_bytes = 0
+        self.pitch = np.zeros(N_VALUES + 1, np.int64) if self.header.has_pitch else None
         self._rate, self._hop, self._codebook_size = 0, 0, 1 << self.header.code_bits
         self._coder: EntropyCoder | None = None
         self._skim = False
@@ -156,6 +162,11 @@ class SpeechReader:
         if self.n_frames % self.header.packet_frames:
             raise DamagedError("it goes on behind its last packet", index)
         self.n_payload_bytes += len(payload)
+        if self.pitch is not None:
+            n_frames, start = self.header.frames_of(payload, short)
+            _, tracks, end = self.header.unpack_side(payload, start, n_frames)
+            self.n_side_bytes += end - start
+            self.pitch += np.bincount(np.ravel(tracks), minlength=len(self.pitch))  # type: ignore[arg-type]
         if self._skim and self.header.entropy_coded:
             n_frames = self.header.frames_of(payload, short)[0]
             self.n_packets, self.n_frames = index + 1, self.n_frames + n_frames

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from audiovq.bitstream import FileInfo
 
 
 def info(
@@ -44,8 +47,20 @@ def info(
             "packets": f"{found.packets}{' whole ones' * bool(found.damage)} of up to {found.packet_frames} frames",
             "coding": ("entropy-coded" if found.coding == "entropy" else "packed") + each,
             "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "known to its model only",
+            **_pitch(found),
             "state": "damaged" if found.damage else "whole: all checksums are right",
         }
         print_fields(rows)
     if found.damage:
         raise AudioVQError(f"{describe(file)}: {found.damage}")
+
+
+def _pitch(found: FileInfo) -> dict[str, str]:
+    """The line about coded pitch, where the file has it."""
+    if found.voiced is None:
+        return {}
+    rate = "" if found.pitch_and_level_bps is None else f"; {found.pitch_and_level_bps:.0f} b/s with level"
+    if found.pitch_hz is None:
+        return {"pitch": f"no voiced frames{rate}"}
+    low, median, high = found.pitch_hz
+    return {"pitch": f"median {median:.0f} Hz, {low:.0f} to {high:.0f} Hz, {found.voiced:.0%} voiced{rate}"}
