@@ -106,12 +106,20 @@ class ChunkedDecoder:
             # Rows come out as (step, channel): neighbouring steps of time then lie behind each other in memory.
             weight = weight.view(channels, factor, -1).transpose(0, 1).flatten(0, 1).t().contiguous()
             self.upsamplers.append((weight, bias.view(channels, factor).t().flatten(), factor))
-        self.gains = SpanProject(backbone.norm, decoder.gains)
+        self.gains, self.direct = (SpanProject(backbone.norm, conv) for conv in (decoder.gains, decoder.direct))
         #: Samples of the source needed before and after those that are decoded.
         self.margin = (decoder.overlap // 2 + 1) * decoder.step + decoder.trim
 
     def __call__(
-        self, latents: Tensor, pitch: Tensor, start: int, total: int | None, first: int, last: int, source: Tensor
+        self,
+        latents: Tensor,
+        pitch: Tensor,
+        start: int,
+        total: int | None,
+        first: int,
+        last: int,
+        source: Tensor,
+        n_codebooks: int,
     ) -> Tensor:
         """Samples of frames ``first`` to ``last`` from latents that cover them and their context.
 
@@ -123,6 +131,7 @@ class ChunkedDecoder:
             first, last: frames that are wanted.
             source: (margin + (last - first) * hop_length + margin,) harmonic source around the wanted samples; zeros
                 before the recording and behind it.
+            n_codebooks: codebooks that the latents are made from.
 
         Returns:
             ((last - first) * hop_length,) samples.
@@ -141,13 +150,15 @@ class ChunkedDecoder:
         around = decoder.overlap // 2 + 1
         low = max(first * rate - around, 0)
         high = last * rate + around if total is None else min(last * rate + around, total * rate)
-        gains = self.gains(Span(span.rows[low - span.start : high - span.start], low, span.total))
+        features = Span(span.rows[low - span.start : high - span.start], low, span.total)
+        gains = self.gains(features)
+        direct = self.direct(features).rows.t()[None] if n_codebooks >= decoder.direct_from else None
         offset = low * decoder.step - decoder.trim - (first * self.hop_length - self.margin)
         n_frames = high - low
         piece = source[offset : offset + (n_frames - 1) * decoder.step + decoder.n_fft]
         harmonics = torch.fft.rfft(piece.unfold(0, decoder.n_fft, decoder.step) * decoder.window)
         noise = decoder.noise[torch.arange(low, high) % decoder.noise_frames]
-        frames = decoder.shape(gains.rows.t()[None], harmonics[None], noise[None])
+        frames = decoder.shape(gains.rows.t()[None], direct, harmonics[None], noise[None])
         samples = decoder.add(frames)[0]
         begin = first * self.hop_length - (low * decoder.step - decoder.trim)
         return samples[begin : begin + (last - first) * self.hop_length]

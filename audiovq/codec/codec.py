@@ -147,7 +147,9 @@ class SpeechCodec(nn.Module):
         latents = self.encoder(waveform, speaker, self.source(pitch))
         quantized = self.quantizer(latents, n_codebooks)
         pitch = pitch if target_pitch is None else target_pitch
-        decoded = self.decoder(quantized.latents, pitch, speaker if target_speaker is None else target_speaker)
+        target_speaker = speaker if target_speaker is None else target_speaker
+        books = (quantized.codes[:, :, 0] >= 0).sum(1)
+        decoded = self.decoder(quantized.latents, pitch, target_speaker, books)
         return Reconstruction(decoded, quantized, pitch)
 
     def train(self, mode: bool = True) -> SpeechCodec:

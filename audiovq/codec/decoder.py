@@ -86,13 +86,16 @@ def interleave(x: Tensor, channels: int) -> Tensor:
 
 
 class SourceFilterDecoder(nn.Module):
-    """Backbone, then for each short frame a complex gain for the harmonic source and a real gain for noise.
+    """Backbone, then for each short frame a complex gain for the harmonic source, a real gain for noise, and a spectrum
+    of its own where the codes can hold the phase.
 
     Both sources go through a short-time Fourier transform, are multiplied by their gains, and overlap-add: the
     harmonics are exact by construction, and the network has a smooth spectral envelope to learn. (Source and filter as
-    in Wang et al. 2019, neural source-filter models; gains in the spectrum as in Engel et al. 2020, DDSP.) Frames are
-    centred on the middle of their hop. The Hann windows of analysis and synthesis add up to a constant from an overlap
-    of three on, so the output never depends on where a chunk begins.
+    in Wang et al. 2019, neural source-filter models; gains in the spectrum as in Engel et al. 2020, DDSP.) Few
+    codebooks cannot tell the phase of a recording, and a decoder that is asked for it blurs; with ``direct_from``
+    codebooks and more a third part, predicted without a source (Siuzdak 2023, Vocos), brings the waveform closer to the
+    recording's. Frames are centred on the middle of their hop. The Hann windows of analysis and synthesis add up to a
+    constant from an overlap of three on, so the output never depends on where a chunk begins.
 
     Args:
         latent_dim: channels of the latents.
@@ -100,6 +103,7 @@ class SourceFilterDecoder(nn.Module):
         hop_length: samples per latent.
         sample_rate: Hz.
         overlap: short frames that cover one sample.
+        direct_from: fewest codebooks of speech that gets the part without a source.
     """
 
     window: Tensor
@@ -115,8 +119,10 @@ class SourceFilterDecoder(nn.Module):
         hop_length: int,
         sample_rate: int,
         overlap: int = 4,
+        direct_from: int = 5,
     ) -> None:
         super().__init__()
+        self.direct_from = direct_from
         self.backbone = Backbone(latent_dim + PITCH_FEATURES, condition_dim, channels, dilations, upsample)
         self.hop_length, self.sample_rate, self.overlap = hop_length, sample_rate, overlap
         if hop_length % self.backbone.rate:
@@ -134,6 +140,11 @@ class SourceFilterDecoder(nn.Module):
             size.fill_(-4.0)
             real.fill_(1.0)
             noise.fill_(-5.0)
+        self.direct = nn.Conv1d(channels[-1], 3 * self.bins, 1)
+        with torch.no_grad():
+            self.direct.weight.mul_(0.3)
+            self.direct.bias.zero_()  # type: ignore[union-attr]
+            self.direct.bias[: self.bins] = -4.0  # type: ignore[index]
         hann = torch.hann_window(self.n_fft)
         self.register_buffer("window", hann, persistent=False)
         self.register_buffer("synthesis", hann / (hann.square().sum() / self.step), persistent=False)
@@ -152,18 +163,27 @@ class SourceFilterDecoder(nn.Module):
         around = torch.cat([table[-self.trim :], table, table[: self.trim]])
         return torch.fft.rfft(around.unfold(0, self.n_fft, self.step) * self.window)
 
-    def gains_of(self, latents: Tensor, pitch: Tensor, condition: Tensor) -> Tensor:
-        """Latents (B, C, F), pitch codes (B, F), speaker vector (B, S) -> gains (B, 4 * bins, F * rate)."""
-        x = torch.cat([latents, pitch_features(pitch).to(latents.dtype)], dim=1)
-        return self.gains(self.backbone(x, condition))
+    def features(self, latents: Tensor, pitch: Tensor, condition: Tensor) -> Tensor:
+        """Latents (B, C, F), pitch codes (B, F), speaker vector (B, S) -> features (B, channels[-1], F * rate)."""
+        return self.backbone(torch.cat([latents, pitch_features(pitch).to(latents.dtype)], dim=1), condition)
 
-    def shape(self, gains: Tensor, source: Tensor, noise: Tensor) -> Tensor:
-        """Gains (B, 4 * bins, N) and spectra of the sources (B, N, bins) -> frames (B, N, n_fft) to overlap-add."""
+    def shape(self, gains: Tensor, direct: Tensor | None, source: Tensor, noise: Tensor) -> Tensor:
+        """Gains and spectra to short frames (B, N, n_fft), to be added up.
+
+        Args:
+            gains: (B, 4 * bins, N), of the sources.
+            direct: (B, 3 * bins, N), log-gains, real and imaginary parts of the part without a source, or None.
+            source, noise: (B, N, bins) spectra.
+        """
         with torch.autocast(gains.device.type, enabled=False):
             size, real, imaginary, noise_size = gains.float().transpose(1, 2).chunk(4, dim=2)
             size = torch.exp(size.clamp(max=4.0))
             spectrum = source * torch.complex(size * real, size * imaginary)
             spectrum = spectrum + noise * torch.exp(noise_size.clamp(max=4.0))
+            if direct is not None:
+                size, real, imaginary = direct.float().transpose(1, 2).chunk(3, dim=2)
+                size = torch.exp(size.clamp(max=6.0))
+                spectrum = spectrum + torch.complex(size * real, size * imaginary)
             return torch.fft.irfft(spectrum, n=self.n_fft, dim=2) * self.synthesis
 
     def add(self, frames: Tensor) -> Tensor:
@@ -175,13 +195,23 @@ class SourceFilterDecoder(nn.Module):
             total[:, i : i + n_frames] += pieces[:, :, i]
         return total.flatten(1)
 
-    def forward(self, latents: Tensor, pitch: Tensor, condition: Tensor) -> Tensor:
-        """Latents (B, C, F), pitch codes (B, F), speaker vector (B, S) -> waveform (B, 1, F * hop_length).
+    def forward(self, latents: Tensor, pitch: Tensor, condition: Tensor, n_codebooks: Tensor) -> Tensor:
+        """Latents to a waveform (B, 1, F * hop_length).
 
         In training each item's noise starts at a random place of the table.
+
+        Args:
+            latents: (B, C, F).
+            pitch: (B, F) pitch codes.
+            condition: (B, S) speaker vector.
+            n_codebooks: (B,) codebooks that each item's latents are made from.
         """
-        gains = self.gains_of(latents, pitch, condition)
-        n_frames = gains.shape[-1]
+        features = self.features(latents, pitch, condition)
+        gains, n_frames = self.gains(features), features.shape[-1]
+        direct = self.direct(features)
+        # Items without the direct part get a gain of exp(-100) for it.
+        quiet = torch.where(n_codebooks >= self.direct_from, 0.0, -100.0).to(direct)[:, None, None]
+        direct = torch.cat([direct[:, : self.bins] + quiet, direct[:, self.bins :]], dim=1)
         with torch.autocast(latents.device.type, enabled=False):
             source = harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)
             around = F.pad(source, (self.trim, self.trim))
@@ -191,5 +221,5 @@ class SourceFilterDecoder(nn.Module):
                 start = torch.randint(self.noise_frames, start.shape, device=start.device)
             index = (start[:, None] + torch.arange(n_frames, device=start.device)) % self.noise_frames
             noise = self.noise[index]
-        samples = self.add(self.shape(gains, harmonics, noise))
+        samples = self.add(self.shape(gains, direct, harmonics, noise))
         return samples[:, None, self.trim : self.trim + latents.shape[-1] * self.hop_length]

@@ -199,6 +199,7 @@ class DecoderStream:
         self._pitch = torch.zeros(0, dtype=torch.int64)
         self._start = 0
         self._levels: list[tuple[int, float]] = []  # first frame of each packet, and its level
+        self._n_codebooks = 0
         self._end = 0  # frames received
         self._emitted = 0  # frames decoded
         self._given = 0  # samples given out
@@ -219,6 +220,7 @@ class DecoderStream:
             if packet.pitch is None or packet.level is None:
                 raise ValueError("a packet of this codec has pitch and level")
             pitch, level = torch.from_numpy(np.asarray(packet.pitch, np.int64)), packet.level
+            self._n_codebooks = len(packet.codes)
         self._levels.append((self._end, float(dequantize_level(level))))
         self._latents = torch.cat([self._latents, latents], dim=1)
         self._pitch = torch.cat([self._pitch, pitch])
@@ -247,7 +249,8 @@ class DecoderStream:
         part = slice(begin - self._start, end - self._start)
         source = torch.from_numpy(self._source.read(first * hop - margin, until * hop + margin))
         total = self._end if ended else None
-        piece = self._decoder(self._latents[:, part], self._pitch[part], begin, total, first, until, source)
+        latents, pitch = self._latents[:, part], self._pitch[part]
+        piece = self._decoder(latents, pitch, begin, total, first, until, source, self._n_codebooks)
         samples = piece.numpy() * self._gain(first * hop, until * hop)
         self._emitted = until
         self._forget()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiovq.quantize.functional import straight_through
 from audiovq.quantize.residual import ResidualVectorQuantizer
 from audiovq.quantize.types import Quantized, check_codes, check_latents, check_n_codebooks
 from audiovq.quantize.vector import VectorQuantizer
@@ -44,6 +45,7 @@ class SplitQuantizer(nn.Module):
         self.channels, self.content_dim, self.detail_dim = content_dim + detail_dim, content_dim, detail_dim
         self.n_codebooks, self.codebook_size = n_codebooks, codebook_size
         self.content_gradient = content_gradient
+        self.beta = (detail or {}).get("beta", 0.25)
         self.content = VectorQuantizer(content_dim, codebook_size, **(content or {}))
         self.detail = ResidualVectorQuantizer(detail_dim, n_codebooks - 1, codebook_size, **(detail or {}))
         self.predict = nn.Linear(content_dim, detail_dim, bias=False)
@@ -56,7 +58,7 @@ class SplitQuantizer(nn.Module):
         books = self._books(len(latents), n_codebooks)
         content = self.content(latents[:, : self.content_dim])
         detail_in = latents[:, self.content_dim :].float() - self.prediction(content.latents)
-        detail = self.detail(detail_in, books - 1)
+        detail, commitment = self._detail(detail_in, books)
         detail_codes = detail.codes if not isinstance(n_codebooks, int) else detail.codes[:, : n_codebooks - 1]
         share = self.content_gradient
         passed = content.latents * share + content.latents.detach() * (1 - share)
@@ -64,9 +66,27 @@ class SplitQuantizer(nn.Module):
         return Quantized(
             latents=torch.cat([passed, detail.latents], dim=1),
             codes=torch.cat([content.codes, detail_codes], dim=1),
-            loss=content.loss + detail.loss,
+            loss=content.loss + commitment,
             metrics={**content.metrics, **metrics},
         )
+
+    def _detail(self, x: Tensor, books: Tensor) -> tuple[Quantized, Tensor]:
+        """Quantize detail latents with all levels, and pass on the first ``books - 1`` of each item.
+
+        Every level thus learns from every item. The commitment is to the sum of all levels alone: one to the first
+        levels would pull everything out of the latents that only the last ones can hold.
+        """
+        whole = self.detail(x, self.detail.n_codebooks)
+        if not self.detail.started():
+            return whole, whole.loss
+        level = torch.arange(1, self.n_codebooks, device=x.device)
+        used = (level < books.to(x.device)[:, None])[..., None].expand_as(whole.codes)
+        codes = torch.where(used, whole.codes, -1)
+        value = self.detail.decode(codes)
+        commitment = self.beta * (x - whole.latents.detach()).square().sum(1).mean()
+        if torch.is_grad_enabled():  # items without detail have nothing that a gradient could come from
+            value = torch.where((books > 1).to(x.device)[:, None, None], straight_through(x, value), value)
+        return Quantized(value, codes, whole.loss, whole.metrics), commitment
 
     def prediction(self, content: Tensor) -> Tensor:
         """What content vectors (B, content_dim, F) tell of the detail latents, (B, detail_dim, F)."""

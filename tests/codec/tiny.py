@@ -33,7 +33,7 @@ CONFIG = {
         "detail": {"init_after": None},
     },
     "speaker_encoder": {"dim": 8, "levels": 16, "channels": 16, "n_filters": 16, "dilations": [1], "normalised": True},
-    "decoder": {"channels": [24, 16], "upsample": [4], "dilations": [[1, 2], [1]]},
+    "decoder": {"channels": [24, 16], "upsample": [4], "dilations": [[1, 2], [1]], "direct_from": 3},
     "pitch": {"channels": 16, "dilations": [1, 2]},
     "packet_frames": 30,
     "default_n_codebooks": 3,
