@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from audiovq.codec.decoder import SourceFilterDecoder, pitch_features
+from audiovq.codec.decoder import SourceFilterDecoder, side_features
 from audiovq.codec.encoder import Trunk
 from audiovq.codec.pitch import PitchTracker, decide
 from audiovq.nn import DilatedResidualUnit
@@ -136,7 +136,9 @@ class ChunkedDecoder:
         Returns:
             ((last - first) * hop_length,) samples.
         """
-        rows = torch.cat([latents, pitch_features(pitch[None])[0]]).t().contiguous()
+        has_direct = n_codebooks >= self.decoder.direct_from
+        side = side_features(pitch[None], torch.tensor([has_direct]))[0]
+        rows = torch.cat([latents, side]).t().contiguous()
         span = self.entry(Span(rows, start, ENDLESS if total is None else total))
         for i, units in enumerate(self.stages):
             for unit in units:
@@ -152,7 +154,7 @@ class ChunkedDecoder:
         high = last * rate + around if total is None else min(last * rate + around, total * rate)
         features = Span(span.rows[low - span.start : high - span.start], low, span.total)
         gains = self.gains(features)
-        direct = self.direct(features).rows.t()[None] if n_codebooks >= decoder.direct_from else None
+        direct = self.direct(features).rows.t()[None] if has_direct else None
         offset = low * decoder.step - decoder.trim - (first * self.hop_length - self.margin)
         n_frames = high - low
         piece = source[offset : offset + (n_frames - 1) * decoder.step + decoder.n_fft]

@@ -13,17 +13,27 @@ from audiovq.codec.pitch import N_VALUES, pitch_to_hz
 from audiovq.codec.source import harmonic_source, noise_table
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
-PITCH_FEATURES = 9
-"""Voicing, and eight overlapping bumps along the pitch scale."""
+BUMPS = 8
+"""Overlapping bumps along the pitch scale, by which the backbone is told the pitch."""
+SIDE_FEATURES = BUMPS + 2
 
 
-def pitch_features(codes: Tensor) -> Tensor:
-    """Pitch codes (B, F) -> what the backbone is given of them, (B, PITCH_FEATURES, F) float32."""
-    centres = torch.linspace(1, N_VALUES, PITCH_FEATURES - 1, device=codes.device)
-    width = (N_VALUES - 1) / (PITCH_FEATURES - 2)
-    bumps = torch.exp(-0.5 * ((codes[:, None].float() - centres[:, None]) / (0.7 * width)).square())
-    voiced = (codes > 0).float()[:, None]
-    return torch.cat([voiced, bumps * voiced], dim=1)
+def side_features(pitch: Tensor, direct: Tensor) -> Tensor:
+    """What the backbone is given beside the latents: voicing, bumps along the pitch scale, and the kind of decoding.
+
+    Args:
+        pitch: (B, F) pitch codes.
+        direct: (B,) bool, items that have the part without a source.
+
+    Returns:
+        (B, SIDE_FEATURES, F) float32.
+    """
+    centres = torch.linspace(1, N_VALUES, BUMPS, device=pitch.device)
+    width = (N_VALUES - 1) / (BUMPS - 1)
+    bumps = torch.exp(-0.5 * ((pitch[:, None].float() - centres[:, None]) / (0.7 * width)).square())
+    voiced = (pitch > 0).float()[:, None]
+    kind = direct.float()[:, None, None].expand_as(voiced)
+    return torch.cat([voiced, bumps * voiced, kind], dim=1)
 
 
 class Backbone(nn.Module):
@@ -123,7 +133,7 @@ class SourceFilterDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.direct_from = direct_from
-        self.backbone = Backbone(latent_dim + PITCH_FEATURES, condition_dim, channels, dilations, upsample)
+        self.backbone = Backbone(latent_dim + SIDE_FEATURES, condition_dim, channels, dilations, upsample)
         self.hop_length, self.sample_rate, self.overlap = hop_length, sample_rate, overlap
         if hop_length % self.backbone.rate:
             raise ValueError(f"the product of upsample, {self.backbone.rate}, must divide the hop length {hop_length}")
@@ -163,9 +173,10 @@ class SourceFilterDecoder(nn.Module):
         around = torch.cat([table[-self.trim :], table, table[: self.trim]])
         return torch.fft.rfft(around.unfold(0, self.n_fft, self.step) * self.window)
 
-    def features(self, latents: Tensor, pitch: Tensor, condition: Tensor) -> Tensor:
-        """Latents (B, C, F), pitch codes (B, F), speaker vector (B, S) -> features (B, channels[-1], F * rate)."""
-        return self.backbone(torch.cat([latents, pitch_features(pitch).to(latents.dtype)], dim=1), condition)
+    def features(self, latents: Tensor, pitch: Tensor, condition: Tensor, direct: Tensor) -> Tensor:
+        """Features (B, channels[-1], F * rate); ``direct`` (B,) bool, see `side_features`."""
+        side = side_features(pitch, direct).to(latents.dtype)
+        return self.backbone(torch.cat([latents, side], dim=1), condition)
 
     def shape(self, gains: Tensor, direct: Tensor | None, source: Tensor, noise: Tensor) -> Tensor:
         """Gains and spectra to short frames (B, N, n_fft), to be added up.
@@ -206,11 +217,12 @@ class SourceFilterDecoder(nn.Module):
             condition: (B, S) speaker vector.
             n_codebooks: (B,) codebooks that each item's latents are made from.
         """
-        features = self.features(latents, pitch, condition)
+        has_direct = n_codebooks >= self.direct_from
+        features = self.features(latents, pitch, condition, has_direct)
         gains, n_frames = self.gains(features), features.shape[-1]
         direct = self.direct(features)
         # Items without the direct part get a gain of exp(-100) for it.
-        quiet = torch.where(n_codebooks >= self.direct_from, 0.0, -100.0).to(direct)[:, None, None]
+        quiet = torch.where(has_direct, 0.0, -100.0).to(direct)[:, None, None]
         direct = torch.cat([direct[:, : self.bins] + quiet, direct[:, self.bins :]], dim=1)
         with torch.autocast(latents.device.type, enabled=False):
             source = harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)
