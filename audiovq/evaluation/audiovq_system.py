@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from audiovq.bitstream import save_encoded
+from audiovq.bitstream.speech_layout import pack_side
 from audiovq.evaluation.protocol import Coded
+from audiovq.interfaces import EncodedSpeech, Packet
 
 if TYPE_CHECKING:
     from audiovq.evaluation.protocols.pairs import ConversionPair
@@ -33,10 +35,24 @@ class AudioVQSystem:
         encoded = self._codec.encode(torch.from_numpy(waveform).view(1, 1, -1), n_codebooks=self.n_codebooks)
         decoded = self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
         bits = (self._codec.codebook_size - 1).bit_length()
-        payload = -(-encoded.codes[0].numel() * bits // 8)
+        payload = -(-encoded.codes[0].numel() * bits // 8) + self._side_bytes(encoded)
         file = io.BytesIO()
         save_encoded(encoded, file, self._codec)
         return Coded(decoded, payload, file.getbuffer().nbytes)
+
+    def _side_bytes(self, encoded: EncodedSpeech) -> int:
+        """Size of the pitch and the level of one item."""
+        if encoded.pitch is None or encoded.level is None:
+            return 0
+        codes, pitch = encoded.codes[0].numpy(), encoded.pitch[0].numpy()
+        size = self._codec.packet_frames
+        starts = range(0, codes.shape[1], size)
+        parts = (slice(start, start + size) for start in starts)
+        packets = (
+            Packet(codes[:, part], pitch[part], level)
+            for part, level in zip(parts, encoded.level[0].tolist(), strict=True)
+        )
+        return sum(len(pack_side([packet])) for packet in packets)
 
 
 class Reconstruction:

@@ -20,8 +20,8 @@ from audiovq.evaluation.protocol import SAMPLE_RATE, Pair, Progress, silent, tra
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergences, longest_copies
 from audiovq.evaluation.report import Report, make_table
 from audiovq.evaluation.stats import Mean, mean_of
+from audiovq.interfaces import EncodedSpeech
 from audiovq.prior.speech import condition_of
-from audiovq.speech.codec import EncodedSpeech
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -226,8 +226,8 @@ def sampled_speech(source: SpeechPrior, settings: Settings, progress: Progress) 
     )
     waveforms = []
     for i in tracked(range(settings.n_samples), "decoding", progress):
-        item = EncodedSpeech(*(part[i : i + 1] for part in (encoded.codes, encoded.speaker, encoded.n_samples)))
-        waveforms.append(source.codec.decode(item)[0, 0].numpy())
+        parts: dict[str, Any] = {name: None if x is None else x[i : i + 1] for name, x in vars(encoded).items()}
+        waveforms.append(source.codec.decode(EncodedSpeech(**parts))[0, 0].numpy())
     return Speech(list(encoded.codes.numpy()), waveforms)
 
 

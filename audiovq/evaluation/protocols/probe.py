@@ -291,7 +291,8 @@ def linear_probe(train: Labelled, validation: Labelled, test: Labelled) -> Mean:
     else:
         best = -1.0
         for strength in STRENGTHS:
-            model = LogisticRegression(C=1 / (strength * len(labels)), class_weight="balanced").fit(parts[0], labels)
+            settings = {"C": 1 / (strength * len(labels)), "class_weight": "balanced", "max_iter": 1000}
+            model = LogisticRegression(**settings).fit(parts[0], labels)
             reached = balanced_accuracy_score(validation[1], model.predict(parts[1]))
             if reached > best:
                 best, predicted = reached, model.predict(parts[2])
