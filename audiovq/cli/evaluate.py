@@ -98,7 +98,12 @@ def codec(
     split: options.Splits = "test",
     codebooks: Codebooks = None,
     bitrates: Annotated[
-        str | None, typer.Option(metavar="KBPS,...", help="The same by nominal kb/s.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="KBPS,...",
+            help="The same by nominal kb/s: for each the most codebooks that fit.",
+            show_default=False,
+        ),
     ] = None,
     decoder: options.Decoder = "parallel",
     limit: Annotated[int, typer.Option(min=0, help="Excerpts of some 7 s of each split, drawn evenly; 0: all.")] = 36,
@@ -340,7 +345,7 @@ def audiovq_systems(codec: SpeechCodec, counts: list[int], bitrates: list[float]
 
     default = sorted({n for n in (1, 2, 4, 8, 16, codec.n_codebooks) if n <= codec.n_codebooks})
     chosen = counts or [cast(int, n_codebooks_for(codec, rate)) for rate in bitrates] or default
-    return [AudioVQSystem(codec, codec.check_n_codebooks(n), decoder) for n in chosen]
+    return [AudioVQSystem(codec, codec.check_n_codebooks(n), decoder) for n in dict.fromkeys(chosen)]
 
 
 def converters(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from audiovq.bitstream import save_encoded
 from audiovq.bitstream.speech_layout import pack_side
+from audiovq.codec.level import TARGET_DB, HighPass, dequantize_level
+from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocol import Coded
 from audiovq.interfaces import EncodedSpeech, Packet
 
@@ -55,6 +58,30 @@ class AudioVQSystem:
         return sum(len(pack_side([packet])) for packet in packets)
 
 
+@torch.no_grad()
+def latents_of(codec: Any, samples: np.ndarray, encoder: nn.Module | None = None) -> Tensor:
+    """Latents (C, F) of a recording (T,), T a multiple of the hop length, encoded in one piece.
+
+    Args:
+        codec: a `SpeechCodec`, with or without coded pitch.
+        samples: float32 at 16 kHz.
+        encoder: another encoder than the model's.
+    """
+    encoder = encoder or codec.encoder
+    waveform = torch.from_numpy(samples)[None, None]
+    if not codec.has_pitch:
+        return encoder(waveform)[0]
+    # The encoder reads level-normalised audio, the harmonic source of its pitch, and the speaker.
+    encoded: EncodedSpeech = codec.encode(waveform)
+    assert encoded.pitch is not None
+    assert encoded.level is not None
+    gains = 10 ** ((TARGET_DB - dequantize_level(encoded.level)) / 20)
+    gains = gains.repeat_interleave(codec.packet_frames * codec.hop_length, 1)[:, : len(samples)]
+    normalised = torch.from_numpy(HighPass(codec.sample_rate)(samples))[None] * gains
+    speaker = codec.speaker_encoder.decode(encoded.speaker).float()
+    return encoder(normalised[None].float(), speaker, codec.source(encoded.pitch))[0]
+
+
 class Reconstruction:
     """A recording coded and decoded with its own speaker vector: the model's loss before conversion.
 
@@ -78,7 +105,11 @@ class Reconstruction:
 
 
 class ModelConverter:
-    """A `SpeechCodec` with the speaker vector of the target's reference."""
+    """A `SpeechCodec` with the speaker vector of the target's reference.
+
+    Raises:
+        AudioVQError: for ``timbre`` other than "auto" with a model that has no spectral matching.
+    """
 
     family, keeps_words = "converter", True
 
@@ -87,7 +118,11 @@ class ModelConverter:
     ) -> None:
         n_codebooks = codec.check_n_codebooks(n_codebooks or codec.conversion_codebooks)
         self._codec = codec
-        self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder, "timbre": timbre}
+        self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder}
+        if not codec.has_pitch:
+            self._options["timbre"] = timbre
+        elif timbre != "auto":
+            raise AudioVQError(f"model {codec.name} has no spectral matching: leave --timbre out")
         self.name = f"converted ({n_codebooks}, pitch {pitch}{', timbre keep' * (timbre == 'keep')})"
         self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}, timbre {timbre}"
         self._targets: dict[str, TargetVoice] = {}

@@ -16,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
+from audiovq.evaluation.audiovq_system import latents_of
 from audiovq.evaluation.protocol import Excerpt, Progress, join_utterances, sample_excerpts, silent, tracked
 from audiovq.evaluation.protocols.phones import CLASSES, code_order, codes_to_phones, probe_phones
 from audiovq.evaluation.report import Report, make_table
@@ -232,7 +233,7 @@ def encode_excerpts(
     for excerpt in tracked(excerpts, what, progress):
         samples = excerpt.load()
         samples = samples[: len(samples) - len(samples) % codec.hop_length]
-        latents = codec.encoder(torch.from_numpy(samples)[None, None])
+        latents = latents_of(codec, samples)[None]
         codes = codec.quantizer.encode(latents)
         quantized = {
             k: moments(codec.quantizer.decode(codes[:, :k])[0].numpy()) for k in range(1, codec.n_codebooks + 1)
