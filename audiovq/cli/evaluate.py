@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from audiovq.cli import options
-from audiovq.cli.options import integers, names, numbers
+from audiovq.cli.options import check_outputs, integers, names, numbers
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -364,17 +364,6 @@ def converters(
 
         rows.append(WorldConverter())
     return rows
-
-
-def check_outputs(*paths: Path | None) -> None:
-    """Refuse folders as files to write.
-
-    Raises:
-        AudioVQError: for a folder.
-    """
-    for path in paths:
-        if path is not None and path.is_dir():
-            raise AudioVQError(f"{path} is a folder; name a file")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from audiovq.evaluation import plots
 from audiovq.evaluation.audiovq_system import latents_of
 from audiovq.evaluation.protocol import Excerpt, Progress, join_utterances, sample_excerpts, silent, tracked
 from audiovq.evaluation.protocols.phones import CLASSES, code_order, codes_to_phones, probe_phones
-from audiovq.evaluation.report import Report, make_table
+from audiovq.evaluation.report import FiguresReport, make_table
 from audiovq.evaluation.stats import Mean, Score, mean_of
 
 if TYPE_CHECKING:
@@ -63,15 +63,10 @@ class Features:
 
 
 @dataclass
-class ProbeReport(Report):
+class ProbeReport(FiguresReport):
     """Accuracies of probes; see `evaluate_probe` for the figures. ``arrays`` are for the plot alone."""
 
-    protocol: dict[str, Any]
-    figures: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"protocol": self.protocol, **self.figures}
 
     def tables(self) -> list[Table]:
         """Accuracies of the probes, the use of the codebooks, then phones."""
@@ -157,9 +152,10 @@ def evaluate_probe(
     """
     if not kinds or set(kinds) - set(KINDS):
         raise AudioVQError(f"the kinds of probes are {' and '.join(KINDS)}, not {', '.join(kinds) or 'nothing'}")
-    report = ProbeReport({"name": "probe", **(about or {})})
+    protocol: dict[str, Any] = {"name": "probe", **(about or {})}
+    report = ProbeReport({"protocol": protocol})
     if "speakers" in kinds:
-        report.protocol |= {"seconds": SECONDS, "per_speaker": per_speaker}
+        protocol |= {"seconds": SECONDS, "per_speaker": per_speaker}
         report.figures |= _probe_speakers(codec, splits, per_speaker, progress)
     if "phones" in kinds:
         try:
