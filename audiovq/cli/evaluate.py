@@ -59,7 +59,7 @@ Pitch = Annotated[
     ),
 ]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback()

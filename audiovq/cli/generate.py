@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LONGEST = 86400.0
 """Seconds: a day."""
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback()

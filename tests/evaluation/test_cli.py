@@ -123,6 +123,7 @@ def test_an_old_spelling_works_with_a_hint(folders, capsys):  # noqa: F811
 
 @pytest.mark.parametrize("verb", ["evaluate", "generate"])
 def test_a_group_without_a_command_shows_its_help(verb, capsys):
-    assert main([verb]) in (0, 2)
+    assert main([verb]) == 0
     captured = capsys.readouterr()
-    assert "Commands:" in captured.out + captured.err
+    assert "Commands:" in captured.out
+    assert captured.err == ""
