@@ -8,9 +8,12 @@ import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.audiovq_system import AudioVQSystem, ModelConverter, Reconstruction, latents_of
+from audiovq.evaluation.protocols import probe
 from audiovq.evaluation.protocols.pairs import ConversionPair, Target, as_excerpt
+from audiovq.evaluation.protocols.phones import untrained_encoder
 from tests.codec.tiny import make_codec, speech_like
 from tests.evaluation.conftest import FakeUtterance
+from tests.evaluation.test_probe import splits
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +68,11 @@ def test_a_model_with_pitch_converts(with_pitch):
     assert not np.array_equal(*(row.convert(pair) for row in rows.values()))
     with pytest.raises(AudioVQError, match="no spectral matching"):
         ModelConverter(with_pitch, 2, "keep", "parallel", "keep")
+
+
+def test_a_model_with_pitch_is_probed(with_pitch, monkeypatch):
+    monkeypatch.setattr(probe, "MAIN_MINUTES", 0.1)
+    figures = probe.evaluate_probe(with_pitch, splits(), kinds=["speakers"]).figures
+    assert figures["classes"] == {"speaker": 2, "language": 1}
+    assert [one["codebook"] for one in figures["codebooks"]] == [1, 2, 3, 4]
+    assert untrained_encoder(with_pitch).latent_dim == with_pitch.encoder.latent_dim
