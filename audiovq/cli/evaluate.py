@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from audiovq.cli import options
-from audiovq.cli.options import integers, names, numbers
+from audiovq.cli.options import check_outputs, integers, names, numbers
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ Pitch = Annotated[
     ),
 ]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback()
@@ -98,7 +98,12 @@ def codec(
     split: options.Splits = "test",
     codebooks: Codebooks = None,
     bitrates: Annotated[
-        str | None, typer.Option(metavar="KBPS,...", help="The same by nominal kb/s.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="KBPS,...",
+            help="The same by nominal kb/s: for each the most codebooks that fit.",
+            show_default=False,
+        ),
     ] = None,
     decoder: options.Decoder = "parallel",
     limit: Annotated[int, typer.Option(min=0, help="Excerpts of some 7 s of each split, drawn evenly; 0: all.")] = 36,
@@ -340,7 +345,7 @@ def audiovq_systems(codec: SpeechCodec, counts: list[int], bitrates: list[float]
 
     default = sorted({n for n in (1, 2, 4, 8, 16, codec.n_codebooks) if n <= codec.n_codebooks})
     chosen = counts or [cast(int, n_codebooks_for(codec, rate)) for rate in bitrates] or default
-    return [AudioVQSystem(codec, codec.check_n_codebooks(n), decoder) for n in chosen]
+    return [AudioVQSystem(codec, codec.check_n_codebooks(n), decoder) for n in dict.fromkeys(chosen)]
 
 
 def converters(
@@ -359,17 +364,6 @@ def converters(
 
         rows.append(WorldConverter())
     return rows
-
-
-def check_outputs(*paths: Path | None) -> None:
-    """Refuse folders as files to write.
-
-    Raises:
-        AudioVQError: for a folder.
-    """
-    for path in paths:
-        if path is not None and path.is_dir():
-            raise AudioVQError(f"{path} is a folder; name a file")
 
 
 @contextmanager

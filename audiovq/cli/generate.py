@@ -20,13 +20,14 @@ from audiovq.streams import check_input, errors_about
 if TYPE_CHECKING:
     import numpy as np
 
+    from audiovq.interfaces import EncodedSpeech
     from audiovq.prior.speech import SpeechPrior
-    from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+    from audiovq.speech.codec import SpeechCodec
 
 LONGEST = 86400.0
 """Seconds: a day."""
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback()
@@ -213,9 +214,10 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
 
 
 def _item(encoded: EncodedSpeech, i: int) -> EncodedSpeech:
-    from audiovq.speech.codec import EncodedSpeech
+    from audiovq.interfaces import EncodedSpeech
 
-    return EncodedSpeech(encoded.codes[i : i + 1], encoded.speaker[i : i + 1], encoded.n_samples[i : i + 1])
+    parts: dict[str, Any] = {name: None if x is None else x[i : i + 1] for name, x in vars(encoded).items()}
+    return EncodedSpeech(**parts)
 
 
 def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:

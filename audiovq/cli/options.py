@@ -83,3 +83,14 @@ def integers(text: str, option: str) -> list[int]:
     if any(number != int(number) for number in found):
         raise AudioVQError(f"{option} takes whole numbers with commas between them, got {text!r}")
     return [int(number) for number in found]
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Refuse folders as files to write.
+
+    Raises:
+        AudioVQError: for a folder.
+    """
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise AudioVQError(f"{path} is a folder; name a file")

@@ -21,9 +21,13 @@ _FLAGS = ("--peers", "--peers-only", "--baselines", "--baselines-only", "--align
 def updated(verb: str, arguments: list[str]) -> list[str]:
     """The arguments of ``audiovq evaluate`` or ``generate`` in today's spelling; a hint on stderr where they change.
 
+    Without any they ask for help.
+
     Raises:
         AudioVQError: for arguments that were wrong in the old spelling, too.
     """
+    if not arguments:
+        return ["--help"]
     new = (_evaluate if verb == "evaluate" else _generate)(arguments)
     if new != arguments:
         print(f"audiovq: hint: this is now spelled: audiovq {verb} {shlex.join(new)}", file=sys.stderr)
@@ -32,7 +36,7 @@ def updated(verb: str, arguments: list[str]) -> list[str]:
 
 def _evaluate(arguments: list[str]) -> list[str]:
     new = [_RENAMED.get(name, name) + sign + value for name, sign, value in (a.partition("=") for a in arguments)]
-    if not new or new[0] in (*PROTOCOLS, "--help"):
+    if new[0] in (*PROTOCOLS, "--help"):
         return new
     words = [
         (i, word)
@@ -50,7 +54,7 @@ def _evaluate(arguments: list[str]) -> list[str]:
 
 
 def _generate(arguments: list[str]) -> list[str]:
-    if not arguments or arguments[0] in (*MEDIA, "--help"):
+    if arguments[0] in (*MEDIA, "--help"):
         return arguments
     new, medium = [], "speech"
     rest = iter(arguments)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from audiovq.bitstream import save_encoded
+from audiovq.bitstream.speech_layout import pack_side
+from audiovq.codec.level import TARGET_DB, HighPass, dequantize_level
+from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocol import Coded
+from audiovq.interfaces import EncodedSpeech, Packet
 
 if TYPE_CHECKING:
     from audiovq.evaluation.protocols.pairs import ConversionPair
@@ -33,10 +38,48 @@ class AudioVQSystem:
         encoded = self._codec.encode(torch.from_numpy(waveform).view(1, 1, -1), n_codebooks=self.n_codebooks)
         decoded = self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
         bits = (self._codec.codebook_size - 1).bit_length()
-        payload = -(-encoded.codes[0].numel() * bits // 8)
+        payload = -(-encoded.codes[0].numel() * bits // 8) + self._side_bytes(encoded)
         file = io.BytesIO()
         save_encoded(encoded, file, self._codec)
         return Coded(decoded, payload, file.getbuffer().nbytes)
+
+    def _side_bytes(self, encoded: EncodedSpeech) -> int:
+        """Size of the pitch and the level of one item."""
+        if encoded.pitch is None or encoded.level is None:
+            return 0
+        codes, pitch = encoded.codes[0].numpy(), encoded.pitch[0].numpy()
+        size = self._codec.packet_frames
+        starts = range(0, codes.shape[1], size)
+        parts = (slice(start, start + size) for start in starts)
+        packets = (
+            Packet(codes[:, part], pitch[part], level)
+            for part, level in zip(parts, encoded.level[0].tolist(), strict=True)
+        )
+        return sum(len(pack_side([packet])) for packet in packets)
+
+
+@torch.no_grad()
+def latents_of(codec: Any, samples: np.ndarray, encoder: nn.Module | None = None) -> Tensor:
+    """Latents (C, F) of a recording (T,), T a multiple of the hop length, encoded in one piece.
+
+    Args:
+        codec: a `SpeechCodec`, with or without coded pitch.
+        samples: float32 at 16 kHz.
+        encoder: another encoder than the model's.
+    """
+    encoder = encoder or codec.encoder
+    waveform = torch.from_numpy(samples)[None, None]
+    if not codec.has_pitch:
+        return encoder(waveform)[0]
+    # The encoder reads level-normalised audio, the harmonic source of its pitch, and the speaker.
+    encoded: EncodedSpeech = codec.encode(waveform)
+    assert encoded.pitch is not None
+    assert encoded.level is not None
+    gains = 10 ** ((TARGET_DB - dequantize_level(encoded.level)) / 20)
+    gains = gains.repeat_interleave(codec.packet_frames * codec.hop_length, 1)[:, : len(samples)]
+    normalised = torch.from_numpy(HighPass(codec.sample_rate)(samples))[None] * gains
+    speaker = codec.speaker_encoder.decode(encoded.speaker).float()
+    return encoder(normalised[None].float(), speaker, codec.source(encoded.pitch))[0]
 
 
 class Reconstruction:
@@ -62,7 +105,11 @@ class Reconstruction:
 
 
 class ModelConverter:
-    """A `SpeechCodec` with the speaker vector of the target's reference."""
+    """A `SpeechCodec` with the speaker vector of the target's reference.
+
+    Raises:
+        AudioVQError: for ``timbre`` other than "auto" with a model that has no spectral matching.
+    """
 
     family, keeps_words = "converter", True
 
@@ -71,7 +118,11 @@ class ModelConverter:
     ) -> None:
         n_codebooks = codec.check_n_codebooks(n_codebooks or codec.conversion_codebooks)
         self._codec = codec
-        self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder, "timbre": timbre}
+        self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder}
+        if not codec.has_pitch:
+            self._options["timbre"] = timbre
+        elif timbre != "auto":
+            raise AudioVQError(f"model {codec.name} has no spectral matching: leave --timbre out")
         self.name = f"converted ({n_codebooks}, pitch {pitch}{', timbre keep' * (timbre == 'keep')})"
         self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}, timbre {timbre}"
         self._targets: dict[str, TargetVoice] = {}

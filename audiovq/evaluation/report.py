@@ -49,6 +49,16 @@ class Report(ABC):
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
+@dataclass
+class FiguresReport(Report):
+    """Named figures, with the settings they were measured at, instead of systems by metric."""
+
+    figures: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.figures
+
+
 def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = (), n_left: int = 1) -> Table:
     """A table whose first ``n_left`` columns are names and the others figures."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)

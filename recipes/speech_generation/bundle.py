@@ -1,4 +1,4 @@
-"""Third stage: put a trained prior beside its codec in the package, where `audiovq generate` finds it.
+"""Third stage: put a trained prior beside its codec in the package, where `audiovq generate speech` finds it.
 
 python recipes/speech_generation/bundle.py [--run DIR] [--model NAME|DIR]
 """

@@ -22,7 +22,7 @@ from audiovq.speech.checkpoint import model_folder
 CARD = """# The prior of {codec}
 
 An autoregressive model of the codes of audiovq's speech model: a transformer over frames, a small network over the
-books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate` draws from it.
+books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate speech` samples from it.
 
 * **Trained by** `audiovq train experiment=prior_debian`, {steps} steps on codes of the speech model's training
   data{before}.

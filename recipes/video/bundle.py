@@ -1,5 +1,5 @@
 """Fifth stage: put the trained frame codec, dynamics and blind twin into the package, where `audiovq evaluate video`
-and `audiovq generate --media video` find them.
+and `audiovq generate video` find them.
 
     python recipes/video/bundle.py [--frames RUN] [--dynamics RUN] [--blind RUN] [--out DIR]
 """
@@ -34,7 +34,7 @@ section 4.3). {weights:.1f} million weights, those of the dynamics in 8 bits.
   {steps[dynamics]} steps of `experiment=video_dynamics`.
 * **blind**: the same, not told the buttons, to compare with; {steps[blind]} steps of `experiment=video_blind`.
 * **starts.safetensors**: codes of six frames of some validation episodes, where
-  `audiovq generate --media video` begins.
+  `audiovq generate video` begins.
 * **Data**: frames recorded from ViZDoom's scenario my_way_home by `recipes/video/record.py`; test and validation
   episodes were left out.
 * **Licence of the weights**: the scenario's textures are Freedoom's (BSD-3-Clause); the weights have the package's

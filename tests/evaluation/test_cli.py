@@ -65,16 +65,16 @@ def test_a_model_on_a_corpus(codec, corpus, tmp_path, capsys):
     save_codec(codec, tmp_path / "model")
     target = tmp_path / "report.json"
     common = ["--data", str(corpus), "--split", "validation", "--metrics", "mel", "--json", str(target)]
-    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.5,1", *common]) == 0
+    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.5,1,3", *common]) == 0
     report = json.loads(target.read_text())
-    assert [system["name"] for system in report["systems"]] == 2 * ["audiovq 0.5", "audiovq 1"]
+    assert [system["name"] for system in report["systems"]] == 2 * ["audiovq 0.5", "audiovq 1"]  # 3 kb/s is 1, too
     assert [system["split"] for system in report["systems"]] == 2 * ["validation"] + 2 * ["validation, synthetic"]
     assert [system["n_codebooks"] for system in report["systems"]] == 2 * [2, 4]
     assert report["protocol"]["model"] == "tiny"
     assert report["systems"][1]["n"] == 2
     capsys.readouterr()
-    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "3", *common]) == 1
-    assert "no bitrate of 3 kb/s" in capsys.readouterr().err
+    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.1", *common]) == 1
+    assert "needs 0.25 kb/s and more" in capsys.readouterr().err
     assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--codebooks", "5", *common]) == 1
     assert "codebooks" in capsys.readouterr().err
 
@@ -123,6 +123,7 @@ def test_an_old_spelling_works_with_a_hint(folders, capsys):  # noqa: F811
 
 @pytest.mark.parametrize("verb", ["evaluate", "generate"])
 def test_a_group_without_a_command_shows_its_help(verb, capsys):
-    assert main([verb]) in (0, 2)
+    assert main([verb]) == 0
     captured = capsys.readouterr()
-    assert "Commands:" in captured.out + captured.err
+    assert "Commands:" in captured.out
+    assert captured.err == ""

@@ -147,10 +147,10 @@ def test_our_codec_at_its_bit_rates(codec, splits):
         assert nominal < system.file_kbps < nominal + 0.3
 
 
-def test_a_bit_rate_the_model_has_not_is_refused(codec):
-    assert n_codebooks_for(codec, 0.5) == 2
-    with pytest.raises(AudioVQError, match=r"no bitrate of 0.6 kb/s; it offers 0.25, 0.5, 0.75, 1"):
-        n_codebooks_for(codec, 0.6)
+def test_a_bit_rate_below_the_lowest_is_refused(codec):
+    assert n_codebooks_for(codec, 0.5) == n_codebooks_for(codec, 0.6) == 2
+    with pytest.raises(AudioVQError, match=r"needs 0.25 kb/s and more; 0.1 were asked for"):
+        n_codebooks_for(codec, 0.1)
 
 
 def test_the_plot_is_drawn(report, tmp_path):

@@ -14,7 +14,7 @@ pytest.importorskip("torchmetrics")
 from audiovq.cli import main
 from audiovq.data import images as image_data
 from audiovq.data.images import FixedCrops
-from audiovq.evaluation.metrics.pixels import psnr
+from audiovq.evaluation.metrics.signal import psnr
 from audiovq.evaluation.protocols.image import evaluate_image
 from audiovq.prior.image import prior_folder
 from audiovq.prior.pixel import PixelPrior

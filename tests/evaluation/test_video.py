@@ -13,7 +13,7 @@ pytest.importorskip("cv2")
 
 from audiovq.data.episodes import Episode
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.pixels import psnr
+from audiovq.evaluation.metrics.signal import psnr
 from audiovq.evaluation.protocols import video
 from audiovq.image import ImageCodec
 from audiovq.video import LatentDynamics, VideoModel

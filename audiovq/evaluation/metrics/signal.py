@@ -1,10 +1,11 @@
-"""Metrics that compare two signals: PESQ, STOI, mel distance, level."""
+"""Comparisons of two signals: PESQ, STOI, mel distance and level of speech, PSNR and SSIM of images and videos."""
 
 from __future__ import annotations
 
 import warnings
 
 import numpy as np
+from torch import Tensor
 
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair
 from audiovq.evaluation.stats import Score
@@ -16,6 +17,8 @@ N_FFT = 1024
 MEL_FLOOR = 1e-5
 """About the magnitude that rounding to 16 bits leaves in a mel band."""
 POWER_FLOOR = 1e-10
+HIGHEST_PSNR = 80.0
+"""Cap in dB: images without any error would make a mean infinite."""
 
 
 class PESQ(Metric):
@@ -104,3 +107,24 @@ class LevelDifference(Metric):
             return None
         power = [np.mean(np.square(x, dtype=np.float64)) + POWER_FLOOR for x in (pair.degraded, pair.reference)]
         return Score(float(10 * np.log10(power[0] / power[1])))
+
+
+def psnr(pixels: Tensor, truth: Tensor, highest: float = HIGHEST_PSNR) -> Tensor:
+    """Peak signal-to-noise ratio in dB, capped: (B, ...) in [0, 1] -> (B,).
+
+    Raises:
+        AudioVQError: when torchmetrics is not installed.
+    """
+    ratio = need("torchmetrics.functional.image", "PSNR").peak_signal_noise_ratio
+    dims = tuple(range(1, pixels.ndim))
+    return ratio(pixels, truth, data_range=1.0, reduction="none", dim=dims).clamp_max(highest)
+
+
+def ssim(pixels: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004): (B, C, H, W) in [0, 1] -> (B,).
+
+    Raises:
+        AudioVQError: when torchmetrics is not installed.
+    """
+    similarity = need("torchmetrics.functional.image", "SSIM").structural_similarity_index_measure
+    return similarity(pixels, truth, data_range=1.0, reduction="none").view(len(pixels), -1).mean(1)

@@ -18,10 +18,10 @@ from audiovq.evaluation.metrics import make_metrics
 from audiovq.evaluation.metrics.f0 import FRAME_SECONDS, track_f0
 from audiovq.evaluation.protocol import SAMPLE_RATE, Pair, Progress, silent, tracked
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergences, longest_copies
-from audiovq.evaluation.report import Report, make_table
+from audiovq.evaluation.report import FiguresReport, make_table
 from audiovq.evaluation.stats import Mean, mean_of
+from audiovq.interfaces import EncodedSpeech
 from audiovq.prior.speech import condition_of
-from audiovq.speech.codec import EncodedSpeech
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,14 +77,8 @@ class Speech:
 
 
 @dataclass
-class GenerationReport(Report):
+class GenerationReport(FiguresReport):
     """Figures of a prior and its samples; see `evaluate_generation`."""
-
-    protocol: dict[str, Any]
-    figures: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"protocol": self.protocol, **self.figures}
 
     def draw(self, path: str | Path) -> None:
         plots.draw_generation(self.figures, [f"{low:.2g}" for low in PAUSE_EDGES[:-1]], path)
@@ -176,7 +170,7 @@ def evaluate_generation(
         "divergence": "Jensen-Shannon, bits, codes against those of real speech, by codebook",
         **(about or {}),
     }
-    return GenerationReport(protocol, figures)
+    return GenerationReport({"protocol": protocol, **figures})
 
 
 def _copied(
@@ -226,8 +220,8 @@ def sampled_speech(source: SpeechPrior, settings: Settings, progress: Progress) 
     )
     waveforms = []
     for i in tracked(range(settings.n_samples), "decoding", progress):
-        item = EncodedSpeech(*(part[i : i + 1] for part in (encoded.codes, encoded.speaker, encoded.n_samples)))
-        waveforms.append(source.codec.decode(item)[0, 0].numpy())
+        parts: dict[str, Any] = {name: None if x is None else x[i : i + 1] for name, x in vars(encoded).items()}
+        waveforms.append(source.codec.decode(EncodedSpeech(**parts))[0, 0].numpy())
     return Speech(list(encoded.codes.numpy()), waveforms)
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from audiovq.evaluation import plots
-from audiovq.evaluation.metrics.pixels import psnr, ssim
+from audiovq.evaluation.metrics.signal import psnr, ssim
 from audiovq.evaluation.protocol import Progress, silent
-from audiovq.evaluation.report import Report, make_table
+from audiovq.evaluation.report import FiguresReport, make_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,19 +29,10 @@ _SHOWN = 12
 
 
 @dataclass
-class ImageReport(Report):
-    """Figures over all crops.
+class ImageReport(FiguresReport):
+    """Figures over all crops; ``shown``: some images and their reconstructions, (N, C, H, W) in [0, 1] each."""
 
-    Attributes:
-        figures: see `evaluate_image`.
-        shown: some images and their reconstructions, (N, C, H, W) in [0, 1] each.
-    """
-
-    figures: dict[str, Any]
     shown: tuple[Tensor, Tensor] = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.figures
 
     def tables(self) -> list[Table]:
         figures = self.figures

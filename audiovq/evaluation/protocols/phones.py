@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
+from audiovq.evaluation.audiovq_system import latents_of
 from audiovq.evaluation.protocol import Progress, silent, tracked
 from audiovq.evaluation.stats import Mean, Score, mean_of
 from audiovq.files import atomic_write, cache_dir
 from audiovq.optional import need
-from audiovq.speech.encoder import SpeechEncoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -266,8 +266,8 @@ def probe_phones(
     data = labelled(splits, codec.hop_length, progress)
     if not all(data.samples.values()):
         return None
-    latents = encoded(codec.encoder, data, "coding for phones", progress)
-    untrained = encoded(untrained_encoder(codec), data, "coding, untrained", progress)
+    latents = encoded(codec, codec.encoder, data, "coding for phones", progress)
+    untrained = encoded(codec, untrained_encoder(codec), data, "coding, untrained", progress)
     progress("k-means", 0, 1)
     codes = [quantized(codec, latents, k) for k in range(min(2, codec.n_codebooks))]
     groups = [_group(codec, data, codec.hop_length, codec.codebook_size, latents, untrained, codes)]
@@ -329,12 +329,11 @@ def _group(
     }
 
 
-@torch.inference_mode()
-def encoded(encoder: nn.Module, data: Labelled, what: str, progress: Progress) -> Sequences:
+def encoded(codec: SpeechCodec, encoder: nn.Module, data: Labelled, what: str, progress: Progress) -> Sequences:
     """Latents (F, C) of each utterance."""
     return {
         part: [
-            encoder(torch.from_numpy(samples)[None, None])[0].t().contiguous().numpy()
+            latents_of(codec, samples, encoder).t().contiguous().numpy()
             for samples in tracked(recordings, f"{what}, {part}", progress)
         ]
         for part, recordings in data.samples.items()
@@ -345,7 +344,7 @@ def untrained_encoder(codec: SpeechCodec) -> nn.Module:
     """The codec's encoder with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return SpeechEncoder(**codec.config["encoder"]).eval()
+        return type(codec)(**codec.config).eval().encoder
 
 
 @torch.inference_mode()

@@ -16,9 +16,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
+from audiovq.evaluation.audiovq_system import latents_of
 from audiovq.evaluation.protocol import Excerpt, Progress, join_utterances, sample_excerpts, silent, tracked
 from audiovq.evaluation.protocols.phones import CLASSES, code_order, codes_to_phones, probe_phones
-from audiovq.evaluation.report import Report, make_table
+from audiovq.evaluation.report import FiguresReport, make_table
 from audiovq.evaluation.stats import Mean, Score, mean_of
 
 if TYPE_CHECKING:
@@ -62,15 +63,10 @@ class Features:
 
 
 @dataclass
-class ProbeReport(Report):
+class ProbeReport(FiguresReport):
     """Accuracies of probes; see `evaluate_probe` for the figures. ``arrays`` are for the plot alone."""
 
-    protocol: dict[str, Any]
-    figures: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"protocol": self.protocol, **self.figures}
 
     def tables(self) -> list[Table]:
         """Accuracies of the probes, the use of the codebooks, then phones."""
@@ -156,9 +152,10 @@ def evaluate_probe(
     """
     if not kinds or set(kinds) - set(KINDS):
         raise AudioVQError(f"the kinds of probes are {' and '.join(KINDS)}, not {', '.join(kinds) or 'nothing'}")
-    report = ProbeReport({"name": "probe", **(about or {})})
+    protocol: dict[str, Any] = {"name": "probe", **(about or {})}
+    report = ProbeReport({"protocol": protocol})
     if "speakers" in kinds:
-        report.protocol |= {"seconds": SECONDS, "per_speaker": per_speaker}
+        protocol |= {"seconds": SECONDS, "per_speaker": per_speaker}
         report.figures |= _probe_speakers(codec, splits, per_speaker, progress)
     if "phones" in kinds:
         try:
@@ -232,7 +229,7 @@ def encode_excerpts(
     for excerpt in tracked(excerpts, what, progress):
         samples = excerpt.load()
         samples = samples[: len(samples) - len(samples) % codec.hop_length]
-        latents = codec.encoder(torch.from_numpy(samples)[None, None])
+        latents = latents_of(codec, samples)[None]
         codes = codec.quantizer.encode(latents)
         quantized = {
             k: moments(codec.quantizer.decode(codes[:, :k])[0].numpy()) for k in range(1, codec.n_codebooks + 1)
@@ -291,7 +288,8 @@ def linear_probe(train: Labelled, validation: Labelled, test: Labelled) -> Mean:
     else:
         best = -1.0
         for strength in STRENGTHS:
-            model = LogisticRegression(C=1 / (strength * len(labels)), class_weight="balanced").fit(parts[0], labels)
+            settings = {"C": 1 / (strength * len(labels)), "class_weight": "balanced", "max_iter": 1000}
+            model = LogisticRegression(**settings).fit(parts[0], labels)
             reached = balanced_accuracy_score(validation[1], model.predict(parts[1]))
             if reached > best:
                 best, predicted = reached, model.predict(parts[2])

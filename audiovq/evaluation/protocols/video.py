@@ -14,9 +14,9 @@ from torch import Tensor
 from audiovq.data.episodes import BUTTONS, Episode, to_video
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
-from audiovq.evaluation.metrics.pixels import psnr, ssim
+from audiovq.evaluation.metrics.signal import psnr, ssim
 from audiovq.evaluation.protocol import Progress, silent
-from audiovq.evaluation.report import Report, make_table
+from audiovq.evaluation.report import FiguresReport, make_table
 from audiovq.optional import need
 
 if TYPE_CHECKING:
@@ -40,19 +40,10 @@ _SHOWN = 6  # windows of the filmstrip
 
 
 @dataclass
-class VideoReport(Report):
-    """Figures over all windows.
+class VideoReport(FiguresReport):
+    """Figures over all windows; ``shown``: truth and prediction of some, (3, T, H, W) in [0, 1] each."""
 
-    Attributes:
-        figures: see `evaluate_video`.
-        shown: truth and prediction of some windows, (3, T, H, W) in [0, 1] each.
-    """
-
-    figures: dict[str, Any]
-    shown: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.figures
+    shown: list[tuple[Tensor, Tensor]] = field(repr=False)
 
     def tables(self) -> list[Table]:
         f = self.figures
