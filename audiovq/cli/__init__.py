@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -59,13 +61,28 @@ def build_app(verb: str | None = None) -> typer.Typer:
         if name == verb:
             module = import_module(f"audiovq.cli.{name}")
             if name in GROUPS:
+                for command in module.app.registered_commands:
+                    command.callback = _without_eof(command.callback)
                 app.add_typer(module.app, name=name, short_help=line)
                 continue
             settings = getattr(module, "CONTEXT_SETTINGS", None)
-            app.command(name, short_help=line, context_settings=settings)(getattr(module, name))
+            app.command(name, short_help=line, context_settings=settings)(_without_eof(getattr(module, name)))
         else:
             app.command(name, help=line)(_elsewhere)
     return app
+
+
+def _without_eof(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` with other errors for `EOFError`, which typer takes for the user's end of a prompt."""
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except EOFError as error:
+            raise RuntimeError(f"EOFError: {error}") from error
+
+    return call
 
 
 def _elsewhere() -> None:
@@ -115,13 +132,18 @@ def main(arguments: list[str] | None = None) -> int:
         ):  # typer's own errors; which module they live in changes between its versions
             path = getattr(getattr(error, "ctx", None), "command_path", None) or f"audiovq {verb or ''}".strip()
             return _fail(f"{error.format_message()} ({path} --help tells more)", 2)
-        if os.environ.get("AUDIOVQ_TRACEBACK"):
-            raise
-        _silence_stdout()
-        if isinstance(error, OSError):
-            return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
-        what = " ".join(str(error).split()) or "no message"
-        return _fail(f"internal error: {type(error).__name__}: {what} (AUDIOVQ_TRACEBACK=1 shows where)")
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """One line about an error that no message was made for; with ``AUDIOVQ_TRACEBACK`` the error itself."""
+    if os.environ.get("AUDIOVQ_TRACEBACK"):
+        raise error
+    _silence_stdout()
+    if isinstance(error, OSError):
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    what = " ".join(str(error).split()) or "no message"
+    return _fail(f"internal error: {type(error).__name__}: {what} (AUDIOVQ_TRACEBACK=1 shows where)")
 
 
 def _missing(verb: str | None, error: ModuleNotFoundError) -> str:

@@ -278,6 +278,17 @@ def test_an_unexpected_error_is_one_line_too(run, wav, monkeypatch):
     assert "internal error: ZeroDivisionError: first second" in done.err
 
 
+def test_the_end_of_some_file_is_no_interrupt(run, wav, monkeypatch):
+    def fail(*arguments, **options):
+        raise EOFError("Ran out of input")
+
+    wav()
+    monkeypatch.setattr("audiovq.bitstream.speech_file.encode_file", fail)
+    done = run("encode", "a.wav")
+    assert (done.code, len(done.lines)) == (1, 1)
+    assert "EOFError: Ran out of input" in done.err
+
+
 def test_missing_optional_packages_are_named(run, monkeypatch):
     def import_module(name):
         raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
