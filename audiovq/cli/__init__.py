@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from importlib import import_module
+from signal import SIGINT
 from typing import Annotated, Any
 
 import typer
 
 from audiovq import __version__
+from audiovq.cli.interrupts import exit_code, is_interrupted, signals_as_interrupts
 from audiovq.errors import AudioVQError
 
 #: Verbs and what the overview says of them.
@@ -36,7 +38,6 @@ VERBS = {
 GROUPS = ("evaluate", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train"}
-_INTERRUPTED = 130
 
 
 def _show_version(wanted: bool) -> None:
@@ -90,9 +91,10 @@ def _elsewhere() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 for failures, 2 for wrong usage, 130 when interrupted.
+    """Run one command and return its exit code.
 
-    Whatever fails is told in one line on stderr.
+    It is 0, 1 for failures, 2 for wrong usage, 130 when interrupted, 143 when terminated. An error is one line on
+    stderr.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
@@ -100,6 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
     verb = next((a for a in arguments if not a.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         return _fail(f"there is no verb {verb!r}; there are {', '.join(VERBS)}", 2)
+    # Lightning has handlers of its own, which end a run after the step at hand.
+    with nullcontext() if verb == "train" else signals_as_interrupts():
+        return _run(verb, arguments)
+
+
+def _run(verb: str | None, arguments: list[str]) -> int:
     try:
         if verb in GROUPS:
             from audiovq.cli.spelling import updated
@@ -108,13 +116,13 @@ def main(arguments: list[str] | None = None) -> int:
             arguments = arguments[:place] + updated(verb, arguments[place:])
         result = build_app(verb)(arguments, prog_name="audiovq", standalone_mode=False)
         sys.stdout.flush()
-        if result == _INTERRUPTED:  # so some versions of typer tell of an interrupt, others raise
-            return _fail("interrupted", _INTERRUPTED)
+        if result == 128 + SIGINT:  # so some versions of typer report an interrupt, others raise
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except AudioVQError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", _INTERRUPTED)
+        return _fail("interrupted", exit_code())
     except BrokenPipeError:
         _silence_stdout()
         return 1
@@ -155,6 +163,8 @@ def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
 
 
 def _fail(message: str, code: int = 1) -> int:
+    if is_interrupted():  # what fails then fails for that reason: signals reach the processes of a pool, too
+        message, code = "interrupted", exit_code()
     with suppress(OSError):
         print("audiovq:", " ".join(message.splitlines()), file=sys.stderr)
     return code

@@ -162,12 +162,11 @@ def _sample_speech(
     """Sample and write batch after batch; the seconds of all samples together."""
     import numpy as np
 
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.prior.speech import BATCH
 
     total = 0.0
-    with clean_up_when_terminated(), Display(-(-len(targets) // BATCH)) as display:
+    with Display(-(-len(targets) // BATCH)) as display:
         for first in range(0, len(targets), BATCH):
             batch = targets[first : first + BATCH]
             size = len(batch)

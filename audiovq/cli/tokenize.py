@@ -52,7 +52,6 @@ def tokenize(
     stopped; recordings that are new get shards of their own. Recordings that cannot be coded are told in a line each
     and left out, and the exit code is 1 then.
     """
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.data.token_pool import Coding
     from audiovq.data.token_sources import list_sources
@@ -64,7 +63,7 @@ def tokenize(
         raise AudioVQError(f"{output}: is a file; name a folder for the shards")
     sources = list_sources(corpus, language)
     start = time.perf_counter()
-    with clean_up_when_terminated(), Display(1) as display, display.file(str(output)) as bar:
+    with Display(1) as display, display.file(str(output)) as bar:
 
         class Lines(Tell):
             def fault(self, id: str, reason: str) -> None:

@@ -174,12 +174,11 @@ def _load(model: str | None, threads: int) -> Codec:
 
 def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
     """Do all jobs, go on after failures, and say of each what came of it."""
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.jobs import check
     from audiovq.cli.progress import Display
 
     failures = 0
-    with clean_up_when_terminated(), Display(len(jobs)) as display:
+    with Display(len(jobs)) as display:
         for job in jobs:
             try:
                 check(job, force)

@@ -121,7 +121,8 @@ _own: dict[str, Any] = {}
 
 
 def _start(coding: Coding, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the first process says when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _own.update(codec=coding.codec(), coding=coding, stop=stop)
 
