@@ -205,6 +205,8 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
             blocks = [block for block in model_blocks(audio, codec, mono=True) if block is not None]
             samples = torch.from_numpy(np.concatenate(blocks)[:, 0])
             prompt = codec.encode([samples], n_codebooks=codebooks or source.prior.drawn_codebooks)
+        for remark in audio.remarks:
+            print(f"audiovq: {path}: {remark}", file=sys.stderr)
     n_codebooks = prompt.codes.shape[1]
     if codebooks is not None and codebooks > n_codebooks:
         raise AudioVQError(f"{path} has {n_codebooks} codebooks, {codebooks} were asked for")

@@ -69,6 +69,9 @@ def tokenize(
             def fault(self, id: str, reason: str) -> None:
                 display.line(f"audiovq: {id}: {reason}")
 
+            def remark(self, id: str, text: str) -> None:
+                display.line(f"audiovq: {id}: {text}")
+
             def progress(self, done: int, total: int) -> None:
                 bar(done, total)
 

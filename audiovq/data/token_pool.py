@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from audiovq.data.token_files import TokenizedUtterance
-from audiovq.data.token_sources import StoppedError, TokenSource, code_source
+from audiovq.data.token_sources import Coded, StoppedError, TokenSource, code_source
 from audiovq.errors import AudioVQError
 
 _AHEAD = 32
@@ -52,16 +51,6 @@ class Coding:
         return SpeechCodec.from_pretrained(self.model)
 
 
-@dataclass(frozen=True)
-class Coded:
-    """What became of a recording: its items, or in ``fault`` why it could not be coded. ``n_bytes``: as planned."""
-
-    id: str
-    n_bytes: int
-    items: list[TokenizedUtterance]
-    fault: str | None = None
-
-
 def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -> Iterator[Coded]:
     """Code recordings in their order. One that cannot be coded says so in its result, and the others go on.
 
@@ -91,7 +80,7 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
 
 def _code_one(codec: Any, coding: Coding, source: TokenSource, stopping: Callable[[], bool]) -> Coded:
     try:
-        return Coded(source.id, source.n_bytes, code_source(codec, source, coding.n_codebooks, coding.mono, stopping))
+        return code_source(codec, source, coding.n_codebooks, coding.mono, stopping)
     except AudioVQError as error:
         fault = str(error)
         return Coded(source.id, source.n_bytes, [], fault.removeprefix(f"{source.place}: "))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,24 @@ class TokenSource:
     split: str
     n_bytes: int
     place: str | Utterance
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The result of coding a recording.
+
+    Attributes:
+        id, n_bytes: as of its `TokenSource`.
+        items: its codes, an item for each channel.
+        fault: why it could not be coded.
+        remarks: on the recording, for its user.
+    """
+
+    id: str
+    n_bytes: int
+    items: list[TokenizedUtterance]
+    fault: str | None = None
+    remarks: list[str] = field(default_factory=list)
 
 
 def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
@@ -93,7 +111,7 @@ def code_source(
     n_codebooks: int,
     mono: bool = False,
     stopping: Callable[[], bool] = lambda: False,
-) -> list[TokenizedUtterance]:
+) -> Coded:
     """Code a recording, an item for each channel but those that repeat the one before, while it is read.
 
     Args:
@@ -118,6 +136,7 @@ class _Samples:
 
     def __init__(self, utterance: Utterance) -> None:
         self.sample_rate, self.n_channels, self.n_read = utterance.sample_rate, 1, 0
+        self.remarks: list[str] = []
         self._utterance = utterance
 
     def __enter__(self) -> _Samples:
@@ -126,7 +145,10 @@ class _Samples:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def count_channels(self, mono: bool) -> int:
+        return 1
+
+    def blocks(self, mono: bool) -> Iterator[np.ndarray]:
         total = self._utterance.n_samples
         # Only prepared shards give parts without decoding the whole each time.
         step = _PART if isinstance(self._utterance.reader, ShardReader) else max(total, 1)
@@ -144,8 +166,8 @@ def _code(
     mono: bool,
     text: str | None,
     stopping: Callable[[], bool],
-) -> list[TokenizedUtterance]:
-    n_channels = 1 if mono else audio.n_channels
+) -> Coded:
+    n_channels = audio.count_channels(mono)
     streams = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
     resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
     packets: list[list[np.ndarray]] = [[] for _ in streams]
@@ -154,10 +176,10 @@ def _code(
         for c, stream in enumerate(streams):
             packets[c] += [p.codes.astype(np.uint16) for p in stream.push(np.ascontiguousarray(samples[:, c]))]
 
-    for block in audio.blocks():
+    for block in audio.blocks(mono):
         if stopping():
             raise StoppedError
-        push(resampler.push(block.mean(axis=1, keepdims=True, dtype=np.float32) if mono else block))
+        push(resampler.push(block))
     n_samples = n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate)
     push(resampler.finish(n_samples))
     items: list[TokenizedUtterance] = []
@@ -181,7 +203,7 @@ def _code(
                 channel=c,
             )
         )
-    return items
+    return Coded(source.id, source.n_bytes, items, remarks=audio.remarks)
 
 
 def _transcript(path: Path) -> str | None:
