@@ -22,10 +22,20 @@ def is_path(place: Any) -> bool:
     return isinstance(place, str | Path) and str(place) != "-"
 
 
+def shown(text: str | Path) -> str:
+    """A file's name as text that can be written anywhere: bytes that are not UTF-8 become escapes such as ``\\xe9``."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def native(path: str | Path) -> str | bytes:
+    """A path as soundfile takes it, which does not know names that are not UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def describe(place: Any, default: str = "standard input") -> str:
     """A name for messages; ``default`` is what ``-`` stands for."""
     if isinstance(place, str | Path):
-        return str(place) if is_path(place) else default
+        return shown(place) if is_path(place) else default
     name = getattr(place, "name", None)
     return name if isinstance(name, str) else "the stream"
 
@@ -67,7 +77,7 @@ def check_input(path: str | Path) -> None:
     Raises:
         AudioVQError: for a file that is missing, a folder, empty, or not readable.
     """
-    with errors_about(str(path)):
+    with errors_about(shown(path)):
         try:
             status = os.stat(path)
         except FileNotFoundError:
@@ -168,7 +178,7 @@ def open_input(source: Place) -> Iterator[BinaryIO]:
                     ahead.close()
             return
         check_input(source)
-        with errors_about(str(source)):
+        with errors_about(shown(source)):
             stream = open(source, "rb")  # noqa: SIM115 - closed below, where errors of the caller are not ours to name
         with stream:
             yield stream

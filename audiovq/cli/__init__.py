@@ -6,6 +6,7 @@ dictionary for typer's ``context_settings``. A verb of `GROUPS` has an applicati
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Callable
@@ -38,6 +39,19 @@ VERBS = {
 GROUPS = ("evaluate", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train"}
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """What cannot be written as escapes; bytes of file names that are not UTF-8 as those bytes."""
+    assert isinstance(error, UnicodeEncodeError)
+    escaped = [
+        f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c.encode("ascii", "backslashreplace").decode()
+        for c in error.object[error.start : error.end]
+    ]
+    return "".join(escaped), error.end
+
+
+codecs.register_error("audiovq.escape", _escape)
 
 
 def _show_version(wanted: bool) -> None:
@@ -102,6 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     verb = next((a for a in arguments if not a.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         return _fail(f"there is no verb {verb!r}; there are {', '.join(VERBS)}", 2)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # something else in their place, as in tests
+            stream.reconfigure(errors="audiovq.escape")  # type: ignore[union-attr]
     # Lightning has handlers of its own, which end a run after the step at hand.
     with nullcontext() if verb == "train" else signals_as_interrupts():
         return _run(verb, arguments)

@@ -16,6 +16,7 @@ from typing import Any
 
 from audiovq.data.token_sources import Coded, StoppedError, TokenSource, code_source
 from audiovq.errors import AudioVQError
+from audiovq.streams import shown
 
 _AHEAD = 32
 """Results for each process that may wait while a long recording before them is coded."""
@@ -83,7 +84,7 @@ def _code_one(codec: Any, coding: Coding, source: TokenSource, stopping: Callabl
         return code_source(codec, source, coding.n_codebooks, coding.mono, stopping)
     except AudioVQError as error:
         fault = str(error)
-        return Coded(source.id, source.n_bytes, [], fault.removeprefix(f"{source.place}: "))
+        return Coded(source.id, source.n_bytes, [], fault.removeprefix(f"{shown(str(source.place))}: "))
     except StoppedError:
         raise
     except Exception as error:  # whatever is wrong with one recording must not stop a night's work on the others

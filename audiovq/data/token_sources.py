@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiovq.containers import FILMS
 from audiovq.data.corpora import NAMES, open_corpus
 from audiovq.data.shards import MANIFEST, ShardReader
 from audiovq.data.splits import split_of
@@ -16,6 +17,7 @@ from audiovq.data.token_files import TokenizedUtterance
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
 from audiovq.speech.waveform import READABLE, Resampler, n_resampled, open_audio
+from audiovq.streams import shown
 
 if TYPE_CHECKING:
     from audiovq.interfaces import Codec
@@ -91,18 +93,20 @@ def _list_folder(root: Path, language: str) -> list[TokenSource]:
     files = sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in READABLE + FILMS and not path.name.startswith(".") and path.is_file()
     )
     if not files:
         raise AudioVQError(f"{root}: no recordings in this folder ({', '.join(READABLE)})")
     name = root.resolve().name
-    sources = []
+    sources: dict[str, TokenSource] = {}
     for path in files:
         within = path.relative_to(root)
-        speaker = f"{name}/{within.parts[0] if len(within.parts) > 1 else name}"
+        id, speaker = shown(within.as_posix()), shown(f"{name}/{within.parts[0] if len(within.parts) > 1 else name}")
+        while id in sources:  # what one name has in bytes another may have in letters
+            id += "'"
         split = split_of(path.name)
-        sources.append(TokenSource(within.as_posix(), speaker, language, split, path.stat().st_size, str(path)))
-    return sources
+        sources[id] = TokenSource(id, speaker, language, split, path.stat().st_size, str(path))
+    return list(sources.values())
 
 
 def code_source(
