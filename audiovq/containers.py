@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from audiovq.errors import AudioVQError
+from audiovq.streams import is_path, is_special
 
 HEAD_BYTES = 192
 #: File name endings of containers that may hold both sound and images.
@@ -58,10 +61,7 @@ def open_container(stream: Any, name: str, label: str) -> Iterator[Any]:
     Raises:
         AudioVQError: when PyAV is missing, or for a damaged file.
     """
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise AudioVQError(f"is {label}, which needs the package av: pip install 'audiovq[video]'") from None
+    av = _av(label)
     try:
         # Titles and the like may be in any encoding.
         container = av.open(stream, format=name, metadata_errors="replace")
@@ -77,9 +77,37 @@ def reason_of(error: Exception) -> str:
     return f"{reason[:1].lower()}{reason[1:]}"
 
 
-def has_images(container: Any) -> bool:
-    """Whether moving images are in a container; a cover does not count."""
-    import av
+def contents_of(source: str | Path) -> set[str]:
+    """Which of "images" and "sound" are in a file; none where it is not a container or cannot be read.
 
-    attached = getattr(av.stream.Disposition, "attached_pic", 0)
-    return any(not stream.disposition & attached for stream in container.streams.video)
+    A cover does not count as images.
+
+    Raises:
+        AudioVQError: when PyAV is missing.
+    """
+    if not is_path(source) or is_special(source) or not os.path.isfile(source):
+        return set()
+    with open(source, "rb") as stream:
+        name = container_of(stream.read(HEAD_BYTES))
+        stream.seek(0)
+        if name is None:
+            return set()
+        _av(name[1])
+        with suppress(AudioVQError), open_container(stream, *name) as container:
+            found = {"sound"} if container.streams.audio else set()
+            return found | ({"images"} if images_of(container) else set())
+    return set()
+
+
+def images_of(container: Any) -> Any:
+    """The first stream of moving images; None where there is none."""
+    cover = _av("a video").stream.Disposition.attached_pic
+    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+def _av(label: str) -> Any:
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise AudioVQError(f"is {label}, which needs the package av: pip install 'audiovq[video]'") from None
+    return av

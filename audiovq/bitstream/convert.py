@@ -120,7 +120,7 @@ def convert_audio(
     mono: bool = False,
     progress: Progress | None = None,
     raw: RawFormat | None = None,
-    sample_format: str | None = None,
+    raw_target: RawFormat | None = None,
 ) -> CodingReport:
     """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
 
@@ -135,7 +135,7 @@ def convert_audio(
         decoder: which of the model's decoders.
         mono: mix all channels down to one first.
         raw: the format of a source without a header.
-        sample_format: write no header, and this format of `audiovq.speech.pcm.FORMATS`.
+        raw_target: write this format, without a header.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
@@ -160,7 +160,7 @@ def convert_audio(
                 pieces = [[*own, d.finish(n_model)] for d, own in zip(decoders, pieces, strict=True)]
             # Opened when something comes out: an input that cannot be read leaves nothing of the output.
             if output is None and pieces[0]:
-                output = stack.enter_context(create_audio(target, audio.sample_rate, n_channels, sample_format))
+                output = stack.enter_context(create_audio(target, audio.sample_rate, n_channels, raw_target))
             if output is not None:
                 output.write(back.push(np.stack([np.concatenate([_NOTHING, *own]) for own in pieces], axis=1)))
             if progress:
@@ -183,7 +183,7 @@ def convert_file(
     progress: Progress | None = None,
     timbre: Timbre = "auto",
     raw: RawFormat | None = None,
-    sample_format: str | None = None,
+    raw_target: RawFormat | None = None,
 ) -> CodingReport:
     """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
 
@@ -196,7 +196,7 @@ def convert_file(
         mono: mix all channels of audio down to one first.
         timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
         raw: the format of audio without a header.
-        sample_format: write audio without a header, in this format of `audiovq.speech.pcm.FORMATS`.
+        raw_target: write audio in this format, without a header.
 
     Raises:
         AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
@@ -222,13 +222,13 @@ def convert_file(
             check_pitch(own, pitch, describe(source))
             return make_disguise(voice(own), own, pitch if own.has_pitch else "keep", timbre)
 
-        return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks, sample_format)
+        return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks, raw_target)
     own = model(None)
     disguise = make_disguise(voice(own), own, pitch, timbre)
     books = conversion_codebooks(own) if n_codebooks is None else n_codebooks
     if coded:
         return encode_file(source, target, own, books, mono, progress, disguise, raw=raw)
-    return convert_audio(source, target, own, disguise, books, decoder, mono, progress, raw, sample_format)
+    return convert_audio(source, target, own, disguise, books, decoder, mono, progress, raw, raw_target)
 
 
 def check_pitch(codec: Codec, pitch: Pitch, name: str) -> None:

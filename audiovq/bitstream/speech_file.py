@@ -183,7 +183,7 @@ def decode_file(
     progress: Progress | None = None,
     disguise: Callable[[Codec], Disguise] | None = None,
     n_codebooks: int | None = None,
-    sample_format: str | None = None,
+    raw: RawFormat | None = None,
 ) -> CodingReport:
     """Decode a file of any length in constant memory, at the source's rate, channels and exact length.
 
@@ -195,7 +195,7 @@ def decode_file(
         conceal: decode what is good of a damaged file, with silence for what is lost.
         disguise: gives, for a model, another voice to speak with instead of the file's own.
         n_codebooks: decode no more than so many of them.
-        sample_format: write no header, and this format of `audiovq.speech.pcm.FORMATS`.
+        raw: write this format, without a header.
 
     Raises:
         AudioVQError: for a damaged file, unless ``conceal``; a file of another model; a target that cannot be written.
@@ -222,9 +222,7 @@ def decode_file(
                 else:
                     pieces = [channel.push(one.first(n_codebooks)) for channel, one in zip(channels, item, strict=True)]
                 if audio is None:
-                    audio = stack.enter_context(
-                        create_audio(target, header.sample_rate, header.n_channels, sample_format)
-                    )
+                    audio = stack.enter_context(create_audio(target, header.sample_rate, header.n_channels, raw))
                 audio.write(resampler.push(np.stack(pieces, axis=1)))
                 if progress:
                     progress(speech.n_bytes, total)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.bitstream.container import VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
+from audiovq.bitstream.container import MAGIC, VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
 from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_NAMES, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError
-from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output, size_of
+from audiovq.streams import Place, describe, errors_about, head_of, open_input, open_output, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,11 +36,13 @@ class VisualReport:
         size: height and width in pixels.
         n_frames: 1 for an image.
         n_bytes: size of the .avq file.
+        remarks: on the source, for its user.
     """
 
     size: tuple[int, int]
     n_frames: int
     n_bytes: int
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -71,15 +73,12 @@ class VisualInfo:
 
 
 def media_of(source: Place) -> int | None:
-    """The media type of an .avq file on disk; None for anything else."""
-    if not is_path(source):
-        return None
+    """The media type of an .avq file; None for anything else, which its reader reports. Nothing is taken from it."""
     try:
-        with open(source, "rb") as stream:  # type: ignore[arg-type]
-            start = stream.read(6)
-    except OSError:
+        start = head_of(source, 6)
+    except AudioVQError:
         return None
-    return start[5] if len(start) == 6 and start[:3] == b"AVQ" else None
+    return start[5] if len(start) == 6 and start[:3] == MAGIC else None
 
 
 def encode_image(source: Place, target: Place, codec: Codec) -> VisualReport:

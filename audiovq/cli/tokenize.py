@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
+from audiovq.cli.options import refuse
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def tokenize(
+    context: typer.Context,
     corpus: Annotated[
         str,
         typer.Argument(
@@ -62,6 +64,8 @@ def tokenize(
     if output.exists() and not output.is_dir():
         raise AudioVQError(f"{output}: is a file; name a folder for the shards")
     sources = list_sources(corpus, language)
+    if not isinstance(sources[0].place, str):
+        refuse(context, ("language",), "for plain folders; a prepared corpus has its languages")
     start = time.perf_counter()
     with Display(1) as display, display.file(str(output)) as bar:
 

@@ -53,31 +53,37 @@ class Audio:
 
 @dataclass(frozen=True)
 class RawFormat:
-    """Audio without a header: interleaved samples of a format of `FORMATS`."""
+    """Audio without a header: interleaved samples of a format of `FORMATS`.
+
+    For audio that is written, 0 Hz or channels mean those that it has.
+
+    Raises:
+        AudioVQError: for a format that is not known.
+    """
 
     samples: str
-    sample_rate: int
-    n_channels: int = 1
+    sample_rate: int = 0
+    n_channels: int = 0
 
     def __post_init__(self) -> None:
-        check_format(self.samples)
-        if self.sample_rate < 1 or self.n_channels < 1:
-            raise AudioVQError("raw audio has at least 1 channel and a sample rate of at least 1 Hz")
+        if self.samples not in FORMATS:
+            raise AudioVQError(f"there is no sample format {self.samples!r}; there are {', '.join(FORMATS)}")
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of one sample of all channels."""
         return FORMATS[self.samples][1] * self.n_channels
 
+    def expect(self, sample_rate: int, n_channels: int) -> None:
+        """Check that audio of this rate and number of channels is meant.
 
-def check_format(samples: str) -> None:
-    """Check that a sample format is known.
-
-    Raises:
-        AudioVQError: for another name.
-    """
-    if samples not in FORMATS:
-        raise AudioVQError(f"there is no sample format {samples!r}; there are {', '.join(FORMATS)}")
+        Raises:
+            AudioVQError: when it is not.
+        """
+        if self.sample_rate not in (0, sample_rate):
+            raise AudioVQError(f"the audio has {sample_rate} Hz, --rate is {self.sample_rate}")
+        if self.n_channels not in (0, n_channels):
+            raise AudioVQError(f"the audio has {n_channels} channels, --channels is {self.n_channels}")
 
 
 def to_float(data: bytes, samples: str) -> np.ndarray:
@@ -140,8 +146,10 @@ def open_raw(stream: Any, raw: RawFormat, file_size: int | None) -> Audio:
         file_size: bytes, where known.
 
     Raises:
-        AudioVQError: for what has a header after all.
+        AudioVQError: for what has a header after all, and a format without rate or channels.
     """
+    if raw.sample_rate < 1 or raw.n_channels < 1:
+        raise AudioVQError("raw audio needs a sample rate and a number of channels")
     head = stream.peek(12)
     for start, name in _HEADERS.items():
         if head.startswith(start):

@@ -226,15 +226,17 @@ def open_audio(source: Place, raw: RawFormat | None = None) -> Iterator[AudioRea
 class AudioWriter:
     """Audio written block by block. Made by `create_audio`."""
 
-    def __init__(self, stream: Any, sample_rate: int, n_channels: int, suffix: str, sample_format: str | None) -> None:
+    def __init__(self, stream: Any, sample_rate: int, n_channels: int, suffix: str, raw: RawFormat | None) -> None:
         self._stream, self._shape = stream, (sample_rate, n_channels)
-        self._format = sample_format or "s16le"
+        self._format = "s16le" if raw is None else raw.samples
         self._n_bytes = 0
         self._file: Any = None
-        self._is_wav = sample_format is None and suffix == ".wav"
+        self._is_wav = raw is None and suffix == ".wav"
+        if raw is not None:
+            raw.expect(sample_rate, n_channels)
         if self._is_wav:
             stream.write(wav_header(sample_rate, n_channels, None))
-        if self._is_wav or sample_format is not None:
+        if self._is_wav or raw is not None:
             return
         if not stream.seekable():
             raise AudioVQError(f"only .wav can be written to a pipe, not {suffix}")
@@ -311,12 +313,12 @@ class _Guard:
             raise self._error
 
 
-def check_writable(target: Place, sample_format: str | None = None) -> str:
+def check_writable(target: Place, raw: RawFormat | None = None) -> str:
     """The suffix that says in which format ``target`` is written; standard output and devices get WAV.
 
     Args:
         target: a path, ``-`` or a binary file object.
-        sample_format: of audio without a header, which goes into files of any name but those of other formats.
+        raw: the format of audio without a header, which goes into files of any name but those of other formats.
 
     Raises:
         AudioVQError: for a suffix that is not known, or not that of raw audio.
@@ -324,7 +326,7 @@ def check_writable(target: Place, sample_format: str | None = None) -> str:
     if not is_path(target) or is_special(target):  # type: ignore[arg-type]
         return ".wav"
     suffix = Path(target).suffix.lower()  # type: ignore[arg-type]
-    if sample_format is not None:
+    if raw is not None:
         if suffix in READABLE:
             raise AudioVQError(f"{describe(target)}: raw audio is not {suffix}; name it {RAW_SUFFIXES[0]}")
     elif suffix not in _FORMATS:
@@ -335,7 +337,7 @@ def check_writable(target: Place, sample_format: str | None = None) -> str:
 
 @contextmanager
 def create_audio(
-    target: Place, sample_rate: int, n_channels: int, sample_format: str | None = None
+    target: Place, sample_rate: int, n_channels: int, raw: RawFormat | None = None
 ) -> Iterator[AudioWriter]:
     """Open audio for writing: a path (format by suffix), ``-`` (standard output, WAV) or a binary file (WAV).
 
@@ -343,14 +345,14 @@ def create_audio(
 
     Args:
         target, sample_rate, n_channels: what to write.
-        sample_format: write no header, and this format of `audiovq.speech.pcm.FORMATS`.
+        raw: write this format, without a header.
 
     Raises:
         AudioVQError: for a format that cannot hold this audio, or a place that cannot be written or is full.
     """
-    suffix = check_writable(target, sample_format)
+    suffix = check_writable(target, raw)
     with open_output(target) as stream:
         with errors_about(describe(target, "standard output"), "written"):
-            writer = AudioWriter(stream, sample_rate, n_channels, suffix, sample_format)
+            writer = AudioWriter(stream, sample_rate, n_channels, suffix, raw)
         yield writer
         writer.finish()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from audiovq.containers import FILMS, HEAD_BYTES, container_of, images_of, open_container, reason_of
 from audiovq.errors import AudioVQError
 from audiovq.image.files import MAX_PIXELS, open_image, to_rgb
 from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output
@@ -25,7 +26,7 @@ Frames = Iterator[np.ndarray]
 
 def is_mp4(name: str) -> bool:
     """Whether a file name has the ending of a video that PyAV reads."""
-    return name.lower().endswith((".mp4", ".mov", ".mkv", ".webm"))
+    return name.lower().endswith(FILMS)
 
 
 @contextmanager
@@ -80,42 +81,39 @@ def _damage_reported() -> Iterator[None]:
         raise AudioVQError(f"is damaged or truncated ({error})") from None
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise AudioVQError("MP4 needs the package av: pip install 'audiovq[video]'") from None
-    return av
-
-
 @contextmanager
 def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
-    av = _av()
-    try:
-        container = av.open(stream)
-    except (OSError, ValueError) as error:
-        raise AudioVQError(f"is not a video that can be read ({_reason(error)})") from None
-    with container:
-        if not container.streams.video:
+    name = container_of(stream.read(HEAD_BYTES))
+    stream.seek(0)
+    if name is None:
+        raise AudioVQError("is not a video that can be read (MP4, MOV, MKV, WebM)")
+    with open_container(stream, *name) as container:
+        video = images_of(container)
+        if video is None:
             raise AudioVQError("has no video stream")
-        video = container.streams.video[0]
         video.thread_type = "SLICE"
         if video.width * video.height > MAX_PIXELS:
             raise AudioVQError(f"has {video.width}x{video.height} pixels, more than {MAX_PIXELS}; shrink it first")
         rate = Fraction(video.average_rate or video.guessed_rate or 25).limit_denominator(1001)
 
         def frames() -> Frames:
+            import av
+
             try:
                 for frame in container.decode(video):
                     yield frame.to_ndarray(format="rgb24")
-            except (OSError, ValueError) as error:
-                raise AudioVQError(f"is damaged or truncated ({_reason(error)})") from None
+            except (av.FFmpegError, OSError, ValueError) as error:
+                raise AudioVQError(f"is damaged or truncated ({reason_of(error)})") from None
 
         yield rate, frames()
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]
+def _av() -> Any:
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise AudioVQError("MP4 needs the package av: pip install 'audiovq[video]'") from None
+    return av
 
 
 def check_video_target(target: Place) -> str:

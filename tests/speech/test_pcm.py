@@ -49,7 +49,7 @@ def test_raw_files_and_pipes(tmp_path, name, n_channels):
     assert remarks == []
     stream = io.BytesIO()
     for target in (tmp_path / "b.raw", stream, tmp_path / "b.pcm", tmp_path / "without suffix"):
-        with create_audio(target, 22050, n_channels, name) as writer:
+        with create_audio(target, 22050, n_channels, raw) as writer:
             for i in range(0, len(block), 777):
                 writer.write(block[i : i + 777])
         written = target.getvalue() if target is stream else target.read_bytes()
@@ -84,7 +84,7 @@ def test_formats_that_are_none(tmp_path):
             RawFormat(*arguments)
     assert "sample rate" in refusal(bytes(100), tmp_path, "a.raw", raw=RawFormat("u8", 10))
     for name, told in (("a.wav", "name it .raw"), ("a.flac", "name it .raw")):
-        with pytest.raises(AudioVQError, match=told), create_audio(tmp_path / name, 16000, 1, "s16le"):
+        with pytest.raises(AudioVQError, match=told), create_audio(tmp_path / name, 16000, 1, RawFormat("s16le")):
             pass
     with pytest.raises(AudioVQError, match="--raw writes it"), create_audio(tmp_path / "a.raw", 16000, 1):
         pass
