@@ -263,3 +263,45 @@ class _Output:
 
     def tell(self) -> int:
         return self._stream.tell()
+
+
+class Guard:
+    """A stream for libraries in C, whose callbacks no exception can leave: the first is kept and raised afterwards."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._error: BaseException | None = None
+
+    def _call(self, action: Any, *arguments: Any) -> Any:
+        if self._error is None:
+            try:
+                return action(*arguments)
+            except BaseException as error:
+                self._error = error
+        return 0
+
+    def read(self, size: int) -> bytes:
+        return self._call(self._stream.read, size) or b""
+
+    def write(self, data: bytes) -> int:
+        return self._call(self._stream.write, data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._call(self._stream.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._call(self._stream.tell)
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Raise what a callback met rather than what the library makes of it."""
+        try:
+            yield
+        except Exception:
+            if self._error is None:
+                raise
+        if self._error is not None:
+            raise self._error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def _writing(path: Path) -> Iterator[Path]:
         with atomic_write(path) as temporary:
             yield temporary
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise AudioVQError(f"{path}: cannot be written: {reason[:1].lower()}{reason[1:]}") from error
 
 

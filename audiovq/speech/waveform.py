@@ -21,6 +21,7 @@ from audiovq.speech.pcm import Audio, RawFormat, from_float, open_raw
 from audiovq.speech.riff import wav_header
 from audiovq.speech.time_ranges import TimeRanges
 from audiovq.streams import (
+    Guard,
     Peekable,
     Place,
     describe,
@@ -247,7 +248,7 @@ class AudioWriter:
         message = f"{suffix} cannot hold {n_channels} channel{plural} at {sample_rate} Hz; write .wav instead"
         if not fits(sample_rate, n_channels):
             raise AudioVQError(message)
-        self._guard = _Guard(stream)
+        self._guard = Guard(stream)
         try:
             with self._guard.reporting():
                 self._file = soundfile.SoundFile(self._guard, "w", sample_rate, n_channels, coding, format=container)
@@ -272,45 +273,6 @@ class AudioWriter:
         elif self._is_wav and self._stream.seekable():
             self._stream.seek(0)
             self._stream.write(wav_header(*self._shape, self._n_bytes))
-
-
-class _Guard:
-    """A stream for libsndfile, whose callbacks no exception can leave: the first one is kept and raised afterwards."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._error: BaseException | None = None
-
-    def _call(self, action: Any, *arguments: Any) -> Any:
-        if self._error is None:
-            try:
-                return action(*arguments)
-            except BaseException as error:
-                self._error = error
-        return 0
-
-    def read(self, size: int) -> bytes:
-        return self._call(self._stream.read, size) or b""
-
-    def write(self, data: bytes) -> int:
-        return self._call(self._stream.write, data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._call(self._stream.seek, offset, whence)
-
-    def tell(self) -> int:
-        return self._call(self._stream.tell)
-
-    @contextmanager
-    def reporting(self) -> Iterator[None]:
-        """Raise what a callback met rather than what libsndfile makes of it."""
-        try:
-            yield
-        except Exception:
-            if self._error is None:
-                raise
-        if self._error is not None:
-            raise self._error
 
 
 def check_writable(target: Place, raw: RawFormat | None = None) -> str:

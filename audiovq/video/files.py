@@ -13,7 +13,7 @@ import numpy as np
 from audiovq.containers import FILMS, HEAD_BYTES, container_of, images_of, open_container, reason_of
 from audiovq.errors import AudioVQError
 from audiovq.image.files import MAX_PIXELS, open_image, to_rgb
-from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output
+from audiovq.streams import Guard, Place, describe, errors_about, is_path, open_input, open_output
 
 #: File name endings of videos that can be written.
 VIDEO_SUFFIXES = (".gif", ".mp4")
@@ -153,7 +153,8 @@ def create_video(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterat
             each = max(round(1000 / rate), 20)
             pages[0].save(stream, "GIF", save_all=True, append_images=pages[1:], duration=each, loop=0)
         else:
-            with _av().open(stream, "w", format="mp4") as container:
+            guard = Guard(stream)
+            with guard.reporting(), _av().open(guard, "w", format="mp4") as container:
                 yield from _append_to(container, rate, size)
 
 
