@@ -182,11 +182,14 @@ def codes_of(codec: Codec, frames: np.ndarray) -> tuple[np.ndarray, ...]:
     """Frames (T, H, W, 3) uint8 -> codes of each level, (K, t, h, w)."""
     import torch
 
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    def pixels(part: np.ndarray) -> Tensor:
+        return torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
+
     if hasattr(codec, "time_stride"):
-        return (codec.encode(pixels.transpose(0, 1)[None]).codes[0].numpy(),)
-    encoded = codec.encode(pixels)
-    return tuple(codes.transpose(0, 1).numpy() for codes in encoded.codes)
+        return (codec.encode(pixels(frames).transpose(0, 1)[None]).codes[0].numpy(),)
+    # One by one: floats take four times the memory of bytes.
+    encoded = [codec.encode(pixels(frames[t : t + 1])).codes for t in range(len(frames))]
+    return tuple(torch.cat(level).transpose(0, 1).numpy() for level in zip(*encoded, strict=True))
 
 
 def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int], n_frames: int) -> np.ndarray:
@@ -207,9 +210,10 @@ def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int]
         clip: Any = codec
         pixels = clip.decode(EncodedClip(torch.from_numpy(codes[0])[None], (n_frames, *size)))[0].transpose(0, 1)
         return to_bytes(pixels)
-    tensors = tuple(torch.from_numpy(np.ascontiguousarray(part.transpose(1, 0, 2, 3))) for part in codes)
+    tensors = [torch.from_numpy(np.ascontiguousarray(part.transpose(1, 0, 2, 3))) for part in codes]
     images: Any = codec
-    return to_bytes(images.decode(EncodedImage(tensors, size)))
+    frames = (EncodedImage(tuple(level[t : t + 1] for level in tensors), size) for t in range(n_frames))
+    return np.concatenate([to_bytes(images.decode(frame)) for frame in frames])
 
 
 def to_bytes(pixels: Tensor) -> np.ndarray:

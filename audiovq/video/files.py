@@ -12,13 +12,14 @@ import numpy as np
 
 from audiovq.containers import FILMS, HEAD_BYTES, container_of, images_of, open_container, reason_of
 from audiovq.errors import AudioVQError
-from audiovq.image.files import MAX_PIXELS, open_image, to_rgb
+from audiovq.image.files import damage, open_image, to_rgb
 from audiovq.streams import Guard, Place, describe, errors_about, is_path, open_input, open_output
 
 #: File name endings of videos that can be written.
 VIDEO_SUFFIXES = (".gif", ".mp4")
 _DEFAULT_MILLISECONDS = 100  # per frame of a GIF without durations
 MAX_FRAMES = 1 << 20
+MAX_FRAME_PIXELS = 1 << 23  # 4096 x 2048: a packet of the container has 16 frames in memory
 _MOST_REPEATS = 4  # of each frame on average, for a constant frame rate
 
 Frames = Iterator[np.ndarray]
@@ -50,8 +51,12 @@ def open_video(source: Place) -> Iterator[tuple[Fraction, Frames]]:
 
 def _open_animation(image: Any) -> tuple[Fraction, Frames]:
     """The frames of an animation at a constant rate: one that is shown twice as long as others is repeated."""
+    with _damage_reported():
+        n_frames = min(getattr(image, "n_frames", 1), MAX_FRAMES)
+    if n_frames > 1:
+        _check_size(image)
     times = []
-    for i in range(min(getattr(image, "n_frames", 1), MAX_FRAMES)):
+    for i in range(n_frames):
         with _damage_reported():
             image.seek(i)
             image.load()  # only then the duration of a WebP frame is known
@@ -66,19 +71,32 @@ def _open_animation(image: Any) -> tuple[Fraction, Frames]:
         for i, n in enumerate(times):
             with _damage_reported():
                 image.seek(i)
-            page = to_rgb(image.copy())
+                page = image.copy()
+            page = to_rgb(page)
             for _ in range(n):
                 yield page
 
     return Fraction(1000, step), frames()
 
 
+def _check_size(video: Any) -> None:
+    """Check the size of the frames of PyAV's stream or Pillow's animation.
+
+    Raises:
+        AudioVQError: for frames that are too large.
+    """
+    if video.width * video.height > MAX_FRAME_PIXELS:
+        raise AudioVQError(
+            f"has frames of {video.width}x{video.height} pixels, more than {MAX_FRAME_PIXELS}; shrink it first"
+        )
+
+
 @contextmanager
 def _damage_reported() -> Iterator[None]:
     try:
         yield
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise AudioVQError(f"is damaged or truncated ({error})") from None
+    except Exception as error:
+        raise damage(error) from None
 
 
 @contextmanager
@@ -92,8 +110,7 @@ def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
         if video is None:
             raise AudioVQError("has no video stream")
         video.thread_type = "SLICE"
-        if video.width * video.height > MAX_PIXELS:
-            raise AudioVQError(f"has {video.width}x{video.height} pixels, more than {MAX_PIXELS}; shrink it first")
+        _check_size(video)
         rate = Fraction(video.average_rate or video.guessed_rate or 25).limit_denominator(1001)
 
         def frames() -> Frames:

@@ -207,7 +207,7 @@ def test_the_sound_of_videos(run, images, tmp_path):
     assert done.code == 0
     assert done.lines[0] == "audiovq: talk.mp4: warning: its sound is not coded; --sound codes it"
     assert [line for line in done.lines if "--sound" in line] == done.lines[:1]
-    assert "clip" in run("info", "talk.avq").out
+    assert ", video" in run("info", "talk.avq").out
     assert run("encode", "talk.mp4", "--sound", "-f").code == 0
     assert "16000 Hz, 1 channel" in run("info", "talk.avq").out
     check_refusal(run("encode", "mute.mp4", "--sound", "-o", "x.avq"), "mute.mp4: has no sound")
