@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_KEPT = 24
+"""Characters of a target's stem, and of its suffix, that the name of its temporary file keeps."""
 
 
 def cache_dir() -> Path:
@@ -25,7 +28,12 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    with suppress(FileNotFoundError):
+        target.stat()  # a name that is too long shows before anything is written
+    # Cut by characters, which have up to four bytes: file systems take names of 255 bytes, and this one must fit where
+    # the target's fits.
+    suffix = target.suffix if len(target.suffix) <= _KEPT else ""
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem[:_KEPT]}-", suffix=suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -22,10 +22,20 @@ def is_path(place: Any) -> bool:
     return isinstance(place, str | Path) and str(place) != "-"
 
 
+def shown(text: str | Path) -> str:
+    """A file's name as text that can be written anywhere: bytes that are not UTF-8 become escapes such as ``\\xe9``."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def native(path: str | Path) -> str | bytes:
+    """A path as soundfile takes it, which does not know names that are not UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def describe(place: Any, default: str = "standard input") -> str:
     """A name for messages; ``default`` is what ``-`` stands for."""
     if isinstance(place, str | Path):
-        return str(place) if is_path(place) else default
+        return shown(place) if is_path(place) else default
     name = getattr(place, "name", None)
     return name if isinstance(name, str) else "the stream"
 
@@ -67,7 +77,7 @@ def check_input(path: str | Path) -> None:
     Raises:
         AudioVQError: for a file that is missing, a folder, empty, or not readable.
     """
-    with errors_about(str(path)):
+    with errors_about(shown(path)):
         try:
             status = os.stat(path)
         except FileNotFoundError:
@@ -80,6 +90,76 @@ def check_input(path: str | Path) -> None:
             raise AudioVQError("cannot be read: permission denied")
 
 
+class Peekable:
+    """A binary stream of any kind, with a look ahead that takes nothing away."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._ahead = stream, b""
+
+    def peek(self, size: int) -> bytes:
+        """The next ``size`` bytes; fewer only at the end. A pipe is waited for."""
+        while len(self._ahead) < size and (data := self._stream.read(size - len(self._ahead))):
+            self._ahead += data
+        return self._ahead[:size]
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end; all when it is negative."""
+        if size < 0:
+            parts = [self._ahead]
+            self._ahead = b""
+            while data := self._stream.read(1 << 20):
+                parts.append(data)
+            return b"".join(parts)
+        data = self.peek(size)
+        self._ahead = self._ahead[len(data) :]
+        return data
+
+    def read1(self, size: int = -1) -> bytes:
+        """What is at hand, up to ``size`` bytes; a pipe is waited for only when nothing is."""
+        if self._ahead:
+            size = len(self._ahead) if size < 0 else size
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return getattr(self._stream, "read1", self._stream.read)(size)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+_opened: dict[str, Peekable] = {}
+"""Standard input, and named pipes that were looked into: what was taken out of them is in no other place."""
+
+
+def _peekable(source: str) -> Peekable:
+    """Standard input (``-``) or a named pipe; the same object until it is read."""
+    if source not in _opened or (source == "-" and _opened["-"]._stream is not sys.stdin.buffer):
+        with errors_about(describe(source)):
+            _opened[source] = Peekable(sys.stdin.buffer if source == "-" else open(source, "rb"))  # noqa: SIM115
+    return _opened[source]
+
+
+def head_of(source: Place, size: int) -> bytes:
+    """The first bytes of a path, of standard input (``-``), or of a binary file object; nothing is taken from it.
+
+    Raises:
+        AudioVQError: for a file that is missing, empty or not readable.
+    """
+    if isinstance(source, str | Path):
+        if not is_path(source) or is_special(source):
+            return _peekable(str(source)).peek(size)
+        with open_input(source) as file:
+            return file.read(size)
+    if not source.seekable():
+        return source.peek(size)[:size]  # type: ignore[attr-defined]
+    start = source.tell()
+    head = source.read(size)
+    source.seek(start)
+    return head
+
+
 @contextmanager
 def open_input(source: Place) -> Iterator[BinaryIO]:
     """The bytes of a path, of standard input (``-``), or of an open binary file, which is left open.
@@ -88,11 +168,17 @@ def open_input(source: Place) -> Iterator[BinaryIO]:
         AudioVQError: for a file that is missing, empty or not readable.
     """
     if isinstance(source, str | Path):
-        if str(source) == "-":
-            yield sys.stdin.buffer
+        if not is_path(source) or str(source) in _opened:
+            ahead = _peekable(str(source))
+            try:
+                yield ahead  # type: ignore[misc]
+            finally:
+                del _opened[str(source)]
+                if is_path(source):
+                    ahead.close()
             return
         check_input(source)
-        with errors_about(str(source)):
+        with errors_about(shown(source)):
             stream = open(source, "rb")  # noqa: SIM115 - closed below, where errors of the caller are not ours to name
         with stream:
             yield stream
@@ -177,3 +263,45 @@ class _Output:
 
     def tell(self) -> int:
         return self._stream.tell()
+
+
+class Guard:
+    """A stream for libraries in C, whose callbacks no exception can leave: the first is kept and raised afterwards."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._error: BaseException | None = None
+
+    def _call(self, action: Any, *arguments: Any) -> Any:
+        if self._error is None:
+            try:
+                return action(*arguments)
+            except BaseException as error:
+                self._error = error
+        return 0
+
+    def read(self, size: int) -> bytes:
+        return self._call(self._stream.read, size) or b""
+
+    def write(self, data: bytes) -> int:
+        return self._call(self._stream.write, data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._call(self._stream.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._call(self._stream.tell)
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Raise what a callback met rather than what the library makes of it."""
+        try:
+            yield
+        except Exception:
+            if self._error is None:
+                raise
+        if self._error is not None:
+            raise self._error

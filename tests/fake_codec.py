@@ -21,31 +21,25 @@ class FakeCodec:
     bitrates = tuple(0.5 * k for k in range(1, 9))
     conversion_codebooks = 4
     decoders, n_speakers = ("parallel",), 0
+    has_pitch = has_speaker_table = False
+    n_speaker_levels, speaker_bits = 16, 4
     folder = None
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
         self.model_hash = zlib.crc32(name.encode()).to_bytes(4, "big")
-        self.speaker_encoder = FakeSpeakerEncoder()
 
     def encoder_stream(self, n_codebooks=None):
         return FakeEncoderStream(self, n_codebooks or self.default_n_codebooks)
+
+    def speaker_levels(self, samples):
+        """Hears the loudness and no more."""
+        return np.full(32, 15 * np.abs(samples).mean().clip(0, 1), np.float64)
 
     def decoder_stream(self, speaker, decoder="parallel"):
         if decoder != "parallel":
             raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: parallel")
         return FakeDecoderStream(self, speaker)
-
-
-class FakeSpeakerEncoder:
-    """Hears the loudness and no more."""
-
-    levels = 16
-
-    def levels_of(self, waveform):
-        import torch
-
-        return 15 * waveform.abs().mean(dim=-1).clamp(0, 1).expand(-1, 32) + torch.zeros(1)
 
 
 class FakeEncoderStream:

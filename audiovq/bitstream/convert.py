@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +18,11 @@ from audiovq.interfaces import Packet as SpeechPacket
 from audiovq.speech.disguise import Disguise, make_disguise
 from audiovq.speech.timbre import Timbre
 from audiovq.speech.waveform import Resampler, create_audio, open_audio
-from audiovq.streams import Place, describe, errors_about, is_path, is_special, open_input, open_output
+from audiovq.streams import Place, describe, errors_about, head_of, is_path, open_input, open_output
 
 if TYPE_CHECKING:
     from audiovq.interfaces import Codec
+    from audiovq.speech.pcm import RawFormat
     from audiovq.speech.target import TargetVoice
 
 _NOTHING = np.zeros(0, np.float32)
@@ -35,16 +34,7 @@ def is_avq(source: Place) -> bool:
     Raises:
         AudioVQError: for a file that is missing, empty or not readable.
     """
-    if is_path(source) and not is_special(source):  # type: ignore[arg-type]
-        with open_input(source) as file:
-            return file.read(len(MAGIC)) == MAGIC
-    stream: Any = sys.stdin.buffer if isinstance(source, str | Path) else source
-    if hasattr(stream, "peek"):
-        return stream.peek(len(MAGIC))[: len(MAGIC)] == MAGIC
-    start = stream.tell()
-    found = stream.read(len(MAGIC)) == MAGIC
-    stream.seek(start)
-    return found
+    return head_of(source, len(MAGIC)) == MAGIC
 
 
 def swap_speaker(
@@ -129,6 +119,8 @@ def convert_audio(
     decoder: str = "parallel",
     mono: bool = False,
     progress: Progress | None = None,
+    raw: RawFormat | None = None,
+    raw_target: RawFormat | None = None,
 ) -> CodingReport:
     """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
 
@@ -142,13 +134,15 @@ def convert_audio(
         n_codebooks: how many books carry what is said; the model's default when None.
         decoder: which of the model's decoders.
         mono: mix all channels down to one first.
+        raw: the format of a source without a header.
+        raw_target: write this format, without a header.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
             the target then.
     """
-    with errors_about(describe(source)), open_audio(source) as audio, ExitStack() as stack:
-        n_channels = 1 if mono else audio.n_channels
+    with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
+        n_channels = audio.count_channels(mono)
         back = Resampler(codec.sample_rate, audio.sample_rate, n_channels)
         encoders = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
         decoders = [disguise.decoder_stream(codec, decoder) for _ in range(n_channels)]
@@ -166,7 +160,7 @@ def convert_audio(
                 pieces = [[*own, d.finish(n_model)] for d, own in zip(decoders, pieces, strict=True)]
             # Opened when something comes out: an input that cannot be read leaves nothing of the output.
             if output is None and pieces[0]:
-                output = stack.enter_context(create_audio(target, audio.sample_rate, n_channels))
+                output = stack.enter_context(create_audio(target, audio.sample_rate, n_channels, raw_target))
             if output is not None:
                 output.write(back.push(np.stack([np.concatenate([_NOTHING, *own]) for own in pieces], axis=1)))
             if progress:
@@ -174,7 +168,7 @@ def convert_audio(
         assert output is not None
         output.write(back.finish(audio.n_read))
         seconds = audio.n_read / audio.sample_rate
-        return CodingReport(seconds, n_channels, 0, audio.n_clipped, remarks=disguise.remarks)
+        return CodingReport(seconds, n_channels, 0, audio.n_clipped, remarks=audio.remarks + disguise.remarks)
 
 
 def convert_file(
@@ -188,6 +182,8 @@ def convert_file(
     mono: bool = False,
     progress: Progress | None = None,
     timbre: Timbre = "auto",
+    raw: RawFormat | None = None,
+    raw_target: RawFormat | None = None,
 ) -> CodingReport:
     """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
 
@@ -199,6 +195,8 @@ def convert_file(
         n_codebooks, pitch, decoder: see `SpeechCodec.convert`; for .avq files the pitch can only be kept.
         mono: mix all channels of audio down to one first.
         timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
+        raw: the format of audio without a header.
+        raw_target: write audio in this format, without a header.
 
     Raises:
         AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
@@ -224,13 +222,13 @@ def convert_file(
             check_pitch(own, pitch, describe(source))
             return make_disguise(voice(own), own, pitch if own.has_pitch else "keep", timbre)
 
-        return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks)
+        return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks, raw_target)
     own = model(None)
     disguise = make_disguise(voice(own), own, pitch, timbre)
     books = conversion_codebooks(own) if n_codebooks is None else n_codebooks
     if coded:
-        return encode_file(source, target, own, books, mono, progress, disguise)
-    return convert_audio(source, target, own, disguise, books, decoder, mono, progress)
+        return encode_file(source, target, own, books, mono, progress, disguise, raw=raw)
+    return convert_audio(source, target, own, disguise, books, decoder, mono, progress, raw, raw_target)
 
 
 def check_pitch(codec: Codec, pitch: Pitch, name: str) -> None:

@@ -7,10 +7,14 @@ numbers: there is nothing in which two machines, numbers of threads or batches c
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from audiovq import processor
+
+compiled = partial(processor.compiled, (__file__,))
 
 SHIFT = 24  # multipliers are in units of 2**-24
 HALF = 1 << (SHIFT - 1)
@@ -70,13 +74,13 @@ def make_memory(network: Network, n_frames: int) -> Memory:
     )
 
 
-@njit(cache=True)
+@compiled
 def _add_row(out, value, row):
     for i in range(len(out)):
         out[i] = np.int32(out[i] + np.int32(np.int32(row[i]) * value))
 
 
-@njit(cache=True)
+@compiled
 def _add_product(out, x, weight):
     """out += x @ weight. Inputs that are zero, half of them after a rectifier, cost nothing; the others go by fours."""
     a, b, c, n = 0, 0, 0, 0
@@ -104,7 +108,7 @@ def _add_product(out, x, weight):
         _add_row(out, np.int32(x[j]), weight[j])
 
 
-@njit(cache=True)
+@compiled
 def _step(network, memory, n_books, t):
     """The state of frame ``t`` from the frames before it, to ``memory.states[-1, t]``."""
     width = network.condition.shape[1]
@@ -127,7 +131,7 @@ def _step(network, memory, n_books, t):
             memory.states[layer + 1, t, i] = min(value, MAX_STATE)
 
 
-@njit(cache=True)
+@compiled
 def _bound(network, memory, book, t, before):
     """Sums of the exponentials of the codes before each -> ``memory.bounds``, and the factor for them.
 
@@ -165,13 +169,13 @@ def _bound(network, memory, book, t, before):
     return (((1 << PRECISION) - n_values) << 32) // total
 
 
-@njit(cache=True)
+@compiled
 def _account(network, memory, book, t, code):
     for i in range(memory.sums.shape[1]):
         memory.sums[t, i] += network.embedding[book, code, i]
 
 
-@njit(cache=True)
+@compiled
 def distributions(network, memory, codes, weights):
     """What the network gives each code of a row ``codes (K, F)`` -> ``weights (F * K, V)`` float32, whole numbers."""
     n_books, n_frames = codes.shape
@@ -192,7 +196,7 @@ def distributions(network, memory, codes, weights):
             _account(network, memory, book, t, before)
 
 
-@njit(cache=True)
+@compiled
 def _next_word(data, position):
     """Four bytes as a number, most significant first; behind the end there are zeros."""
     word = np.uint64(0)
@@ -203,7 +207,7 @@ def _next_word(data, position):
     return word
 
 
-@njit(cache=True)
+@compiled
 def decode_rows(network, memory, data, codes):
     """Range-decode ``codes (R, K, F)`` from bytes -> the number of bytes asked for; -1 where no code fits.
 

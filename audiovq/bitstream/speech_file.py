@@ -14,7 +14,7 @@ import numpy as np
 
 from audiovq.bitstream.container import ContainerWriter
 from audiovq.bitstream.entropy import coder_for
-from audiovq.bitstream.speech_layout import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, SpeechHeader
+from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SkimmedSpeech, SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet, Progress
@@ -24,6 +24,7 @@ from audiovq.streams import Place, describe, errors_about, open_input, open_outp
 if TYPE_CHECKING:
     from audiovq.interfaces import Codec
     from audiovq.speech.disguise import Disguise
+    from audiovq.speech.pcm import RawFormat
 
 
 @dataclass
@@ -100,6 +101,7 @@ def encode_file(
     progress: Progress | None = None,
     disguise: Disguise | None = None,
     entropy_coding: bool = True,
+    raw: RawFormat | None = None,
 ) -> CodingReport:
     """Code audio of any length in constant memory; the bytes do not depend on how the audio arrives.
 
@@ -111,19 +113,14 @@ def encode_file(
         mono: mix all channels down to one first.
         disguise: another voice for the header in the place of the source's own.
         entropy_coding: make the file smaller without changing a code, where the model can.
+        raw: the format of a source without a header.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
             the target then.
     """
-    with errors_about(describe(source)), open_audio(source) as audio, ExitStack() as stack:
-        if not MIN_SAMPLE_RATE <= audio.sample_rate <= MAX_SAMPLE_RATE:
-            raise AudioVQError(
-                f"has a sample rate of {audio.sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} can be coded"
-            )
-        n_channels = 1 if mono else audio.n_channels
-        if n_channels > MAX_CHANNELS:
-            raise AudioVQError(f"has {n_channels} channels, more than {MAX_CHANNELS}; mix them down (--mono)")
+    with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
+        n_channels = audio.count_channels(mono)
         channels = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
         writer: _SpeechWriter | None = None
 
@@ -154,7 +151,7 @@ def encode_file(
             n_channels,
             writer.container.n_bytes,
             audio.n_clipped,
-            remarks=[] if disguise is None else disguise.remarks,
+            remarks=audio.remarks + ([] if disguise is None else disguise.remarks),
         )
 
 
@@ -163,9 +160,7 @@ def model_blocks(
 ) -> Iterator[np.ndarray | None]:
     """Blocks (n, channels) at the model's rate, ready to be coded, then None at the end."""
     resampler = Resampler(audio.sample_rate, codec.sample_rate, 1 if mono else audio.n_channels)
-    for block in audio.blocks():
-        if mono:
-            block = block.mean(axis=1, keepdims=True, dtype=np.float32)
+    for block in audio.blocks(mono):
         samples = resampler.push(block)
         yield samples if disguise is None else disguise.push(samples, codec.sample_rate)
     rest = resampler.finish(n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate))
@@ -188,6 +183,7 @@ def decode_file(
     progress: Progress | None = None,
     disguise: Callable[[Codec], Disguise] | None = None,
     n_codebooks: int | None = None,
+    raw: RawFormat | None = None,
 ) -> CodingReport:
     """Decode a file of any length in constant memory, at the source's rate, channels and exact length.
 
@@ -199,6 +195,7 @@ def decode_file(
         conceal: decode what is good of a damaged file, with silence for what is lost.
         disguise: gives, for a model, another voice to speak with instead of the file's own.
         n_codebooks: decode no more than so many of them.
+        raw: write this format, without a header.
 
     Raises:
         AudioVQError: for a damaged file, unless ``conceal``; a file of another model; a target that cannot be written.
@@ -225,7 +222,7 @@ def decode_file(
                 else:
                     pieces = [channel.push(one.first(n_codebooks)) for channel, one in zip(channels, item, strict=True)]
                 if audio is None:
-                    audio = stack.enter_context(create_audio(target, header.sample_rate, header.n_channels))
+                    audio = stack.enter_context(create_audio(target, header.sample_rate, header.n_channels, raw))
                 audio.write(resampler.push(np.stack(pieces, axis=1)))
                 if progress:
                     progress(speech.n_bytes, total)

@@ -20,12 +20,11 @@ from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch
 from audiovq.bitstream.rows import Decode, pack_rows, rows_are_coded, unpack_rows
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
+from audiovq.speech.waveform import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
 
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
-MAX_CHANNELS = 255
 MAX_CODEBOOKS = 64
 MAX_BITS = 16
 MAX_PACKET_FRAMES = 10_000

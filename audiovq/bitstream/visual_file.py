@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.bitstream.container import VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
+from audiovq.bitstream.container import MAGIC, VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
 from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_NAMES, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError
-from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output, size_of
+from audiovq.streams import Place, describe, errors_about, head_of, open_input, open_output, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,11 +36,13 @@ class VisualReport:
         size: height and width in pixels.
         n_frames: 1 for an image.
         n_bytes: size of the .avq file.
+        remarks: on the source, for its user.
     """
 
     size: tuple[int, int]
     n_frames: int
     n_bytes: int
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -71,15 +73,12 @@ class VisualInfo:
 
 
 def media_of(source: Place) -> int | None:
-    """The media type of an .avq file on disk; None for anything else."""
-    if not is_path(source):
-        return None
+    """The media type of an .avq file; None for anything else, which its reader reports. Nothing is taken from it."""
     try:
-        with open(source, "rb") as stream:  # type: ignore[arg-type]
-            start = stream.read(6)
-    except OSError:
+        start = head_of(source, 6)
+    except AudioVQError:
         return None
-    return start[5] if len(start) == 6 and start[:3] == b"AVQ" else None
+    return start[5] if len(start) == 6 and start[:3] == MAGIC else None
 
 
 def encode_image(source: Place, target: Place, codec: Codec) -> VisualReport:
@@ -183,11 +182,14 @@ def codes_of(codec: Codec, frames: np.ndarray) -> tuple[np.ndarray, ...]:
     """Frames (T, H, W, 3) uint8 -> codes of each level, (K, t, h, w)."""
     import torch
 
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    def pixels(part: np.ndarray) -> Tensor:
+        return torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
+
     if hasattr(codec, "time_stride"):
-        return (codec.encode(pixels.transpose(0, 1)[None]).codes[0].numpy(),)
-    encoded = codec.encode(pixels)
-    return tuple(codes.transpose(0, 1).numpy() for codes in encoded.codes)
+        return (codec.encode(pixels(frames).transpose(0, 1)[None]).codes[0].numpy(),)
+    # One by one: floats take four times the memory of bytes.
+    encoded = [codec.encode(pixels(frames[t : t + 1])).codes for t in range(len(frames))]
+    return tuple(torch.cat(level).transpose(0, 1).numpy() for level in zip(*encoded, strict=True))
 
 
 def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int], n_frames: int) -> np.ndarray:
@@ -208,9 +210,10 @@ def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int]
         clip: Any = codec
         pixels = clip.decode(EncodedClip(torch.from_numpy(codes[0])[None], (n_frames, *size)))[0].transpose(0, 1)
         return to_bytes(pixels)
-    tensors = tuple(torch.from_numpy(np.ascontiguousarray(part.transpose(1, 0, 2, 3))) for part in codes)
+    tensors = [torch.from_numpy(np.ascontiguousarray(part.transpose(1, 0, 2, 3))) for part in codes]
     images: Any = codec
-    return to_bytes(images.decode(EncodedImage(tensors, size)))
+    frames = (EncodedImage(tuple(level[t : t + 1] for level in tensors), size) for t in range(n_frames))
+    return np.concatenate([to_bytes(images.decode(frame)) for frame in frames])
 
 
 def to_bytes(pixels: Tensor) -> np.ndarray:

@@ -30,7 +30,9 @@ MAX_CODEBOOKS = 64
 MAX_BITS = 16
 MAX_PACKET_FRAMES = 1024
 MAX_RATE = (1 << 31) - 1
-MAX_PACKET_CODES = 1 << 26  # a few bytes must not allocate gigabytes
+# A few bytes must not allocate gigabytes.
+MAX_PACKET_CODES = 1 << 26
+MAX_PACKET_PIXELS = 1 << 27  # of all frames: 16 of 4096 x 2048
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class VisualHeader:
             ("frame rate's denominator", self.rate[1], 1, MAX_RATE if moving else 1),
             ("number of levels", len(self.levels), 1, MAX_LEVELS),
         ]
+        pixels = self.size[0] * self.size[1] * self.packet_frames
+        checks.append(("number of pixels in a packet", pixels, 1, MAX_PACKET_PIXELS))
         for level in self.levels:
             checks += [
                 ("number of codebooks", level.n_codebooks, 1, MAX_CODEBOOKS),

@@ -6,15 +6,20 @@ dictionary for typer's ``context_settings``. A verb of `GROUPS` has an applicati
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from functools import wraps
 from importlib import import_module
+from signal import SIGINT
 from typing import Annotated, Any
 
 import typer
 
 from audiovq import __version__
+from audiovq.cli.interrupts import exit_code, is_interrupted, signals_as_interrupts
 from audiovq.errors import AudioVQError
 
 #: Verbs and what the overview says of them.
@@ -34,7 +39,19 @@ VERBS = {
 GROUPS = ("evaluate", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train"}
-_INTERRUPTED = 130
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """What cannot be written as escapes; bytes of file names that are not UTF-8 as those bytes."""
+    assert isinstance(error, UnicodeEncodeError)
+    escaped = [
+        f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c.encode("ascii", "backslashreplace").decode()
+        for c in error.object[error.start : error.end]
+    ]
+    return "".join(escaped), error.end
+
+
+codecs.register_error("audiovq.escape", _escape)
 
 
 def _show_version(wanted: bool) -> None:
@@ -59,13 +76,28 @@ def build_app(verb: str | None = None) -> typer.Typer:
         if name == verb:
             module = import_module(f"audiovq.cli.{name}")
             if name in GROUPS:
+                for command in module.app.registered_commands:
+                    command.callback = _without_eof(command.callback)
                 app.add_typer(module.app, name=name, short_help=line)
                 continue
             settings = getattr(module, "CONTEXT_SETTINGS", None)
-            app.command(name, short_help=line, context_settings=settings)(getattr(module, name))
+            app.command(name, short_help=line, context_settings=settings)(_without_eof(getattr(module, name)))
         else:
             app.command(name, help=line)(_elsewhere)
     return app
+
+
+def _without_eof(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` with other errors for `EOFError`, which typer takes for the user's end of a prompt."""
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except EOFError as error:
+            raise RuntimeError(f"EOFError: {error}") from error
+
+    return call
 
 
 def _elsewhere() -> None:
@@ -73,9 +105,10 @@ def _elsewhere() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 for failures, 2 for wrong usage, 130 when interrupted.
+    """Run one command and return its exit code.
 
-    Whatever fails is told in one line on stderr.
+    It is 0, 1 for failures, 2 for wrong usage, 130 when interrupted, 143 when terminated. An error is one line on
+    stderr.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
@@ -83,6 +116,15 @@ def main(arguments: list[str] | None = None) -> int:
     verb = next((a for a in arguments if not a.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         return _fail(f"there is no verb {verb!r}; there are {', '.join(VERBS)}", 2)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # something else in their place, as in tests
+            stream.reconfigure(errors="audiovq.escape")  # type: ignore[union-attr]
+    # Lightning has handlers of its own, which end a run after the step at hand.
+    with nullcontext() if verb == "train" else signals_as_interrupts():
+        return _run(verb, arguments)
+
+
+def _run(verb: str | None, arguments: list[str]) -> int:
     try:
         if verb in GROUPS:
             from audiovq.cli.spelling import updated
@@ -91,13 +133,13 @@ def main(arguments: list[str] | None = None) -> int:
             arguments = arguments[:place] + updated(verb, arguments[place:])
         result = build_app(verb)(arguments, prog_name="audiovq", standalone_mode=False)
         sys.stdout.flush()
-        if result == _INTERRUPTED:  # so some versions of typer tell of an interrupt, others raise
-            return _fail("interrupted", _INTERRUPTED)
+        if result == 128 + SIGINT:  # so some versions of typer report an interrupt, others raise
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except AudioVQError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", _INTERRUPTED)
+        return _fail("interrupted", exit_code())
     except BrokenPipeError:
         _silence_stdout()
         return 1
@@ -115,13 +157,18 @@ def main(arguments: list[str] | None = None) -> int:
         ):  # typer's own errors; which module they live in changes between its versions
             path = getattr(getattr(error, "ctx", None), "command_path", None) or f"audiovq {verb or ''}".strip()
             return _fail(f"{error.format_message()} ({path} --help tells more)", 2)
-        if os.environ.get("AUDIOVQ_TRACEBACK"):
-            raise
-        _silence_stdout()
-        if isinstance(error, OSError):
-            return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
-        what = " ".join(str(error).split()) or "no message"
-        return _fail(f"internal error: {type(error).__name__}: {what} (AUDIOVQ_TRACEBACK=1 shows where)")
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """One line about an error that no message was made for; with ``AUDIOVQ_TRACEBACK`` the error itself."""
+    if os.environ.get("AUDIOVQ_TRACEBACK"):
+        raise error
+    _silence_stdout()
+    if isinstance(error, OSError):
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    what = " ".join(str(error).split()) or "no message"
+    return _fail(f"internal error: {type(error).__name__}: {what} (AUDIOVQ_TRACEBACK=1 shows where)")
 
 
 def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
@@ -133,6 +180,8 @@ def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
 
 
 def _fail(message: str, code: int = 1) -> int:
+    if is_interrupted():  # what fails then fails for that reason: signals reach the processes of a pool, too
+        message, code = "interrupted", exit_code()
     with suppress(OSError):
         print("audiovq:", " ".join(message.splitlines()), file=sys.stderr)
     return code

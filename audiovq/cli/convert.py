@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audiovq.cli.options import Channels, Rate, Raw, given
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -15,12 +17,14 @@ if TYPE_CHECKING:
     from audiovq.interfaces import Codec
     from audiovq.speech.codec import SpeechCodec
     from audiovq.speech.disguise import Pitch
+    from audiovq.speech.pcm import RawFormat
     from audiovq.speech.target import TargetVoice
 
 MOST_SEMITONES = 24
 
 
 def convert(
+    context: typer.Context,
     inputs: Annotated[
         list[str], typer.Argument(metavar="IN...", help="Audio or .avq files, folders, or - for standard input.")
     ],
@@ -69,6 +73,9 @@ def convert(
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels of audio down to one.")] = False,
+    raw: Raw = None,
+    rate: Rate = None,
+    channels: Channels = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one coder. More seldom help: packets are small.")] = 1,
 ) -> None:
     """Let another voice say it.
@@ -76,19 +83,23 @@ def convert(
     Audio is coded and decoded with the target's speaker vector, at the source's rate, channels and exact length, while
     it arrives. An .avq file that becomes an .avq file is not decoded: its header gets the other vector, its packets
     stay as they are. A folder is searched for audio and .avq files and mirrored under OUT, coded files as coded files.
+    With --raw, audio that is read has no header, and so has what goes to standard output or into .raw and .pcm files.
     """
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, bundled_hashes
+    from audiovq.containers import FILMS
     from audiovq.speech.checkpoint import conversion_model
     from audiovq.speech.timbre import check_timbre
-    from audiovq.speech.waveform import READABLE, check_writable
+    from audiovq.speech.waveform import RAW_SUFFIXES, READABLE, check_writable
 
     register, colour = parse_pitch(pitch), check_timbre(timbre)
-    jobs = plan(inputs, output, [*READABLE, ".avq"], lambda name: ".avq" if _is_coded(name) else ".wav")
+    suffixes = (*READABLE, *FILMS, ".avq") if raw is None else (*RAW_SUFFIXES, ".avq")
+    jobs = plan(inputs, output, suffixes, lambda name: ".avq" if _is_coded(name) else ".wav")
     for job in jobs:
         if not _is_coded(job.target):
-            check_writable(job.target)
+            check_writable(job.target, _raw_formats(job, raw, rate, channels)[1])
+    jobs = [job if job.fault else _refused(context, job) for job in jobs]
     codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
     own = None if codes_alone else model or conversion_model()
     checks.check_decoder(decoder, list(bundled_hashes()) if codes_alone else [own])
@@ -121,9 +132,64 @@ def convert(
     def work(job: Job, progress: Progress) -> CodingReport:
         from audiovq.bitstream import convert_file
 
-        return convert_file(job.source, job.target, choose, voice, codebooks, register, decoder, mono, progress, colour)
+        own = (codebooks, register, decoder, mono, progress, colour)
+        return convert_file(job.source, job.target, choose, voice, *own, *_raw_formats(job, raw, rate, channels))
 
     run(jobs, force, models, prepare, work)
+
+
+#: Options without effect, by whether source and target are coded, and the reason.
+_WITHOUT_EFFECT = {
+    (True, True): (
+        ("codebooks", "timbre", "decoder", "seed", "mono"),
+        "for audio; a coded file that stays coded gets another speaker and pitch",
+    ),
+    (True, False): (("mono",), "for audio; coded files keep their channels"),
+    (False, True): (("timbre", "decoder", "seed"), "for audio; the output stays coded"),
+}
+_WHAT_HAPPENS = {"timbre": "keep"}
+"""Values of options that say what happens to coded files anyway."""
+
+
+def _refused(context: typer.Context, job: Job) -> Job:
+    """The job, with a fault where options were given that have no effect on it."""
+    from dataclasses import replace
+
+    from audiovq.bitstream.convert import is_avq
+
+    coded = is_avq("-") if job.source == "-" else _is_coded(job.source)
+    names, reason = _WITHOUT_EFFECT.get((coded, _is_coded(job.target)), ((), ""))
+    if coded and not _goes_raw(job.target):
+        names = (*names, "raw", "rate", "channels")
+    names = tuple(name for name in names if context.params.get(name) != _WHAT_HAPPENS.get(name, ""))
+    found = given(context, *names)
+    if not found:
+        return job
+    name = "standard input" if job.source == "-" else job.source
+    return replace(job, fault=f"{name}: {' and '.join(found)} {'is' if len(found) == 1 else 'are'} {reason}")
+
+
+def _goes_raw(target: str) -> bool:
+    """Whether a target may be raw audio."""
+    from audiovq.speech.waveform import RAW_SUFFIXES
+
+    return target == "-" or Path(target).suffix.lower() in RAW_SUFFIXES
+
+
+def _raw_formats(
+    job: Job, raw: str | None, rate: int | None, channels: int | None
+) -> tuple[RawFormat | None, RawFormat | None]:
+    """The formats of what is read and written without a header."""
+    from dataclasses import replace
+
+    from audiovq.cli.options import raw_source, raw_target
+
+    if _is_coded(job.source):
+        return None, raw_target(raw, rate, channels) if _goes_raw(job.target) else None
+    source = raw_source(raw, rate, channels)
+    if source is None or not _goes_raw(job.target):
+        return source, None
+    return source, replace(source, sample_rate=0, n_channels=0)
 
 
 def _is_coded(name: str) -> bool:

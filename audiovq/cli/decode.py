@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audiovq.cli.options import Channels, Rate, Raw
+
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
 
 
 def decode(
+    context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="IN...", help=".avq files, folders, or - for standard input.")],
     output: Annotated[
         str | None,
@@ -43,6 +46,9 @@ def decode(
             "its times, and the exit code is 0. Without it a damaged file is an error.",
         ),
     ] = False,
+    raw: Raw = None,
+    rate: Rate = None,
+    channels: Channels = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME|DIR", help="Without it: the bundled model that wrote the file."),
@@ -55,20 +61,27 @@ def decode(
     """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
 
     Pictures become .png (.jpg, .webp), clips .gif (.mp4). A folder is searched for .avq files and mirrored under OUT.
-    Standard input is speech, which is decoded while it arrives.
+    Standard input is decoded while it arrives. Raw audio (.raw beside each input) has the source's sample rate and
+    channels; where --rate or --channels say otherwise, the file is refused.
     """
     from audiovq.cli.checks import check_decoder
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, bundled_hashes
+    from audiovq.cli.options import raw_target, refuse
     from audiovq.cli.visual import decode_visual, holds_visual
-    from audiovq.speech.waveform import check_writable
+    from audiovq.speech.waveform import RAW_SUFFIXES, check_writable
 
     if holds_visual(inputs):
+        speech_only = ("decoder", "seed", "streams", "conceal", "raw", "rate", "channels")
+        refuse(context, speech_only, "for sound; the inputs hold images or videos")
         return decode_visual(inputs, output, model, force, threads)
     check_decoder(decoder, list(bundled_hashes()) if model is None else [model])
-    jobs = plan(inputs, output, [".avq"], ".wav")
+    if decoder != "wavenet":
+        refuse(context, ("streams",), "for --decoder wavenet")
+    target_format = raw_target(raw, rate, channels)
+    jobs = plan(inputs, output, [".avq"], ".wav" if target_format is None else RAW_SUFFIXES[0])
     for job in jobs:
-        check_writable(job.target)
+        check_writable(job.target, target_format)
     models = Models(threads, seed, entropy_coding=True, wavenet_streams=streams)
 
     def prepare() -> None:
@@ -79,6 +92,6 @@ def decode(
         from audiovq.bitstream import decode_file
 
         codec = models.by_hash if model is None else models.load(model)
-        return decode_file(job.source, job.target, codec, decoder, conceal, progress)
+        return decode_file(job.source, job.target, codec, decoder, conceal, progress, raw=target_format)
 
     run(jobs, force, models, prepare, work)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
+from audiovq.cli.options import Channels, Rate, Raw
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def encode(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
             metavar="IN...",
-            help="Audio files, pictures (PNG, JPEG, WebP), clips (GIF, MP4), folders, or - for standard input.",
+            help="Audio files, images (PNG, JPEG, WebP), videos (GIF, MP4), folders, or - for standard input.",
         ),
     ],
     output: Annotated[
@@ -31,6 +33,10 @@ def encode(
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
+    sound: Annotated[bool, typer.Option("--sound", help="Code the sound of videos rather than their images.")] = False,
+    raw: Raw = None,
+    rate: Rate = None,
+    channels: Channels = None,
     entropy_coding: Annotated[
         bool,
         typer.Option(
@@ -42,18 +48,23 @@ def encode(
     """Code speech, pictures or clips into small .avq files.
 
     Every channel is coded on its own; a channel that repeats the one before costs nothing. A folder is searched for
-    audio and mirrored under OUT. Standard input is coded while it arrives (WAV; other formats are read to their end
-    first).
+    audio and mirrored under OUT. Standard input is coded while it arrives (WAV and raw audio; other formats are read to
+    their end first).
     """
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, n_codebooks_for, report_rate
+    from audiovq.cli.options import raw_source, refuse
     from audiovq.cli.visual import encode_visual, takes_visual
-    from audiovq.speech.waveform import READABLE
+    from audiovq.containers import FILMS
+    from audiovq.speech.waveform import RAW_SUFFIXES, READABLE
 
-    if takes_visual(inputs, READABLE):
+    if not sound and raw is None and takes_visual(inputs, READABLE):
+        speech_only = ("bitrate", "mono", "entropy_coding", "rate", "channels")
+        refuse(context, speech_only, "for sound; the inputs are images or videos")
         return encode_visual(inputs, output, model, force, threads)
-    jobs = plan(inputs, output, READABLE, ".avq")
+    source_format = raw_source(raw, rate, channels)
+    jobs = plan(inputs, output, (*READABLE, *FILMS) if raw is None else RAW_SUFFIXES, ".avq")
     facts = checks.facts(model)
     n_codebooks = n_codebooks_for(facts, bitrate)
     report_rate(facts, bitrate, n_codebooks)
@@ -66,6 +77,8 @@ def encode(
         from audiovq.bitstream import encode_file
 
         codec = models.load(model)
-        return encode_file(job.source, job.target, codec, n_codebooks, mono, progress, entropy_coding=entropy_coding)
+        return encode_file(
+            job.source, job.target, codec, n_codebooks, mono, progress, None, entropy_coding, source_format
+        )
 
     run(jobs, force, models, prepare, work)

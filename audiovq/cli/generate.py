@@ -163,12 +163,11 @@ def _sample_speech(
     """Sample and write batch after batch; the seconds of all samples together."""
     import numpy as np
 
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.prior.speech import BATCH
 
     total = 0.0
-    with clean_up_when_terminated(), Display(-(-len(targets) // BATCH)) as display:
+    with Display(-(-len(targets) // BATCH)) as display:
         for first in range(0, len(targets), BATCH):
             batch = targets[first : first + BATCH]
             size = len(batch)
@@ -207,6 +206,8 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
             blocks = [block for block in model_blocks(audio, codec, mono=True) if block is not None]
             samples = torch.from_numpy(np.concatenate(blocks)[:, 0])
             prompt = codec.encode([samples], n_codebooks=codebooks or source.prior.drawn_codebooks)
+        for remark in audio.remarks:
+            print(f"audiovq: {path}: {remark}", file=sys.stderr)
     n_codebooks = prompt.codes.shape[1]
     if codebooks is not None and codebooks > n_codebooks:
         raise AudioVQError(f"{path} has {n_codebooks} codebooks, {codebooks} were asked for")

@@ -46,7 +46,6 @@ def image(
 
     from audiovq.bitstream.visual_file import frames_of, save_codes
     from audiovq.bitstream.visual_layout import MEDIA_IMAGE
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.image.files import write_image
     from audiovq.prior.image import ImagePrior
@@ -55,7 +54,7 @@ def image(
     torch.set_num_threads(1)
     source, sampling = ImagePrior.from_pretrained(model), SamplingConfig().override(temperature, top_k, top_p)
     check_writable(output)
-    with clean_up_when_terminated(), Display(len(targets)) as display:
+    with Display(len(targets)) as display:
         for i, paths in enumerate(targets):
             with display.file(f"image {i + 1}") as tell:
                 encoded = source.sample(1, label, sampling, seed, i, tell)
@@ -101,7 +100,6 @@ def video(
     plans = [parse_actions(actions, n_frames, seed, i) for i in range(samples)]
     import torch
 
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.video import VideoModel, roll_out
     from audiovq.video.rollout import video_folder
@@ -109,7 +107,7 @@ def video(
     torch.set_num_threads(1)
     source = VideoModel.from_pretrained(model)
     check_writable(output)
-    with clean_up_when_terminated(), Display(len(targets)) as display:
+    with Display(len(targets)) as display:
         for i, paths in enumerate(targets):
             known, held, size = _beginning(source, video_folder(model), prompt, seed, i)
             plan = torch.cat([held, torch.from_numpy(plans[i]).float()[None]], 1)

@@ -21,14 +21,14 @@ def info(
     from audiovq.cli.tables import print_fields
     from audiovq.cli.visual import holds_visual, print_info
     from audiovq.errors import AudioVQError
-    from audiovq.streams import describe
+    from audiovq.streams import describe, shown
 
     if holds_visual([file]):
         return print_info(file, as_json)
     found = inspect_file(file, bundled_coder, bundled_clock)
     name = bundled_name(bytes.fromhex(found.model_hash))
     if as_json:
-        print(json.dumps({"file": file, "model": name, **found.to_dict()}, indent=2))
+        print(json.dumps({"file": shown(file), "model": name, **found.to_dict()}, indent=2))
     else:
         there = "" if found.seconds_there is None else f"; packets reach to {found.seconds_there:.2f} s"
         seconds = f"not known, the end is missing{there}" if found.seconds is None else f"{found.seconds:.3f} s"

@@ -151,12 +151,11 @@ def run(
     Raises:
         AudioVQError: for the one job there is; for several, when some failed, after the others are done.
     """
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
 
     reports: list[CodingReport] = []
     elapsed = 0.0
-    with clean_up_when_terminated(), Display(len(jobs)) as display:
+    with Display(len(jobs)) as display:
         # All of them first: what is wrong with names shows at once, and nothing is loaded when nothing can be done.
         good = []
         for job in jobs:

@@ -1,13 +1,16 @@
-"""Options that several commands share, and values with commas."""
+"""Options that several commands share, values with commas, and refusing options that do not apply."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.speech.pcm import RawFormat
 
 Model = Annotated[
     str | None,
@@ -46,6 +49,23 @@ Json = Annotated[
 ]
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot (.png, .svg, .pdf).", show_default=False)
+]
+
+Raw = Annotated[
+    str | None,
+    typer.Option(
+        "--raw",
+        metavar="FORMAT",
+        help="Audio without a header: s8, u8, s16le, s16be, s24le, s32le, f32le or f64le.",
+        show_default=False,
+    ),
+]
+Rate = Annotated[
+    int | None, typer.Option("--rate", min=1, metavar="HZ", help="Sample rate of raw audio.", show_default=False)
+]
+Channels = Annotated[
+    int | None,
+    typer.Option("--channels", min=1, metavar="N", help="Channels of raw audio; default: 1.", show_default=False),
 ]
 
 
@@ -94,3 +114,53 @@ def check_outputs(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and path.is_dir():
             raise AudioVQError(f"{path} is a folder; name a file")
+
+
+def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
+    """The format of raw audio that is read; None for audio with a header.
+
+    Raises:
+        AudioVQError: for options that do not go together.
+    """
+    from audiovq.speech.pcm import RawFormat
+
+    if raw is None:
+        if rate is not None or channels is not None:
+            raise AudioVQError("--rate and --channels describe raw audio; they need --raw")
+        return None
+    if rate is None:
+        raise AudioVQError("--raw needs --rate: raw audio does not say its sample rate")
+    return RawFormat(raw, rate, channels or 1)
+
+
+def raw_target(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
+    """The format of raw audio that is written; what is not given is as the audio has it.
+
+    Raises:
+        AudioVQError: for options that do not go together.
+    """
+    from audiovq.speech.pcm import RawFormat
+
+    return raw_source(raw, rate, channels) if raw is None else RawFormat(raw, rate or 0, channels or 0)
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of some parameters that are on the command line, as they are written there."""
+    found = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            off = context.params.get(parameter.name) is False and parameter.secondary_opts
+            found.append(max(parameter.secondary_opts if off else parameter.opts, key=len))
+    return found
+
+
+def refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
+    """Refuse options that have no effect here.
+
+    Raises:
+        AudioVQError: when one of these parameters is on the command line.
+    """
+    found = given(context, *names)
+    if found:
+        raise AudioVQError(f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} {reason}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
+from audiovq.cli.options import refuse
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def tokenize(
+    context: typer.Context,
     corpus: Annotated[
         str,
         typer.Argument(
@@ -52,7 +54,6 @@ def tokenize(
     stopped; recordings that are new get shards of their own. Recordings that cannot be coded are told in a line each
     and left out, and the exit code is 1 then.
     """
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.progress import Display
     from audiovq.data.token_pool import Coding
     from audiovq.data.token_sources import list_sources
@@ -63,12 +64,17 @@ def tokenize(
     if output.exists() and not output.is_dir():
         raise AudioVQError(f"{output}: is a file; name a folder for the shards")
     sources = list_sources(corpus, language)
+    if not isinstance(sources[0].place, str):
+        refuse(context, ("language",), "for plain folders; a prepared corpus has its languages")
     start = time.perf_counter()
-    with clean_up_when_terminated(), Display(1) as display, display.file(str(output)) as bar:
+    with Display(1) as display, display.file(str(output)) as bar:
 
         class Lines(Tell):
             def fault(self, id: str, reason: str) -> None:
                 display.line(f"audiovq: {id}: {reason}")
+
+            def remark(self, id: str, text: str) -> None:
+                display.line(f"audiovq: {id}: {text}")
 
             def progress(self, done: int, total: int) -> None:
                 bar(done, total)

@@ -5,27 +5,46 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audiovq.containers import FILMS, contents_of
 from audiovq.errors import AudioVQError
+from audiovq.streams import describe, shown
 
 if TYPE_CHECKING:
     from audiovq.bitstream.visual_file import Codec, VisualInfo, VisualReport
     from audiovq.cli.jobs import Job
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-CLIPS = (".gif", ".mp4", ".mov", ".mkv", ".webm")
+CLIPS = (".gif", *FILMS)
 
 
 def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
     """Whether what is to be encoded are pictures and clips, by their names; a folder goes by its files.
 
+    A video without images is sound.
+
     Raises:
         AudioVQError: for both pictures and sound.
     """
-    return _all_or_none(inputs, lambda name: _suffix(name) in PICTURES + CLIPS, lambda name: _suffix(name) in sounds)
+
+    def visual(name: str) -> bool:
+        return _suffix(name) in PICTURES + CLIPS and not sound(name)
+
+    def sound(name: str) -> bool:
+        return _suffix(name) in sounds or (_suffix(name) in FILMS and _contents(name) == {"sound"})
+
+    return _all_or_none(inputs, visual, sound)
+
+
+def _contents(name: str) -> set[str]:
+    """`contents_of`, where a missing package is left to whoever reads the file."""
+    with suppress(AudioVQError):
+        return contents_of(name)
+    return set()
 
 
 def holds_visual(inputs: Sequence[str]) -> bool:
@@ -70,7 +89,12 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
     def work(job: Job) -> VisualReport:
         if not codec:
             codec.append(_load(model, threads))
-        return (encode_video if _suffix(job.source) in CLIPS else encode_image)(job.source, job.target, codec[0])
+        if _suffix(job.source) not in CLIPS:
+            return encode_image(job.source, job.target, codec[0])
+        report = encode_video(job.source, job.target, codec[0])
+        if _suffix(job.source) in FILMS and "sound" in _contents(job.source):
+            report.remarks.append("warning: its sound is not coded; --sound codes it")
+        return report
 
     _run(jobs, force, work)
 
@@ -84,7 +108,7 @@ def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
 
     jobs = [
         replace(job, target=str(Path(job.target).with_suffix(".gif")))
-        if job.target != output and media_of(job.source) == MEDIA_VIDEO
+        if job.target not in (output, "-") and media_of(job.source) == MEDIA_VIDEO
         else job
         for job in plan(inputs, output, [".avq"], ".png")
     ]
@@ -112,11 +136,11 @@ def print_info(file: str, as_json: bool) -> None:
     found = inspect_visual(file)
     model = _bundled().get(bytes.fromhex(found.model_hash))
     if as_json:
-        print(json.dumps({"file": file, "model": model.name if model else None, **found.to_dict()}, indent=2))
+        print(json.dumps({"file": shown(file), "model": model.name if model else None, **found.to_dict()}, indent=2))
     else:
         print_fields(_rows(file, found, model))
     if found.damage:
-        raise AudioVQError(f"{file}: {found.damage}")
+        raise AudioVQError(f"{describe(file)}: {found.damage}")
 
 
 def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
@@ -129,7 +153,7 @@ def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
         length += f", {found.frames_per_second:g} a second"
     rate = "" if found.bits_per_pixel is None else f", {found.bits_per_pixel:.3f} bits a pixel"
     return {
-        "file": file,
+        "file": describe(file),
         "format": f".avq version {found.version}, {found.media}",
         "model": f"{found.model_hash} ({model.name if model else 'not a bundled one'})",
         "source": f"{found.width}x{found.height} pixels{length if found.media == 'video' else ''}",
@@ -174,12 +198,11 @@ def _load(model: str | None, threads: int) -> Codec:
 
 def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
     """Do all jobs, go on after failures, and say of each what came of it."""
-    from audiovq.cli.interrupts import clean_up_when_terminated
     from audiovq.cli.jobs import check
     from audiovq.cli.progress import Display
 
     failures = 0
-    with clean_up_when_terminated(), Display(len(jobs)) as display:
+    with Display(len(jobs)) as display:
         for job in jobs:
             try:
                 check(job, force)
@@ -191,6 +214,8 @@ def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> N
                 display.line(f"audiovq: {error}")
                 failures += 1
                 continue
+            for remark in report.remarks:
+                display.line(f"audiovq: {describe(job.source)}: {remark}")
             height, width = report.size
             bits = 8 * report.n_bytes / (height * width * report.n_frames)
             frames = f", {report.n_frames} frames" * (report.n_frames > 1)

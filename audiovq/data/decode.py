@@ -12,6 +12,7 @@ import numpy as np
 
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.errors import AudioVQError
+from audiovq.streams import native
 
 
 def read_native(path: str | Path) -> tuple[np.ndarray, int]:
@@ -28,7 +29,7 @@ def read_native(path: str | Path) -> tuple[np.ndarray, int]:
     if path.suffix == ".g722":
         return _ffmpeg(path, "-f", "g722"), SAMPLE_RATE
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(native(path), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         if not path.is_file():
             raise AudioVQError(f"no such file: {path}") from None
@@ -69,7 +70,7 @@ def seconds_of(path: str | Path) -> float:
     import soundfile
 
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(native(path))
     except soundfile.LibsndfileError:
         samples, rate = read_native(path)
         return len(samples) / rate
@@ -97,7 +98,7 @@ class FileReader:
         import soundfile
 
         try:
-            with soundfile.SoundFile(self.path) as file:
+            with soundfile.SoundFile(native(self.path)) as file:
                 # Blocks of both rates that begin together, so that a part meets the resampler in the whole's phase;
                 # and 0.1 s more on both sides, for its filter to settle.
                 divisor = math.gcd(file.samplerate, SAMPLE_RATE)
@@ -106,8 +107,8 @@ class FileReader:
                 first = max(start - margin, 0) // block_out
                 last = -(-(start + n_samples + margin) // block_out)
                 file.seek(min(first * block_in, file.frames))
-                native = file.read((last - first) * block_in, dtype="float32", always_2d=True).mean(axis=1)
-                samples = resample(native, file.samplerate)
+                block = file.read((last - first) * block_in, dtype="float32", always_2d=True).mean(axis=1)
+                samples = resample(block, file.samplerate)
         except soundfile.LibsndfileError as error:
             raise AudioVQError(f"cannot decode {self.path}: {error}") from None
         skip = start - first * block_out

@@ -9,6 +9,7 @@ from audiovq.data.decode import FileReader, seconds_of
 from audiovq.data.splits import split_of
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
+from audiovq.streams import shown
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
@@ -51,8 +52,8 @@ def open_folder(
             text = path.with_suffix(".txt")
             utterances.append(
                 Utterance(
-                    id=path.relative_to(root).as_posix(),
-                    speaker=f"{root.name}/{speaker}",
+                    id=shown(path.relative_to(root).as_posix()),
+                    speaker=shown(f"{root.name}/{speaker}"),
                     language=language,
                     text=text.read_text(encoding="utf-8").strip() or None if text.is_file() else None,
                     source=root.name,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
 
+from audiovq import processor
 from audiovq.data.utterance import SAMPLE_RATE
 
 _WINDOW, _TOLERANCE = 512, 160  # 32 ms, two periods of low voices; 10 ms either way to find a place that fits
@@ -31,7 +33,7 @@ def resample(samples: np.ndarray, ratio: float) -> np.ndarray:
     return soxr.resample(samples, SAMPLE_RATE * ratio, SAMPLE_RATE, quality="MQ")
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, nogil=True)
+@partial(processor.compiled, (__file__,), fastmath={"reassoc", "contract", "nsz"})
 def _stretch(padded: np.ndarray, margin: int, ratio: float, out: np.ndarray) -> None:  # pragma: no cover
     """Write grains half a window apart; each is taken where it best continues the one before."""
     half = _WINDOW // 2

@@ -15,7 +15,7 @@ def split_of(basename: str) -> str:
             unpacked nor how it is converted changes the split. Files of one name in several languages or folders
             stay together.
     """
-    match int(hashlib.sha1(basename.encode()).hexdigest(), 16) % 20:
+    match int(hashlib.sha1(basename.encode(errors="surrogateescape")).hexdigest(), 16) % 20:
         case 0:
             return "test"
         case 1:

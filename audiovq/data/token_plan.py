@@ -133,6 +133,7 @@ class ShardPlan:
             "hours": round(seconds / 3600, 6),
             "shards": shards,
             "faults": [{"id": id, "reason": reason} for faults in self._faults().values() for id, reason in faults],
+            "remarks": [{"id": id, "remark": text} for record in records for id, text in record.get("remarks", [])],
         }
         _write_json(self.folder / MANIFEST, manifest)
         return manifest

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from audiovq.data.token_files import TokenizedUtterance
-from audiovq.data.token_sources import StoppedError, TokenSource, code_source
+from audiovq.data.token_sources import Coded, StoppedError, TokenSource, code_source
 from audiovq.errors import AudioVQError
+from audiovq.streams import shown
 
 _AHEAD = 32
 """Results for each process that may wait while a long recording before them is coded."""
@@ -52,16 +52,6 @@ class Coding:
         return SpeechCodec.from_pretrained(self.model)
 
 
-@dataclass(frozen=True)
-class Coded:
-    """What became of a recording: its items, or in ``fault`` why it could not be coded. ``n_bytes``: as planned."""
-
-    id: str
-    n_bytes: int
-    items: list[TokenizedUtterance]
-    fault: str | None = None
-
-
 def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -> Iterator[Coded]:
     """Code recordings in their order. One that cannot be coded says so in its result, and the others go on.
 
@@ -91,10 +81,10 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
 
 def _code_one(codec: Any, coding: Coding, source: TokenSource, stopping: Callable[[], bool]) -> Coded:
     try:
-        return Coded(source.id, source.n_bytes, code_source(codec, source, coding.n_codebooks, coding.mono, stopping))
+        return code_source(codec, source, coding.n_codebooks, coding.mono, stopping)
     except AudioVQError as error:
         fault = str(error)
-        return Coded(source.id, source.n_bytes, [], fault.removeprefix(f"{source.place}: "))
+        return Coded(source.id, source.n_bytes, [], fault.removeprefix(f"{shown(str(source.place))}: "))
     except StoppedError:
         raise
     except Exception as error:  # whatever is wrong with one recording must not stop a night's work on the others
@@ -121,7 +111,8 @@ _own: dict[str, Any] = {}
 
 
 def _start(coding: Coding, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the first process says when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _own.update(codec=coding.codec(), coding=coding, stop=stop)
 

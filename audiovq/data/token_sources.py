@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiovq.containers import FILMS
 from audiovq.data.corpora import NAMES, open_corpus
 from audiovq.data.shards import MANIFEST, ShardReader
 from audiovq.data.splits import split_of
@@ -16,6 +17,7 @@ from audiovq.data.token_files import TokenizedUtterance
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
 from audiovq.speech.waveform import READABLE, Resampler, n_resampled, open_audio
+from audiovq.streams import shown
 
 if TYPE_CHECKING:
     from audiovq.interfaces import Codec
@@ -46,6 +48,24 @@ class TokenSource:
     place: str | Utterance
 
 
+@dataclass(frozen=True)
+class Coded:
+    """The result of coding a recording.
+
+    Attributes:
+        id, n_bytes: as of its `TokenSource`.
+        items: its codes, an item for each channel.
+        fault: why it could not be coded.
+        remarks: on the recording, for its user.
+    """
+
+    id: str
+    n_bytes: int
+    items: list[TokenizedUtterance]
+    fault: str | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
 def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
     """The recordings of a folder, or of a prepared corpus by folder or name, in one fixed order.
 
@@ -73,18 +93,20 @@ def _list_folder(root: Path, language: str) -> list[TokenSource]:
     files = sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in READABLE and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in READABLE + FILMS and not path.name.startswith(".") and path.is_file()
     )
     if not files:
         raise AudioVQError(f"{root}: no recordings in this folder ({', '.join(READABLE)})")
     name = root.resolve().name
-    sources = []
+    sources: dict[str, TokenSource] = {}
     for path in files:
         within = path.relative_to(root)
-        speaker = f"{name}/{within.parts[0] if len(within.parts) > 1 else name}"
+        id, speaker = shown(within.as_posix()), shown(f"{name}/{within.parts[0] if len(within.parts) > 1 else name}")
+        while id in sources:  # what one name has in bytes another may have in letters
+            id += "'"
         split = split_of(path.name)
-        sources.append(TokenSource(within.as_posix(), speaker, language, split, path.stat().st_size, str(path)))
-    return sources
+        sources[id] = TokenSource(id, speaker, language, split, path.stat().st_size, str(path))
+    return list(sources.values())
 
 
 def code_source(
@@ -93,7 +115,7 @@ def code_source(
     n_codebooks: int,
     mono: bool = False,
     stopping: Callable[[], bool] = lambda: False,
-) -> list[TokenizedUtterance]:
+) -> Coded:
     """Code a recording, an item for each channel but those that repeat the one before, while it is read.
 
     Args:
@@ -118,6 +140,7 @@ class _Samples:
 
     def __init__(self, utterance: Utterance) -> None:
         self.sample_rate, self.n_channels, self.n_read = utterance.sample_rate, 1, 0
+        self.remarks: list[str] = []
         self._utterance = utterance
 
     def __enter__(self) -> _Samples:
@@ -126,7 +149,10 @@ class _Samples:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def count_channels(self, mono: bool) -> int:
+        return 1
+
+    def blocks(self, mono: bool) -> Iterator[np.ndarray]:
         total = self._utterance.n_samples
         # Only prepared shards give parts without decoding the whole each time.
         step = _PART if isinstance(self._utterance.reader, ShardReader) else max(total, 1)
@@ -144,8 +170,8 @@ def _code(
     mono: bool,
     text: str | None,
     stopping: Callable[[], bool],
-) -> list[TokenizedUtterance]:
-    n_channels = 1 if mono else audio.n_channels
+) -> Coded:
+    n_channels = audio.count_channels(mono)
     streams = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
     resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
     packets: list[list[np.ndarray]] = [[] for _ in streams]
@@ -154,10 +180,10 @@ def _code(
         for c, stream in enumerate(streams):
             packets[c] += [p.codes.astype(np.uint16) for p in stream.push(np.ascontiguousarray(samples[:, c]))]
 
-    for block in audio.blocks():
+    for block in audio.blocks(mono):
         if stopping():
             raise StoppedError
-        push(resampler.push(block.mean(axis=1, keepdims=True, dtype=np.float32) if mono else block))
+        push(resampler.push(block))
     n_samples = n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate)
     push(resampler.finish(n_samples))
     items: list[TokenizedUtterance] = []
@@ -181,7 +207,7 @@ def _code(
                 channel=c,
             )
         )
-    return items
+    return Coded(source.id, source.n_bytes, items, remarks=audio.remarks)
 
 
 def _transcript(path: Path) -> str | None:

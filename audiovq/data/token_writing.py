@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import Any
 
 from audiovq.data.token_files import CodesModel, create_shard
 from audiovq.data.token_plan import SHARD_ITEMS, ShardPlan, alone, clear
-from audiovq.data.token_pool import Coded, Coding, code_all
-from audiovq.data.token_sources import TokenSource
+from audiovq.data.token_pool import Coding, code_all
+from audiovq.data.token_sources import Coded, TokenSource
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 
@@ -38,6 +39,9 @@ class Tell:
 
     def fault(self, id: str, reason: str) -> None:
         """A recording cannot be coded."""
+
+    def remark(self, id: str, text: str) -> None:
+        """Something about a recording that is coded."""
 
     def shard(self, name: str, n_items: int, seconds: float) -> None:
         """A shard is finished."""
@@ -99,7 +103,7 @@ def _write_missing(
     try:
         for index, group in groupby(wanted, key=lambda pair: pair[0]):
             record: dict[str, Any] = {"file": plan.file(index).name, "items": 0, "frames": 0, "seconds": 0.0}
-            record["faults"] = []
+            record |= {"faults": [], "remarks": []}
             with _writing(plan.file(index)) as temporary:
                 shard = create_shard(temporary, plan.container, plan.model, f"{index:05d}-")
                 for _, id in group:
@@ -126,7 +130,7 @@ def _writing(path: Path) -> Iterator[Path]:
         with atomic_write(path) as temporary:
             yield temporary
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise AudioVQError(f"{path}: cannot be written: {reason[:1].lower()}{reason[1:]}") from error
 
 
@@ -134,6 +138,9 @@ def _add(shard: Any, coded: Coded, record: dict[str, Any], tell: Tell) -> None:
     if coded.fault is not None:
         record["faults"].append([coded.id, coded.fault])
         tell.fault(coded.id, coded.fault)
+    for remark in coded.remarks:
+        record["remarks"].append([coded.id, remark])
+        tell.remark(coded.id, remark)
     for item in coded.items:
         shard.add(item)
         record["items"] += 1

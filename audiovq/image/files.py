@@ -47,11 +47,16 @@ def open_image(stream: Any) -> Any:
         raise AudioVQError("is not an image that can be read (PNG, JPEG, WebP, GIF)") from None
     except Image.DecompressionBombError:
         raise AudioVQError(f"has more than {MAX_PIXELS} pixels; shrink it first") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise AudioVQError(f"is damaged or truncated ({error})") from None
+    except Exception as error:
+        raise damage(error) from None
     if image.width * image.height > MAX_PIXELS:
         raise AudioVQError(f"has {image.width}x{image.height} pixels, more than {MAX_PIXELS}; shrink it first")
     return image
+
+
+def damage(error: Exception) -> AudioVQError:
+    """What to raise for an exception of Pillow, whose readers raise any type for files that are damaged."""
+    return AudioVQError(f"is damaged or truncated ({' '.join(str(error).split()) or type(error).__name__})")
 
 
 def to_rgb(image: Any) -> np.ndarray:
@@ -74,8 +79,8 @@ def to_rgb(image: Any) -> np.ndarray:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise AudioVQError(f"is damaged or truncated ({error})") from None
+    except Exception as error:
+        raise damage(error) from None
 
 
 def check_image_target(target: Place) -> str:

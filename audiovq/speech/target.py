@@ -32,6 +32,7 @@ class TargetVoice:
 
     Attributes:
         seconds: of speech heard.
+        remarks: on the recordings, for `warnings`.
     """
 
     def __init__(self, codec: Codec, name: str = "the target") -> None:
@@ -47,6 +48,7 @@ class TargetVoice:
         self._spectra: list[tuple[np.ndarray, float]] = []  # and seconds
         self._spectrum = LongTermSpectrum(codec.sample_rate)
         self.seconds = 0.0
+        self.remarks: list[str] = []
 
     def add(self, samples: np.ndarray) -> None:
         """More of a recording: (n,) float32 at the codec's rate."""
@@ -119,7 +121,7 @@ class TargetVoice:
 
     def warnings(self) -> list[str]:
         """What may keep the vector from being one clear voice's, in words."""
-        found = []
+        found = [remark.replace("warning: ", "") for remark in self.remarks]
         if self.seconds < SHORT:
             found.append(f"only {self.seconds:.1f} s of speech; several seconds tell a voice better")
         if self._opening and (why := doubts(self._opening[0], self._codec.sample_rate)):

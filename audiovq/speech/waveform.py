@@ -5,32 +5,55 @@ Blocks are (n, channels) float32, full scale 1.0. What comes out never depends o
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.riff import NotStreamableError, read_wav_blocks, read_wav_header, wav_header
-from audiovq.streams import Place, check_input, describe, errors_about, is_path, is_special, open_input, open_output
+from audiovq.speech.audio_files import open_stream
+from audiovq.speech.clipping import ClippingDetector
+from audiovq.speech.mixdown import Mixdown
+from audiovq.speech.pcm import Audio, RawFormat, from_float, open_raw
+from audiovq.speech.riff import wav_header
+from audiovq.speech.time_ranges import TimeRanges
+from audiovq.streams import (
+    Guard,
+    Peekable,
+    Place,
+    describe,
+    errors_about,
+    is_path,
+    is_special,
+    open_input,
+    open_output,
+    size_of,
+)
 
-#: Formats by suffix: container and coding as libsndfile calls them. WAV is written here.
-_FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".aiff": ("AIFF", "PCM_16"),
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
+MAX_CHANNELS = 255
+
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+# By suffix: container and coding as libsndfile calls them, and which sample rates and channels they take. libsndfile
+# does not know all of these limits, and ends the process beyond some. WAV is written here.
+_FORMATS: dict[str, tuple[str, str, Callable[[int, int], bool]]] = {
+    ".wav": ("WAV", "PCM_16", lambda rate, n: True),
+    ".flac": ("FLAC", "PCM_16", lambda rate, n: n <= 8 and (rate < 1 << 16 or (rate <= 655_350 and rate % 10 == 0))),
+    ".ogg": ("OGG", "VORBIS", lambda rate, n: n <= 255 and rate <= 200_000),
+    ".opus": ("OGG", "OPUS", lambda rate, n: n <= 255 and rate in _OPUS_RATES),
+    ".mp3": ("MP3", "MPEG_LAYER_III", lambda rate, n: n <= 2 and rate in _MP3_RATES),
+    ".aiff": ("AIFF", "PCM_16", lambda rate, n: True),
 }
 WRITABLE = tuple(_FORMATS)
 #: Suffixes that a folder is searched for.
-READABLE = (*WRITABLE, ".oga", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64")
+READABLE = (*WRITABLE, ".oga", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".m4a", ".aac", ".3gp", ".mka")
+#: Suffixes of audio without a header.
+RAW_SUFFIXES = (".raw", ".pcm")
 
-_READ_VALUES = 1 << 18  # samples of all channels in a block that is read
 _RESAMPLE_FRAMES = 8192
 
 
@@ -100,240 +123,198 @@ class AudioReader:
     Attributes:
         sample_rate: Hz.
         n_channels: channels.
-        n_frames: samples of each channel as the file tells it, for progress; None for a pipe.
+        n_frames: samples of each channel by the header, for progress; None where that is not known.
         n_clipped: samples beyond full scale seen so far, which were clipped to it.
         n_read: samples of each channel read so far.
+        remarks: on the recording, for its user; complete when all blocks are read.
     """
 
-    def __init__(
-        self, name: str, sample_rate: int, n_channels: int, n_frames: int | None, blocks: Iterator[np.ndarray]
-    ) -> None:
-        self.name, self.sample_rate, self.n_channels, self.n_frames = name, sample_rate, n_channels, n_frames
+    def __init__(self, name: str, audio: Audio) -> None:
+        self.name, self._audio = name, audio
+        self.sample_rate, self.n_channels, self.n_frames = audio.sample_rate, audio.n_channels, audio.n_frames
         self.n_clipped = self.n_read = 0
-        self._blocks = blocks
+        self.remarks: list[str] = []
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def count_channels(self, mono: bool = False) -> int:
+        """Channels that `blocks` gives.
+
+        Raises:
+            AudioVQError: for more than can be coded.
+        """
+        if not mono and self.n_channels > MAX_CHANNELS:
+            raise AudioVQError(f"has {self.n_channels} channels, more than {MAX_CHANNELS}; mix them down (--mono)")
+        return 1 if mono else self.n_channels
+
+    def blocks(self, mono: bool = False) -> Iterator[np.ndarray]:
         """Blocks (n, channels) float32 in [-1, 1].
+
+        Args:
+            mono: mix all channels down to one, see `Mixdown`.
 
         Raises:
             AudioVQError: for NaN or infinite samples, no samples at all, and data that cannot be decoded.
         """
+        mixdown = Mixdown(self.sample_rate, self.n_channels)
+        clipping = ClippingDetector(self.sample_rate, self.n_channels)
         with errors_about(self.name):
-            for block in self._blocks:
-                self._check(block)
+            for block in self._audio.blocks:
+                magnitudes = np.abs(block)
+                peak = magnitudes.max(initial=0)
+                if not np.isfinite(peak):
+                    self._refuse(block)
+                clipping.add(magnitudes)
                 self.n_read += len(block)
-                peak = np.abs(block).max(initial=0)
                 if peak > 1:
-                    self.n_clipped += int((np.abs(block) > 1).sum())
+                    self.n_clipped += int((magnitudes > 1).sum())
                     block = np.clip(block, -1, 1)
-                yield block
+                yield mixdown.push(block) if mono else block
             if self.n_read == 0:
-                raise AudioVQError("holds no audio samples")
+                raise AudioVQError("; ".join(["holds no audio samples", *self._audio.remarks]))
+            if mono:
+                yield mixdown.finish()
+        self.remarks += self._audio.remarks
+        if clipped := clipping.finish():
+            self.remarks.append(f"warning: clipped, and so distorted, at {clipped}")
+        if mixdown.cancelled:
+            self.remarks.append(
+                f"warning: its channels cancel each other at {mixdown.cancelled}; the louder one alone was taken there"
+            )
 
-    def _check(self, block: np.ndarray) -> None:
-        finite = np.isfinite(block)
-        if not finite.all():
-            frame, channel = np.argwhere(~finite)[0]
-            time = (self.n_read + frame) / self.sample_rate
-            what = "NaN" if np.isnan(block[frame, channel]) else "infinite"
-            where = f"{time:.3f} s" + (f", channel {channel + 1}" if self.n_channels > 1 else "")
-            raise AudioVQError(f"has {what} samples, the first at {where}; repair it first")
+    def _refuse(self, block: np.ndarray) -> None:
+        """Name the places of all samples that are not numbers, from the block that has the first of them.
+
+        Raises:
+            AudioVQError: always.
+        """
+        places, channels = TimeRanges(), set()
+        what = "NaN" if np.isnan(block[~np.isfinite(block)][0]) else "infinite"
+        with suppress(AudioVQError):  # the rest may be damaged, too
+            # A recording that is still being made is not waited for.
+            for part in chain([block], self._audio.blocks if self.n_frames is not None else ()):
+                bad = ~np.isfinite(part)
+                places.add_frames(bad.any(axis=1), self.n_read, self.sample_rate)
+                channels |= set((np.flatnonzero(bad.any(axis=0)) + 1).tolist())
+                self.n_read += len(part)
+        where = f" of channel {channels.pop()}" if len(channels) == 1 and self.n_channels > 1 else ""
+        raise AudioVQError(f"has {what} samples{where} at {places}; repair it first")
 
 
 @contextmanager
-def open_audio(source: Place) -> Iterator[AudioReader]:
-    """Open a path, ``-`` (standard input) or a binary file object: any format that libsndfile reads.
+def open_audio(source: Place, raw: RawFormat | None = None) -> Iterator[AudioReader]:
+    """Open a path, ``-`` (standard input) or a binary file object: any format that libsndfile or PyAV reads.
 
-    A WAV from a pipe is read while it arrives; other formats from a pipe go through a temporary file.
+    WAV and raw audio from a pipe are read while they arrive; other formats go through a temporary file.
+
+    Args:
+        source: what to read.
+        raw: the format, for audio without a header.
 
     Raises:
         AudioVQError: for a file that is missing, empty, or not audio.
     """
     name = describe(source)
+    on_disk = is_path(source) and not is_special(source)  # type: ignore[arg-type]
     with errors_about(name), ExitStack() as stack:
-        if is_path(source) and not is_special(source):  # type: ignore[arg-type]
-            check_input(source)  # type: ignore[arg-type]
-            yield _open_file(stack.enter_context(open(source, "rb")), name)  # type: ignore[arg-type]
-            return
         stream = stack.enter_context(open_input(source))
-        head: list[bytes] = []
-
-        def read(size: int) -> bytes:
-            head.append(_read_exactly(stream, size))
-            return head[-1]
-
-        try:
-            wav = read_wav_header(read)
-        except NotStreamableError:
-            if not any(head):
-                raise AudioVQError("is empty") from None
-            yield _open_file(_spool(stream, head, stack), name)
-            return
-        frame = wav.bytes_per_sample * wav.n_channels
-        n_frames = None if wav.size is None else wav.size // frame
-        yield AudioReader(name, wav.sample_rate, wav.n_channels, n_frames, read_wav_blocks(stream, wav))
-
-
-def _read_exactly(stream: Any, size: int) -> bytes:
-    parts = []
-    while size > 0:
-        data = stream.read(size)
-        if not data:
-            break
-        parts.append(data)
-        size -= len(data)
-    return b"".join(parts)
-
-
-def _spool(stream: Any, head: list[bytes], stack: ExitStack) -> BinaryIO:
-    spool = tempfile.TemporaryFile(prefix="audiovq-")  # noqa: SIM115 - closed by the stack
-    stack.callback(spool.close)
-    with errors_about("the temporary file for standard input", "written"):
-        spool.writelines(head)
-        while data := stream.read(1 << 20):
-            spool.write(data)
-        spool.seek(0)
-    return spool  # type: ignore[return-value]
-
-
-def _open_file(stream: BinaryIO, name: str) -> AudioReader:
-    import soundfile
-
-    try:
-        # A descriptor rather than a name: libsndfile then goes by the content, not by the suffix.
-        audio = soundfile.SoundFile(stream.fileno(), closefd=False)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioVQError(
-            "is not audio that can be read (WAV, FLAC, Ogg, MP3, AIFF, ...); convert it first, for example with ffmpeg"
-        ) from error
-    n_frames = audio.frames if 0 <= audio.frames < 1 << 48 else None
-
-    def blocks() -> Iterator[np.ndarray]:
-        size = max(_READ_VALUES // audio.channels, 1)
-        n = 0
-        while True:
-            try:
-                block = audio.read(size, dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, RuntimeError) as error:
-                raise AudioVQError(f"cannot be decoded from {n / audio.samplerate:.2f} s on; it is damaged") from error
-            if not len(block):
-                audio.close()
-                return
-            n += len(block)
-            yield block
-
-    return AudioReader(name, audio.samplerate, audio.channels, n_frames, blocks())
+        audio = open_stream(stream, stack, on_disk) if raw is None else open_raw(Peekable(stream), raw, size_of(stream))
+        if not MIN_SAMPLE_RATE <= audio.sample_rate <= MAX_SAMPLE_RATE:
+            raise AudioVQError(
+                f"has a sample rate of {audio.sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} can be coded"
+            )
+        yield AudioReader(name, audio)
 
 
 class AudioWriter:
-    """16-bit audio written block by block. Made by `create_audio`."""
+    """Audio written block by block. Made by `create_audio`."""
 
-    def __init__(self, stream: Any, sample_rate: int, n_channels: int, suffix: str) -> None:
+    def __init__(self, stream: Any, sample_rate: int, n_channels: int, suffix: str, raw: RawFormat | None) -> None:
         self._stream, self._shape = stream, (sample_rate, n_channels)
+        self._format = "s16le" if raw is None else raw.samples
         self._n_bytes = 0
         self._file: Any = None
-        container, coding = _FORMATS[suffix]
-        if container == "WAV":
+        self._is_wav = raw is None and suffix == ".wav"
+        if raw is not None:
+            raw.expect(sample_rate, n_channels)
+        if self._is_wav:
             stream.write(wav_header(sample_rate, n_channels, None))
+        if self._is_wav or raw is not None:
             return
         if not stream.seekable():
             raise AudioVQError(f"only .wav can be written to a pipe, not {suffix}")
         import soundfile
 
-        self._guard = _Guard(stream)
+        container, coding, fits = _FORMATS[suffix]
+        plural = "s" if n_channels > 1 else ""
+        message = f"{suffix} cannot hold {n_channels} channel{plural} at {sample_rate} Hz; write .wav instead"
+        if not fits(sample_rate, n_channels):
+            raise AudioVQError(message)
+        self._guard = Guard(stream)
         try:
             with self._guard.reporting():
                 self._file = soundfile.SoundFile(self._guard, "w", sample_rate, n_channels, coding, format=container)
         except (soundfile.LibsndfileError, ValueError, TypeError) as error:
-            plural = "s" if n_channels > 1 else ""
-            message = f"{suffix} cannot hold {n_channels} channel{plural} at {sample_rate} Hz; write .wav instead"
             raise AudioVQError(message) from error
 
     def write(self, block: np.ndarray) -> None:
-        """Append (n, channels) float; what is beyond full scale is clipped."""
-        samples = np.clip(np.rint(block * np.float32(32768)), -32768, 32767).astype("<i2")
+        """Append (n, channels) float; in integer formats, what is beyond full scale is clipped."""
+        data = from_float(block, self._format)
         if self._file is None:
-            self._stream.write(samples.tobytes())
-            self._n_bytes += samples.nbytes
-        elif len(samples):
+            self._stream.write(data)
+            self._n_bytes += len(data)
+        elif len(data):
             with self._guard.reporting():
-                self._file.write(samples)
+                self._file.write(np.frombuffer(data, "<i2").reshape(block.shape))
 
     def finish(self) -> None:
         """Complete the file. On a stream that cannot seek, a WAV keeps the sizes that mean "until the end"."""
         if self._file is not None:
             with self._guard.reporting():
                 self._file.close()
-        elif self._stream.seekable():
+        elif self._is_wav and self._stream.seekable():
             self._stream.seek(0)
             self._stream.write(wav_header(*self._shape, self._n_bytes))
 
 
-class _Guard:
-    """A stream for libsndfile, whose callbacks no exception can leave: the first one is kept and raised afterwards."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._error: BaseException | None = None
-
-    def _call(self, action: Any, *arguments: Any) -> Any:
-        if self._error is None:
-            try:
-                return action(*arguments)
-            except BaseException as error:
-                self._error = error
-        return 0
-
-    def read(self, size: int) -> bytes:
-        return self._call(self._stream.read, size) or b""
-
-    def write(self, data: bytes) -> int:
-        return self._call(self._stream.write, data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._call(self._stream.seek, offset, whence)
-
-    def tell(self) -> int:
-        return self._call(self._stream.tell)
-
-    @contextmanager
-    def reporting(self) -> Iterator[None]:
-        """Raise what a callback met rather than what libsndfile makes of it."""
-        try:
-            yield
-        except Exception:
-            if self._error is None:
-                raise
-        if self._error is not None:
-            raise self._error
-
-
-def check_writable(target: Place) -> str:
+def check_writable(target: Place, raw: RawFormat | None = None) -> str:
     """The suffix that says in which format ``target`` is written; standard output and devices get WAV.
 
+    Args:
+        target: a path, ``-`` or a binary file object.
+        raw: the format of audio without a header, which goes into files of any name but those of other formats.
+
     Raises:
-        AudioVQError: for a suffix that is not known.
+        AudioVQError: for a suffix that is not known, or not that of raw audio.
     """
     if not is_path(target) or is_special(target):  # type: ignore[arg-type]
         return ".wav"
     suffix = Path(target).suffix.lower()  # type: ignore[arg-type]
-    if suffix not in _FORMATS:
-        raise AudioVQError(f"{target}: cannot write {suffix or 'a file without suffix'}; use {', '.join(WRITABLE)}")
+    if raw is not None:
+        if suffix in READABLE:
+            raise AudioVQError(f"{describe(target)}: raw audio is not {suffix}; name it {RAW_SUFFIXES[0]}")
+    elif suffix not in _FORMATS:
+        hint = "; --raw writes it" if suffix in RAW_SUFFIXES else f"; use {', '.join(WRITABLE)}"
+        raise AudioVQError(f"{describe(target)}: cannot write {suffix or 'a file without suffix'}{hint}")
     return suffix
 
 
 @contextmanager
-def create_audio(target: Place, sample_rate: int, n_channels: int) -> Iterator[AudioWriter]:
-    """Open 16-bit audio for writing: a path (format by suffix), ``-`` (standard output, WAV) or a binary file (WAV).
+def create_audio(
+    target: Place, sample_rate: int, n_channels: int, raw: RawFormat | None = None
+) -> Iterator[AudioWriter]:
+    """Open audio for writing: a path (format by suffix), ``-`` (standard output, WAV) or a binary file (WAV).
 
-    A file appears under its name only when the block ends well.
+    It has 16 bits a sample. A file appears under its name only when the block ends well.
+
+    Args:
+        target, sample_rate, n_channels: what to write.
+        raw: write this format, without a header.
 
     Raises:
         AudioVQError: for a format that cannot hold this audio, or a place that cannot be written or is full.
     """
-    suffix = check_writable(target)
+    suffix = check_writable(target, raw)
     with open_output(target) as stream:
         with errors_about(describe(target, "standard output"), "written"):
-            writer = AudioWriter(stream, sample_rate, n_channels, suffix)
+            writer = AudioWriter(stream, sample_rate, n_channels, suffix, raw)
         yield writer
         writer.finish()

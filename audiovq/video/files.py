@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from audiovq.containers import FILMS, HEAD_BYTES, container_of, images_of, open_container, reason_of
 from audiovq.errors import AudioVQError
-from audiovq.image.files import MAX_PIXELS, open_image, to_rgb
-from audiovq.streams import Place, describe, errors_about, is_path, open_input, open_output
+from audiovq.image.files import damage, open_image, to_rgb
+from audiovq.streams import Guard, Place, describe, errors_about, is_path, open_input, open_output
 
 #: File name endings of videos that can be written.
 VIDEO_SUFFIXES = (".gif", ".mp4")
 _DEFAULT_MILLISECONDS = 100  # per frame of a GIF without durations
 MAX_FRAMES = 1 << 20
+MAX_FRAME_PIXELS = 1 << 23  # 4096 x 2048: a packet of the container has 16 frames in memory
 _MOST_REPEATS = 4  # of each frame on average, for a constant frame rate
 
 Frames = Iterator[np.ndarray]
@@ -25,7 +27,7 @@ Frames = Iterator[np.ndarray]
 
 def is_mp4(name: str) -> bool:
     """Whether a file name has the ending of a video that PyAV reads."""
-    return name.lower().endswith((".mp4", ".mov", ".mkv", ".webm"))
+    return name.lower().endswith(FILMS)
 
 
 @contextmanager
@@ -49,8 +51,12 @@ def open_video(source: Place) -> Iterator[tuple[Fraction, Frames]]:
 
 def _open_animation(image: Any) -> tuple[Fraction, Frames]:
     """The frames of an animation at a constant rate: one that is shown twice as long as others is repeated."""
+    with _damage_reported():
+        n_frames = min(getattr(image, "n_frames", 1), MAX_FRAMES)
+    if n_frames > 1:
+        _check_size(image)
     times = []
-    for i in range(min(getattr(image, "n_frames", 1), MAX_FRAMES)):
+    for i in range(n_frames):
         with _damage_reported():
             image.seek(i)
             image.load()  # only then the duration of a WebP frame is known
@@ -65,19 +71,58 @@ def _open_animation(image: Any) -> tuple[Fraction, Frames]:
         for i, n in enumerate(times):
             with _damage_reported():
                 image.seek(i)
-            page = to_rgb(image.copy())
+                page = image.copy()
+            page = to_rgb(page)
             for _ in range(n):
                 yield page
 
     return Fraction(1000, step), frames()
 
 
+def _check_size(video: Any) -> None:
+    """Check the size of the frames of PyAV's stream or Pillow's animation.
+
+    Raises:
+        AudioVQError: for frames that are too large.
+    """
+    if video.width * video.height > MAX_FRAME_PIXELS:
+        raise AudioVQError(
+            f"has frames of {video.width}x{video.height} pixels, more than {MAX_FRAME_PIXELS}; shrink it first"
+        )
+
+
 @contextmanager
 def _damage_reported() -> Iterator[None]:
     try:
         yield
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise AudioVQError(f"is damaged or truncated ({error})") from None
+    except Exception as error:
+        raise damage(error) from None
+
+
+@contextmanager
+def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
+    name = container_of(stream.read(HEAD_BYTES))
+    stream.seek(0)
+    if name is None:
+        raise AudioVQError("is not a video that can be read (MP4, MOV, MKV, WebM)")
+    with open_container(stream, *name) as container:
+        video = images_of(container)
+        if video is None:
+            raise AudioVQError("has no video stream")
+        video.thread_type = "SLICE"
+        _check_size(video)
+        rate = Fraction(video.average_rate or video.guessed_rate or 25).limit_denominator(1001)
+
+        def frames() -> Frames:
+            import av
+
+            try:
+                for frame in container.decode(video):
+                    yield frame.to_ndarray(format="rgb24")
+            except (av.FFmpegError, OSError, ValueError) as error:
+                raise AudioVQError(f"is damaged or truncated ({reason_of(error)})") from None
+
+        yield rate, frames()
 
 
 def _av() -> Any:
@@ -86,36 +131,6 @@ def _av() -> Any:
     except ModuleNotFoundError:
         raise AudioVQError("MP4 needs the package av: pip install 'audiovq[video]'") from None
     return av
-
-
-@contextmanager
-def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
-    av = _av()
-    try:
-        container = av.open(stream)
-    except (OSError, ValueError) as error:
-        raise AudioVQError(f"is not a video that can be read ({_reason(error)})") from None
-    with container:
-        if not container.streams.video:
-            raise AudioVQError("has no video stream")
-        video = container.streams.video[0]
-        video.thread_type = "SLICE"
-        if video.width * video.height > MAX_PIXELS:
-            raise AudioVQError(f"has {video.width}x{video.height} pixels, more than {MAX_PIXELS}; shrink it first")
-        rate = Fraction(video.average_rate or video.guessed_rate or 25).limit_denominator(1001)
-
-        def frames() -> Frames:
-            try:
-                for frame in container.decode(video):
-                    yield frame.to_ndarray(format="rgb24")
-            except (OSError, ValueError) as error:
-                raise AudioVQError(f"is damaged or truncated ({_reason(error)})") from None
-
-        yield rate, frames()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]
 
 
 def check_video_target(target: Place) -> str:
@@ -155,7 +170,8 @@ def create_video(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterat
             each = max(round(1000 / rate), 20)
             pages[0].save(stream, "GIF", save_all=True, append_images=pages[1:], duration=each, loop=0)
         else:
-            with _av().open(stream, "w", format="mp4") as container:
+            guard = Guard(stream)
+            with guard.reporting(), _av().open(guard, "w", format="mp4") as container:
                 yield from _append_to(container, rate, size)
 
 

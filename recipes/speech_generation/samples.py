@@ -28,8 +28,8 @@ PROMPT_SECONDS = 2.0
 def read(path: Path, sample_rate: int, seconds: float) -> torch.Tensor:
     """The beginning of a recording: (T,) at that rate."""
     with open_audio(path) as audio:
-        samples = np.concatenate(list(audio.blocks())).mean(1)
-        samples = resample(samples.astype(np.float32), audio.sample_rate, sample_rate)
+        samples = np.concatenate(list(audio.blocks(mono=True)))[:, 0]
+        samples = resample(samples, audio.sample_rate, sample_rate)
     return torch.from_numpy(samples[: round(seconds * sample_rate)].copy())
 
 

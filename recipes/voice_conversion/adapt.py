@@ -43,7 +43,7 @@ def find(places: list[Path]) -> list[Path]:
 def load(path: Path, sample_rate: int) -> np.ndarray:
     """(T,) float32, all channels mixed."""
     with open_audio(path) as audio:
-        samples = np.concatenate([block.mean(axis=1) for block in audio.blocks()])
+        samples = np.concatenate(list(audio.blocks(mono=True)))[:, 0]
         return resample(samples, audio.sample_rate, sample_rate)
 
 

@@ -139,7 +139,7 @@ def test_nan_and_infinity_are_refused_with_the_place(folder, value, name):
     samples = np.zeros((48000, 2), np.float32)
     samples[36000, 1] = value
     soundfile.write(folder / "bad.wav", samples, 48000, subtype="FLOAT")
-    with pytest.raises(AudioVQError, match=rf"bad.wav: has {name} samples, the first at 0.750 s, channel 2"):
+    with pytest.raises(AudioVQError, match=rf"bad.wav: has {name} samples of channel 2 at 0.750 s"):
         encode_file(folder / "bad.wav", folder / "bad.avq", CODEC)
     with pytest.raises(AudioVQError, match=r"0.750 s"):
         encode_file(io.BytesIO((folder / "bad.wav").read_bytes()), folder / "bad.avq", CODEC)

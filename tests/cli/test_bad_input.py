@@ -238,8 +238,8 @@ def test_a_reader_that_goes_away_is_no_error_message(wav):
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_leaves_nothing(wav, tmp_path, number):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_interrupting_leaves_nothing(wav, tmp_path, number, code):
     data = wav(seconds=8.0).read_bytes()
     command = [sys.executable, "-m", "tests.cli.stand_in", "encode", "-", "-o", str(tmp_path / "b.avq")]
 
@@ -262,7 +262,7 @@ def test_interrupting_leaves_nothing(wav, tmp_path, number):
         finally:
             running.kill()
         error = running.stderr.read()
-    assert running.returncode == 130
+    assert running.returncode == code
     assert error == b"audiovq: interrupted\n"
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
 
@@ -276,6 +276,17 @@ def test_an_unexpected_error_is_one_line_too(run, wav, monkeypatch):
     done = run("encode", "a.wav")
     assert (done.code, len(done.lines)) == (1, 1)
     assert "internal error: ZeroDivisionError: first second" in done.err
+
+
+def test_the_end_of_some_file_is_no_interrupt(run, wav, monkeypatch):
+    def fail(*arguments, **options):
+        raise EOFError("Ran out of input")
+
+    wav()
+    monkeypatch.setattr("audiovq.bitstream.speech_file.encode_file", fail)
+    done = run("encode", "a.wav")
+    assert (done.code, len(done.lines)) == (1, 1)
+    assert "EOFError: Ran out of input" in done.err
 
 
 def test_missing_optional_packages_are_named(run, monkeypatch):

@@ -299,3 +299,18 @@ def test_decoding_to_other_formats(run, wav, suffix):
     assert run("encode", "a.wav").code == 0
     assert run("decode", "a.avq", "-o", f"b.{suffix}").code == 0
     assert soundfile.info(f"b.{suffix}").frames == 16000
+
+
+def test_names_as_long_as_the_file_system_takes(run, wav, tmp_path):
+    for letters in (240, 245, 251):
+        name = "n" * letters
+        wav(f"{name}.wav")
+        assert run("encode", f"{name}.wav").code == 0
+        assert run("decode", f"{name}.avq", "-f").code == 0
+        assert files(tmp_path) == [f"{name}.avq", f"{name}.wav"]
+        for file in tmp_path.iterdir():
+            file.unlink()
+    wav("a.wav")
+    done = run("encode", "a.wav", "-o", "n" * 252 + ".avq")
+    assert (done.code, len(done.lines), "file name too long" in done.err) == (1, 1, True)
+    assert files(tmp_path) == ["a.wav"]

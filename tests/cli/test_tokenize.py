@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,8 +73,10 @@ def test_what_cannot_be_done_is_told_before_anything_is_loaded(run, wav, model, 
     ]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_interrupting_leaves_whole_shards(wav, tmp_path, model, workers):
+@pytest.mark.parametrize(
+    ("workers", "number", "code"), [(1, signal.SIGINT, 130), (2, signal.SIGINT, 130), (2, signal.SIGTERM, 143)]
+)
+def test_interrupting_leaves_whole_shards(wav, tmp_path, model, workers, number, code):
     for i in range(10):
         wav(f"in/{i:02}.wav", 150.0)
     command = [sys.executable, "-m", "audiovq", "tokenize", tmp_path / "in", "-o", tmp_path / "out", "--model", model]
@@ -81,7 +84,7 @@ def test_interrupting_leaves_whole_shards(wav, tmp_path, model, workers):
 
     def listen() -> None:
         """A shell's background jobs ignore interrupts, and hand that down to what they start."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
 
     with subprocess.Popen(
         command, cwd=ROOT, preexec_fn=listen, stderr=subprocess.PIPE, start_new_session=True
@@ -90,13 +93,57 @@ def test_interrupting_leaves_whole_shards(wav, tmp_path, model, workers):
             if (tmp_path / "out" / "shard-00000.tar").exists():
                 break
             time.sleep(0.05)
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes
+        os.killpg(running.pid, number)  # as a terminal does: to all processes
         try:
             running.wait(timeout=60)
         finally:
             running.kill()
         error = running.stderr.read()
-    assert (running.returncode, error) == (130, b"audiovq: interrupted\n")
+    assert (running.returncode, error) == (code, b"audiovq: interrupted\n")
     left = {path.name for path in (tmp_path / "out").iterdir()} - {".progress"}
     assert left
     assert left <= {f"shard-{i:05}.tar" for i in range(5)}
+
+
+def children(pid):
+    """Processes of a pool: those that multiprocessing has spawned to work."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                command = (path.parent / "cmdline").read_bytes()
+                found += [int(path.parent.name)] * (b"spawn_main" in command)
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lists processes as Linux does")
+def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(run, wav, tmp_path, model):
+    for i in range(8):
+        wav(f"in/{i:02}.wav", 100.0 if i else 1.0)
+    options = ["--model", model, "--shard-files", "1"]
+    command = [sys.executable, "-m", "audiovq", "tokenize", "in", "-o", "out", *options, "--workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as running:
+        for _ in range(1200):
+            if (tmp_path / "out" / "shard-00000.tar").exists():
+                break
+            time.sleep(0.05)
+        os.kill(children(running.pid)[0], signal.SIGKILL)
+        try:
+            running.wait(timeout=60)
+        finally:
+            running.kill()
+        error = running.stderr.read().decode()
+    assert running.returncode == 1
+    assert len(error.splitlines()) == 1
+    assert error.startswith("audiovq: a process was ended from outside")
+    left = {path.name for path in (tmp_path / "out").iterdir()} - {".progress"}
+    assert left < {f"shard-{i:05}.tar" for i in range(8)}
+    assert run("tokenize", "in", "-o", "out", *options).code == 0
+    assert run("tokenize", "in", "-o", "whole", *options).code == 0
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir() if path.is_file())
+    assert len(names) == 9
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -7,29 +7,11 @@ import pytest
 import soundfile
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.waveform import Resampler, create_audio, n_resampled, open_audio, resample
+from audiovq.speech.waveform import Resampler, create_audio, n_resampled, resample
+from tests.speech.audio import Pipe, read
 
 RNG = np.random.default_rng(0)
 SAMPLES = RNG.uniform(-0.9, 0.9, (9000, 2))
-
-
-def read(source):
-    with open_audio(source) as audio:
-        blocks = list(audio.blocks())
-    return np.concatenate(blocks), audio
-
-
-class Pipe:
-    """Pieces of any size, no seeking, no length."""
-
-    def __init__(self, data):
-        self._data, self._position = data, 0
-
-    def read(self, size=-1):
-        size = min(size if size > 0 else 9999, int(RNG.integers(1, 3000)))
-        piece = self._data[self._position : self._position + size]
-        self._position += len(piece)
-        return piece
 
 
 @pytest.mark.parametrize(
@@ -178,3 +160,31 @@ def test_nothing_is_left_when_writing_fails(tmp_path):
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+LIMITS = {
+    ".flac": [(655_360, 1, False), (655_350, 1, True), (65_537, 1, False), (384_000, 2, True), (48_000, 9, False)],
+    ".ogg": [(200_001, 1, False), (384_000, 2, False), (200_000, 1, True), (48_000, 256, False), (1000, 1, True)],
+    ".opus": [(44_100, 1, False), (48_000, 2, True), (96_000, 1, False), (8000, 1, True), (48_000, 256, False)],
+    ".mp3": [(96_000, 1, False), (48_000, 2, True), (48_000, 3, False), (1000, 1, False), (8000, 1, True)],
+    ".wav": [(768_000, 1, True), (384_000, 300, True), (1000, 1, True)],
+    ".aiff": [(768_000, 1, True), (384_000, 300, True), (1000, 1, True)],
+}
+
+
+@pytest.mark.parametrize("suffix", LIMITS)
+def test_rates_and_channels_that_a_format_cannot_hold(tmp_path, suffix):
+    for rate, channels, fits in LIMITS[suffix]:
+        path = tmp_path / f"a{suffix}"
+        if fits:
+            with create_audio(path, rate, channels) as writer:
+                writer.write(np.zeros((2000, channels), np.float32))
+            found = soundfile.info(path)
+            assert (found.samplerate, found.channels, found.frames) == (rate, channels, 2000)
+            path.unlink()
+            continue
+        plural = "s" if channels > 1 else ""
+        message = f"{suffix} cannot hold {channels} channel{plural} at {rate} Hz; write .wav instead"
+        with pytest.raises(AudioVQError, match=message), create_audio(path, rate, channels):
+            pass
+        assert list(tmp_path.iterdir()) == []

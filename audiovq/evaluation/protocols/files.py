@@ -13,6 +13,7 @@ from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import describe
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, common_delay, remove_delay, silent, tracked
 from audiovq.evaluation.report import SystemReport, reference_result, score_pair, score_reference, summarise
+from audiovq.streams import native, shown
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
 LENGTHS_DIFFER = 0.25
@@ -56,7 +57,7 @@ def match_files(reference_dir: str | Path, degraded_dir: str | Path) -> list[Fil
 def _load(path: Path) -> np.ndarray:
     """(T,) float32 at 16 kHz: channels are averaged."""
     try:
-        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, sample_rate = soundfile.read(native(path), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioVQError(f"{path} cannot be read as audio: {error}") from error
     mono = samples.mean(axis=1)
@@ -111,21 +112,22 @@ def evaluate_files(
     def pairs(what: str) -> Iterator[Pair]:
         for file in tracked(files, what, progress):
             (name, reference, _), (a, b) = file, _load_both(file)
+            name = shown(name)
             speaker = name.split("/")[0] if "/" in name else None
             yield Pair(name, a, remove_delay(b, delay, len(a)), speaker, language, _text(reference))
 
     result = summarise(
         [score_pair(pair, metrics) for pair in pairs("scoring")],
-        name=Path(degraded_dir).name or str(degraded_dir),
+        name=shown(Path(degraded_dir).name or str(degraded_dir)),
         family="pairs",
-        call=str(degraded_dir),
+        call=shown(degraded_dir),
         split=None,
         delay_ms=1000 * delay / SAMPLE_RATE,
     )
     protocol = {
         "name": "files",
-        "reference": str(reference_dir),
-        "degraded": str(degraded_dir),
+        "reference": shown(reference_dir),
+        "degraded": shown(degraded_dir),
         "align": align,
         "metrics": describe(metrics),
     }
