@@ -15,6 +15,7 @@ from audiovq.codec.level import TARGET_DB, frame_levels
 from audiovq.codec.pitch import N_VALUES, UNVOICED, PitchTracker, decide
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
+from audiovq.training.processes import rank
 from audiovq.weights import write_weights
 
 
@@ -90,10 +91,10 @@ class PitchTask(Task):
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
         waveform, labels = self.batch(
-            self.train_corpus, self.batch_size, np.random.default_rng((self.seed, place.step))
+            self.train_corpus, self.batch_size, np.random.default_rng((self.seed, place.step, rank()))
         )
         loss = self.loss(self.model(waveform), labels)
-        self.update("model", loss, self.model.parameters(), place.rate, 1.0)
+        self.update("model", loss, place.rate, 1.0)
         update_average(self.average, self.model, place.step, self.decay)
         return {"loss": loss.detach()}
 
