@@ -356,7 +356,8 @@ class CodecTask(Task):
         batches = [self.validation_crops.draw(16, np.random.default_rng(i), augmented=False) for i in range(3)]
         measures: dict[str, float] = {"loss": 0.0}
         torch.manual_seed(0)
-        for n in sorted({1, 2, 4, self.model.n_codebooks}):
+        books = self.model.n_codebooks
+        for n in sorted({1, 2, 4, books} & set(range(1, books + 1))):
             for batch in batches:
                 coded = self.code(self.average, batch, n)
                 terms = self.losses(coded, batch)
