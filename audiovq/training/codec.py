@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audiovq.codec.codec import Reconstruction, SpeechCodec
 from audiovq.data.packed import FRAME, open_packed
+from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import whisper_folder
 from audiovq.errors import AudioVQError
 from audiovq.training.discriminators import MultiResolutionDiscriminator
@@ -92,7 +93,10 @@ class CodecTask(Task):
                 parameter.requires_grad_(False)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.discriminator = MultiResolutionDiscriminator(**(discriminator or {}))
-        self.spectral, self.envelope = SpectralLoss(), EnvelopeCorrelationLoss()
+        rate = self.model.sample_rate
+        if rate != SAMPLE_RATE:
+            raise AudioVQError(f"packed corpora are at {SAMPLE_RATE} Hz: set sample_rate={SAMPLE_RATE}")
+        self.spectral, self.envelope = SpectralLoss(sample_rate=rate), EnvelopeCorrelationLoss(rate)
         teacher_dim = 64
         self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
         self.listener: list[WhisperEncoder] = []  # a list keeps it out of the state
@@ -107,7 +111,7 @@ class CodecTask(Task):
         train, validation = (part.to(self.device) for part in open_packed(corpus))
         self.train_crops = CropSampler(train, crop_frames, other_frames, **options)
         self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
-        self.audio_seconds = batch_size * crop_frames * FRAME / self.model.sample_rate
+        self.audio_seconds = batch_size * crop_frames * FRAME / rate
         self.trained = [p for p in (*self.model.parameters(), *self.teacher.parameters()) if p.requires_grad]
         self.optimizers = {
             "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, (0.8, 0.99), weight_decay=weight_decay),

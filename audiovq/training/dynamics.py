@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.data.episodes import CodeWindows, coded_episodes, open_episodes
-from audiovq.files import cache_dir
-from audiovq.image import ImageCodec
 from audiovq.training.ema_task import EMATask
+from audiovq.training.image_prior import open_image_codec
 from audiovq.video.dynamics import LatentDynamics, NextFrame, rough_image
 from audiovq.video.rollout import check_frames, codebook_vectors
 from audiovq.weights import save_weights
@@ -33,7 +32,7 @@ class DynamicsTask(EMATask):
 
     Args:
         dynamics: arguments of `LatentDynamics`, without those that the codec decides.
-        frames: folder of the frame codec; None: that of the run ``video_frames``.
+        frames: the frame codec, see `open_image_codec`.
         recording: see `audiovq.data.episodes.open_episodes`.
         scenario: only this one of the recording; None for all.
         n_unrolled: frames predicted in a row in training.
@@ -44,7 +43,7 @@ class DynamicsTask(EMATask):
     def __init__(
         self,
         dynamics: dict[str, Any],
-        frames: str | None,
+        frames: str,
         recording: str,
         seed: int,
         scenario: str | None = None,
@@ -52,8 +51,7 @@ class DynamicsTask(EMATask):
         blind: bool = False,
         **settings: Any,
     ) -> None:
-        folder = Path(frames) if frames else cache_dir() / "runs" / "video_frames" / "best"
-        codec = check_frames(ImageCodec.from_pretrained(folder))
+        codec = check_frames(open_image_codec(frames))
         vectors = codebook_vectors(codec)
         size, dim = vectors.shape
         told = {**dynamics, "codec": codec.model_hash.hex(), **({"n_actions": 0} if blind else {})}

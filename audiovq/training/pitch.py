@@ -14,6 +14,7 @@ from torch import Tensor
 from audiovq.codec.level import TARGET_DB, frame_levels
 from audiovq.codec.pitch import N_VALUES, UNVOICED, PitchTracker, decide
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
+from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
 from audiovq.training.processes import rank
 from audiovq.weights import write_weights
@@ -57,7 +58,7 @@ class PitchTask(Task):
             "model": torch.optim.AdamW(self.model.parameters(), learning_rate, (0.9, 0.98), weight_decay=0.01)
         }
         self.rates = {"model": learning_rate}
-        self.audio_seconds = batch_size * crop_frames * FRAME / 16000
+        self.audio_seconds = batch_size * crop_frames * FRAME / SAMPLE_RATE
 
     kernel: Tensor
 

@@ -13,6 +13,7 @@ pytest.importorskip("hydra")
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import FRAME, PackedCorpus, pack, write_rows
 from audiovq.data.utterance import Utterance
+from audiovq.errors import AudioVQError
 from audiovq.training.codec import CodecTask
 from audiovq.training.pitch import PitchTask
 from audiovq.training.run import compose, make_task, train
@@ -125,6 +126,15 @@ def test_the_codec_previews_what_it_decodes(corpus, tmp_path):
         ("decoded/0", (1, length), 7, 16000),
         ("spectrogram/0", 2, 7),
     ]
+
+
+def test_another_sample_rate_than_the_datas_is_refused(corpus, tmp_path):
+    with pytest.raises(AudioVQError, match="set sample_rate=16000"):
+        make_task(config("speech", corpus, tmp_path, MODEL, sample_rate=24000))
+    tones = "data.corpora=[{name: nowhere}]"
+    task = make_task(compose(["experiment=tiny", "sample_rate=24000", tones, "model.encoder.filterbank.stride=120"]))
+    with pytest.raises(AudioVQError, match="set sample_rate=16000"):
+        _ = task.data
 
 
 def test_the_state_keeps_its_names(corpus, tmp_path):
