@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ from audiovq.training.warm_start import PARTS, warm_start
 
 RECONSTRUCTION = ("mel", "complex", "magnitude", "waveform", "envelope")
 """Losses that compare decoded speech with the recording."""
+
+
+def _adamw(parameters: Iterable[Tensor], rate: float, weight_decay: float = 0.01) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, rate, (0.8, 0.99), weight_decay=weight_decay, foreach=True)
 
 
 class SpeechCodecTask(Task):
@@ -100,14 +104,10 @@ class SpeechCodecTask(Task):
         self.to(self.device)
         with_teacher = list(self.teacher.parameters()) if self.teacher is not None else []
         trained = [p for p in self.codec.parameters() if p.requires_grad] + with_teacher
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "codec": torch.optim.AdamW(trained, learning_rate, (0.8, 0.99), weight_decay=weight_decay, foreach=True)
-        }
+        self.optimizers = {"codec": _adamw(trained, learning_rate, weight_decay)}
         self.rates = {"codec": learning_rate}
         if self.discriminator is not None:
-            self.optimizers["discriminator"] = torch.optim.AdamW(
-                self.discriminator.parameters(), adversarial_rate, (0.8, 0.99), foreach=True
-            )
+            self.optimizers["discriminator"] = _adamw(self.discriminator.parameters(), adversarial_rate)
             self.rates["discriminator"] = adversarial_rate
         self.batch_size, self.workers = batch_size, workers
         self._crops: dict[str, Any] = {
