@@ -48,7 +48,11 @@ MODEL = {
     "task.adversarial_from": 0.4,
     "task.adversarial_samples": 3200,
     "task.discriminator.channels": 4,
+    "task.frozen": [],
+    "task.slow": "null",
     "training.validate_every": 6,
+    "training.minutes": "null",
+    "training.init_from": "null",
 }
 
 
