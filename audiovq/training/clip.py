@@ -85,8 +85,8 @@ class ClipTask(EMATask):
 
     def measures(self, model: ClipCodec, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         pixels, quantized = model(batch["clip"])
-        found = psnr(pixels, batch["clip"])
-        return {"loss": -found, "psnr": found, "perplexity": quantized.metrics["perplexity"]}
+        value = psnr(pixels, batch["clip"])
+        return {"loss": -value, "psnr": value, "perplexity": quantized.metrics["perplexity"]}
 
 
 def psnr(pixels: Tensor, clips: Tensor) -> Tensor:

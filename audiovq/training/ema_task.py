@@ -65,7 +65,7 @@ class EMATask(Task):
     # -- for subclasses ---------------------------------------------------------------------------------------------
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What a training step minimises, and scalars to log."""
+        """The training loss of a batch, and scalars to log."""
         raise NotImplementedError
 
     def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -61,8 +61,8 @@ class ImageTask(EMATask):
 
     def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         bound = model.bound(batch["image"])
-        found = figures(bound, batch["image"]) | bound.metrics
-        return found | {"loss": found["bits_per_dim"]}
+        measures = figures(bound, batch["image"]) | bound.metrics
+        return measures | {"loss": measures["bits_per_dim"]}
 
 
 def make_image_model(settings: dict[str, Any]) -> ImageCodec | ImageBaseline:

@@ -25,7 +25,7 @@ log = logging.getLogger("audiovq")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is.
+    """A run's position.
 
     Attributes:
         step: steps done.
@@ -39,13 +39,16 @@ class Place:
 
 
 class Task(nn.Module):
-    """What a run trains. Everything that a resumed run needs is in the state dict and in ``optimizers``."""
+    """A model with its data, losses and optimizers, trained by a `Run`.
+
+    Everything that a resumed run needs is in the state dict and in ``optimizers``.
+    """
 
     optimizers: dict[str, torch.optim.Optimizer]
     rates: dict[str, float]
     #: Seconds of audio of a step of one process, for the log.
     audio_seconds: float = 0.0
-    #: Where the task computes, and whether in bfloat16 where that is safe.
+    #: Device of the computation, and whether it is in bfloat16 where that is safe.
     device: torch.device = torch.device("cpu")
     mixed: bool = False
 
@@ -151,7 +154,7 @@ class Run:
         self._writer: Any = None
 
     def place(self) -> Place:
-        """Where the run is now."""
+        """The run's position now."""
         if self.max_steps is not None:
             progress = self.step / self.max_steps
         else:
