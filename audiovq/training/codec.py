@@ -146,12 +146,11 @@ class CodecTask(Task):
 
     def code(self, codec: SpeechCodec, batch: Batch, n_codebooks: int | None = None) -> Reconstruction:
         """Encode the sources and decode them as the targets' speakers, on the targets' pitch."""
-        speaker = codec.speaker_encoder(batch.target_other[:, None])
-        source_speaker = speaker
-        if bool(batch.converted.any()):
-            items = batch.converted.nonzero()[:, 0]
-            vectors = codec.speaker_encoder(batch.source_other[items, None])
-            source_speaker = speaker.index_copy(0, items, vectors.to(speaker.dtype))
+        items = batch.converted.nonzero()[:, 0]
+        # One call for all items: in each, statistics of the vectors' quantizer are summed over the processes.
+        others = torch.cat([batch.target_other, batch.source_other[items]])
+        speaker, of_sources = codec.speaker_encoder(others[:, None]).split([len(batch.target), len(items)])
+        source_speaker = speaker.index_copy(0, items, of_sources)
         pitch = codec.pitch.track(batch.target[:, None])
         return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks)
 

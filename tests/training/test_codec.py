@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +22,9 @@ from audiovq.training.codec import CodecTask
 from audiovq.training.pitch import PitchTask
 from audiovq.training.run import compose, make_task, train
 from tests.data.conftest import ArrayReader
-from tests.training.runs import differences, step_of, unplugged_at
+from tests.training.runs import differences, state_of, step_of, unplugged_at
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RUN = {
     "training.max_steps": 6,
@@ -90,10 +96,14 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def config(experiment, corpus, folder, settings, **changes):
+def overrides(experiment, corpus, folder, settings, **changes):
     merged = {**RUN, **settings, "task.corpus": corpus, "run_dir": folder, **changes}
     written = [f"{key}={json.dumps(v) if isinstance(v, dict | list) else v}" for key, v in merged.items()]
-    return compose([f"experiment={experiment}", *(item.replace('"', "") for item in written)])
+    return [f"experiment={experiment}", *(item.replace('"', "") for item in written)]
+
+
+def config(*arguments, **changes):
+    return compose(overrides(*arguments, **changes))
 
 
 def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
@@ -108,6 +118,23 @@ def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
     exported = json.loads((tmp_path / "whole" / "latest" / "config.json").read_text())
     assert exported["quantizer"]["n_codebooks"] == 3
     SpeechCodec(**exported)
+
+
+def test_two_processes_train_the_codec(corpus, tmp_path):
+    """Through steps in which their items have other numbers of codebooks and other conversions."""
+    arguments = overrides("speech", corpus, tmp_path / "run", MODEL, **{"model.quantizer.book_weights": [1, 0.1, 0.1]})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "audiovq"]
+    done = subprocess.run(
+        [*start, "train", "--config-dir", str(ROOT / "configs"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert step_of(tmp_path / "run") == 6
+    assert all(tensor.isfinite().all() for tensor in state_of(tmp_path / "run").values() if tensor.is_floating_point())
 
 
 def test_the_codec_previews_what_it_decodes(corpus, tmp_path):
