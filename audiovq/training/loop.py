@@ -237,11 +237,7 @@ class Run:
         from safetensors.torch import save_file
 
         if rank() == 0:
-            tensors = dict(task.state_dict())
-            for name, optimizer in task.optimizers.items():
-                for index, state in optimizer.state_dict()["state"].items():
-                    tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(v) for key, v in state.items()}
-            unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+            unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_of(task).items()}
             note = {"step": self.step, "seconds": self.seconds, "best": self.best, "task": type(task).__name__}
             with atomic_write(self.folder / "state.safetensors") as path:
                 # Beside the weights in one file, so that both are of the same step.
@@ -316,6 +312,15 @@ def open_writer(folder: Path, step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(folder / "tensorboard", purge_step=step)
+
+
+def state_of(task: Task) -> dict[str, Tensor]:
+    """A checkpoint's tensors: the task's, and its optimizers' as ``optimizer/NAME/INDEX/KEY``."""
+    tensors = dict(task.state_dict())
+    for name, optimizer in task.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    return tensors
 
 
 def load_state(task: Task, tensors: Mapping[str, Tensor]) -> None:
