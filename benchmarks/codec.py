@@ -64,7 +64,7 @@ def our_codec(model: str | None) -> tuple[Any, bool]:
     from audiovq.training.run import compose
 
     torch.manual_seed(0)
-    config = OmegaConf.to_container(compose(["model=speech"]).model, resolve=True)
+    config = OmegaConf.to_container(compose(["experiment=speech_debian"]).model, resolve=True)
     return SpeechCodec(**config).eval(), False  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@
 For each choice: audio-seconds that training by teacher forcing takes in a second (bfloat16, crops of 0.96 s, backbone
 included), multiplications of the stack for a second of audio, and how many times real time one stream is drawn
 (float32, backbone not included). Weights and waveforms are random, one thread; medians of ``--rounds``. Choices are
-those of ``configs/wavenet``.
+variants of ``configs/wavenet/bands.yaml``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import torch
 SAMPLE_RATE, HOP, LATENT, SPEAKER = 16000, 320, 64, 32
 CROP_FRAMES, BATCH = 48, 4
 DRAWN_SECONDS = 0.5
+FULL = ["wavenet=bands", "wavenet.n_bands=1", "wavenet.band_gains=null"]
 CHOICES: dict[str, list[str]] = {
-    "every sample (full), 20 x 64": ["wavenet=full"],
-    "2 samples, 20 x 64": ["wavenet=samples", "wavenet.samples_per_step=2"],
-    "4 samples (samples), 20 x 64": ["wavenet=samples"],
+    "every sample, 20 x 64": [*FULL, "wavenet.taps=16"],
+    "2 samples, 20 x 64": [*FULL, "wavenet.samples_per_step=2", "wavenet.taps=4"],
+    "4 samples, 20 x 64": [*FULL, "wavenet.samples_per_step=4", "wavenet.taps=4"],
     "4 bands (bands), 20 x 64": ["wavenet=bands"],
     "4 bands, 20 x 96": ["wavenet=bands", "wavenet.stack.channels=96"],
     "4 bands, 16 x 128": ["wavenet=bands", "wavenet.stack.channels=128", "wavenet.stack.n_layers=16"],

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from audiovq.data.perturb import Perturbation
 from audiovq.data.tape import Tape
 from audiovq.data.teacher import DIM, HOP, TeacherFeatures
 from audiovq.data.utterance import Utterance
-from audiovq.data.virtual import VirtualVoice, VirtualVoices
 from audiovq.errors import AudioVQError
 
 
@@ -25,10 +23,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     Items are dicts: ``waveform (1, crop_samples)`` and ``other (1, other_samples)`` float32, ``speaker`` int, an index
     into ``speakers``. ``other`` is of the same speaker and never overlaps the crop; it comes from other utterances when
     they are long enough, else from elsewhere in the same one, repeated when that is too short to fill it. With a
-    perturbation there is also ``perturbed (1, crop_samples)``, the crop in time with ``waveform`` but for its voice,
-    and ``moved``, whether its pitch was moved too. With virtual voices there is also ``speed``, the factor that crop
-    and other were played with, 0 for the voice as it was recorded; with a teacher ``taught (crop_samples // 320, 64)``,
-    zeros where it heard nothing: beyond a short tape's end, and of virtual voices.
+    teacher there is also ``taught (crop_samples // 320, 64)``, zeros beyond a short tape's end.
 
     Args:
         utterances: of one split.
@@ -38,8 +33,6 @@ class CropDataset(Dataset[dict[str, Any]]):
             nothing clips; None leaves the level alone.
         temper: the exponent of the speakers' durations.
         length: the nominal number of items; any index of 0 or more has an item.
-        perturbation: what changes the voice that is heard, or None.
-        virtual: what makes other voices of the recorded ones, or None.
         teacher: features of what is said, see `audiovq.data.teacher`, or None.
         language_weights: by language, how many times as likely its speakers are drawn as others. With them, a speaker
             of several languages counts as one for each.
@@ -57,8 +50,6 @@ class CropDataset(Dataset[dict[str, Any]]):
         gain_db: tuple[float, float] | None = None,
         temper: float = 0.7,
         length: int = 1 << 40,
-        perturbation: Perturbation | None = None,
-        virtual: VirtualVoices | None = None,
         teacher: TeacherFeatures | None = None,
         language_weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -77,7 +68,6 @@ class CropDataset(Dataset[dict[str, Any]]):
         self.tapes = [Tape(by_speaker[speaker]) for speaker in self.speakers]
         self.crop_samples, self.other_samples = crop_samples, other_samples
         self.seed, self.gain_db, self.length = seed, gain_db, length
-        self.perturbation, self.virtual = perturbation, virtual
         self._taught = None if teacher is None else [teacher.reader(tape) for tape in self.tapes]
         weights = np.array([tape.n_samples for tape in self.tapes], dtype=np.float64) ** temper
         if language_weights:
@@ -95,21 +85,16 @@ class CropDataset(Dataset[dict[str, Any]]):
         """An index into ``speakers``."""
         return min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self.tapes) - 1)
 
-    def _places(
-        self, rng: np.random.Generator, voice: VirtualVoice | None = None
-    ) -> tuple[int, tuple[int, int], tuple[int, int]]:
+    def _places(self, rng: np.random.Generator) -> tuple[int, tuple[int, int], tuple[int, int]]:
         speaker = self.draw_speaker(rng)
         tape = self.tapes[speaker]
-        crop_samples, other_samples = self.crop_samples, self.other_samples
-        if voice is not None:
-            crop_samples, other_samples = voice.length(crop_samples), voice.length(other_samples)
-        n_crop = max(min(crop_samples, tape.n_samples // 2), 1)
+        n_crop = max(min(self.crop_samples, tape.n_samples // 2), 1)
         start = int(rng.integers(tape.n_samples))
         begin, taken = tape.around(start, n_crop)
-        if tape.n_samples - taken < other_samples:
+        if tape.n_samples - taken < self.other_samples:
             begin, taken = start, n_crop
         n_free = tape.n_samples - taken
-        n_other = min(other_samples, n_free)
+        n_other = min(self.other_samples, n_free)
         other = begin + taken + int(rng.integers(n_free - n_other + 1))
         return speaker, (start, n_crop), (other % tape.n_samples, n_other)
 
@@ -117,14 +102,13 @@ class CropDataset(Dataset[dict[str, Any]]):
         if index < 0:
             raise IndexError("items are counted from 0")
         rng = np.random.default_rng((self.seed, index))
-        voice = None if self.virtual is None else self.virtual.draw(np.random.default_rng((self.seed, index, 3)))
-        speaker, crop, other = self._places(rng, voice)
+        speaker, crop, other = self._places(rng)
         waveform = np.zeros((1, self.crop_samples), np.float32)
-        said = self.read(speaker, crop, self.crop_samples, voice)
-        waveform[0, : len(said)] = said
+        samples = self.tapes[speaker].read(*crop)
+        waveform[0, : len(samples)] = samples
         reference = np.zeros((1, self.other_samples), np.float32)
         if other[1]:
-            reference[0] = np.resize(self.read(speaker, other, self.other_samples, voice), self.other_samples)
+            reference[0] = np.resize(self.tapes[speaker].read(*other), self.other_samples)
         if self.gain_db is not None:
             gain = 10 ** (rng.uniform(*self.gain_db) / 20)
             peak = max(float(np.abs(waveform).max()), float(np.abs(reference).max()), 1e-9)
@@ -137,18 +121,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         }
         if self._taught is not None:
             taught = np.zeros((self.crop_samples // HOP, DIM), np.float32)
-            if voice is None:
-                known = self._taught[speaker].read(*crop)
-                taught[: len(known)] = known
+            known = self._taught[speaker].read(*crop)
+            taught[: len(known)] = known
             item["taught"] = torch.from_numpy(taught)
-        if self.virtual is not None:
-            item["speed"] = 0.0 if voice is None else voice.speed
-        if self.perturbation is not None:
-            perturbed, moved = self.perturbation(waveform[0], np.random.default_rng((self.seed, index, 1)))
-            item |= {"perturbed": torch.from_numpy(perturbed[None]), "moved": moved}
         return item
-
-    def read(self, speaker: int, place: tuple[int, int], n_samples: int, voice: VirtualVoice | None) -> np.ndarray:
-        """A stretch (start, length) of a speaker's tape, in another voice made of theirs; at most ``n_samples``."""
-        samples = self.tapes[speaker].read(*place)
-        return samples if voice is None else voice(samples, n_samples)

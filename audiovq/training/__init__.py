@@ -1,1 +1,1 @@
-"""Training: tasks, losses, discriminators, callbacks."""
+"""Training: one loop, tasks, losses, discriminators."""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from audiovq.data.episodes import Episode, open_episodes, to_video
 from audiovq.errors import AudioVQError
-from audiovq.training.averaged import AveragedTask
+from audiovq.training.ema_task import EMATask
 from audiovq.video.clip_codec import ClipCodec
 
 
@@ -49,14 +49,14 @@ class ClipWindows(Dataset):
         return {"clip": to_video(part)}
 
 
-class ClipTask(AveragedTask):
+class ClipTask(EMATask):
     """Minimise the squared error of the pixels (nats of a Gaussian whose width is learned) and the quantizer's loss.
 
     Args:
         model: arguments of `ClipCodec`.
         recording: see `audiovq.data.episodes.open_episodes`.
         n_frames, size: of a training item.
-        The others are those of `AveragedTask`.
+        settings: of `EMATask`.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class ClipTask(AveragedTask):
         super().__init__(ClipCodec(**model), seed=seed, **settings)
         self.where, self.n_frames, self.size, self.quantizer_weight = recording, n_frames, size, quantizer_weight
 
-    def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
+    def datasets(self) -> tuple[Dataset, Dataset]:
         train, validation = (open_episodes(self.where, split) for split in ("train", "validation"))
-        fixed = ClipWindows(validation, self.n_frames, self.size, n_items=validation_items)
+        fixed = ClipWindows(validation, self.n_frames, self.size, n_items=self.validation_items)
         return ClipWindows(train, self.n_frames, self.size, self.seed), fixed
 
     def loss(self, model: ClipCodec, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -85,8 +85,8 @@ class ClipTask(AveragedTask):
 
     def measures(self, model: ClipCodec, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         pixels, quantized = model(batch["clip"])
-        found = psnr(pixels, batch["clip"])
-        return {"loss": -found, "psnr": found, "perplexity": quantized.metrics["perplexity"]}
+        value = psnr(pixels, batch["clip"])
+        return {"loss": -value, "psnr": value, "perplexity": quantized.metrics["perplexity"]}
 
 
 def psnr(pixels: Tensor, clips: Tensor) -> Tensor:

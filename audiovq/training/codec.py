@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from audiovq.codec.codec import Reconstruction, SpeechCodec
 from audiovq.codec.level import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
+from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import whisper_folder
 from audiovq.errors import AudioVQError
 from audiovq.training.augment import SpectralAugmentation, degrade
@@ -27,6 +28,9 @@ from audiovq.training.losses import (
     generator_loss,
     relative_waveform_loss,
 )
+from audiovq.training.precision import pick_device, use_bfloat16
+from audiovq.training.previews import add_previews
+from audiovq.training.processes import rank
 from audiovq.training.spectral_loss import SpectralLoss
 from audiovq.training.whisper import WhisperEncoder
 from audiovq.weights import model_path, write_weights
@@ -183,7 +187,7 @@ class CodecTask(Task):
         frozen: prefixes of the codec's weights that stay as they are.
         slow: factors of the learning rate, by prefixes of the codec's weights: an encoder that has learned before must
             not run away from its codebooks.
-        device, bfloat16: where and in which precision.
+        device, precision: see `audiovq.training.precision`.
         seed: of the data.
     """
 
@@ -209,10 +213,12 @@ class CodecTask(Task):
         frozen: Sequence[str] = (),
         slow: Mapping[str, float] | None = None,
         device: str = "cpu",
-        bfloat16: bool = False,
+        precision: str = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.device = pick_device(device)
+        self.mixed = use_bfloat16(precision, self.device)
         self.model = SpeechCodec(**model)
         self.weights, self.frozen = dict(weights), tuple(frozen)
         for name, parameter in self.model.named_parameters():
@@ -220,22 +226,25 @@ class CodecTask(Task):
                 parameter.requires_grad_(False)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.discriminator = MultiResolutionDiscriminator(**(discriminator or {}))
-        self.spectral, self.envelope = SpectralLoss(), EnvelopeCorrelationLoss()
+        rate = self.model.sample_rate
+        if rate != SAMPLE_RATE:
+            raise AudioVQError(f"packed corpora are at {SAMPLE_RATE} Hz: set sample_rate={SAMPLE_RATE}")
+        self.spectral, self.envelope = SpectralLoss(sample_rate=rate), EnvelopeCorrelationLoss(rate)
         teacher_dim = 64
         self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
         self.listener: list[WhisperEncoder] = []  # a list keeps it out of the state
         if listener_items:
-            self.listener.append(WhisperEncoder.load(whisper_folder("the listener's loss")).to(device))
+            self.listener.append(WhisperEncoder.load(whisper_folder("the listener's loss")).to(self.device))
         self.listener_items, self.listener_layers = listener_items, listener_layers
         self.phase_from, self.average_decay = phase_from, average_decay
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
-        self.batch_size, self.seed, self.device, self.mixed = batch_size, seed, torch.device(device), bfloat16
-        self.to(device)
+        self.batch_size, self.seed = batch_size, seed
+        self.to(self.device)
         options = dict(sampler or {})
-        train, validation = (part.to(device) for part in open_packed(corpus))
+        train, validation = (part.to(self.device) for part in open_packed(corpus))
         self.train_crops = CropSampler(train, crop_frames, other_frames, **options)
         self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
-        self.audio_seconds = batch_size * crop_frames * FRAME / self.model.sample_rate
+        self.audio_seconds = batch_size * crop_frames * FRAME / rate
         self.trained = [p for p in (*self.model.parameters(), *self.teacher.parameters()) if p.requires_grad]
         self.optimizers = {
             "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, (0.8, 0.99), weight_decay=weight_decay),
@@ -255,14 +264,14 @@ class CodecTask(Task):
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
         self._training_mode()
-        batch = self.train_crops.draw(self.batch_size, np.random.default_rng((self.seed, place.step)))
-        with self._autocast():
+        batch = self.train_crops.draw(self.batch_size, np.random.default_rng((self.seed, place.step, rank())))
+        with self.autocast():
             coded = self.code(self.model, batch)
         terms = self.losses(coded, batch)
         if place.progress >= self.adversarial_from:
             terms |= self.adversarial(batch.target[:, None], coded.waveform, place.rate)
         total = torch.stack([self.weights.get(name, 0.0) * term for name, term in terms.items()]).sum()
-        norm = self.update("model", total, self.trained, place.rate, 5.0)
+        norm = self.update("model", total, place.rate, 5.0)
         update_average(self.average, self.model, place.step, self.average_decay)
         metrics = coded.quantized.metrics
         logged = {name: term.detach() for name, term in terms.items()} | {"gradient": norm}
@@ -270,12 +279,11 @@ class CodecTask(Task):
 
     def code(self, codec: SpeechCodec, batch: Batch, n_codebooks: int | None = None) -> Reconstruction:
         """Encode the sources and decode them as the targets' speakers, on the targets' pitch."""
-        speaker = codec.speaker_encoder(batch.target_other[:, None])
-        source_speaker = speaker
-        if bool(batch.converted.any()):
-            items = batch.converted.nonzero()[:, 0]
-            vectors = codec.speaker_encoder(batch.source_other[items, None])
-            source_speaker = speaker.index_copy(0, items, vectors.to(speaker.dtype))
+        items = batch.converted.nonzero()[:, 0]
+        # One call for all items: in each, statistics of the vectors' quantizer are summed over the processes.
+        others = torch.cat([batch.target_other, batch.source_other[items]])
+        speaker, of_sources = codec.speaker_encoder(others[:, None]).split([len(batch.target), len(items)])
+        source_speaker = speaker.index_copy(0, items, of_sources)
         pitch = codec.pitch.track(batch.target[:, None])
         return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks)
 
@@ -313,7 +321,7 @@ class CodecTask(Task):
         """Relative L1 distance between the states that Whisper's encoder has for decoded and original speech."""
         listener, n = self.listener[0], min(self.listener_items, len(decoded))
         items = torch.randperm(len(decoded), device="cpu")[:n].to(decoded.device)
-        with self._autocast():
+        with self.autocast():
             with torch.no_grad():
                 wanted = listener(target[items], self.listener_layers)
             states = listener(decoded[items], self.listener_layers)
@@ -329,12 +337,12 @@ class CodecTask(Task):
         fake = fake[..., start : start + self.adversarial_samples]
         n = len(real)
         self.discriminator.requires_grad_(True)
-        with self._autocast():
+        with self.autocast():
             scores, _ = self.discriminator(torch.cat([real, fake.detach().to(real.dtype)]))
         loss = discriminator_loss([s[:n] for s in scores], [s[n:] for s in scores])
-        self.update("discriminator", loss, self.discriminator.parameters(), rate, 5.0)
+        self.update("discriminator", loss, rate, 5.0)
         self.discriminator.requires_grad_(False)
-        with self._autocast():
+        with self.autocast():
             with torch.no_grad():
                 _, real_features = self.discriminator(real)
             fake_scores, fake_features = self.discriminator(fake)
@@ -351,7 +359,8 @@ class CodecTask(Task):
         batches = [self.validation_crops.draw(16, np.random.default_rng(i), augmented=False) for i in range(3)]
         measures: dict[str, float] = {"loss": 0.0}
         torch.manual_seed(0)
-        for n in sorted({1, 2, 4, self.model.n_codebooks}):
+        books = self.model.n_codebooks
+        for n in sorted({1, 2, 4, books} & set(range(1, books + 1))):
             for batch in batches:
                 coded = self.code(self.average, batch, n)
                 terms = self.losses(coded, batch)
@@ -363,6 +372,11 @@ class CodecTask(Task):
                 measures[f"mel/{n}"] + 4 * measures[f"magnitude/{n}"] + measures.get(f"listener/{n}", 0.0)
             )
         return measures
+
+    def preview(self, writer: Any, step: int) -> None:
+        batch = self.validation_crops.draw(3, np.random.default_rng(0), augmented=False)
+        coded = self.code(self.average, batch, self.model.default_n_codebooks)
+        add_previews(writer, step, batch.target, coded.waveform[:, 0], self.model.sample_rate)
 
     def export(self, folder: Path) -> None:
         write_weights(self.average.state_dict(), self.average.config, folder)
@@ -396,6 +410,3 @@ class CodecTask(Task):
         for name, module in self.model.named_modules():
             if name and name.startswith(self.frozen):
                 module.eval()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)

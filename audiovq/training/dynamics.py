@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.data.episodes import CodeWindows, coded_episodes, open_episodes
-from audiovq.files import cache_dir
-from audiovq.image import ImageCodec
-from audiovq.training.averaged import AveragedTask
+from audiovq.training.ema_task import EMATask
+from audiovq.training.image_prior import open_image_codec
 from audiovq.video.dynamics import LatentDynamics, NextFrame, rough_image
 from audiovq.video.rollout import check_frames, codebook_vectors
 from audiovq.weights import save_weights
@@ -28,48 +27,46 @@ _DRAWN = 20.0  # weight of the rough pictures' errors
 _HORIZON = 10  # frames predicted in validation
 
 
-class DynamicsTask(AveragedTask):
+class DynamicsTask(EMATask):
     """Maximum likelihood of the next frames' codes, over a few frames that the model partly made itself.
 
     Args:
         dynamics: arguments of `LatentDynamics`, without those that the codec decides.
-        frames: folder of the frame codec; None: that of the run ``video_frames``.
+        frames: the frame codec, see `open_image_codec`.
         recording: see `audiovq.data.episodes.open_episodes`.
         scenario: only this one of the recording; None for all.
         n_unrolled: frames predicted in a row in training.
         blind: leave the actions out.
-        The others are those of `AveragedTask`.
+        settings: of `EMATask`.
     """
 
     def __init__(
         self,
         dynamics: dict[str, Any],
-        frames: str | None,
+        frames: str,
         recording: str,
         seed: int,
-        max_steps: int,
         scenario: str | None = None,
         n_unrolled: int = 4,
         blind: bool = False,
         **settings: Any,
     ) -> None:
-        folder = Path(frames) if frames else cache_dir() / "runs" / "video_frames" / "best"
-        codec = check_frames(ImageCodec.from_pretrained(folder))
+        codec = check_frames(open_image_codec(frames))
         vectors = codebook_vectors(codec)
         size, dim = vectors.shape
         told = {**dynamics, "codec": codec.model_hash.hex(), **({"n_actions": 0} if blind else {})}
         model = LatentDynamics(size, dim, **told)
         model.vectors.copy_(vectors)
-        super().__init__(model, max_steps=max_steps, seed=seed, **settings)
+        super().__init__(model, seed=seed, **settings)
         self._codec = [codec]  # in a list: its weights are no part of this task's state
         self.where, self.scenario, self.n_unrolled = recording, scenario, n_unrolled
 
-    def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
+    def datasets(self) -> tuple[Dataset, Dataset]:
         train, validation = (open_episodes(self.where, split, self.scenario) for split in ("train", "validation"))
         length = self.model.n_context + self.n_unrolled
         coded = coded_episodes(self._codec[0], train, _tell)
         judged = coded_episodes(self._codec[0], validation)
-        fixed = CodeWindows(judged, self.model.n_context + _HORIZON, n_items=validation_items)
+        fixed = CodeWindows(judged, self.model.n_context + _HORIZON, n_items=self.validation_items)
         return CodeWindows(coded, length, self.seed), fixed
 
     def loss(self, model: LatentDynamics, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

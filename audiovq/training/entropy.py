@@ -9,8 +9,9 @@ does not see the speaker vector: a file's speaker can be replaced without touchi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.training.loop import Place, Run, Task
 from audiovq.training.precision import bfloat16_is_fast
+from audiovq.weights import write_weights
 
 if TYPE_CHECKING:
     from audiovq.data.codes import CodedUtterance
-
-#: Called now and then: steps done, bits for each code of each number of codebooks since the last time.
-Report = Callable[[int, dict[int, list[float]]], None]
 
 
 @dataclass(frozen=True)
@@ -165,61 +165,121 @@ def training_rows(
         yield codes[:, start : start + length]
 
 
-def fit(
-    tables: Tensor,
-    utterances: Sequence[CodedUtterance],
-    packet_frames: int,
-    settings: EntropySettings | None = None,
-    report: Report | None = None,
-) -> EntropyNetwork:
-    """Train a network on coded utterances.
+class EntropyTask(Task):
+    """Minimise the bits of the codes of packets, each with a random number of codebooks.
 
     Args:
         tables: the codec's codebooks (K, V, D).
-        utterances: with codes of all K books.
+        utterances: to train on, with codes of all K codebooks.
+        validation: to validate on.
         packet_frames: frames of a packet: the network starts anew with each.
+        settings: sizes and schedule.
 
     Raises:
         AudioVQError: for less codes than two packets.
     """
-    settings = settings or EntropySettings()
-    n_frames = sum(u.n_frames for u in utterances)
-    if n_frames < 2 * packet_frames + 1:
-        raise AudioVQError(f"{n_frames} frames of codes are too few to fit an entropy model")
-    torch.manual_seed(settings.seed)
-    generator = np.random.default_rng(settings.seed)
-    network = EntropyNetwork(tables, settings).train()
-    optimiser = torch.optim.AdamW(
-        network.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
-    )
-    numbers = [n for n, _ in settings.n_codebooks if n <= network.n_codebooks]
-    shares = np.array([share for n, share in settings.n_codebooks if n <= network.n_codebooks])
-    rows: Iterator[np.ndarray] = iter(())
-    seen: dict[int, list[np.ndarray]] = {}
-    fast = bfloat16_is_fast("cpu")
-    for step in range(settings.steps):
+
+    epoch: Tensor
+    used: Tensor
+
+    def __init__(
+        self,
+        tables: Tensor,
+        utterances: Sequence[CodedUtterance],
+        validation: Sequence[CodedUtterance],
+        packet_frames: int,
+        settings: EntropySettings,
+    ) -> None:
+        super().__init__()
+        n_frames = sum(u.n_frames for u in utterances)
+        if n_frames < 2 * packet_frames + 1:
+            raise AudioVQError(f"{n_frames} frames of codes are too few to fit an entropy model")
+        self.utterances, self.validation = utterances, validation
+        self.packet_frames, self.settings = packet_frames, settings
+        self.model = EntropyNetwork(tables, settings)
+        self.mixed = bfloat16_is_fast("cpu")
+        self.optimizers = {
+            "model": torch.optim.AdamW(
+                self.model.parameters(),
+                settings.learning_rate,
+                (0.9, 0.98),
+                weight_decay=settings.weight_decay,
+                fused=True,
+            )
+        }
+        self.rates = {"model": settings.learning_rate}
+        self.numbers = [n for n, _ in settings.n_codebooks if n <= self.model.n_codebooks]
+        shares = np.array([share for n, share in settings.n_codebooks if n <= self.model.n_codebooks])
+        self.shares = shares / shares.sum()
+        # The place in the data: epochs begun, and rows of the last one used.
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("used", torch.zeros((), dtype=torch.int64))
+        self._rows: list[np.ndarray] = []
+
+    def batch(self) -> np.ndarray:
+        """The next rows (B, K, packet_frames)."""
         batch: list[np.ndarray] = []
-        while len(batch) < settings.batch:
-            row = next(rows, None)
-            if row is None:
-                rows = training_rows(utterances, packet_frames, generator)
-            else:
-                batch.append(row)
-        n_books = int(generator.choice(numbers, p=shares / shares.sum()))
-        codes = torch.from_numpy(np.stack(batch)[:, :n_books].astype(np.int64))
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * min((step + 1) / 100, 1 - step / settings.steps)
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            losses = network.losses(codes)
-        optimiser.zero_grad(set_to_none=True)
-        losses.sum().backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        seen.setdefault(n_books, []).append(losses.detach().numpy())
-        if report is not None and (step + 1) % 250 == 0:
-            report(step + 1, {n: np.mean(found, axis=0).tolist() for n, found in sorted(seen.items())})
-            seen = {}
-    return network.eval()
+        while len(batch) < self.settings.batch:
+            if not self._rows:
+                rng = np.random.default_rng((self.settings.seed, int(self.epoch)))
+                self._rows = list(training_rows(self.utterances, self.packet_frames, rng))
+            if int(self.used) >= len(self._rows):
+                self._rows = []
+                self.epoch += 1
+                self.used.zero_()
+                continue
+            batch.append(self._rows[int(self.used)])
+            self.used += 1
+        return np.stack(batch)
+
+    def training_step(self, place: Place) -> dict[str, Tensor]:
+        self.model.train()
+        rng = np.random.default_rng((self.settings.seed, place.step))
+        n_books = int(rng.choice(self.numbers, p=self.shares))
+        codes = torch.from_numpy(self.batch()[:, :n_books].astype(np.int64))
+        with self.autocast():
+            losses = self.model.losses(codes)
+        self.update("model", losses.sum(), place.rate, 5.0)
+        return {f"bits_{k + 1}": bits for k, bits in enumerate(losses.detach())}
+
+    def validate(self) -> dict[str, float]:
+        self.model.eval()
+        n_frames = sum(u.n_frames for u in self.validation)
+        bits = ideal_bits(self.model, self.validation, self.packet_frames, self.model.n_codebooks) / n_frames
+        return {"loss": float(bits.mean())} | {f"bits_{k + 1}": float(b) for k, b in enumerate(bits)}
+
+    def export(self, folder: Path) -> None:
+        write_weights(self.model.state_dict(), asdict(self.settings), folder, torch.float32)
+
+
+def fit(
+    tables: Tensor,
+    utterances: Sequence[CodedUtterance],
+    packet_frames: int,
+    folder: Path,
+    settings: EntropySettings | None = None,
+    validation: Sequence[CodedUtterance] | None = None,
+) -> EntropyNetwork:
+    """Train a network on coded utterances, or go on where a run in ``folder`` stopped.
+
+    Args:
+        tables: the codec's codebooks (K, V, D).
+        utterances: with codes of all K codebooks.
+        packet_frames: frames of a packet: the network starts anew with each.
+        folder: of the run.
+        settings: sizes and schedule.
+        validation: to validate on; None: some of ``utterances``.
+
+    Raises:
+        AudioVQError: for less codes than two packets, or when the folder holds another run.
+    """
+    settings = settings or EntropySettings()
+    torch.manual_seed(settings.seed)
+    task = EntropyTask(tables, utterances, validation or utterances[:16], packet_frames, settings)
+    run = Run(folder, settings.seed, settings.steps, decay=1.0, validate_every=1000, log_every=250)
+    run.resume(task)
+    run.fit(task)
+    return task.model.eval()
 
 
 @torch.inference_mode()

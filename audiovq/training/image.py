@@ -13,10 +13,11 @@ from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.image.baselines import ImageBaseline
 from audiovq.image.codec import ImageCodec
 from audiovq.image.likelihoods import Bound
-from audiovq.training.averaged import AveragedTask
+from audiovq.training.ema_task import EMATask
+from audiovq.training.loop import Place
 
 
-class ImageTask(AveragedTask):
+class ImageTask(EMATask):
     """Minimise the pixels' nats, the divergence of the latents (baselines) and the quantizers' losses.
 
     Args:
@@ -26,7 +27,7 @@ class ImageTask(AveragedTask):
         size: pixels of a crop.
         flip: mirror half of the crops.
         quantizer_weight: of the quantizers' losses, beside nats for each value.
-        The others are those of `AveragedTask`.
+        settings: of `EMATask`.
     """
 
     def __init__(
@@ -35,22 +36,21 @@ class ImageTask(AveragedTask):
         pictures: dict[str, Any],
         size: int,
         seed: int,
-        max_steps: int,
         flip: bool = True,
         quantizer_weight: float = 1.0,
         **settings: Any,
     ) -> None:
-        super().__init__(make_image_model(model), max_steps=max_steps, seed=seed, **settings)
+        super().__init__(make_image_model(model), seed=seed, **settings)
         self.pictures, self.size, self.flip = pictures, size, flip
-        self.quantizer_weight, self.max_steps = quantizer_weight, max_steps
+        self.quantizer_weight = quantizer_weight
 
-    def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
+    def datasets(self) -> tuple[Dataset, Dataset]:
         train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, self.validation_items)
 
-    def before_step(self, step: int) -> None:
+    def before_step(self, place: Place) -> None:
         if isinstance(self.model, ImageBaseline):
-            self.model.anneal(step / self.max_steps)
+            self.model.anneal(place.progress)
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         bound = model.bound(batch["image"])
@@ -61,8 +61,8 @@ class ImageTask(AveragedTask):
 
     def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         bound = model.bound(batch["image"])
-        found = figures(bound, batch["image"]) | bound.metrics
-        return found | {"loss": found["bits_per_dim"]}
+        measures = figures(bound, batch["image"]) | bound.metrics
+        return measures | {"loss": measures["bits_per_dim"]}
 
 
 def make_image_model(settings: dict[str, Any]) -> ImageCodec | ImageBaseline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.files import cache_dir
 from audiovq.image.codec import ImageCodec
 from audiovq.prior.pixel import PixelPrior
-from audiovq.training.averaged import AveragedTask
+from audiovq.training.ema_task import EMATask
 
 
 def open_image_codec(name: str | None) -> ImageCodec:
@@ -23,7 +22,7 @@ def open_image_codec(name: str | None) -> ImageCodec:
     return ImageCodec.from_pretrained(run if name and (run / "config.json").is_file() else name)
 
 
-class ImagePriorTask(AveragedTask):
+class ImagePriorTask(EMATask):
     """Maximum likelihood of the codes of one level, which are made from crops as they come.
 
     Args:
@@ -32,7 +31,7 @@ class ImagePriorTask(AveragedTask):
         level: 0 is the coarsest; finer ones are conditioned on the one before.
         pictures, size, flip: as of `ImageTask`.
         label_dropout: share of items whose class is not told.
-        The others are those of `AveragedTask`.
+        settings: of `EMATask`.
     """
 
     def __init__(
@@ -60,9 +59,9 @@ class ImagePriorTask(AveragedTask):
         self.pictures, self.size, self.level, self.flip = pictures, size, level, flip
         self.label_dropout = label_dropout
 
-    def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
+    def datasets(self) -> tuple[Dataset, Dataset]:
         train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, self.validation_items)
 
     def nats(self, model: PixelPrior, batch: dict[str, Tensor]) -> Tensor:
         """(B, K, h, w)."""
@@ -82,6 +81,3 @@ class ImagePriorTask(AveragedTask):
         nats = self.nats(model, batch)
         bits = nats.flatten(1).sum(1).mean() / math.log(2)
         return {"loss": nats.mean(), "nats": nats.mean(), "bits_per_picture": bits}
-
-    def export(self, folder: Path) -> None:
-        self.average.save(folder)

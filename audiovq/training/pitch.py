@@ -14,7 +14,9 @@ from torch import Tensor
 from audiovq.codec.level import TARGET_DB, frame_levels
 from audiovq.codec.pitch import N_VALUES, UNVOICED, PitchTracker, decide
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
+from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
+from audiovq.training.processes import rank
 from audiovq.weights import write_weights
 
 
@@ -56,7 +58,7 @@ class PitchTask(Task):
             "model": torch.optim.AdamW(self.model.parameters(), learning_rate, (0.9, 0.98), weight_decay=0.01)
         }
         self.rates = {"model": learning_rate}
-        self.audio_seconds = batch_size * crop_frames * FRAME / 16000
+        self.audio_seconds = batch_size * crop_frames * FRAME / SAMPLE_RATE
 
     kernel: Tensor
 
@@ -90,10 +92,10 @@ class PitchTask(Task):
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
         waveform, labels = self.batch(
-            self.train_corpus, self.batch_size, np.random.default_rng((self.seed, place.step))
+            self.train_corpus, self.batch_size, np.random.default_rng((self.seed, place.step, rank()))
         )
         loss = self.loss(self.model(waveform), labels)
-        self.update("model", loss, self.model.parameters(), place.rate, 1.0)
+        self.update("model", loss, place.rate, 1.0)
         update_average(self.average, self.model, place.step, self.decay)
         return {"loss": loss.detach()}
 

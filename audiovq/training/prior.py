@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
@@ -24,12 +23,14 @@ from audiovq.prior.speakers import SpeakerDistribution
 from audiovq.prior.speech import FOLDER, condition_of, load_prior, save_prior
 from audiovq.speech.checkpoint import model_folder
 from audiovq.speech.codec import SpeechCodec
-from audiovq.training.averaged import AveragedTask, ExportAverage, StepData, StepProgress
+from audiovq.training.batches import ordered_batches
+from audiovq.training.ema_task import EMATask
+from audiovq.training.loop import copy_buffers
 
 log = logging.getLogger("audiovq")
 
 
-class CodePriorTask(AveragedTask):
+class CodePriorTask(EMATask):
     """Maximum likelihood of the codes.
 
     Args:
@@ -37,7 +38,8 @@ class CodePriorTask(AveragedTask):
         codec: model whose codes are modelled; None for the bundled one.
         corpora: see `audiovq.data.corpora`; their codes are made once and kept.
         condition_dropout, book_dropout: see `CodeStretches`.
-        others: those of `AveragedTask`.
+        crop_seconds: of a training item.
+        settings: of `EMATask`.
     """
 
     def __init__(
@@ -47,7 +49,8 @@ class CodePriorTask(AveragedTask):
         corpora: list[Any],
         condition_dropout: float,
         book_dropout: float,
-        **others: Any,
+        crop_seconds: float,
+        **settings: Any,
     ) -> None:
         speech = SpeechCodec.from_pretrained(codec)
         cache = code_corpora(speech, corpora)
@@ -60,15 +63,15 @@ class CodePriorTask(AveragedTask):
             codec=cache.codec,
             **prior,
         )
-        super().__init__(model, **others)
-        self._codec = [speech]  # in a list: its weights are no part of this task's state
+        super().__init__(model, **settings)
+        self._codec = [speech.to(self.device)]  # in a list: its weights are no part of this task's state
         self.cache, self.languages = cache, languages
         self.condition_dropout, self.book_dropout = condition_dropout, book_dropout
+        self.n_frames = round(crop_seconds * speech.frame_rate)
+        self.audio_seconds = crop_seconds * self.batch_size
 
-    # -- what a run asks for ----------------------------------------------------------------------------------------
-
-    def warm_start(self, source: str) -> None:
-        """Begin from the weights of another prior of the same shape: a prior's folder, or a model with one beside it.
+    def begin_from(self, source: str) -> None:
+        """Take the weights of another prior of the same shape: a prior's folder, or a model with one beside it.
 
         Raises:
             AudioVQError: when there is none, or it does not fit.
@@ -83,33 +86,23 @@ class CodePriorTask(AveragedTask):
             raise AudioVQError(f"the prior in {folder} has another shape: its configuration is {folder}/config.json")
         self.model.load_state_dict(theirs)
         self.average.load_state_dict(theirs)
-        log.info("begins from the prior in %s", folder)
+        log.info("weights from the prior in %s", folder)
 
-    def data_module(self, config: Any) -> StepData:
-        """The batches that the configuration's ``training`` describes."""
-        settings, absent = config.training, self.model.absent
-        n_frames = round(settings.crop_seconds * self._codec[0].frame_rate)
+    def datasets(self) -> tuple[Dataset, Dataset]:
+        absent = self.model.absent
         train = CodeStretches(
             make_tapes(self.cache.split("train")),
             self.languages,
-            n_frames,
+            self.n_frames,
             absent,
-            config.seed,
+            self.seed,
             self.condition_dropout,
             self.book_dropout,
         )
-        runs = CodeRuns(make_tapes(self.cache.split("validation")), self.languages, n_frames, absent)
-        n = min(settings.validation_items, len(runs))
+        runs = CodeRuns(make_tapes(self.cache.split("validation")), self.languages, self.n_frames, absent)
+        n = min(self.validation_items, len(runs))
         chosen = np.linspace(0, len(runs) - 1, n).round().astype(int).tolist()
-        return StepData(train, Subset(runs, chosen), settings.batch_size, settings.max_steps)
-
-    def callbacks(self, config: Any, folder: Path) -> list[L.Callback]:
-        """Exports and the log."""
-        settings = config.training
-        codes = round(settings.crop_seconds * self._codec[0].frame_rate) * settings.batch_size * self.model.n_codebooks
-        return [ExportAverage(folder), StepProgress(settings.log_every, settings.max_steps, codes, "codes")]
-
-    # -- steps ------------------------------------------------------------------------------------------------------
+        return train, Subset(runs, chosen)
 
     def condition(self, batch: dict[str, Tensor]) -> Condition:
         return condition_of(self._codec[0], batch)
@@ -126,20 +119,20 @@ class CodePriorTask(AveragedTask):
         books = {f"nats_book_{k + 1}": v for k, v in enumerate(nats / counts.clamp_min(1))}
         return loss, {"nats": loss, **books}
 
-    def on_validation_start(self) -> None:
-        super().on_validation_start()
-        self._sums: list[tuple[Tensor, Tensor]] = []
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self._sums.append(self.book_nats(self.average, batch))
-
-    def on_validation_epoch_end(self) -> None:
-        nats, counts = (torch.stack(parts).sum(0).double() for parts in zip(*self._sums, strict=True))
-        mean = nats / counts
-        bits = float(mean.sum()) * self._codec[0].frame_rate / math.log(2)
-        self.log_dict({f"validation/nats_book_{k + 1}": v.float() for k, v in enumerate(mean)}, sync_dist=True)
-        self.log_dict({"validation/loss": mean.mean().float(), "validation/bits_per_second": bits}, sync_dist=True)
-        self.log("step", float(self.step))
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        copy_buffers(self.average, self.model)
+        self.average.eval()
+        torch.manual_seed(0)
+        sums = []
+        for batch in ordered_batches(self.data[1], self.batch_size, self.device):
+            with self.autocast():
+                sums.append(torch.stack(self.book_nats(self.average, batch)))
+        nats, counts = torch.stack(sums).double().sum(0)
+        mean = (nats / counts).tolist()
+        bits = sum(mean) * self._codec[0].frame_rate / math.log(2)
+        measures = {"loss": sum(mean) / len(mean), "bits_per_second": bits}
+        return measures | {f"nats_book_{k + 1}": value for k, value in enumerate(mean)}
 
     def export(self, folder: Path) -> None:
         """A prior's folder, with the density of the training voices."""

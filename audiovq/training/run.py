@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
-
-log = logging.getLogger("audiovq")
+from audiovq.files import atomic_write, cache_dir
+from audiovq.training.loop import Run
 
 
 def find_configs(folder: str | Path | None = None) -> Path:
@@ -52,91 +49,65 @@ def compose(overrides: Sequence[str], folder: str | Path | None = None) -> Any:
 def train(config: Any) -> Path:
     """Fit, or go on fitting, what a configuration describes. Returns the run's folder.
 
+    Under ``torchrun`` every process calls it with the same configuration; process 0 writes.
+
     Raises:
-        AudioVQError: when the data is not there, or the checkpoint is another model's.
+        AudioVQError: when the data is not there, or the checkpoint is another task's.
+        Stopped: after a signal that asked to stop; the state is saved.
     """
-    import lightning as L
     import torch
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-    from lightning.pytorch.loggers import TensorBoardLogger
     from omegaconf import OmegaConf
 
-    from audiovq.training.callbacks import KeepLast
-    from audiovq.training.loop import Task
-    from audiovq.training.precision import precision_for
+    from audiovq.training.precision import pick_device
+    from audiovq.training.processes import process_group, rank
 
-    # Lightning talks about its own settings at every start, and its worry about resuming does not hold here: the place
-    # in the data is the step alone.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings(
-        "ignore",
-        ".*(does not have many workers|smaller than the logging interval|dataloader is not resumable|LeafSpec).*",
-    )
-    settings = config.training
-    torch.set_num_threads(settings.threads)
-    folder = Path(config.run_dir) if config.run_dir else cache_dir() / "runs" / config.name
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml")
-    torch.manual_seed(config.seed)
-    try:
-        task = instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, AudioVQError):
-            raise error.__cause__ from None
-        raise
-    if isinstance(task, Task):
-        return _run(task, config, folder)
-    data, callbacks = parts_of(task, config, folder)
-    last = folder / "last.ckpt"
-    resume = last if settings.resume and last.is_file() else None
-    epochs = 0
-    if resume:
-        kept = torch.load(resume, weights_only=True, mmap=True, map_location="cpu")
-        data.first_step = int(kept["state_dict"]["step"])
-        # A run is one epoch to Lightning; one that was done, and is to go on to more steps, begins another.
-        epochs = kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        log.info("resuming %s at step %d", folder, data.first_step)
-        if data.first_step >= settings.max_steps:
-            log.info("all %d steps are done", settings.max_steps)
-            return folder
-    elif settings.get("init_from"):
-        if not hasattr(task, "warm_start"):
-            raise AudioVQError("training.init_from is for codecs and priors of codes: this task begins from nothing")
-        source = settings.init_from
-        task.warm_start(OmegaConf.to_container(source) if OmegaConf.is_config(source) else source)
-    trainer = L.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=strategy_for(settings),
-        precision=cast(Any, precision_for(settings.precision, settings.accelerator)),
-        max_epochs=epochs + 1,
-        val_check_interval=settings.validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=settings.log_every,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
-        callbacks=[*callbacks, KeepLast(folder, settings.checkpoint_every)],
-    )
-    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
-    if settings.max_steps % settings.validate_every:
-        trainer.validate(task, datamodule=data, verbose=False)  # so that the last weights are exported, too
+    torch.set_num_threads(config.training.threads)
+    with process_group(pick_device(config.training.device)):
+        folder = Path(config.run_dir) if config.run_dir else cache_dir() / "runs" / config.name
+        task, run = make_task(config), make_run(config, folder)
+        source = config.training.init_from
+        if not (config.training.resume and run.resume(task)) and source:
+            task.begin_from(OmegaConf.to_container(source) if OmegaConf.is_config(source) else source)
+        if rank() == 0:
+            with atomic_write(folder / "config.yaml") as path:
+                OmegaConf.save(config, path)
+        run.fit(task)
     return folder
 
 
-def _run(task: Any, config: Any, folder: Path) -> Path:
-    """Fit a task of `audiovq.training.loop`."""
+def make_task(config: Any) -> Any:
+    """The task that a configuration describes, its weights decided by the seed.
+
+    Raises:
+        AudioVQError: when the configuration does not fit it.
+    """
+    import torch
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from audiovq.training.loop import Run
+    torch.manual_seed(config.seed)
+    try:
+        return instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all", _recursive_=False)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, AudioVQError):
+            raise cause from None
+        if isinstance(cause, TypeError):  # a setting that the task does not have
+            raise AudioVQError(f"task: {cause}") from error
+        raise
 
+
+def make_run(config: Any, folder: Path) -> Run:
+    """The run that the ``training`` settings describe.
+
+    Raises:
+        AudioVQError: when they say neither how many steps nor how many minutes, or both.
+    """
     settings = config.training
-    run = Run(
+    return Run(
         folder,
+        config.seed,
         settings.max_steps,
         settings.minutes,
         settings.decay,
@@ -144,52 +115,4 @@ def _run(task: Any, config: Any, folder: Path) -> Path:
         settings.validate_every,
         settings.checkpoint_every,
         settings.log_every,
-        config.seed,
-        task.audio_seconds,
     )
-    source = settings.get("init_from")
-    if source and not (folder / "state.json").is_file():
-        task.begin_from(OmegaConf.to_container(source) if OmegaConf.is_config(source) else source)
-    run.fit(task)
-    return folder
-
-
-def parts_of(task: Any, config: Any, folder: Path) -> tuple[Any, list[Any]]:
-    """The batches and callbacks of a task: its own ``data_module`` and ``callbacks``, or crops of speech."""
-    from omegaconf import OmegaConf
-
-    from audiovq.training.callbacks import ExportBest, Listen, Progress
-    from audiovq.training.data import SpeechCrops
-
-    if hasattr(task, "data_module"):
-        return task.data_module(config), task.callbacks(config, folder)
-    settings = config.training
-    data = SpeechCrops(
-        cast(list, OmegaConf.to_container(config.data.corpora)),
-        task.codec.sample_rate,
-        task.codec.hop_length,
-        settings.batch_size,
-        settings.crop_seconds,
-        settings.other_seconds,
-        settings.validation_items,
-        settings.max_steps,
-        config.seed,
-        cast(Any, OmegaConf.to_container(config.perturbation)) if config.get("perturbation") else None,
-        settings.conversion_share,
-        cast(Any, OmegaConf.to_container(settings.virtual_voices)) if settings.get("virtual_voices") else None,
-        cast(Any, OmegaConf.to_container(settings.partners)) if settings.get("partners") else None,
-        taught=getattr(task, "teacher", None) is not None,
-        language_weights=cast(Any, config.data.get("language_weights")),
-    )
-    progress = Progress(settings.log_every, data.crop_seconds * settings.batch_size, settings.max_steps)
-    return data, [progress, ExportBest(folder), Listen()]
-
-
-def strategy_for(settings: Any) -> str:
-    """Lightning's strategy. Several processes need one in which each of our two losses may leave weights out."""
-    import os
-
-    several = settings.devices not in (1, "1", "auto") or int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if settings.strategy == "auto" and several:
-        return "ddp_find_unused_parameters_true"
-    return settings.strategy

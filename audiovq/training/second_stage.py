@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.prior.second_stage import SecondStage
-from audiovq.training.averaged import AveragedTask
+from audiovq.training.ema_task import EMATask
 from audiovq.training.image_prior import open_image_codec
 
 
-class SecondStageTask(AveragedTask):
+class SecondStageTask(EMATask):
     """Minimise the bound in nats for each code, and the quantizer's loss.
 
     Args:
@@ -23,7 +23,7 @@ class SecondStageTask(AveragedTask):
         codec: see `open_image_codec`; one level, one book.
         pictures, size, flip: as of `ImageTask`.
         quantizer_weight: of the quantizer's loss.
-        The others are those of `AveragedTask`.
+        settings: of `EMATask`.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class SecondStageTask(AveragedTask):
         self.pictures, self.size, self.flip = pictures, size, flip
         self.quantizer_weight = quantizer_weight
 
-    def datasets(self, validation_items: int) -> tuple[Dataset, Dataset]:
+    def datasets(self) -> tuple[Dataset, Dataset]:
         train = ImageCrops(open_images(self.pictures, "train"), self.size, self.seed, self.flip)
-        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, validation_items)
+        return train, FixedCrops(open_images(self.pictures, "validation"), self.size, self.validation_items)
 
     def codes(self, batch: dict[str, Tensor]) -> Tensor:
         return self._codec[0].to(self.device).encode_batch(batch["image"])[0]

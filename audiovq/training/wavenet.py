@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
@@ -17,15 +18,16 @@ from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
 from audiovq.speech.codec import SpeechCodec
 from audiovq.speech.wavenet import WaveNetDecoder
 from audiovq.speech.wavenet_stream import draw_waveform
-from audiovq.training.averaged import AveragedTask, ExportAverage
-from audiovq.training.callbacks import Progress, compare
-from audiovq.training.data import SpeechCrops
+from audiovq.training.batches import ordered_batches
+from audiovq.training.data import crop_samples, speech_crops
+from audiovq.training.ema_task import EMATask
+from audiovq.training.previews import add_previews
 
-#: Numbers of codebooks that validation listens to, as far as the codec has them.
+#: Numbers of codebooks to validate with, as far as the codec has them.
 VALIDATED = (1, 2, 4, 8)
 
 
-class WaveNetTask(AveragedTask):
+class WaveNetTask(EMATask):
     """Maximum likelihood of the waveform given codes and voice, by teacher forcing.
 
     Args:
@@ -37,7 +39,9 @@ class WaveNetTask(AveragedTask):
         book_weights: how often 1, 2, ... codebooks are drawn; None: equally often.
         backbone_from_codec: begin with the weights of the parallel decoder's backbone, which must have the same shapes.
         quantizer_weight: of the quantizer's loss beside the mean negative log-likelihood in nats.
-        settings: of `AveragedTask`.
+        corpora, crop_seconds, other_seconds: see `audiovq.training.data.speech_crops`.
+        preview_items, preview_seconds: validation items that are sampled after each validation, for TensorBoard.
+        settings: of `EMATask`.
     """
 
     def __init__(
@@ -48,6 +52,11 @@ class WaveNetTask(AveragedTask):
         book_weights: list[float] | None,
         backbone_from_codec: bool,
         quantizer_weight: float,
+        corpora: Sequence[Any],
+        crop_seconds: float,
+        other_seconds: float,
+        preview_items: int = 2,
+        preview_seconds: float = 1.0,
         **settings: Any,
     ) -> None:
         given = SpeechCodec(**{**model, "decoder": None}) if model is not None else SpeechCodec.from_pretrained(codec)
@@ -59,11 +68,16 @@ class WaveNetTask(AveragedTask):
             take_backbone(wavenet, given)
         trained = nn.ModuleDict({"wavenet": wavenet, **({"codec": given} if joint else {})})
         super().__init__(trained, second_beta=0.99, **settings)
-        self._fixed = None if joint else [given.requires_grad_(False)]  # in a list: no part of this task's state
+        self._fixed = (
+            None if joint else [given.requires_grad_(False).to(self.device)]
+        )  # in a list: no part of this task's state
         weights = [1.0] * given.n_codebooks if book_weights is None else book_weights
         if len(weights) != given.n_codebooks:
             raise AudioVQError(f"book_weights must be {given.n_codebooks} numbers, one for each codebook of the codec")
         self.book_weights, self.quantizer_weight = torch.tensor(weights), quantizer_weight
+        self.corpora, self.crop_seconds, self.other_seconds = corpora, crop_seconds, other_seconds
+        self.preview_items, self.preview_seconds = preview_items, preview_seconds
+        self.audio_seconds = crop_samples(given, crop_seconds) / given.sample_rate * self.batch_size
 
     @property
     def codec(self) -> SpeechCodec:
@@ -75,49 +89,10 @@ class WaveNetTask(AveragedTask):
         assert isinstance(codec, SpeechCodec)
         return codec
 
-    # -- what a run asks for ----------------------------------------------------------------------------------------
-
-    def data_module(self, config: Any) -> SpeechCrops:
-        """Crops of speech, as the codec's own training has them."""
-        from omegaconf import OmegaConf
-
-        settings, corpora = config.training, OmegaConf.to_container(config.data.corpora)
-        assert isinstance(corpora, list)
-        return SpeechCrops(
-            corpora,
-            self.codec.sample_rate,
-            self.codec.hop_length,
-            settings.batch_size,
-            settings.crop_seconds,
-            settings.other_seconds,
-            settings.validation_items,
-            settings.max_steps,
-            config.seed,
+    def datasets(self) -> tuple[Dataset, Dataset]:
+        return speech_crops(
+            self.codec, self.corpora, self.crop_seconds, self.other_seconds, self.validation_items, self.seed
         )
-
-    def callbacks(self, config: Any, folder: Path) -> list[L.Callback]:
-        """Exports, the log, and something to hear."""
-        settings = config.training
-        hop, rate = self.codec.hop_length, self.codec.sample_rate
-        seconds = round(settings.crop_seconds * rate / hop) * hop / rate * settings.batch_size
-        return [
-            Progress(settings.log_every, seconds, settings.max_steps),
-            ExportAverage(folder),
-            ListenToWaveNet(settings.get("listen_items", 2), settings.get("listen_seconds", 1.0)),
-        ]
-
-    def on_fit_start(self) -> None:
-        if self._fixed is not None:
-            self._fixed[0].to(self.device)
-        known = self.codec.speaker_encoder.levels
-        speakers = getattr(getattr(self.trainer, "datamodule", None), "train", None)
-        if self.codec.has_speaker_table and speakers is not None and len(speakers.speakers) > known:
-            raise AudioVQError(
-                f"the data has {len(speakers.speakers)} speakers, the model's table {known} rows: "
-                "set model.speaker_encoder.n_speakers"
-            )
-
-    # -- steps ------------------------------------------------------------------------------------------------------
 
     def speaker_input(self, batch: dict[str, Tensor]) -> Tensor:
         """What tells the codec who speaks: a number for a table, another stretch of speech else."""
@@ -167,6 +142,18 @@ class WaveNetTask(AveragedTask):
             bits[f"bits_{n}"] = wavenet.bits_per_sample(nll)
         return {"loss": torch.stack(list(bits.values())).mean(), **bits}
 
+    def preview(self, writer: Any, step: int) -> None:
+        if not self.preview_items:
+            return
+        codec, wavenet = self.codec, self.average["wavenet"]
+        batch = next(ordered_batches(self.data[1], self.batch_size, self.device))
+        batch = {name: value[: self.preview_items] for name, value in batch.items()}
+        batch["waveform"] = batch["waveform"][..., : crop_samples(codec, self.preview_seconds)]
+        quantized, speaker = self.code(batch, self.average, codec.default_n_codebooks)
+        draft = self.draft(wavenet, quantized, speaker)
+        decoded = draw_waveform(wavenet, quantized.latents.float(), speaker.float(), seed=0, draft=draft)
+        add_previews(writer, step, batch["waveform"][:, 0], decoded[:, 0], codec.sample_rate)
+
     def export(self, folder: Path) -> None:
         """A model folder: the codec's files, and the WaveNet's beside them."""
         fixed = self._fixed[0] if self._fixed is not None else None
@@ -197,29 +184,3 @@ def take_backbone(wavenet: WaveNetDecoder, codec: SpeechCodec) -> None:
             "(task.decoder.backbone), or start anew with task.backbone_from_codec=false"
         )
     wavenet.backbone.load_state_dict({name: theirs[name] for name in own})
-
-
-class ListenToWaveNet(L.Callback):
-    """Drawn audio and spectrograms of the first validation items in TensorBoard, at every validation."""
-
-    def __init__(self, n_items: int, seconds: float) -> None:
-        self.n_items, self.seconds = n_items, seconds
-
-    @torch.inference_mode()
-    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
-        writer = getattr(trainer.logger, "experiment", None)
-        if writer is None or not trainer.is_global_zero or trainer.sanity_checking or not self.n_items:
-            return
-        loader: Any = trainer.val_dataloaders
-        codec, wavenet = task.codec, task.average["wavenet"]
-        length = max(round(self.seconds * codec.sample_rate / codec.hop_length), 1) * codec.hop_length
-        batch = {k: v[: self.n_items].to(task.device) for k, v in next(iter(loader)).items()}
-        batch["waveform"] = batch["waveform"][..., :length]
-        quantized, speaker = task.code(batch, task.average, codec.default_n_codebooks)
-        draft = task.draft(wavenet, quantized, speaker)
-        decoded = draw_waveform(wavenet, quantized.latents.float(), speaker.float(), seed=0, draft=draft)
-        step = int(task.step)
-        for i, (reference, estimate) in enumerate(zip(batch["waveform"], decoded, strict=True)):
-            for name, signal in (("reference", reference), ("decoded", estimate)):
-                writer.add_audio(f"{name}/{i}", signal.float().cpu().clamp(-1, 1), step, codec.sample_rate)
-            writer.add_figure(f"spectrogram/{i}", compare(reference[0], estimate[0], codec.sample_rate), step)

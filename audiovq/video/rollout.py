@@ -145,7 +145,7 @@ class VideoModel(nn.Module):
         if dynamics.codec not in ("", frames.model_hash.hex()):
             raise AudioVQError(
                 f"the dynamics was trained on codes of model {dynamics.codec}, not on those of {frames.name} "
-                f"({frames.model_hash.hex()}); train it again: audiovq train experiment=video_dynamics"
+                f"({frames.model_hash.hex()}); train it again: audiovq train experiment=video_dynamics task.frames=DIR"
             )
 
     @classmethod

@@ -29,7 +29,7 @@ Speech codec of audiovq: raw 16 kHz speech to 50 latents a second, residual quan
 to 4 kb/s), a quantized 32-value speaker vector, parallel decoder with an inverse-STFT head. {parameters:.1f} million
 weights, float16.
 
-* **Trained by** `audiovq train experiment=speech_debian training.max_steps={max_steps} training.decay_steps={decay}`,
+* **Trained by** `audiovq train experiment=speech_debian training.max_steps={max_steps} training.decay={decay}`,
   {steps} steps of {batch} crops of {crop} s: {heard:.0f} hours heard, of {hours:.1f} hours of recordings{adversarial}.
   {note}
 * **Data**: Debian packages asterisk-core-sounds-{{en,es,fr,it,ru}}-g722 (CC-BY-SA-3.0, it and ru CC-BY-3.0;
@@ -141,11 +141,11 @@ def card(folder: Path, run: Path, note: str) -> str:
         parameters=sum(t.numel() for t in weights.values() if t.dtype == torch.float16) / 1e6,
         steps=steps,
         max_steps=config.training.max_steps,
-        decay=config.training.decay_steps,
+        decay=config.training.decay,
         note=note,
         batch=config.training.batch_size,
-        crop=config.training.crop_seconds,
-        heard=steps * config.training.batch_size * config.training.crop_seconds / 3600,
+        crop=config.task.crop_seconds,
+        heard=steps * config.training.batch_size * config.task.crop_seconds / 3600,
         hours=summary["splits"]["train"]["minutes"] / 60,
         adversarial=", without discriminators so far"
         if start is None or steps <= start
@@ -161,7 +161,7 @@ def card(folder: Path, run: Path, note: str) -> str:
 def main() -> None:
     """Copy, measure, write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "speech")
+    parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "speech_debian")
     parser.add_argument("--limit", type=int, default=36, help="excerpts of each split; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")
     parser.add_argument("--no-entropy", action="store_true", help="leave the entropy model as it is")

@@ -74,16 +74,16 @@ def card(run: Path, model: str, temperature: list[float], note: str) -> str:
 
     folder = BUNDLED / model
     wavenet = load_wavenet(folder, codes_hash(folder))
-    config = OmegaConf.load(run / "config.yaml").training
+    config = OmegaConf.load(run / "config.yaml")
     steps = json.loads((run / "best" / "training.json").read_text())["step"]
     return CARD.format(
         model=model,
         parameters=sum(p.numel() for p in wavenet.parameters()) / 1e6,
         stack=sum(p.numel() for p in wavenet.stack.parameters()) / 1e6,
         steps=steps,
-        batch=config.batch_size,
-        crop=config.crop_seconds,
-        heard=steps * config.batch_size * config.crop_seconds / 3600,
+        batch=config.training.batch_size,
+        crop=config.task.crop_seconds,
+        heard=steps * config.training.batch_size * config.task.crop_seconds / 3600,
         note=note,
         codes=codes_hash(folder).hex(),
         temperature=", ".join(f"{x:g}" for x in temperature),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from audiovq import SpeechCodec
 from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_model import FILE_NAME, OLDER_NAMES, EntropyModel, load_entropy_model
 from audiovq.data.codes import CodedUtterance, cached_codes
+from audiovq.files import cache_dir
 from audiovq.speech.checkpoint import model_folder
 from audiovq.training.entropy import EntropySettings, fit, ideal_bits, training_rows
 from audiovq.training.entropy_integers import speaker_weights, to_integers
@@ -73,6 +75,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=EntropySettings.steps)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("audiovq").setLevel(logging.INFO)
     codec = SpeechCodec.from_pretrained(options.model)
     if codec.n_codebooks < 2:
         raise SystemExit(f"{codec.name} has one codebook: the integer network is made for two and more")
@@ -87,13 +91,10 @@ def main() -> None:
     train = codes.split("train")
     stage("codes of the corpus")
     tables = torch.stack([level.table().detach() for level in codec.quantizer.levels])
-    network = fit(
-        tables,
-        train,
-        codec.packet_frames,
-        EntropySettings(steps=options.steps),
-        lambda step, bits: print(step, {n: f"{np.mean(found):.2f}" for n, found in bits.items()}, flush=True),
-    )
+    # The run is named after the weights that make the codes: called again, it goes on, or is done already.
+    folder = cache_dir() / "runs" / f"entropy-{codec.model_hash.hex()}"
+    settings = EntropySettings(steps=options.steps)
+    network = fit(tables, train, codec.packet_frames, folder, settings, codes.split("validation"))
     stage(f"{options.steps} training steps")
     integers = to_integers(network, calibration(train, codec.packet_frames, codec.n_codebooks))
     model = EntropyModel(codec.model_hash, integers, speaker_weights(train, 1 << codec.speaker_bits))

@@ -27,7 +27,7 @@ Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a Pix
 {weights:.1f} million weights with the priors, theirs in 8 bits.
 
 * **Codes**: {levels}: {bits:.3f} bits a pixel.
-* **Trained by** `python recipes/images/hierarchy.py` (experiments image_hierarchy128, image_top_prior and
+* **Trained by** `python recipes/images/hierarchy.py` (runs image_hierarchy128, image_top_prior and
   image_bottom_prior; {steps} steps of the codec).
 * **Data**: 128x128 crops of 30 of 39 photographs shrunk to a short side of 400 pixels, from the Debian packages
   lomiri-wallpapers-16.04 and -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the files' names), mate-backgrounds

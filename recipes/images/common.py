@@ -21,6 +21,82 @@ from audiovq.training.run import compose, train
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 
+_PHOTOGRAPHS32 = ("data.pictures.side=256", "data.size=32", "training.validation_items=256")
+_FRAMES = ("data=frames", "training.batch_size=16", "training.validation_items=128")
+_FASHION = ("data=fashion_mnist", "training.batch_size=64", "training.validation_items=512")
+_BITS = (
+    "experiment=image",
+    "image=fields32",
+    *_PHOTOGRAPHS32,
+    "training.max_steps=8000",
+    "training.batch_size=32",
+    "training.decay=0.31",
+)
+_PAPER = (
+    *("task.learning_rate=2e-4", "training.max_steps=250000", "training.decay=0.2", "training.precision=float32"),
+    "training.validate_every=2500",
+)
+RUNS: dict[str, tuple[str, ...]] = {
+    # bits per dimension
+    "image_vq32": _BITS,
+    "image_vae32": (*_BITS, "+image.kind=vae"),
+    "image_gumbel32": (*_BITS, "+image.kind=gumbel"),
+    "image_vq32_512": (
+        *_BITS,
+        *("image.levels.0.latent_dim=40", "image.levels.0.quantizer.n_codebooks=10"),
+        "image.levels.0.quantizer.codebook_size=512",
+    ),
+    "image_vq32_prior": (
+        *("experiment=image_prior", *_PHOTOGRAPHS32, "task.codec=image_vq32", "training.batch_size=64"),
+    ),
+    "image_vq32_512_prior": (
+        *("experiment=image_prior", *_PHOTOGRAPHS32, "task.codec=image_vq32_512", "training.batch_size=64"),
+        "training.max_steps=1500",
+    ),
+    # one level and two
+    "image_flat128": ("experiment=image",),
+    "image_hierarchy128": ("experiment=image", "image=hierarchy128"),
+    "image_top_prior": (
+        *("experiment=image_prior", "task.codec=image_hierarchy128", "training.max_steps=2500"),
+        *("prior.n_layers=9", "prior.attention_every=3"),
+    ),
+    "image_bottom_prior": (
+        *("experiment=image_prior", "task.codec=image_hierarchy128", "task.level=1", "training.batch_size=4"),
+    ),
+    "image_flat_frames": ("experiment=image", *_FRAMES, "data.size=80"),
+    "image_hierarchy_frames": ("experiment=image", "image=hierarchy128", *_FRAMES, "data.size=80"),
+    # the second stage, below it 84x84 -> 21x21x1, K = 512 (van den Oord et al. 2017, section 4.1)
+    "image_frames84": ("experiment=image", *_FRAMES, "image.levels.0.latent_dim=32"),
+    "image_second_vq": ("experiment=image_second_stage", "task.codec=image_frames84"),
+    "image_second_vae": ("experiment=image_second_stage", "task.codec=image_frames84", "task.model.kind=vae"),
+    # 28x28 grey -> 7x7x1, and a prior with classes
+    "image_fashion": (
+        *("experiment=image", *_FASHION, "image.channels=64", "image.residual=32", "+image.image_channels=1"),
+        *("image.levels.0.latent_dim=32", "image.levels.0.quantizer.codebook_size=128", "training.decay=0.33"),
+    ),
+    "image_fashion_prior": (
+        *("experiment=image_prior", *_FASHION, "prior.n_classes=10", "task.codec=image_fashion"),
+        *("training.max_steps=4000", "training.decay=0.375"),
+    ),
+    # the paper's own models, on its data: data.root=DIR
+    "image_cifar10": (
+        *("experiment=image", "image=paper32", "data=images", "data.pictures.name=cifar10", "data.size=32", *_PAPER),
+        *("training.batch_size=128", "training.validation_items=5000"),
+    ),
+    "image_imagenet128": (
+        *("experiment=image", "data=images", "data.pictures.name=imagenet", "data.size=128", *_PAPER),
+        *("image.channels=256", "image.residual=256", "training.batch_size=32", "training.validation_items=1000"),
+    ),
+}
+"""Settings of every run of this recipe, by its name, as on the command line of `audiovq train`."""
+
+
+def settings_of(name: str, overrides: Sequence[str] = ()) -> Any:
+    """The configuration of a run."""
+    group = "prior" if "prior" in name else "image"
+    named = [f"name={name}"] if "second" in name else [f"name={name}", f"{group}.name={name}"]
+    return compose([*RUNS[name], *named, *overrides])
+
 
 def run_folder(name: str) -> Path:
     """The best weights of a run."""
@@ -44,8 +120,8 @@ def parse(description: str | None, *flags: str, **folders: str) -> argparse.Name
     return parser.parse_args()
 
 
-def fit(*experiments: str, steps: int | None = None, overrides: Sequence[str] = ()) -> None:
-    """Train, or go on training, one after another; what is done already takes no time.
+def fit(*runs: str, steps: int | None = None, overrides: Sequence[str] = ()) -> None:
+    """Train the runs, or go on training, one after another; what is done already takes no time.
 
     ``overrides`` are settings as on the command line of `audiovq train`, the same for all.
     """
@@ -53,11 +129,10 @@ def fit(*experiments: str, steps: int | None = None, overrides: Sequence[str] = 
     logging.getLogger("audiovq").setLevel(logging.INFO)
     less = []
     if steps:
-        less = [f"training.{key}={n}" for key, n in (("max_steps", steps), ("decay_steps", max(steps // 3, 1)))]
-        less.append(f"training.validate_every={steps}")
-    for name in experiments:
+        less = [f"training.max_steps={steps}", f"training.validate_every={steps}"]
+    for name in runs:
         logging.getLogger("audiovq").info("== %s", name)
-        train(compose([f"experiment={name}", *less, *overrides]))
+        train(settings_of(name, [*less, *overrides]))
     torch.manual_seed(0)
 
 
@@ -70,9 +145,9 @@ def fit_priors(model: str, *priors: str, steps: int | None = None) -> Path:
     return folder
 
 
-def fixed_crops(experiment: str, n: int, split: str = "test", overrides: Sequence[str] = ()) -> Tensor:
-    """Fixed crops (n, C, size, size) of an experiment's own source."""
-    data = compose([f"experiment={experiment}", *overrides]).data
+def fixed_crops(run: str, n: int, split: str = "test", overrides: Sequence[str] = ()) -> Tensor:
+    """Fixed crops (n, C, size, size) of a run's own source."""
+    data = settings_of(run, overrides).data
     pictures = open_images(dict(data.pictures), split)
     return FixedCrops(pictures, data.size, n).images()
 

@@ -19,7 +19,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.training.run import find_configs
+from audiovq.training.run import compose
 from audiovq.weights import BUNDLED, model_path, write_weights
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--pitch", default="runs/pitch_tracker/latest", help="the pitch tracker's weights")
     arguments = parser.parse_args()
-    settings = OmegaConf.to_container(OmegaConf.load(find_configs() / "model" / "codec.yaml"))
+    settings = OmegaConf.to_container(compose(["model=codec", "name=speech"]).model)
     torch.manual_seed(0)
     codec = SpeechCodec(**settings)  # type: ignore[arg-type]
     tokens, speech, conversion = (read(BUNDLED / name) for name in ("tokens", "speech", "conversion"))

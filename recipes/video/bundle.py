@@ -32,7 +32,7 @@ section 4.3). {weights:.1f} million weights, those of the dynamics in 8 bits.
 * **frames**: VQ-VAE of single 84x84 frames, {levels}; {steps[frames]} steps of `experiment=video_frames`.
 * **dynamics**: six frames and five buttons (turn left, turn right, forward, left, right) -> the next frame's codes;
   {steps[dynamics]} steps of `experiment=video_dynamics`.
-* **blind**: the same, not told the buttons, to compare with; {steps[blind]} steps of `experiment=video_blind`.
+* **blind**: the baseline without the buttons; {steps[blind]} steps of `experiment=video_dynamics task.blind=true`.
 * **starts.safetensors**: codes of six frames of some validation episodes, where
   `audiovq generate video` begins.
 * **Data**: frames recorded from ViZDoom's scenario my_way_home by `recipes/video/record.py`; test and validation

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from audiovq import SpeechCodec
-from audiovq.data.perturb import Perturbation
 from audiovq.errors import AudioVQError
 from audiovq.speech.checkpoint import conversion_model, save_codec
 from audiovq.speech.target import TargetVoice
 from audiovq.speech.voices import BundledVoice, read_voices, voice_entry, write_voices
 from audiovq.speech.waveform import READABLE, open_audio, resample
+from audiovq.training.augment import SpectralAugmentation
 from audiovq.training.losses import ComplexSTFTLoss, EnvelopeCorrelationLoss, MultiResolutionMelLoss
 
 CROP_FRAMES = 48
@@ -52,14 +52,16 @@ class Crops:
 
     def __init__(self, samples: np.ndarray, length: int, seed: int) -> None:
         self.samples, self.length, self.rng = samples, length, np.random.default_rng(seed)
-        self.perturb = Perturbation(pitch_share=0.0)  # moved in pitch, phases would be unknown
+        self.augment = SpectralAugmentation(formant=1.25, eq_db=6.0)  # pitch stays: moved, phases would be unknown
 
     def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Recordings (B, 1, T), and the same disguised (B, 1, T)."""
+        """Recordings (B, 1, T), and the same with other formants, equalised and with some noise (B, 1, T)."""
         starts = self.rng.integers(0, len(self.samples) - self.length + 1, size)
-        crops = [self.samples[start : start + self.length] for start in starts]
-        heard = [self.perturb(crop, self.rng)[0] for crop in crops]
-        return torch.from_numpy(np.stack(crops))[:, None], torch.from_numpy(np.stack(heard))[:, None]
+        crops = torch.from_numpy(np.stack([self.samples[start : start + self.length] for start in starts]))
+        changed = self.augment(crops, *self.augment.draw(size, crops.device))
+        snr = torch.from_numpy(self.rng.uniform(25, 60, (size, 1))).float()
+        noise = torch.randn_like(crops) * crops.square().mean(1, keepdim=True).sqrt() * 10 ** (-snr / 20)
+        return crops[:, None], (changed + noise)[:, None]
 
 
 def tune(codec: SpeechCodec, samples: np.ndarray, vector: np.ndarray, steps: int, rate: float, batch: int) -> None:
@@ -74,11 +76,11 @@ def tune(codec: SpeechCodec, samples: np.ndarray, vector: np.ndarray, steps: int
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 20, (steps - step) / (0.4 * steps))
-        target, heard = crops.batch(batch)
+        target, changed = crops.batch(batch)
         with torch.no_grad():
             # Any number of books: the model converts with few and codes with many.
             n_codebooks = int(torch.randint(1, codec.n_codebooks + 1, ()))
-            codes = codec.quantizer.encode(codec.encoder(heard), n_codebooks)
+            codes = codec.quantizer.encode(codec.encoder(changed), n_codebooks)
             latents = codec.quantizer.decode(codes)
         decoded = codec.decoder(latents, speaker)
         loss = 1.5 * mel(decoded, target) + sum(stft(decoded, target)) + envelope(decoded, target)

@@ -291,11 +291,11 @@ def test_the_end_of_some_file_is_no_interrupt(run, wav, monkeypatch):
 
 def test_missing_optional_packages_are_named(run, monkeypatch):
     def import_module(name):
-        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+        raise ModuleNotFoundError("No module named 'hydra'", name="hydra")
 
     monkeypatch.setattr("audiovq.cli.import_module", import_module)
     done = run("train")
-    assert (done.code, done.lines) == (1, ["audiovq: train needs the package lightning: pip install 'audiovq[train]'"])
+    assert (done.code, done.lines) == (1, ["audiovq: train needs the package hydra: pip install 'audiovq[train]'"])
 
 
 def test_help_and_version(run):

@@ -9,8 +9,10 @@ from audiovq.bitstream.entropy_kernels import PRECISION
 from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
 from audiovq.data.codes import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.training.entropy import EntropyNetwork, EntropySettings, fit, ideal_bits, training_rows
+from audiovq.training.entropy import EntropyNetwork, EntropySettings, EntropyTask, fit, ideal_bits, training_rows
 from audiovq.training.entropy_integers import exponential, speaker_weights, to_integers
+from audiovq.training.loop import Run
+from tests.training.runs import differences, step_of, unplugged_at
 
 SETTINGS = EntropySettings(
     width=16, hidden=16, steps=150, batch=4, learning_rate=1e-2, n_codebooks=((1, 0.3), (2, 0.2), (3, 0.5))
@@ -33,8 +35,8 @@ def utterances(n=12, n_frames=90):
 
 
 @pytest.fixture(scope="module")
-def network():
-    return fit(TABLES, utterances(), 40, SETTINGS)
+def network(tmp_path_factory):
+    return fit(TABLES, utterances(), 40, tmp_path_factory.mktemp("run"), SETTINGS)
 
 
 def test_what_is_there_is_learned(network):
@@ -74,10 +76,29 @@ def test_logits_depend_on_nothing_a_decoder_does_not_know_yet(network):
                 assert not torch.equal(before[0][:, t + 1], after[0][:, t + 1])
 
 
-def test_the_same_seed_gives_the_same_network():
+def test_the_same_seed_gives_the_same_network(tmp_path):
     short = EntropySettings(width=8, hidden=8, steps=5, batch=2)
-    one, two = (fit(TABLES, utterances(3), 40, short) for _ in range(2))
+    one, two = (fit(TABLES, utterances(3), 40, tmp_path / name, short) for name in "ab")
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path):
+    """Within an epoch of few rows, and over its end."""
+    short = EntropySettings(width=8, hidden=8, steps=9, batch=2)
+    fit(TABLES, utterances(3), 40, tmp_path / "whole", short)
+
+    def run(folder):
+        torch.manual_seed(0)
+        task = EntropyTask(TABLES, utterances(3), utterances(3), 40, short)
+        run = Run(folder, 0, 9, decay=1.0, checkpoint_every=5)
+        run.resume(task)
+        run.fit(task)
+
+    with unplugged_at(EntropyTask, 7):
+        run(tmp_path / "parts")
+    assert step_of(tmp_path / "parts") == 5
+    run(tmp_path / "parts")
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 
 def test_rows_are_stretches_of_one_speaker_and_half_begin_with_an_utterance():
@@ -89,9 +110,9 @@ def test_rows_are_stretches_of_one_speaker_and_half_begin_with_an_utterance():
     assert 0.4 < share < 0.65
 
 
-def test_too_few_codes_are_an_error():
+def test_too_few_codes_are_an_error(tmp_path):
     with pytest.raises(AudioVQError, match="too few"):
-        fit(TABLES, utterances(1, 70), 40, SETTINGS)
+        fit(TABLES, utterances(1, 70), 40, tmp_path, SETTINGS)
 
 
 def test_tables_sum_up():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
 from PIL import Image
@@ -16,6 +15,7 @@ from PIL import Image
 from audiovq.image import ImageCodec
 from audiovq.training.image import ImageTask
 from audiovq.training.run import compose, train
+from tests.training.runs import differences, step_of, unplugged_at
 
 
 @pytest.fixture
@@ -33,17 +33,18 @@ def root(tmp_path):
     return folder
 
 
-def config(root, folder, experiment="image_vq32", **changes):
+def config(root, folder, kind="codec", **changes):
     settings = {
         "task.pictures": f"{{name: images, root: {root}}}",
         "training.max_steps": 6,
-        "training.decay_steps": 2,
+        "training.decay": 0.33,
         "training.batch_size": 4,
+        "task.size": 32,
         "training.validation_items": 4,
         "training.validate_every": 3,
         "training.checkpoint_every": 3,
         "training.log_every": 2,
-        "training.accelerator": "cpu",
+        "training.device": "cpu",
         "image.channels": 16,
         "image.residual": 8,
         "image.n_residual": 1,
@@ -53,29 +54,20 @@ def config(root, folder, experiment="image_vq32", **changes):
         "image.levels.0.quantizer.init_batches": 2,
         **changes,
     }
-    return compose([f"experiment={experiment}", f"run_dir={folder}"] + [f"{k}={v}" for k, v in settings.items()])
-
-
-@pytest.mark.parametrize("experiment", ["image_vq32", "image_gumbel32"])
-def test_a_resumed_run_equals_an_uninterrupted_one(experiment, root, tmp_path, monkeypatch):
-    train(config(root, tmp_path / "whole", experiment))
-    original = ImageTask.training_step
-
-    def step_or_stop(self, batch, index):
-        if int(self.step) == 5:
-            raise RuntimeError("pulled the plug")
-        return original(self, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ImageTask, "training_step", step_or_stop)
-        with pytest.raises(RuntimeError, match="pulled the plug"):
-            train(config(root, tmp_path / "parts", experiment))
-    train(config(root, tmp_path / "parts", experiment))
-    whole, parts = (
-        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "parts")
+    return compose(
+        ["experiment=image", "image=fields32", f"+image.kind={kind}", f"run_dir={folder}"]
+        + [f"{k}={v}" for k, v in settings.items()]
     )
-    assert int(parts["step"]) == 6
-    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+
+
+@pytest.mark.parametrize("kind", ["codec", "gumbel"])
+def test_a_resumed_run_equals_an_uninterrupted_one(kind, root, tmp_path):
+    train(config(root, tmp_path / "whole", kind))
+    with unplugged_at(ImageTask, 5):
+        train(config(root, tmp_path / "parts", kind))
+    train(config(root, tmp_path / "parts", kind))
+    assert step_of(tmp_path / "parts") == 6
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 
 def test_training_learns_and_exports_a_codec(root, tmp_path):
@@ -85,7 +77,9 @@ def test_training_learns_and_exports_a_codec(root, tmp_path):
         "training.validation_items": 32,
         "task.average_decay": 0.9,
     }
-    folder = train(config(root, tmp_path / "run", **changes, **{"task.warmup_steps": 5, "task.learning_rate": 5e-3}))
+    folder = train(
+        config(root, tmp_path / "run", **changes, **{"training.warmup_steps": 5, "task.learning_rate": 5e-3})
+    )
     told = json.loads((folder / "best" / "training.json").read_text())
     assert told["step"] > 25  # later validations are better than the first
     assert set(told["validation"]) >= {"loss", "bits_per_dim", "latent_bits", "psnr", "perplexity/0"}

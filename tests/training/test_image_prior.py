@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
 from PIL import Image
@@ -22,13 +21,13 @@ from tests.image.conftest import TWO, started
 
 RUN = {
     "training.max_steps": 4,
-    "training.decay_steps": 1,
+    "training.decay": 0.25,
     "training.batch_size": 4,
     "training.validation_items": 4,
     "training.validate_every": 2,
     "training.checkpoint_every": 2,
     "training.log_every": 2,
-    "training.accelerator": "cpu",
+    "training.device": "cpu",
 }
 
 
@@ -50,8 +49,8 @@ def run(experiment, root, folder, **changes):
 def test_priors_of_both_levels_draw_pictures(root, tmp_path):
     started(TWO).save(tmp_path / "model")
     small = {"task.codec": tmp_path / "model", "prior.channels": 8, "prior.n_layers": 3}
-    top = run("image_top_prior", root, tmp_path / "top", **{**small, "+prior.n_classes": 2})
-    bottom = run("image_bottom_prior", root, tmp_path / "bottom", **small)
+    top = run("image_prior", root, tmp_path / "top", **{**small, "prior.n_classes": 2, "prior.attention_every": 3})
+    bottom = run("image_prior", root, tmp_path / "bottom", **{**small, "task.level": 1})
     told = json.loads((bottom / "best" / "training.json").read_text())["validation"]
     assert told["bits_per_picture"] == pytest.approx(told["nats"] * 32 / np.log(2), rel=1e-3)
     for level, folder in enumerate((top, bottom)):
@@ -74,10 +73,9 @@ def test_priors_of_both_levels_draw_pictures(root, tmp_path):
 @pytest.mark.parametrize("kind", ["vq", "vae"])
 def test_the_second_stage_trains(kind, root, tmp_path):
     started([{"stride": 4, "latent_dim": 6, "quantizer": {"codebook_size": 16}}]).save(tmp_path / "model")
-    small = {"second_stage.decoder": "{channels: 8, n_layers: 2}", "second_stage.n_entries": 8}
-    if kind == "vq":
-        small |= {"second_stage.quantizer": "{init_after: 1, init_batches: 2}"}
-    folder = run(f"image_second_{kind}", root, tmp_path / "run", **{"task.codec": tmp_path / "model", **small})
+    small = {"task.model.decoder": "{channels: 8, n_layers: 2}", "task.model.n_entries": 8}
+    small |= {"task.model.quantizer": "{init_after: 1, init_batches: 2}", "task.model.kind": kind}
+    folder = run("image_second_stage", root, tmp_path / "run", **{"task.codec": tmp_path / "model", **small})
     told = json.loads((folder / "best" / "training.json").read_text())["validation"]
     assert set(told) >= {"loss", "code_bits", "latent_bits", "told_bits"}
     assert SecondStage.from_pretrained(folder / "best").kind == kind

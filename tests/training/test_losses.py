@@ -3,8 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytest.importorskip("lightning")
-
 from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.losses import (
     ComplexSTFTLoss,
@@ -14,7 +12,6 @@ from audiovq.training.losses import (
     feature_matching_loss,
     generator_loss,
 )
-from audiovq.training.schedule import trapezoid
 
 
 @pytest.fixture
@@ -73,14 +70,6 @@ def test_feature_matching_is_zero_for_the_same_features():
     features = [[torch.randn(2, 3, generator=torch.Generator().manual_seed(0))]]
     assert feature_matching_loss(features, features) == 0
     assert feature_matching_loss(features, [[features[0][0] + 1]]) > 0
-
-
-def test_schedule_rises_stays_and_falls_to_zero():
-    rates = [trapezoid(step, 10, 100, 20) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == rates[50] == rates[80] == 1
-    assert rates[90] == pytest.approx(0.5)
-    assert rates[100] == 0
 
 
 def test_envelope_loss_agrees_with_short_time_intelligibility():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
 from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
@@ -19,6 +18,7 @@ from audiovq.prior import SpeechPrior
 from audiovq.speech.checkpoint import load_codec, save_codec
 from audiovq.training.prior import CodePriorTask
 from audiovq.training.run import compose, train
+from tests.training.runs import differences, step_of, unplugged_at
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def model(codec, tmp_path, monkeypatch):
 def config(corpus, model, folder, **changes):
     settings = {
         "training.max_steps": 6,
-        "training.decay_steps": 2,
+        "training.decay": 0.33,
         "training.batch_size": 2,
-        "training.crop_seconds": 0.5,
+        "task.crop_seconds": 0.5,
         "training.validation_items": 4,
         "training.validate_every": 3,
         "training.checkpoint_every": 3,
         "training.log_every": 2,
-        "training.accelerator": "cpu",
+        "training.device": "cpu",
         "prior.width": 32,
         "prior.backbone.window": 10,
         "prior.depth.depth_width": 16,
@@ -74,36 +74,22 @@ def config(corpus, model, folder, **changes):
     )
 
 
-def weights(folder):
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def test_a_resumed_run_equals_an_uninterrupted_one(corpus, model, tmp_path, monkeypatch):
+def test_a_resumed_run_equals_an_uninterrupted_one(corpus, model, tmp_path):
     """With dropout of units, conditions and books; the stop falls between checkpoints."""
     train(config(corpus, model, tmp_path / "whole"))
-    original = CodePriorTask.training_step
-
-    def step_or_stop(self, batch, index):
-        if int(self.step) == 5:
-            raise RuntimeError("pulled the plug")
-        return original(self, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CodePriorTask, "training_step", step_or_stop)
-        with pytest.raises(RuntimeError, match="pulled the plug"):
-            train(config(corpus, model, tmp_path / "parts"))
-    assert int(weights(tmp_path / "parts")["step"]) == 3
+    with unplugged_at(CodePriorTask, 5):
+        train(config(corpus, model, tmp_path / "parts"))
+    assert step_of(tmp_path / "parts") == 3
     train(config(corpus, model, tmp_path / "parts"))
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert int(parts["step"]) == 6
-    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert step_of(tmp_path / "parts") == 6
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 
 def test_training_learns_and_exports_a_prior_that_speaks(corpus, model, tmp_path):
     changes = {
         "training.max_steps": 60,
         "training.validate_every": 30,
-        "task.warmup_steps": 5,
+        "training.warmup_steps": 5,
         "task.average_decay": 0.9,
     }
     folder = train(config(corpus, model, tmp_path / "run", **changes))
@@ -117,7 +103,7 @@ def test_training_learns_and_exports_a_prior_that_speaks(corpus, model, tmp_path
 
 def test_a_run_begins_from_another_prior_of_the_same_shape(corpus, model, tmp_path):
     first = train(config(corpus, model, tmp_path / "first", **{"training.max_steps": 30, "task.average_decay": 0.9}))
-    start = {"training.init_from": first / "best", "training.max_steps": 1, "task.warmup_steps": 1000}
+    start = {"training.init_from": first / "best", "training.max_steps": 1, "training.warmup_steps": 1000}
     begun = train(config(corpus, model, tmp_path / "begun", **start, **{"training.validate_every": 1}))
     found = [json.loads((f / "best" / "training.json").read_text())["validation"]["loss"] for f in (first, begun)]
     assert found[1] == pytest.approx(found[0], abs=0.02), "one tiny step from where the other ended"
@@ -135,7 +121,12 @@ def test_the_paper_s_prior_trains_too(corpus, model, tmp_path):
         "prior.backbone.dilation_cycle": 3,
     }
     settings = config(corpus, model, tmp_path / "run")
-    overrides = ["experiment=prior_wavenet", f"data.corpora=[{{name: {corpus}}}]", f"run_dir={tmp_path / 'run'}"]
+    overrides = [
+        "experiment=prior_debian",
+        "prior=wavenet",
+        f"data.corpora=[{{name: {corpus}}}]",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     plain = {key: value for key, value in settings.training.items() if isinstance(value, str | int | float)}
     small |= {f"training.{key}": value for key, value in plain.items()}
     small |= {"prior.width": 16, "prior.depth.depth_width": 16, "prior.depth.hidden": 16, "task.codec": model}

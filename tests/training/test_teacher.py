@@ -12,6 +12,7 @@ from audiovq.speech.codec import SpeechCodec
 from audiovq.training import data
 from audiovq.training.run import train
 from audiovq.training.teacher import TeacherLoss
+from tests.training.runs import state_of
 from tests.training.test_run import corpus, overrides  # noqa: F401
 
 
@@ -67,5 +68,5 @@ def test_codes_from_a_teacher_alone_and_then_a_decoder_for_them(corpus, tmp_path
 def test_a_codec_learns_from_a_teacher(corpus, tmp_path, heard):  # noqa: F811
     folder = train(overrides(corpus, tmp_path / "taught", **{"task.weights.teacher": 1.0}))
     plain = train(overrides(corpus, tmp_path / "plain"))
-    states = [torch.load(f / "last.ckpt", weights_only=False)["state_dict"] for f in (folder, plain)]
+    states = [state_of(f) for f in (folder, plain)]
     assert ["teacher.head.weight" in state for state in states] == [True, False]

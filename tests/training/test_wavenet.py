@@ -7,47 +7,46 @@ import json
 import pytest
 import torch
 
-pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.speech.checkpoint import codes_hash, save_codec
 from audiovq.speech.codec import SpeechCodec
-from audiovq.training.run import compose, train
+from audiovq.training.run import compose, make_task, train
 from audiovq.training.wavenet import WaveNetTask
-from tests.training.test_run import corpus, weights  # noqa: F401
+from tests.training.runs import differences, step_of, unplugged_at
+from tests.training.test_run import corpus  # noqa: F401
 
 SETTINGS = {
     "training.max_steps": 6,
-    "training.decay_steps": 2,
+    "training.decay": 0.33,
     "training.batch_size": 2,
-    "training.other_seconds": 0.5,
+    "task.other_seconds": 0.5,
     "training.validation_items": 2,
     "training.validate_every": 3,
     "training.checkpoint_every": 3,
     "training.log_every": 2,
-    "training.accelerator": "cpu",
-    "task.warmup_steps": 2,
-    "+training.listen_seconds": 0.1,
+    "training.device": "cpu",
+    "training.warmup_steps": 2,
+    "task.preview_seconds": 0.1,
 }
 JOINT = {
     "model.encoder.channels": "[8,8,8,8,8,12]",
     "model.encoder.latent_dim": 6,
     "model.quantizer.codebook_size": 16,
     "model.speaker_encoder.n_speakers": 2,
-    "training.crop_seconds": 0.1,
+    "task.crop_seconds": 0.1,
     "wavenet.stack": "{channels: 8, skip_channels: 8, n_layers: 4, dilation_cycle: 4}",
     "wavenet.backbone": "{channels: [8, 8, 8], upsample: [2, 2], dilations: [[1], [1], [1]]}",
-    "training.listen_seconds": 0.1,
+    "task.preview_seconds": 0.1,
 }
 
 
 def config_of(experiment, corpus, folder, **changes):  # noqa: F811
-    settings = SETTINGS if experiment != "paper_vctk" else {k: v for k, v in SETTINGS.items() if k[0] != "+"}
     return compose(
         [f"experiment={experiment}", f"data.corpora=[{{name: {corpus}}}]", f"run_dir={folder}"]
-        + [f"{key}={value}" for key, value in {**settings, **changes}.items()]
+        + [f"{key}={value}" for key, value in {**SETTINGS, **changes}.items()]
     )
 
 
@@ -58,7 +57,7 @@ def model(codec, tmp_path):
 
 
 def frozen(corpus, model, folder, **changes):  # noqa: F811
-    return config_of("wavenet_tiny", corpus, folder, **{"task.codec": model, "training.crop_seconds": 0.24, **changes})
+    return config_of("wavenet_tiny", corpus, folder, **{"task.codec": model, "task.crop_seconds": 0.24, **changes})
 
 
 def joint(corpus, folder, **changes):  # noqa: F811
@@ -66,32 +65,22 @@ def joint(corpus, folder, **changes):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["frozen", "joint"])
-def test_a_resumed_run_equals_an_uninterrupted_one(kind, corpus, model, tmp_path, monkeypatch):  # noqa: F811
+def test_a_resumed_run_equals_an_uninterrupted_one(kind, corpus, model, tmp_path):  # noqa: F811
     def config(folder):
         return frozen(corpus, model, folder) if kind == "frozen" else joint(corpus, folder)
 
     train(config(tmp_path / "whole"))
-    original = WaveNetTask.training_step
-
-    def step_or_stop(self, batch, index):
-        if int(self.step) == 4:
-            raise RuntimeError("pulled the plug")
-        return original(self, batch, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WaveNetTask, "training_step", step_or_stop)
-        with pytest.raises(RuntimeError, match="pulled the plug"):
-            train(config(tmp_path / "parts"))
-    assert int(weights(tmp_path / "parts")["step"]) == 3
+    with unplugged_at(WaveNetTask, 4):
+        train(config(tmp_path / "parts"))
+    assert step_of(tmp_path / "parts") == 3
     train(config(tmp_path / "parts"))
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert int(parts["step"]) == 6
-    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert step_of(tmp_path / "parts") == 6
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 
 def test_training_learns_and_exports_a_model_that_decodes(corpus, model, tmp_path):  # noqa: F811
     changes = {"training.max_steps": 60, "training.validate_every": 20, "task.learning_rate": 5e-3}
-    changes |= {"task.average_decay": 0.9, "training.decay_steps": 20}
+    changes |= {"task.average_decay": 0.9, "training.decay": 0.33}
     folder = train(frozen(corpus, model, tmp_path / "run", **changes))
     codec = SpeechCodec.from_pretrained(folder / "best")
     assert codec.model_hash == codes_hash(model)
@@ -117,7 +106,7 @@ def bits(codec, tone):
 
 def test_the_paper_trains_encoder_and_decoder_together(corpus, tmp_path):  # noqa: F811
     config = joint(corpus, tmp_path / "run")
-    task_before = compose_task(config)
+    task_before = make_task(config)
     folder = train(config)
     codec = SpeechCodec.from_pretrained(folder / "latest")
     assert codec.decoders == ["wavenet"]
@@ -133,14 +122,6 @@ def test_the_paper_trains_encoder_and_decoder_together(corpus, tmp_path):  # noq
     stream = codec.decoder_stream(torch.ones(1, dtype=torch.int64).numpy(), "wavenet")
     codes = torch.zeros(1, 20, dtype=torch.int64).numpy()
     assert len(stream.push(Packet(codes))) + len(stream.finish(20 * 64)) == 20 * 64
-
-
-def compose_task(config):
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    torch.manual_seed(config.seed)
-    return instantiate(OmegaConf.create(OmegaConf.to_container(config.task)), _convert_="all")
 
 
 def test_wrong_settings_are_one_clear_error(corpus, model, tmp_path):  # noqa: F811

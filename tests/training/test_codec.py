@@ -1,0 +1,186 @@
+"""Training the speech codec and its pitch tracker on a made-up packed corpus."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("hydra")
+
+from audiovq.codec.codec import SpeechCodec
+from audiovq.data.packed import FRAME, PackedCorpus, pack, write_rows
+from audiovq.data.utterance import Utterance
+from audiovq.errors import AudioVQError
+from audiovq.training.codec import CodecTask
+from audiovq.training.pitch import PitchTask
+from audiovq.training.run import compose, make_task, train
+from tests.data.conftest import ArrayReader
+from tests.training.runs import differences, state_of, step_of, unplugged_at
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RUN = {
+    "training.max_steps": 6,
+    "training.batch_size": 2,
+    "training.validate_every": 4,
+    "training.checkpoint_every": 4,
+    "training.log_every": 2,
+}
+SMALL = {"latent_dim": 8, "channels": [8, 8, 12], "strides": [1, 2, 2], "kernel_sizes": [1, 4, 4]}
+PART = {**SMALL, "filterbank": {"n_filters": 8, "kernel_size": 320, "stride": 80}, "dilations": [[1], [1], [1]]}
+START = {"init_after": 1, "init_batches": 1}
+MODEL = {
+    "model.encoder": {"content": PART, "detail": PART},
+    "model.quantizer.n_codebooks": 3,
+    "model.quantizer.codebook_size": 16,
+    "model.quantizer.book_weights": [1, 1, 1],
+    "model.quantizer.content": START,
+    "model.quantizer.detail": START,
+    "model.speaker_encoder": {"dim": 6, "channels": 8, "dilations": [1]},
+    "model.decoder": {"channels": [12, 8, 8], "upsample": [2, 2], "dilations": [[1], [1], [1]]},
+    "model.pitch": {"channels": 8, "dilations": [1]},
+    "model.default_n_codebooks": 2,
+    "task.crop_frames": 16,
+    "task.other_frames": 20,
+    "task.phase_from": 2,
+    "task.listener_items": 0,
+    "task.adversarial_from": 0.4,
+    "task.adversarial_samples": 3200,
+    "task.discriminator.channels": 4,
+    "task.frozen": [],
+    "task.slow": "null",
+    "training.validate_every": 6,
+    "training.minutes": "null",
+    "training.init_from": "null",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Tones of two speakers, and of two synthetic ones who say the same."""
+    folder = tmp_path_factory.mktemp("packed")
+    rng, time = np.random.default_rng(0), np.arange(24000) / 16000
+
+    def utterance(corpus, speaker, take, group=None):
+        phase = 2 * np.pi * (100 + 40 * speaker) * time * (1 + 0.02 * take)
+        tone = sum(np.sin(k * phase) / k for k in range(1, 8)) * 0.1 + 0.01 * rng.standard_normal(len(time))
+        samples = tone.astype(np.float32)
+        return Utterance(
+            id=f"{corpus}/{speaker}-{take}",
+            speaker=f"{corpus}/{speaker}",
+            language="en",
+            text=None,
+            source="made up",
+            licence="none",
+            split="train",
+            seconds=len(samples) / 16000,
+            reader=ArrayReader(samples),
+            group=group,
+        )
+
+    for split in ("train", "validation"):
+        items = [utterance("tones", speaker, take) for speaker in range(2) for take in range(2)]
+        items += [utterance("kokoro_speech", speaker, 0, "same") for speaker in range(2)]
+        pack(items, folder / split)
+        packed = PackedCorpus.open(folder / split)
+        labels = [np.full(frames, 60, np.int16) for frames in packed.frames]
+        write_rows(folder / split, "pitch", packed.ids, labels)
+        assert len(packed.samples) % FRAME == 0
+    return folder
+
+
+def overrides(experiment, corpus, folder, settings, **changes):
+    merged = {**RUN, **settings, "task.corpus": corpus, "run_dir": folder, **changes}
+    written = [f"{key}={json.dumps(v) if isinstance(v, dict | list) else v}" for key, v in merged.items()]
+    return [f"experiment={experiment}", *(item.replace('"', "") for item in written)]
+
+
+def config(*arguments, **changes):
+    return compose(overrides(*arguments, **changes))
+
+
+def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
+    """Through the start of the codebooks, discriminators, pairs and augmentations; then it is exported and read."""
+    train(config("speech", corpus, tmp_path / "whole", MODEL))
+    parts = config("speech", corpus, tmp_path / "parts", MODEL)
+    with unplugged_at(CodecTask, 5):
+        train(parts)
+    assert step_of(tmp_path / "parts") == 4
+    train(parts)
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    exported = json.loads((tmp_path / "whole" / "latest" / "config.json").read_text())
+    assert exported["quantizer"]["n_codebooks"] == 3
+    SpeechCodec(**exported)
+
+
+def test_two_processes_train_the_codec(corpus, tmp_path):
+    """Through steps in which their items have other numbers of codebooks and other conversions."""
+    arguments = overrides("speech", corpus, tmp_path / "run", MODEL, **{"model.quantizer.book_weights": [1, 0.1, 0.1]})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "audiovq"]
+    done = subprocess.run(
+        [*start, "train", "--config-dir", str(ROOT / "configs"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert step_of(tmp_path / "run") == 6
+    assert all(tensor.isfinite().all() for tensor in state_of(tmp_path / "run").values() if tensor.is_floating_point())
+
+
+def test_the_codec_previews_what_it_decodes(corpus, tmp_path):
+    task = make_task(config("speech", corpus, tmp_path, MODEL))
+    task.validate()
+    added = []
+
+    class Writer:
+        def add_audio(self, name, samples, step, rate):
+            added.append((name, tuple(samples.shape), step, rate))
+
+        def add_figure(self, name, figure, step):
+            added.append((name, len(figure.axes), step))
+
+    with torch.no_grad():
+        task.preview(Writer(), 7)
+    length = 2 * 16 * FRAME
+    assert added[:3] == [
+        ("reference/0", (1, length), 7, 16000),
+        ("decoded/0", (1, length), 7, 16000),
+        ("spectrogram/0", 2, 7),
+    ]
+
+
+def test_another_sample_rate_than_the_datas_is_refused(corpus, tmp_path):
+    with pytest.raises(AudioVQError, match="set sample_rate=16000"):
+        make_task(config("speech", corpus, tmp_path, MODEL, sample_rate=24000))
+    tones = "data.corpora=[{name: nowhere}]"
+    task = make_task(compose(["experiment=tiny", "sample_rate=24000", tones, "model.encoder.filterbank.stride=120"]))
+    with pytest.raises(AudioVQError, match="set sample_rate=16000"):
+        _ = task.data
+
+
+def test_the_state_keeps_its_names(corpus, tmp_path):
+    """Checkpoints and codecs of earlier runs are read by these."""
+    task = make_task(config("speech", corpus, tmp_path, MODEL))
+    parts = {name.partition(".")[0] for name in task.state_dict()}
+    assert parts == {"model", "average", "discriminator", "teacher"}
+    assert set(task.optimizers) == {"model", "discriminator"}
+
+
+def test_a_resumed_pitch_run_equals_an_uninterrupted_one(corpus, tmp_path):
+    small = {"task.pitch": {"channels": 8, "dilations": [1]}, "task.crop_frames": 16}
+    train(config("pitch_tracker", corpus, tmp_path / "whole", small))
+    with unplugged_at(PitchTask, 5):
+        train(config("pitch_tracker", corpus, tmp_path / "parts", small))
+    train(config("pitch_tracker", corpus, tmp_path / "parts", small))
+    assert step_of(tmp_path / "parts") == 6
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
