@@ -179,7 +179,7 @@ def _sndfile_blocks(stream: BinaryIO, file: Any, audio: Audio) -> Iterator[np.nd
         buffer.fill(np.nan)
         try:
             block = file.read(out=buffer)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
+        except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
             # What was decoded before the fault is in the buffer.
             block = buffer[: int(np.isfinite(buffer).all(axis=1).sum())]
             n += len(block)
@@ -207,7 +207,7 @@ def _ends_early(stream: BinaryIO, n_frames: int | None) -> bool:
         with _open_sndfile(stream) as probe:
             probe.seek(n_frames - 1)
             return not len(probe.read(1))
-    except (soundfile.LibsndfileError, RuntimeError):
+    except (soundfile.LibsndfileError, RuntimeError, ValueError):
         return True
 
 

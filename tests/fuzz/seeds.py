@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,9 +23,12 @@ from audiovq.interfaces import EncodedSpeech
 from audiovq.speech.waveform import open_audio
 from audiovq.video.files import open_video
 from tests.bitstream.entropy_models import SmallCodec, coder_of
+from tests.codec.tiny import make_codec, speech_like
 from tests.fake_codec import FakeCodec
 
 RATE = 16000
+SIZES = {"speech of the codec": 8}
+"""Of speaker vectors, where it is not 32."""
 
 
 @dataclass
@@ -81,21 +85,24 @@ def _speech() -> list[Seed]:
         encoded = EncodedSpeech(codes, speakers, [55 * small.hop_length] * 2, pitch, level)
         save_encoded(encoded, coded, small, entropy_coding)
         files.append((f"speech with pitch, {'coded' if entropy_coding else 'packed'}", small, coded.getvalue()))
+    real, coded = make_codec(), io.BytesIO()
+    encode_file(io.BytesIO(_wav(speech_like(1.5)[:, None])), coded, real)
+    files.append(("speech of the codec", real, coded.getvalue()))
     seeds = []
     for name, codec, data in files:
 
-        def decode(data: bytes, codec: FakeCodec = codec, conceal: bool = False) -> bytes:
+        def decode(data: bytes, codec: Any = codec, conceal: bool = False) -> bytes:
             out = io.BytesIO()
             decode_file(io.BytesIO(data), out, codec, conceal=conceal)
             return out.getvalue()
 
-        def inspect(data: bytes, codec: FakeCodec = codec) -> bytes:
+        def inspect(data: bytes, codec: Any = codec) -> bytes:
             found = inspect_file(io.BytesIO(data), lambda *names: coder, lambda name: (RATE, codec.hop_length))
             return b"damaged" if found.damage else repr(found).encode()
 
-        def swap(data: bytes) -> bytes:
+        def swap(data: bytes, size: int = SIZES.get(name, 32)) -> bytes:
             out = io.BytesIO()
-            swap_speaker(io.BytesIO(data), out, np.zeros(32, np.int64))
+            swap_speaker(io.BytesIO(data), out, np.zeros(size, np.int64))
             return out.getvalue()
 
         seeds.append(Seed(name, data, [decode, swap], is_checked=True))
