@@ -13,7 +13,7 @@ from audiovq.streams import is_path, is_special
 
 HEAD_BYTES = 192
 #: File name endings of containers that may hold both sound and images.
-FILMS = (".mp4", ".mov", ".mkv", ".webm")
+CONTAINER_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
 _STARTS = {
     b"\x1a\x45\xdf\xa3": ("matroska", "a WebM or Matroska file"),
     b"\x30\x26\xb2\x75": ("asf", "a Windows Media file"),
@@ -47,7 +47,7 @@ def container_of(head: bytes) -> tuple[str, str] | None:
         return "wav", "a WAV of a rare coding"
     if head[:1] == head[188:189] == b"G":
         return "mpegts", "an MPEG transport stream"
-    return next((found for start, found in _STARTS.items() if head.startswith(start)), None)
+    return next((names for start, names in _STARTS.items() if head.startswith(start)), None)
 
 
 @contextmanager
@@ -94,8 +94,8 @@ def contents_of(source: str | Path) -> set[str]:
             return set()
         _av(name[1])
         with suppress(AudioVQError), open_container(stream, *name) as container:
-            found = {"sound"} if container.streams.audio else set()
-            return found | ({"images"} if images_of(container) else set())
+            streams = {"sound": bool(container.streams.audio), "images": images_of(container) is not None}
+            return {name for name, is_there in streams.items() if is_there}
     return set()
 
 

@@ -88,13 +88,13 @@ def convert(
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, bundled_hashes
-    from audiovq.containers import FILMS
+    from audiovq.containers import CONTAINER_SUFFIXES
     from audiovq.speech.checkpoint import conversion_model
     from audiovq.speech.timbre import check_timbre
     from audiovq.speech.waveform import RAW_SUFFIXES, READABLE, check_writable
 
     register, colour = parse_pitch(pitch), check_timbre(timbre)
-    suffixes = (*READABLE, *FILMS, ".avq") if raw is None else (*RAW_SUFFIXES, ".avq")
+    suffixes = (*READABLE, *CONTAINER_SUFFIXES, ".avq") if raw is None else (*RAW_SUFFIXES, ".avq")
     jobs = plan(inputs, output, suffixes, lambda name: ".avq" if _is_coded(name) else ".wav")
     for job in jobs:
         if not _is_coded(job.target):
@@ -162,11 +162,11 @@ def _refused(context: typer.Context, job: Job) -> Job:
     if coded and not _goes_raw(job.target):
         names = (*names, "raw", "rate", "channels")
     names = tuple(name for name in names if context.params.get(name) != _WHAT_HAPPENS.get(name, ""))
-    found = given(context, *names)
-    if not found:
+    used = given(context, *names)
+    if not used:
         return job
     name = "standard input" if job.source == "-" else job.source
-    return replace(job, fault=f"{name}: {' and '.join(found)} {'is' if len(found) == 1 else 'are'} {reason}")
+    return replace(job, fault=f"{name}: {' and '.join(used)} {'is' if len(used) == 1 else 'are'} {reason}")
 
 
 def _goes_raw(target: str) -> bool:

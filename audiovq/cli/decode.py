@@ -1,4 +1,4 @@
-"""``audiovq decode``: .avq files to audio, pictures and clips."""
+"""``audiovq decode``: .avq files to sound, images and videos."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def decode(
         bool,
         typer.Option(
             "--conceal",
-            help="Decode what is good of a damaged file: silence stands for what is lost, which a warning tells with "
-            "its times, and the exit code is 0. Without it a damaged file is an error.",
+            help="Decode the intact parts of a damaged file; replace lost parts with silence and warn about them. "
+            "Without it a damaged file is an error.",
         ),
     ] = False,
     raw: Raw = None,
@@ -60,7 +60,7 @@ def decode(
 ) -> None:
     """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
 
-    Pictures become .png (.jpg, .webp), clips .gif (.mp4). A folder is searched for .avq files and mirrored under OUT.
+    Images become .png (.jpg, .webp), videos .gif (.mp4). A folder is searched for .avq files and mirrored under OUT.
     Standard input is decoded while it arrives. Raw audio (.raw beside each input) has the source's sample rate and
     channels; where --rate or --channels say otherwise, the file is refused.
     """

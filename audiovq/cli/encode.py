@@ -1,4 +1,4 @@
-"""``audiovq encode``: audio files, pictures and clips to .avq."""
+"""``audiovq encode``: sound, images and videos to .avq."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ def encode(
             "--entropy-coding/--no-entropy-coding", help="Smaller files with the same codes, if the model can."
         ),
     ] = True,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one coder. More seldom help: packets are small.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; more than one rarely helps because packets are small.")
+    ] = 1,
 ) -> None:
-    """Code speech, pictures or clips into small .avq files.
+    """Encode speech, images or videos to .avq files.
 
     Every channel is coded on its own; a channel that repeats the one before costs nothing. A folder is searched for
     audio and mirrored under OUT. Standard input is coded while it arrives (WAV and raw audio; other formats are read to
@@ -56,7 +58,7 @@ def encode(
     from audiovq.cli.loading import Models, n_codebooks_for, report_rate
     from audiovq.cli.options import raw_source, refuse
     from audiovq.cli.visual import encode_visual, takes_visual
-    from audiovq.containers import FILMS
+    from audiovq.containers import CONTAINER_SUFFIXES
     from audiovq.speech.waveform import RAW_SUFFIXES, READABLE
 
     if not sound and raw is None and takes_visual(inputs, READABLE):
@@ -64,7 +66,7 @@ def encode(
         refuse(context, speech_only, "for sound; the inputs are images or videos")
         return encode_visual(inputs, output, model, force, threads)
     source_format = raw_source(raw, rate, channels)
-    jobs = plan(inputs, output, (*READABLE, *FILMS) if raw is None else RAW_SUFFIXES, ".avq")
+    jobs = plan(inputs, output, (*READABLE, *CONTAINER_SUFFIXES) if raw is None else RAW_SUFFIXES, ".avq")
     facts = checks.facts(model)
     n_codebooks = n_codebooks_for(facts, bitrate)
     report_rate(facts, bitrate, n_codebooks)

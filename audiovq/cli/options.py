@@ -146,13 +146,13 @@ def raw_target(raw: str | None, rate: int | None, channels: int | None) -> RawFo
 
 def given(context: typer.Context, *names: str) -> list[str]:
     """Those of some parameters that are on the command line, as they are written there."""
-    found = []
+    names_used = []
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is not None and source.name == "COMMANDLINE":
             off = context.params.get(parameter.name) is False and parameter.secondary_opts
-            found.append(max(parameter.secondary_opts if off else parameter.opts, key=len))
-    return found
+            names_used.append(max(parameter.secondary_opts if off else parameter.opts, key=len))
+    return names_used
 
 
 def refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
@@ -161,6 +161,6 @@ def refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
     Raises:
         AudioVQError: when one of these parameters is on the command line.
     """
-    found = given(context, *names)
-    if found:
-        raise AudioVQError(f"{' and '.join(found)} {'is' if len(found) == 1 else 'are'} {reason}")
+    used = given(context, *names)
+    if used:
+        raise AudioVQError(f"{' and '.join(used)} {'is' if len(used) == 1 else 'are'} {reason}")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovq.containers import FILMS, contents_of
+from audiovq.containers import CONTAINER_SUFFIXES, contents_of
 from audiovq.errors import AudioVQError
 from audiovq.streams import describe, shown
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from audiovq.cli.jobs import Job
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-CLIPS = (".gif", *FILMS)
+CLIPS = (".gif", *CONTAINER_SUFFIXES)
 
 
 def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
@@ -35,7 +35,7 @@ def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
         return _suffix(name) in PICTURES + CLIPS and not sound(name)
 
     def sound(name: str) -> bool:
-        return _suffix(name) in sounds or (_suffix(name) in FILMS and _contents(name) == {"sound"})
+        return _suffix(name) in sounds or (_suffix(name) in CONTAINER_SUFFIXES and _contents(name) == {"sound"})
 
     return _all_or_none(inputs, visual, sound)
 
@@ -92,7 +92,7 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
         if _suffix(job.source) not in CLIPS:
             return encode_image(job.source, job.target, codec[0])
         report = encode_video(job.source, job.target, codec[0])
-        if _suffix(job.source) in FILMS and "sound" in _contents(job.source):
+        if _suffix(job.source) in CONTAINER_SUFFIXES and "sound" in _contents(job.source):
             report.remarks.append("warning: its sound is not coded; --sound codes it")
         return report
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.containers import FILMS
+from audiovq.containers import CONTAINER_SUFFIXES
 from audiovq.data.corpora import NAMES, open_corpus
 from audiovq.data.shards import MANIFEST, ShardReader
 from audiovq.data.splits import split_of
@@ -93,7 +93,7 @@ def _list_folder(root: Path, language: str) -> list[TokenSource]:
     files = sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in READABLE + FILMS and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in READABLE + CONTAINER_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
     if not files:
         raise AudioVQError(f"{root}: no recordings in this folder ({', '.join(READABLE)})")

@@ -53,10 +53,10 @@ class Mixdown:
         starts = np.arange(0, len(data), self._window)
         energies = np.add.reduceat(np.square(data, dtype=np.float64), starts) if len(data) else data
         of_mean = np.add.reduceat(np.square(mixed, dtype=np.float64), starts) if len(data) else mixed
-        for start, own, mean in zip(starts.tolist(), energies, of_mean, strict=True):
+        for start, energy, mean in zip(starts.tolist(), energies, of_mean, strict=True):
             window = data[start : start + self._window]
             before = self._alone
-            self._decide(own, mean, len(window))
+            self._decide(energy, mean, len(window))
             if before is not None or self._alone is not None:
                 mixed[start : start + len(window)] = self._fade(window, mixed[start : start + len(window)], before)
             self._n_frames += len(window)

@@ -32,9 +32,9 @@ class TimeRanges:
 
     def longer_than(self, seconds: float) -> TimeRanges:
         """Those that last at least so long."""
-        found = TimeRanges()
-        found.ranges = [r for r in self.ranges if r[1] - r[0] >= seconds]
-        return found
+        longer = TimeRanges()
+        longer.ranges = [r for r in self.ranges if r[1] - r[0] >= seconds]
+        return longer
 
     def __str__(self) -> str:
         shown = [

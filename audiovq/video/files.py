@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.containers import FILMS, HEAD_BYTES, container_of, images_of, open_container, reason_of
+from audiovq.containers import CONTAINER_SUFFIXES, HEAD_BYTES, container_of, images_of, open_container, reason_of
 from audiovq.errors import AudioVQError
 from audiovq.image.files import damage, open_image, to_rgb
 from audiovq.streams import Guard, Place, describe, errors_about, is_path, open_input, open_output
@@ -27,7 +27,7 @@ Frames = Iterator[np.ndarray]
 
 def is_mp4(name: str) -> bool:
     """Whether a file name has the ending of a video that PyAV reads."""
-    return name.lower().endswith(FILMS)
+    return name.lower().endswith(CONTAINER_SUFFIXES)
 
 
 @contextmanager

@@ -72,6 +72,13 @@ def test_other_formats_that_are_cut_off(tmp_path, container, coding):
     assert remarks[0].startswith("warning: ")
 
 
+@pytest.mark.parametrize("coding", ["OPUS", "VORBIS"])
+@pytest.mark.parametrize("n", [1, 100, 319, 320, 321, 959, 961, 20_001])
+def test_last_pages_of_any_length(tmp_path, coding, n):
+    samples, remarks = read_bytes(written("OGG", coding, VOICE[:n]), tmp_path)
+    assert (len(samples), remarks) == (n, [])
+
+
 def test_an_mp3_that_does_not_say_how_long_it_is(tmp_path):
     """Its bitrate varies: by its first frames it would be far shorter."""
     quiet = np.random.default_rng(0).normal(0, 1, (10 * RATE, 1)) * np.repeat([0.3, 1e-5], 5 * RATE)[:, None]
