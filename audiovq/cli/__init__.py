@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # something else in their place, as in tests
             stream.reconfigure(errors="audiovq.escape")  # type: ignore[union-attr]
-    # Lightning has handlers of its own, which end a run after the step at hand.
+    # Training has handlers of its own, which end a run after the step at hand and save its state.
     with nullcontext() if verb == "train" else signals_as_interrupts():
         return _run(verb, arguments)
 
