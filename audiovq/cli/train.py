@@ -14,10 +14,23 @@ def train(
     ] = None,
     config_dir: Annotated[Path | None, typer.Option(help="Folder of configurations; default: configs here.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
+    pack: Annotated[Path | None, typer.Option(help="Do not train: write all that it needs to this folder.")] = None,
+    have: Annotated[str, typer.Option(help="With --pack: packages there, a list with commas or a file.")] = "torch",
+    python: Annotated[str, typer.Option(help="With --pack: the version of Python there.")] = "3.12",
+    audio: Annotated[str, typer.Option(help="With --pack: opus, flac or int16.")] = "opus",
+    kbps: Annotated[float, typer.Option(help="With --pack: rate of Opus.")] = 32.0,
+    piece_mib: Annotated[float, typer.Option(help="With --pack: largest piece.")] = 60.0,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="With --pack: go on from this run's state.")] = None,
+    from_pack: Annotated[Path | None, typer.Option(help="Train from a pack; needs --minutes and --out.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="With --from-pack: of the whole command.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --from-pack: folder of the results.")] = None,
+    join: Annotated[Path | None, typer.Option(help="Put results of --from-pack into the run's folder --run.")] = None,
 ) -> None:
     """Train a model. Called again, it resumes from the run's last checkpoint, exactly.
 
     Example: audiovq train experiment=speech_debian training.batch_size=16 name=mine
+
+    For machines without a network, see docs/offline-training.md: --pack, --from-pack and --join.
     """
     import logging
     import os
@@ -28,6 +41,24 @@ def train(
     from audiovq.training.run import train as run
     from audiovq.training.stopping import Stopped
 
+    if join is not None:
+        from audiovq.training.offline import join as join_results
+
+        if run_folder is None:
+            raise AudioVQError("say which run's folder the results go to: --run FOLDER")
+        typer.echo(f"step {join_results(join, run_folder)} is in {run_folder}")
+        return
+    rank = int(os.environ.get("RANK", "0"))
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("audiovq").setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    if from_pack is not None:
+        from audiovq.training.offline import train_from_pack
+
+        if minutes is None or out is None:
+            raise AudioVQError("training from a pack needs --minutes and --out")
+        train_from_pack(from_pack, out, minutes, settings=overrides or ())
+        typer.echo(f"done: results in {out}")
+        return
     if not overrides:
         choices = sorted(path.stem for path in (find_configs(config_dir) / "experiment").glob("*.yaml"))
         raise AudioVQError(f"say what to train: experiment=NAME, one of {', '.join(choices)}; or key=value settings")
@@ -37,9 +68,15 @@ def train(
 
         typer.echo(OmegaConf.to_yaml(config))
         return
-    rank = int(os.environ.get("RANK", "0"))
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("audiovq").setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    if pack is not None:
+        from omegaconf import OmegaConf
+
+        from audiovq.training.packing import PackOptions, read_names, write_pack
+
+        options = PackOptions(read_names(have), python, audio, kbps, piece_bytes=int(piece_mib * 2**20))
+        size = write_pack(OmegaConf.to_container(config), pack, options, run_folder)  # type: ignore[arg-type]
+        typer.echo(f"done: {size / 2**20:.1f} MiB in {pack}; on the other machine: python run.py --minutes N --out OUT")
+        return
     try:
         folder = run(config)
     except Stopped as stop:

@@ -34,6 +34,14 @@ def instantaneous_frequency(f0: Tensor, hop_length: int) -> Tensor:
     return frequency * (here > 0)[..., None]
 
 
+def frame_cycles(f0: Tensor, hop_length: int, sample_rate: int) -> Tensor:
+    """Cycles (B, F) of each frame for ``f0 (B, F + 2)``: the sum of `instantaneous_frequency` in closed form."""
+    before, here, after = f0[:, :-2], f0[:, 1:-1], f0[:, 2:]
+    before = torch.where(before > 0, before, here)
+    after = torch.where(after > 0, after, here)
+    return (before + 6 * here + after) * (here > 0) * (hop_length / (8 * sample_rate))
+
+
 def pulse_train(phase: Tensor, frequency: Tensor) -> Tensor:
     """Sum of all harmonics up to `TOP_HZ`, of unit power, in closed form (Dirichlet kernel).
 
@@ -62,21 +70,26 @@ def envelope_of_voicing(f0: Tensor, hop_length: int) -> Tensor:
     return torch.where(starts, rise, 1.0) * torch.where(ends, rise.flip(0), 1.0)
 
 
-def harmonic_source(f0: Tensor, hop_length: int, sample_rate: int) -> Tensor:
+def harmonic_source(f0: Tensor, hop_length: int, sample_rate: int, exact: bool | None = None) -> Tensor:
     """The harmonic source of whole recordings, for training: (B, F) Hz -> (B, F * hop_length).
 
     The phase is the running sum of the fundamental and starts at zero where voicing starts, as in `HarmonicSource`.
+    Unless it is to be ``exact`` (None: on the CPU), only the phases of frames are float64; those of samples within a
+    frame, a few cycles, are float32.
     """
     padded = torch.nn.functional.pad(f0.double(), (1, 1))
-    frequency = instantaneous_frequency(padded, hop_length)
-    advance = frequency.sum(-1) / sample_rate
+    exact = f0.device.type == "cpu" if exact is None else exact
+    fine = padded if exact else padded.float()
+    frequency = instantaneous_frequency(fine, hop_length)
+    advance = frequency.sum(-1) / sample_rate if exact else frame_cycles(padded, hop_length, sample_rate)
     total = torch.cumsum(advance, dim=1)
     before = total - advance  # cycles before each frame
     starts = (padded[:, :-2] == 0) & (padded[:, 1:-1] > 0)
     origin = torch.cummax(torch.where(starts, before, 0.0), dim=1).values
-    phase = (before - origin)[..., None] + torch.cumsum(frequency, dim=-1) / sample_rate
+    begin = before - origin if exact else torch.remainder(before - origin, 1.0).float()
+    phase = begin[..., None] + torch.cumsum(frequency, dim=-1) / sample_rate
     phase = torch.remainder(phase, 1.0).float()
-    wave = pulse_train(phase, frequency.float()) * envelope_of_voicing(padded, hop_length).float()
+    wave = pulse_train(phase, frequency.float()) * envelope_of_voicing(fine, hop_length).float()
     return wave.flatten(1)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from audiovq.codec.level import HighPass
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
+from audiovq.devices import to_device
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
 
@@ -140,7 +141,7 @@ class PackedCorpus:
     def crops(self, first_frame: np.ndarray, n_frames: int) -> Tensor:
         """Waveforms (B, n_frames * FRAME) float32 from ``first_frame`` (B,) on."""
         device = self.samples.device
-        start = torch.from_numpy(np.asarray(first_frame, np.int64) * FRAME).to(device)
+        start = to_device(np.asarray(first_frame, np.int64) * FRAME, device)
         index = start[:, None] + torch.arange(n_frames * FRAME, device=device)
         return self.samples[index].float() / 32768
 
@@ -149,7 +150,7 @@ class PackedCorpus:
         values: Tensor | None = getattr(self, name)
         if values is None:
             raise AudioVQError(f"the packed corpus has no {name} labels: prepare them first")
-        start = torch.from_numpy(np.asarray(first_frame, np.int64)).to(values.device)
+        start = to_device(np.array(first_frame, np.int64), values.device)
         return values[start[:, None] + torch.arange(n_frames, device=values.device)]
 
 

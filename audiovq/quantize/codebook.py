@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.quantize.functional import nearest, squared_distance
+from audiovq.quantize.functional import count_codes, nearest, squared_distance
 
 # -- agreement over ranks: without a process group these do nothing ---------------------------------------------------
 
@@ -248,7 +248,7 @@ class Codebook(nn.Module):
         if self.rate > 0:
             self.count_bits(self.counts)
         codes, counts = self._assign(x)
-        if bool(counts.any()):  # else no item used this codebook: quantizer dropout
+        if _any(counts, x):  # else no item used this codebook: quantizer dropout
             self.counts.lerp_(counts, 1 - self.decay)
             self.usage.observe(counts)
         return codes, self.usage.metrics(counts, restarts)
@@ -262,12 +262,14 @@ class Codebook(nn.Module):
     def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes ``(B, T)``, and the count of each code over all ranks ``(size,)``."""
         codes = self.nearest(x)
-        counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
+        counts = count_codes(codes, self.size).to(self.counts.dtype)
         all_reduce_sum(counts)
         return codes, counts
 
     def _restart(self, x: Tensor) -> Tensor:
         """Move dead codes to random vectors of the batch; returns their number."""
+        if x.device.type != "cpu" and not is_distributed():
+            return self._restart_unseen(x)
         dead = (self.counts < self.restart_below * self.counts.mean()).nonzero()[:, 0]
         if len(dead):
             sizes = gather_sizes(x.shape[0] * x.shape[2], x.device)
@@ -278,6 +280,24 @@ class Codebook(nn.Module):
             if len(dead):
                 self._set(dead, gather_vectors(x, picked, sizes), self.counts.mean().expand(len(dead)))
         return self.counts.new_tensor(float(len(dead)))
+
+    def _restart_unseen(self, x: Tensor) -> Tensor:
+        """As `_restart`, but the host does not wait to know which codes are dead; the device's generator chooses."""
+        length, total, mean = x.shape[2], x.shape[0] * x.shape[2], self.counts.mean()
+        if total == 0 or self.restart_below <= 0:
+            return self.counts.new_zeros(())
+        dead = self.counts < self.restart_below * mean
+        turn = torch.cumsum(dead, 0) - 1
+        dead = dead & (turn < total)  # codes that get no vector wait for the next batch
+        picked = torch.rand(total, device=x.device).argsort()[turn.clamp(0, total - 1)]
+        vectors = x[picked // length, :, picked % length]
+        for values, new in self._statistics(vectors, mean):
+            values.copy_(torch.where(dead if values.dim() == 1 else dead[:, None], new, values))
+        return dead.sum().to(self.counts.dtype)
+
+    def _statistics(self, vectors: Tensor, count: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What a restart overwrites, with the new values for vectors of ``count`` uses each."""
+        return [(self.vectors.data, vectors), (self.counts, count)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Released weights may come without statistics; further training starts with statistics that fit the vectors.
@@ -333,9 +353,9 @@ class EMACodebook(Codebook):
     def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
         sums = self.sums.new_zeros(self.dim, self.size)
         codes = nearest(x, self.vectors, sums, self.costs())
-        counts = torch.bincount(codes.flatten(), minlength=self.size).to(self.counts.dtype)
+        counts = count_codes(codes, self.size).to(self.counts.dtype)
         all_reduce_sum(counts, sums)
-        if bool(counts.any()):
+        if _any(counts, x):
             self.sums.lerp_(sums.t(), 1 - self.decay)
         return codes, counts
 
@@ -345,6 +365,9 @@ class EMACodebook(Codebook):
     def _set(self, codes: Tensor, vectors: Tensor, counts: Tensor) -> None:
         super()._set(codes, vectors, counts)
         self.sums[codes] = self.vectors[codes] * self.counts[codes][:, None]
+
+    def _statistics(self, vectors: Tensor, count: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [*super()._statistics(vectors, count), (self.sums, vectors * count)]
 
 
 class GradientCodebook(Codebook):
@@ -366,6 +389,11 @@ class GradientCodebook(Codebook):
         if self.normalised:
             vectors = F.normalize(vectors, dim=-1)
         return squared_distance(x.detach(), vectors.movedim(-1, 1))
+
+
+def _any(counts: Tensor, x: Tensor) -> bool:
+    """Whether any vector was counted: without other ranks, whether ``x`` has any."""
+    return bool(counts.any()) if is_distributed() else x.numel() > 0
 
 
 def _random_vectors(size: int, dim: int, normalised: bool) -> Tensor:

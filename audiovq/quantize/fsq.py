@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.quantize.codebook import Usage, all_reduce_sum
-from audiovq.quantize.functional import flatten_dims, straight_through
+from audiovq.quantize.functional import count_codes, flatten_dims, straight_through
 from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
 from audiovq.quantize.vector import Projection
 
@@ -34,6 +34,7 @@ class FiniteScalarQuantizer(nn.Module):
     shift: Tensor
     width: Tensor
     place: Tensor
+    count: Tensor
 
     def __init__(self, levels: Sequence[int] = (8, 5, 5, 5), channels: int | None = None) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class FiniteScalarQuantizer(nn.Module):
             "offset": offset,
             "shift": torch.atanh(offset / reach),
             "width": (count // 2).float(),
+            "count": count,
             "place": torch.cat([torch.ones(1, dtype=torch.int64), count.cumprod(0)[:-1]]),
         }.items():
             self.register_buffer(name, value[:, None], persistent=False)
@@ -63,7 +65,7 @@ class FiniteScalarQuantizer(nn.Module):
             bounded = self.bound(flatten_dims(latents))
             codes = self._codes(bounded)
             value = self._expand(straight_through(bounded / self.width, self._points(codes)))
-            counts = torch.bincount(codes.flatten(), minlength=self.codebook_size).float()
+            counts = count_codes(codes, self.codebook_size).float()
             if self.training:
                 all_reduce_sum(counts)
                 self.usage.observe(counts)
@@ -99,8 +101,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     def _points(self, codes: Tensor) -> Tensor:
         """Codes ``(B, T)`` to their points in [-1, 1], ``(B, D, T)``."""
-        count = torch.tensor(self.levels, device=codes.device)[:, None]
-        digits = codes[:, None] // self.place % count
+        digits = codes[:, None] // self.place % self.count
         points = (digits - self.width) / self.width
         return points.masked_fill((codes < 0)[:, None], 0)
 

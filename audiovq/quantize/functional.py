@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,7 +56,22 @@ def blocks(x: Tensor, buffer: Tensor) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Full float32 in matrix products, whatever else is allowed: the nearest codes are often close to each other."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @torch.no_grad()
+@exact_products()
 def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None, costs: Tensor | None = None) -> Tensor:
     """Index of the row of ``table (K, D)`` with the smallest Euclidean distance to each vector of ``x (B, D, T)``.
 
@@ -97,11 +113,19 @@ def nearest(x: Tensor, table: Tensor, sums: Tensor | None = None, costs: Tensor 
     return codes.view(n_items, length).clamp_(max=len(table) - spare - 1)
 
 
+def count_codes(codes: Tensor, size: int) -> Tensor:
+    """How often each of ``size`` codes occurs in ``codes``, of any shape -> ``(size,)`` int64."""
+    if codes.device.type == "cpu":
+        return torch.bincount(codes.flatten(), minlength=size)
+    ones = torch.ones_like(codes).flatten()  # bincount asks the device for the largest code, and waits for the answer
+    return torch.zeros(size, dtype=ones.dtype, device=codes.device).scatter_add_(0, codes.flatten(), ones)
+
+
 def lookup(codes: Tensor, table: Tensor) -> Tensor:
     """Rows of ``table (K, C)`` for ``codes (B, T)`` as ``(B, C, T)``; zeros where the code is -1."""
     n_items, length = codes.shape
     absent = codes < 0
-    some_absent = bool(absent.any())
+    some_absent = codes.device.type != "cpu" or bool(absent.any())  # asking another device would wait for it
     chosen = codes.clamp(min=0) if some_absent else codes
     if length < 8 or codes.numel() < len(table):
         value = F.embedding(chosen, table).movedim(-1, 1).contiguous()
@@ -155,9 +179,9 @@ class _SquaredDistance(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
         total = x.new_zeros((), dtype=torch.float64)
-        # In pieces of a megabyte: mse_loss allocates a tensor of the size of its input.
+        # In pieces of a megabyte: mse_loss allocates a tensor of the size of its input. Launching kernels costs more.
         both = (x.view(-1), y.view(-1)) if x.is_contiguous() and y.is_contiguous() else (x, y)
-        rows = max(1, 2**18 * len(both[0]) // max(x.numel(), 1))
+        rows = max(1, 2**18 * len(both[0]) // max(x.numel(), 1) if x.device.type == "cpu" else len(both[0]))
         for a, b in zip(both[0].split(rows), both[1].split(rows), strict=True):
             total += F.mse_loss(a, b, reduction="sum")
         return total.to(x.dtype)

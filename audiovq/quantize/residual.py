@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiovq.devices import to_device
 from audiovq.quantize.functional import GRADIENTS, flatten_dims, lookup, straight_through
 from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
 from audiovq.quantize.vector import DataInit, VectorQuantizer, unquantized, wait_for_start
@@ -117,6 +118,11 @@ class ResidualVectorQuantizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Latents ``(B, C, *dims)`` of ``codes (B, 1 to n_codebooks, *dims)``."""
         check_codes(codes, self.codebook_size, self.n_codebooks)
+        return self.latents_of(codes)
+
+    @torch.no_grad()
+    def latents_of(self, codes: Tensor) -> Tensor:
+        """As `decode`, for codes that need no check, for which the host would wait."""
         levels = codes.flatten(2) if codes.dim() > 2 else codes[:, :, None]
         with torch.autocast(codes.device.type, enabled=False):
             value = torch.zeros((), device=codes.device)
@@ -141,7 +147,7 @@ class ResidualVectorQuantizer(nn.Module):
 
     def started(self) -> bool:
         """Whether the codebooks have their first vectors."""
-        return bool(self._levels()[-1].codebook.initialised)
+        return self.start is None or self.start.over or bool(self._levels()[-1].codebook.initialised)
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor, batch_size: float) -> None:
@@ -159,7 +165,9 @@ class ResidualVectorQuantizer(nn.Module):
         Returns the exact value, the tensor that carries its gradient (None: the latents), codes, losses, metrics.
         """
         n_levels = self.n_codebooks if n_codebooks is None or isinstance(n_codebooks, Tensor) else n_codebooks
-        n_used = self._n_used(len(x), n_codebooks).to(x.device)
+        n_used = self._n_used(len(x), n_codebooks).cpu()
+        chosen_items = [(n_used > index).nonzero()[:, 0] for index in range(n_levels)]
+        items = to_device(torch.cat(chosen_items), x.device).split([len(active) for active in chosen_items])
         value = torch.zeros_like(x)
         codes = torch.full((len(x), n_levels, x.shape[2]), -1, device=x.device)
         # Two paths for the gradient through maps: ``mapped`` to the maps of each level, whose input is detached, and
@@ -168,11 +176,11 @@ class ResidualVectorQuantizer(nn.Module):
         mapped = chained = torch.zeros_like(x)
         losses, metrics = [], []
         for index, level in enumerate(self._levels()[:n_levels]):
-            active = (n_used > index).nonzero()[:, 0]
+            active = items[index]
             whole = len(active) == len(x)
 
             def pick(tensor: Tensor, active: Tensor = active, whole: bool = whole) -> Tensor:
-                return tensor if whole else tensor[active]
+                return tensor if whole else tensor.index_select(0, active)
 
             def put(base: Tensor, added: Tensor, active: Tensor = active, whole: bool = whole) -> Tensor:
                 return base + added if whole else base.index_add(0, active, added)

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiovq.devices import to_device
 from audiovq.quantize.functional import straight_through
 from audiovq.quantize.residual import ResidualVectorQuantizer
 from audiovq.quantize.types import Quantized, check_codes, check_latents, check_n_codebooks
-from audiovq.quantize.vector import VectorQuantizer
+from audiovq.quantize.vector import VectorQuantizer, waits
 
 
 class SplitQuantizer(nn.Module):
@@ -55,7 +56,7 @@ class SplitQuantizer(nn.Module):
     def forward(self, latents: Tensor, n_codebooks: int | Tensor | None = None) -> Quantized:
         """Quantize ``latents (B, C, F)`` with the first ``n_codebooks``, one number or (B,) for each item."""
         check_latents(latents, self.channels)
-        books = self._books(len(latents), n_codebooks)
+        books = self._books(len(latents), n_codebooks).cpu()
         content = self.content(latents[:, : self.content_dim])
         detail_in = latents[:, self.content_dim :].float() - self.prediction(content.latents)
         detail, commitment = self._detail(detail_in, books)
@@ -68,6 +69,7 @@ class SplitQuantizer(nn.Module):
             codes=torch.cat([content.codes, detail_codes], dim=1),
             loss=content.loss + commitment,
             metrics={**content.metrics, **metrics},
+            n_codebooks=int(not waits(self.content)) + int(not waits(self.detail)) * (books - 1),
         )
 
     def _detail(self, x: Tensor, books: Tensor) -> tuple[Quantized, Tensor]:
@@ -79,13 +81,14 @@ class SplitQuantizer(nn.Module):
         whole = self.detail(x, self.detail.n_codebooks)
         if not self.detail.started():
             return whole, whole.loss
+        books = to_device(books, x.device)
         level = torch.arange(1, self.n_codebooks, device=x.device)
-        used = (level < books.to(x.device)[:, None])[..., None].expand_as(whole.codes)
+        used = (level < books[:, None])[..., None].expand_as(whole.codes)
         codes = torch.where(used, whole.codes, -1)
-        value = self.detail.decode(codes)
+        value = self.detail.latents_of(codes)
         commitment = self.beta * (x - whole.latents.detach()).square().sum(1).mean()
         if torch.is_grad_enabled():  # items without detail have nothing that a gradient could come from
-            value = torch.where((books > 1).to(x.device)[:, None, None], straight_through(x, value), value)
+            value = torch.where((books > 1)[:, None, None], straight_through(x, value), value)
         return Quantized(value, codes, whole.loss, whole.metrics), commitment
 
     def prediction(self, content: Tensor) -> Tensor:

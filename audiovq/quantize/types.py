@@ -24,12 +24,14 @@ class Quantized:
             nothing there (quantizer dropout, or a codebook that waits for its first data).
         loss: scalar, to be added to the reconstruction loss.
         metrics: scalars to log: always ``perplexity``, ``usage``, ``usage_window`` and ``restarts``.
+        n_codebooks: ``(B,)`` int64 on the host, codebooks of each item that are in use; None where it is not reported.
     """
 
     latents: Tensor
     codes: Tensor
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    n_codebooks: Tensor | None = None
 
 
 def check_latents(latents: Tensor, channels: int) -> None:

@@ -12,6 +12,7 @@ from audiovq.quantize.codebook import CODEBOOKS, gather_sizes, gather_vectors
 from audiovq.quantize.functional import (
     GRADIENTS,
     block_linear,
+    count_codes,
     flatten_dims,
     lookup,
     squared_distance,
@@ -91,6 +92,8 @@ class DataInit(nn.Module):
     def __init__(self, channels: int, after: int, batches: int, max_vectors: int) -> None:
         super().__init__()
         self.after, self.batches, self.max_vectors = after, min(batches, after + 1), max_vectors
+        #: Known on the host, so that nobody has to ask a device whether the codebooks have started.
+        self.over = False
         self.register_buffer("kept", torch.zeros(0, channels))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # vectors in the batches that were kept
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -119,6 +122,7 @@ class DataInit(nn.Module):
         return vectors, int(self.seen) / self.batches
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self.over = False
         kept = state_dict.get(prefix + "kept")
         if kept is not None and kept.dim() == 2 and kept.shape[1] == self.kept.shape[1]:
             self.kept = self.kept.new_zeros(kept.shape)
@@ -245,7 +249,7 @@ class VectorQuantizer(nn.Module):
         if self.training:
             return self.codebook.learn(z)
         codes = self.codebook.nearest(z)
-        counts = torch.bincount(codes.flatten(), minlength=self.codebook_size).float()
+        counts = count_codes(codes, self.codebook_size).float()
         return codes, self.codebook.usage.metrics(counts)
 
     def look_up(self, codes: Tensor) -> Tensor:
@@ -274,7 +278,7 @@ class VectorQuantizer(nn.Module):
 
     def started(self) -> bool:
         """Whether the codebook has its first vectors."""
-        return bool(self.codebook.initialised)
+        return self.start is None or self.start.over or bool(self.codebook.initialised)
 
     @torch.no_grad()
     def initialise(self, vectors: Tensor, batch_size: float) -> None:
@@ -293,13 +297,20 @@ class VectorQuantizer(nn.Module):
 def wait_for_start(quantizer: nn.Module, x: Tensor) -> bool:
     """Count a training step on ``x (B, C, T)``; start ``quantizer`` when it is due. Returns whether it has started."""
     start = quantizer.start
-    if not isinstance(start, DataInit) or quantizer.started():  # type: ignore[operator]
+    if not isinstance(start, DataInit) or start.over:
         return True
-    collected = start.collect(x)
-    if collected is None:
-        return False
-    quantizer.initialise(*collected)  # type: ignore[operator]
+    if not quantizer.started():  # type: ignore[operator]
+        collected = start.collect(x)
+        if collected is None:
+            return False
+        quantizer.initialise(*collected)  # type: ignore[operator]
+    start.over = True
     return True
+
+
+def waits(quantizer: nn.Module) -> bool:
+    """Whether ``quantizer`` passed its last training batch unquantized."""
+    return quantizer.training and isinstance(quantizer.start, DataInit) and not quantizer.start.over
 
 
 def unquantized(latents: Tensor, x: Tensor, n_codebooks: int, metrics: dict[str, Tensor]) -> Quantized:

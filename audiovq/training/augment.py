@@ -52,11 +52,31 @@ class SpectralAugmentation(nn.Module):
         warped = envelope.gather(1, index) * (1 - weight) + envelope.gather(1, index + 1) * weight
         curve = F.interpolate(eq[:, None], size=bins, mode="linear", align_corners=True)[:, 0]
         gain = (warped - envelope).clamp(-3.5, 3.5) + curve[..., None] * (math.log(10) / 20)
-        changed = torch.istft(
-            spectrum * torch.exp(gain), self.n_fft, self.n_fft // 4, window=self.window, length=waveform.shape[-1]
-        )
+        changed = self.inverse(spectrum * torch.exp(gain), waveform.shape[-1])
         energy = waveform.square().sum(-1, keepdim=True) / changed.square().sum(-1, keepdim=True).clamp_min(1e-8)
         return changed * energy.sqrt()
+
+    def inverse(self, spectrum: Tensor, length: int) -> Tensor:
+        """Inverse of the transform: ``torch.istft``, or on other devices than the CPU the same without its check of the
+        window, for which the host would have to wait."""
+        hop = self.n_fft // 4
+        if spectrum.device.type == "cpu":
+            return torch.istft(spectrum, self.n_fft, hop, window=self.window, length=length)
+        return self.overlap_add(spectrum, length)
+
+    def overlap_add(self, spectrum: Tensor, length: int) -> Tensor:
+        """Spectra (B, bins, frames) -> (B, length)."""
+        hop = self.n_fft // 4
+        frames = torch.fft.irfft(spectrum.transpose(1, 2), n=self.n_fft) * self.window
+        pieces = frames.view(len(frames), -1, 4, hop)
+        n_frames = pieces.shape[1]
+        total, weight = pieces.new_zeros(len(frames), n_frames + 3, hop), pieces.new_zeros(n_frames + 3, hop)
+        squares = self.window.square().view(4, hop)
+        for i in range(4):
+            total[:, i : i + n_frames] += pieces[:, :, i]
+            weight[i : i + n_frames] += squares[i]
+        begin = self.n_fft // 2
+        return total.flatten(1)[:, begin : begin + length] / weight.flatten()[begin : begin + length]
 
 
 def degrade(waveform: Tensor, others: Tensor, snr_db: Tensor, cutoff: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from audiovq.codec.codec import Reconstruction, SpeechCodec
 from audiovq.codec.level import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
-from audiovq.data.whisper import whisper_folder
+from audiovq.data.whisper import encoder_folder
+from audiovq.devices import compile_modules, to_device
 from audiovq.errors import AudioVQError
 from audiovq.training.augment import SpectralAugmentation, degrade
 from audiovq.training.discriminators import MultiResolutionDiscriminator
@@ -35,6 +37,7 @@ from audiovq.training.spectral_loss import SpectralLoss
 from audiovq.training.whisper import WhisperEncoder
 from audiovq.weights import model_path, write_weights
 
+log = logging.getLogger("audiovq")
 LOUDEST_FALL_DB = 30.0
 """Crops are brought to at most so much below the level of a packet's loudest frame."""
 
@@ -46,7 +49,7 @@ class Batch:
     Attributes:
         source, target: (B, T) waveforms; they differ where a voice is converted or a poor recording cleaned.
         source_other, target_other: (B, T') other stretches of the two speakers.
-        converted: (B,) bool, items whose target has another voice, and so another phase.
+        converted: (B,) bool on the host, items whose target has another voice, and so another phase.
         teacher: (B, F, D) features of the source by a recogniser, or None.
     """
 
@@ -117,7 +120,7 @@ class CropSampler:
         target_other = self.corpus.crops(self._place(target_speaker, other, rng), other)
         source_other = target_other.clone()
         if paired.any():
-            pairs = torch.from_numpy(np.flatnonzero(paired)).to(source.device)
+            pairs = to_device(np.flatnonzero(paired), source.device)
             source_other[pairs] = self.corpus.crops(self._place(speaker[paired], other, rng), other)
         converted = paired.copy()
         if augmented:
@@ -125,13 +128,12 @@ class CropSampler:
             self._warp(source, source_other, warped)
             converted |= warped
         teacher = self.corpus.rows("teacher", start, crop).float() if self.corpus.teacher is not None else None
-        fall = torch.from_numpy(np.minimum(rng.exponential(6.0, (n, 1)), LOUDEST_FALL_DB)).float().to(source.device)
+        fall = to_device(np.minimum(rng.exponential(6.0, (n, 1)), LOUDEST_FALL_DB).astype(np.float32), source.device)
         source, target = self.normalise(source, fall), self.normalise(target, fall)
         if augmented:
             worse = ~converted & (rng.random(n) < self.degraded_share)
             self._degrade(source, worse, rng)
-        is_converted = torch.from_numpy(converted).to(source.device)
-        return Batch(source, target, source_other, target_other, is_converted, teacher)
+        return Batch(source, target, source_other, target_other, torch.from_numpy(converted), teacher)
 
     @staticmethod
     def normalise(waveform: Tensor, fall: Tensor) -> Tensor:
@@ -152,19 +154,19 @@ class CropSampler:
 
     def _warp(self, source: Tensor, other: Tensor, warped: np.ndarray) -> None:
         """Give some sources and their speakers' stretches another vocal tract, in place."""
-        items = torch.from_numpy(np.flatnonzero(warped)).to(source.device)
+        items = to_device(np.flatnonzero(warped), source.device)
         if len(items):
             draw = self.augment.draw(len(items), source.device)
             source[items] = self.augment(source[items], *draw)
             other[items] = self.augment(other[items], *draw)
 
     def _degrade(self, source: Tensor, worse: np.ndarray, rng: np.random.Generator) -> None:
-        items = torch.from_numpy(np.flatnonzero(worse)).to(source.device)
+        items = to_device(np.flatnonzero(worse), source.device)
         if len(items):
-            snr = torch.from_numpy(rng.uniform(8, 35, len(items))).float().to(source.device)
+            snr = to_device(rng.uniform(8, 35, len(items)).astype(np.float32), source.device)
             cutoff = np.where(rng.random(len(items)) < 0.3, rng.uniform(3500, 7000, len(items)), 8000.0)
             babble = source.roll(1, 0)[items]
-            source[items] = degrade(source[items], babble, snr, torch.from_numpy(cutoff).float().to(source.device))
+            source[items] = degrade(source[items], babble, snr, to_device(cutoff.astype(np.float32), source.device))
 
 
 class CodecTask(Task):
@@ -188,6 +190,7 @@ class CodecTask(Task):
         slow: factors of the learning rate, by prefixes of the codec's weights: an encoder that has learned before must
             not run away from its codebooks.
         device, precision: see `audiovq.training.precision`.
+        compile: whether the networks go through torch.compile, which takes a minute or two at the start.
         seed: of the data.
     """
 
@@ -214,6 +217,7 @@ class CodecTask(Task):
         slow: Mapping[str, float] | None = None,
         device: str = "cpu",
         precision: str = "float32",
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -234,7 +238,8 @@ class CodecTask(Task):
         self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
         self.listener: list[WhisperEncoder] = []  # a list keeps it out of the state
         if listener_items:
-            self.listener.append(WhisperEncoder.load(whisper_folder("the listener's loss")).to(self.device))
+            listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
+            self.listener.append(listener.lower(torch.bfloat16) if self.mixed and listener.mel.is_cuda else listener)
         self.listener_items, self.listener_layers = listener_items, listener_layers
         self.phase_from, self.average_decay = phase_from, average_decay
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
@@ -246,11 +251,16 @@ class CodecTask(Task):
         self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
         self.audio_seconds = batch_size * crop_frames * FRAME / rate
         self.trained = [p for p in (*self.model.parameters(), *self.teacher.parameters()) if p.requires_grad]
+        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True if self.device.type == "cuda" else None}
         self.optimizers = {
-            "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, (0.8, 0.99), weight_decay=weight_decay),
-            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, (0.8, 0.99)),
+            "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, weight_decay=weight_decay, **shared),
+            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, **shared),
         }
         self.rates = {"model": learning_rate, "discriminator": adversarial_rate}
+        if compile:  # what takes most of the time; the average, and so validation, stays as it is
+            encoder, decoder = self.model.encoder, self.model.decoder
+            parts = (encoder.content, encoder.detail, decoder.backbone, self.model.speaker_encoder.units)
+            compile_modules((*parts, self.discriminator), log.info)
 
     def _groups(self, slow: Mapping[str, float]) -> list[dict[str, Any]]:
         """Trained parameters by the factor of their learning rate."""
@@ -280,10 +290,13 @@ class CodecTask(Task):
     def code(self, codec: SpeechCodec, batch: Batch, n_codebooks: int | None = None) -> Reconstruction:
         """Encode the sources and decode them as the targets' speakers, on the targets' pitch."""
         items = batch.converted.nonzero()[:, 0]
-        # One call for all items: in each, statistics of the vectors' quantizer are summed over the processes.
-        others = torch.cat([batch.target_other, batch.source_other[items]])
-        speaker, of_sources = codec.speaker_encoder(others[:, None]).split([len(batch.target), len(items)])
-        source_speaker = speaker.index_copy(0, items, of_sources)
+        if self.device.type != "cpu":  # always the same shapes; of unconverted items both stretches are the same
+            others = torch.cat([batch.target_other, batch.source_other])[:, None]
+            speaker, source_speaker = codec.speaker_encoder(others).chunk(2)
+        else:  # one call: in each, statistics of the vectors' quantizer are summed over the processes
+            others = torch.cat([batch.target_other, batch.source_other[items]])
+            speaker, of_sources = codec.speaker_encoder(others[:, None]).split([len(batch.target), len(items)])
+            source_speaker = speaker.index_copy(0, items, of_sources)
         pitch = codec.pitch.track(batch.target[:, None])
         return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks)
 
@@ -291,8 +304,9 @@ class CodecTask(Task):
         """All terms but the adversarial ones."""
         with torch.autocast(self.device.type, enabled=False):
             decoded, target = coded.waveform[:, 0].float(), batch.target
-            books = (coded.quantized.codes[:, :, 0] >= 0).sum(1)
-            phase = ((books >= self.phase_from) & ~batch.converted).nonzero()[:, 0]
+            assert coded.quantized.n_codebooks is not None
+            with_phase = (coded.quantized.n_codebooks >= self.phase_from) & ~batch.converted
+            phase = to_device(with_phase.nonzero()[:, 0], self.device)
             terms = dict(self.spectral(decoded, target, phase))
             terms["waveform"] = decoded.new_zeros(())
             if len(phase):
@@ -320,7 +334,7 @@ class CodecTask(Task):
     def listener_loss(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Relative L1 distance between the states that Whisper's encoder has for decoded and original speech."""
         listener, n = self.listener[0], min(self.listener_items, len(decoded))
-        items = torch.randperm(len(decoded), device="cpu")[:n].to(decoded.device)
+        items = to_device(torch.randperm(len(decoded), device="cpu")[:n], decoded.device)
         with self.autocast():
             with torch.no_grad():
                 wanted = listener(target[items], self.listener_layers)
@@ -404,6 +418,8 @@ class CodecTask(Task):
 
     def _training_mode(self) -> None:
         """Everything trains but what is frozen: statistics of frozen codebooks stay as they are, too."""
+        if self.training and not self.model.pitch.training:
+            return
         self.train()
         self.average.eval()
         self.model.pitch.eval()

@@ -152,6 +152,8 @@ class Run:
         self.every = {"validate": validate_every, "checkpoint": checkpoint_every, "log": log_every}
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self._writer: Any = None
+        #: Time of ``time.perf_counter()`` at which this sitting ends, wherever the run is by then; None: with the run.
+        self.deadline: float | None = None
 
     def place(self) -> Place:
         """The run's position now."""
@@ -163,6 +165,10 @@ class Run:
         warm = min(1.0, (self.step + 1) / max(self.warmup_steps, 1))
         fall = min(1.0, max(0.0, (1 - progress) / self.decay)) if self.decay else 1.0
         return Place(self.step, progress, warm * fall)
+
+    def ended(self) -> bool:
+        """Whether the run, or this sitting, is over."""
+        return self.place().progress >= 1 or (self.deadline is not None and time.perf_counter() >= self.deadline)
 
     def fit(self, task: Task) -> None:
         """Train until the end.
@@ -189,7 +195,7 @@ class Run:
         clock = time.perf_counter()
         marks = {name: self._mark(name) for name in self.every}
         logged_step, logged_at = self.step, clock
-        ended = False
+        ended = self.ended()
         while not ended:
             torch.manual_seed((self.seed * 1_000_003 + self.step) * 4099 + rank())
             logged = task.training_step(self.place())
@@ -199,7 +205,7 @@ class Run:
             clock = now
             due = {name for name in self.every if self._mark(name) > marks[name]}
             marks = {name: self._mark(name) for name in self.every}
-            ended = self.place().progress >= 1
+            ended = self.ended()
             if "log" in due:
                 self._log(task, logged, (self.step - logged_step) / (now - logged_at))
                 logged_step, logged_at = self.step, now

@@ -58,6 +58,7 @@ def train(config: Any) -> Path:
     import torch
     from omegaconf import OmegaConf
 
+    from audiovq.training.offline import join
     from audiovq.training.precision import pick_device
     from audiovq.training.processes import process_group, rank
 
@@ -65,7 +66,9 @@ def train(config: Any) -> Path:
     with process_group(pick_device(config.training.device)):
         folder = Path(config.run_dir) if config.run_dir else cache_dir() / "runs" / config.name
         task, run = make_task(config), make_run(config, folder)
-        source = config.training.init_from
+        results, source = config.training.resume_from, config.training.init_from
+        if results and rank() == 0 and not (folder / "state.safetensors").is_file():
+            join(Path(results), folder)
         if not (config.training.resume and run.resume(task)) and source:
             task.begin_from(OmegaConf.to_container(source) if OmegaConf.is_config(source) else source)
         if rank() == 0:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.data.whisper import ENCODER_FILE
 from audiovq.errors import AudioVQError
 
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -88,8 +89,19 @@ class WhisperEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, n_layers: int | None = None) -> WhisperEncoder:
-        """From the folder with CTranslate2's ``model.bin``."""
+        """From a folder with an `ENCODER_FILE`, or else with CTranslate2's ``model.bin``."""
+        if (folder / ENCODER_FILE).is_file():
+            from safetensors.torch import load_file
+
+            return cls(load_file(folder / ENCODER_FILE), n_layers)
         return cls(read_ctranslate2(folder / "model.bin", "encoder/"), n_layers)
+
+    def lower(self, dtype: torch.dtype) -> WhisperEncoder:
+        """Keep the weights of linear maps and convolutions in ``dtype``: autocast would convert them at every call."""
+        for name, buffer in self.named_buffers():
+            if name.endswith(("__weight", "__bias")):
+                setattr(self, name, buffer.to(dtype))
+        return self
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """(B, T) -> (B, 80, T / 160) as Whisper scales it."""
@@ -132,6 +144,18 @@ class WhisperEncoder(nn.Module):
 
     def _(self, name: str) -> Tensor:
         return getattr(self, _plain(f"encoder/{name}"))
+
+
+def encoder_bytes(folder: Path, n_layers: int | None = None) -> bytes:
+    """The content of `ENCODER_FILE` for CTranslate2's ``model.bin`` in ``folder``, up to layer ``n_layers``."""
+    from safetensors.torch import save
+
+    kept = {}
+    for name, value in read_ctranslate2(folder / "model.bin", "encoder/").items():
+        layer = int(name[14:].split("/")[0]) if name.startswith("encoder/layer_") and name[14].isdigit() else -1
+        if (n_layers is None or layer < n_layers) and not name.endswith("num_heads"):
+            kept[name] = torch.from_numpy(np.array(value, np.float32)).half()
+    return save(kept)
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,307 @@
+"""A sitting of a training run from a pack: unpack, train by the clock, leave results for the next to go on from.
+
+Nothing here needs hydra, Lightning or a network: `audiovq.training.packing` resolved the configuration already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiovq.data.pieces import PieceReader, unpack_corpus
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write
+from audiovq.training.compact import AVERAGE, Limits, encode_state, read_set, write_set
+from audiovq.training.loop import Place, Run, Task, load_state, state_of
+from audiovq.training.stopping import Stopped
+
+log = logging.getLogger("audiovq")
+CONFIG = "config.json"
+START = "start/"
+"""Prefix of a pack's entries with the state that training starts from."""
+
+
+class Sitting(Run):
+    """A run, or a part of one, that ends by the clock and writes its results as sets of small files.
+
+    Args:
+        work: folder for exported models and other files that stay on this machine.
+        out: folder of the results.
+        start: folder with a state to go on from; results in ``out`` come first.
+        limits: on the results.
+        ends: time of ``time.perf_counter()`` by which everything is written.
+        save_every: seconds.
+        settings: further arguments of `Run`. With neither ``max_steps`` nor ``minutes`` the sitting is the whole run:
+            learning rates fall to zero at its end.
+    """
+
+    def __init__(
+        self, work: Path, out: Path, start: Path | None, limits: Limits, ends: float, save_every: float, **settings: Any
+    ) -> None:
+        self.whole = settings["max_steps"] is None and settings["minutes"] is None
+        if self.whole:
+            settings["minutes"] = 1.0  # decides nothing: `place` goes by the clock of the sitting
+        super().__init__(work, **settings)
+        self.out, self.start, self.limits, self.ends, self.save_every = out, start, limits, ends, save_every
+        self.began, self.took = time.perf_counter(), {"save": 0.0, "validate": 0.0}
+        self.margin = min(2.0, 0.05 * (ends - self.began))
+        self._plan_end()
+
+    def place(self) -> Place:
+        """Where the run is now; a sitting that is the whole run goes by its clock."""
+        if self.whole:
+            assert self.deadline is not None
+            self.minutes = max(self.deadline - self.began, 1e-3) / 60
+            kept, self.seconds = self.seconds, time.perf_counter() - self.began
+            place = super().place()
+            self.seconds = kept
+            return place
+        return super().place()
+
+    def fit(self, task: Task) -> None:
+        """Go on from the results or the start, and write a first set, so that a set exists whatever happens."""
+        for folder in (self.out, self.start):
+            if folder is not None and any(folder.glob("state-*.json")):
+                tensors, facts = read_set(folder)
+                load_state(task, tensors)
+                self.step, self.seconds, self.best = facts["step"], facts["seconds"], facts["best"]
+                log.info("going on from %s at step %d", folder, self.step)
+                break
+        self.save(task)
+        self.began = time.perf_counter()
+        super().fit(task)
+
+    def ended(self) -> bool:
+        """As in `Run`, with the end planned anew."""
+        self._plan_end()
+        return super().ended()
+
+    def validate(self, task: Task) -> None:
+        """As in `Run`, timed; left out at the end where it has not been timed before, since it may take too long."""
+        begun = time.perf_counter()
+        assert self.deadline is not None
+        if begun > self.deadline and not self.took["validate"]:
+            log.info("no time for a validation: lower training.validate_every to have them on the way")
+            return
+        super().validate(task)
+        self.took["validate"] = time.perf_counter() - begun
+
+    def save(self, task: Task) -> None:
+        """Replace the results.
+
+        Raises:
+            AudioVQError: when weights are not finite; the results before stay.
+        """
+        begun = time.perf_counter()
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in task.parameters()):
+            raise AudioVQError(f"weights are not finite at step {self.step}: lower the learning rate")
+        facts = {"step": self.step, "seconds": self.seconds, "best": self.best, "task": type(task).__name__}
+        with torch.no_grad():
+            data = encode_state(state_of(task), self.limits)
+        files = write_set(self.out, data, facts, self.limits)
+        self.took["save"] = time.perf_counter() - begun
+        log.info("step %d: %d files, %.1f MiB, %.1f s", self.step, len(files), len(data) / 2**20, self.took["save"])
+
+    def _plan_end(self) -> None:
+        """Stop training so early that a validation and a save, as long as the last ones, are done in time."""
+        self.deadline = self.ends - 1.5 * sum(self.took.values()) - self.margin
+
+    def _mark(self, name: str) -> int:
+        if name == "checkpoint":
+            return int((time.perf_counter() - self.began) // self.save_every)
+        return super()._mark(name)
+
+
+def build(config: Mapping[str, Any]) -> Any:
+    """Call a configuration's ``_target_`` with the rest of it."""
+    module, _, name = config["_target_"].rpartition(".")
+    return getattr(import_module(module), name)(**{k: v for k, v in config.items() if not k.startswith("_")})
+
+
+def override(config: dict[str, Any], settings: Sequence[str]) -> None:
+    """Set ``a.b.c=VALUE`` in a configuration, in place; values are JSON, or else strings.
+
+    Raises:
+        AudioVQError: for a key that is not there.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        *path, last = key.split(".")
+        place = config
+        for part in path:
+            place = place.get(part) if isinstance(place, dict) else None  # type: ignore[assignment]
+        if not equals or not isinstance(place, dict) or last not in place:
+            raise AudioVQError(f"{setting}: the configuration has no such setting")
+        try:
+            place[last] = json.loads(text)
+        except ValueError:
+            place[last] = text
+
+
+def train_from_pack(
+    pack: Path,
+    out: Path,
+    minutes: float,
+    work: Path | None = None,
+    settings: Sequence[str] = (),
+    limits: Limits | None = None,
+    save_every: float = 60.0,
+    begun: float | None = None,
+) -> None:
+    """Train for so many minutes, unpacking and writing included.
+
+    Args:
+        pack: folder with all pieces.
+        out: gets the state and ``train.log``; a state that is there already is gone on from.
+        minutes: from ``begun`` to the end.
+        work: folder for what is unpacked; None: ``unpacked`` in the pack.
+        settings: ``key=value`` changes of the configuration.
+        limits: on the results.
+        save_every: seconds.
+        begun: ``time.time()`` when the process started; None: now.
+
+    Raises:
+        AudioVQError: when pieces are missing or damaged, or a setting does not exist.
+    """
+    ends = time.perf_counter() + 60 * minutes - (time.time() - begun if begun else 0.0)
+    out.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(out / "train.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        reader, work = PieceReader(pack), (work or pack / "unpacked").resolve()
+        os.environ["AUDIOVQ_CACHE"] = str(work / "cache")
+        config, start = _unpack(reader, work)
+        _sit(config, out, work, start, ends, settings, limits or Limits(), save_every)
+    except Exception as error:
+        log.info("stopped: %s", error)
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _unpack(reader: PieceReader, work: Path) -> tuple[dict[str, Any], Path | None]:
+    """The configuration, and the folder of the state to start from."""
+    begun = time.perf_counter()
+    config = json.loads(reader.read(CONFIG))
+    reader.extract("cache/", work / "cache")
+    for split in ("train", "validation"):
+        unpack_corpus(reader, split, work / "cache" / "packed" / split)
+    log.info("unpacked in %.1f s", time.perf_counter() - begun)
+    if not reader.names(START):
+        return config, None
+    reader.extract(START, work / "start")
+    return config, work / "start"
+
+
+def _sit(
+    config: dict[str, Any],
+    out: Path,
+    work: Path,
+    start: Path | None,
+    ends: float,
+    settings: Sequence[str],
+    limits: Limits,
+    save_every: float,
+) -> None:
+    cuda = torch.cuda.is_available()
+    for key, value in (("device", "cuda" if cuda else "cpu"), ("precision", "bfloat16" if cuda else "float32")):
+        if key in config["task"]:
+            config["task"][key] = value
+    override(config, settings)
+    plan = config["training"]
+    torch.set_num_threads(plan["threads"])
+    if cuda:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    torch.manual_seed(config["seed"])
+    task = build(config["task"])
+    log.info("%s on %s", config["name"], torch.cuda.get_device_name() if cuda else "CPU")
+    run = Sitting(
+        work / "run",
+        out,
+        start,
+        limits,
+        ends,
+        save_every,
+        max_steps=plan["max_steps"],
+        minutes=plan["minutes"],
+        decay=plan["decay"],
+        warmup_steps=plan["warmup_steps"],
+        validate_every=plan["validate_every"],
+        checkpoint_every=plan["checkpoint_every"],
+        log_every=plan["log_every"],
+        seed=config["seed"],
+    )
+    if start is None and plan.get("init_from"):
+        task.begin_from(plan["init_from"])
+    with atomic_write(out / CONFIG) as path:
+        path.write_text(json.dumps(config) + "\n")
+    run.fit(task)
+    log.info("done: step %d, %.0f s before the end", run.step, ends - time.perf_counter())
+
+
+def join(results: Path, folder: Path) -> int:
+    """Make a run's folder out of results: training there goes on from them. Averaged weights become ``latest``.
+
+    Returns:
+        The steps that are done.
+
+    Raises:
+        AudioVQError: when there is no complete set.
+    """
+    from safetensors.torch import save_file
+
+    from audiovq.weights import write_weights
+
+    tensors, facts = read_set(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((results / CONFIG).read_text()) if (results / CONFIG).is_file() else {}
+    average = {name.removeprefix(AVERAGE): t for name, t in tensors.items() if name.startswith(AVERAGE)}
+    if average and isinstance(config.get("model"), dict):
+        write_weights(average, config["model"], folder / "latest")
+    note = json.dumps(facts)
+    with atomic_write(folder / "state.safetensors") as path:
+        kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(kept, path, {"step": str(facts["step"]), "state": note})
+    with atomic_write(folder / "state.json") as path:
+        path.write_text(note + "\n")
+    return facts["step"]
+
+
+def main(arguments: Sequence[str] | None = None, begun: float | None = None) -> int:
+    """The command line of ``run.py`` in a pack. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="run.py", description="Train from a pack; no network, nothing to install.")
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("--minutes", type=float, required=True, help="Of the whole command, from its start.")
+    parser.add_argument("--out", type=Path, required=True, help="Folder of the results.")
+    parser.add_argument("--work", type=Path, help="Folder for what is unpacked; default: unpacked, in the pack.")
+    parser.add_argument("--save-every", type=float, default=60.0, help="Seconds between two states.")
+    parser.add_argument("--file-mib", type=float, default=15.0, help="Largest file of the results.")
+    parser.add_argument("--total-mib", type=float, default=62.0, help="Size of the results in all.")
+    parser.add_argument("settings", nargs="*", help="Changes of the configuration: key=value.")
+    given = parser.parse_intermixed_args(arguments)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    limits = Limits(int(given.file_mib * 2**20), int(given.total_mib * 2**20))
+    try:
+        train_from_pack(
+            given.pack, given.out, given.minutes, given.work, given.settings, limits, given.save_every, begun
+        )
+    except AudioVQError as error:
+        print("audiovq:", error, file=sys.stderr)
+        return 1
+    except Stopped as stop:
+        return 128 + stop.number
+    return 0

@@ -1,0 +1,233 @@
+"""Packs for training on a machine without a network: code, wheels, corpora, weights and configuration in pieces."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.parser import Parser
+from pathlib import Path
+from typing import Any
+
+from audiovq.data.pieces import AUDIO, PieceWriter, add_corpus
+from audiovq.data.whisper import ENCODER_FILE, whisper_folder
+from audiovq.errors import AudioVQError
+from audiovq.files import atomic_write, cache_dir
+from audiovq.training.compact import Limits, encode_state, write_set
+from audiovq.training.offline import CONFIG, START
+
+log = logging.getLogger("audiovq")
+_PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)] + [
+    "manylinux2014_x86_64",
+    "manylinux2010_x86_64",
+    "manylinux1_x86_64",
+    "linux_x86_64",
+]
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """What goes into a pack, and in which form.
+
+    Attributes:
+        have: packages that the target machine has; their dependencies are taken to be there, too.
+        python: version of the target's Python, such as "3.12".
+        audio: "opus", "flac" or "int16".
+        kbps: of Opus.
+        labels: label files that go along with the corpora.
+        piece_bytes: largest piece.
+        state_bytes: largest size of the state to start from.
+    """
+
+    have: Sequence[str] = ()
+    python: str = "3.12"
+    audio: str = "opus"
+    kbps: float = 32.0
+    labels: Sequence[str] = field(default=("pitch",))
+    piece_bytes: int = 60 << 20
+    state_bytes: int = 50 << 20
+
+
+def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run: Path | None = None) -> int:
+    """Write everything that `audiovq.training.offline` needs, and ``run.py``, which starts it.
+
+    What rarely changes comes first: when only code or weights change, most pieces stay as they are.
+
+    Args:
+        given: configuration, resolved, of a task on packed corpora.
+        folder: of the pieces.
+        options: what goes along.
+        run: folder of a run whose state the training goes on from.
+
+    Returns:
+        Bytes in all.
+
+    Raises:
+        AudioVQError: when something is not there, or a package has no wheel for the target.
+    """
+    if options.audio not in AUDIO:
+        raise AudioVQError(f"audio is stored as {', '.join(AUDIO)}, not {options.audio!r}")
+    if "corpus" not in given["task"]:
+        raise AudioVQError("only tasks on packed corpora, those with task.corpus, can be trained from a pack")
+    config: dict[str, Any] = json.loads(json.dumps(given))
+    corpus = config["task"].get("corpus")
+    writer = PieceWriter(folder, options.piece_bytes)
+    with tempfile.TemporaryDirectory() as temporary:
+        wheels = download_wheels(options.have, options.python, Path(temporary))
+        log.info("wheels: %s", ", ".join(path.name for path in wheels) or "none")
+        for split in ("train", "validation"):
+            base = Path(corpus) if corpus else cache_dir() / "packed"
+            add_corpus(writer, base / split, split, options.audio, options.kbps, options.labels, _progress(split))
+        if config["task"].get("listener_items"):
+            _add_listener(writer, config["task"].get("listener_layers"))
+        for path in wheels:
+            writer.add(f"wheels/{path.name}", path.read_bytes(), compress=False)
+    _add_code(writer)
+    if corpus:
+        config["task"]["corpus"] = None
+    _add_start(writer, config, options, run)
+    writer.add(CONFIG, json.dumps(config, indent=1).encode())
+    with atomic_write(folder / "run.py") as path:
+        path.write_bytes((Path(__file__).parent / "bootstrap.py").read_bytes())
+    manifest = writer.finish(name=config["name"], audio=options.audio, kbps=options.kbps, python=options.python)
+    return sum(piece["bytes"] for piece in manifest["pieces"])
+
+
+def _progress(split: str) -> Any:
+    done, shown = 0, 0
+
+    def tell(seconds: int) -> None:
+        nonlocal done, shown
+        done += seconds
+        if done - shown >= 3600:
+            shown = done
+            log.info("%s: %.1f hours", split, done / 3600)
+
+    return tell
+
+
+def _add_code(writer: PieceWriter) -> None:
+    """The package without bundled models."""
+    package = Path(__file__).resolve().parents[1]
+    for path in sorted(package.rglob("*")):
+        inside = path.relative_to(package)
+        if path.is_file() and inside.parts[0] != "pretrained" and "__pycache__" not in inside.parts:
+            writer.add(f"site/{package.name}/{inside.as_posix()}", path.read_bytes())
+
+
+def _add_listener(writer: PieceWriter, n_layers: int | None) -> None:
+    from audiovq.training.whisper import encoder_bytes
+
+    data = encoder_bytes(whisper_folder("the listener's loss"), n_layers)
+    writer.add(f"cache/models/whisper-base/{ENCODER_FILE}", data, compress=False)
+
+
+def _add_start(writer: PieceWriter, config: dict[str, Any], options: PackOptions, run: Path | None) -> None:
+    """The state to go on from; without one, the models that ``init_from`` names."""
+    from audiovq.weights import model_path
+
+    plan = config["training"]
+    if run is not None:
+        tensors, facts = read_run(run)
+        with tempfile.TemporaryDirectory() as temporary:
+            limits = Limits(options.state_bytes, options.state_bytes, 1)
+            for path in write_set(Path(temporary) / "start", encode_state(tensors, limits), facts, limits):
+                writer.add(START + path.name, path.read_bytes(), compress=False)
+    source = plan.get("init_from")
+    plan["init_from"] = plan["resume_from"] = None
+    if run is None and source:
+        parts = source if isinstance(source, Mapping) else {"": source}
+        for i, name in enumerate(parts.values()):
+            path = model_path(name) / "model.safetensors"
+            writer.add(f"cache/init/{i}/model.safetensors", path.read_bytes(), compress=False)
+        names = {part: f"init/{i}" for i, part in enumerate(parts)}
+        plan["init_from"] = names if isinstance(source, Mapping) else names[""]
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's state: tensors and facts. The folder is a run's, or one of results.
+
+    Raises:
+        AudioVQError: when there is none.
+    """
+    from safetensors import safe_open
+
+    from audiovq.training.compact import read_set
+
+    if not (folder / "state.safetensors").is_file():
+        return read_set(folder)
+    try:
+        with safe_open(folder / "state.safetensors", "pt") as file:
+            written = (file.metadata() or {}).get("state") or (folder / "state.json").read_text()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(written)
+    except Exception as error:
+        raise AudioVQError(f"cannot read the state of {folder}: {' '.join(str(error).split())}") from error
+
+
+# -- wheels -----------------------------------------------------------------------------------------------------------
+
+
+def plain_name(name: str) -> str:
+    """A package's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_names(text: str) -> list[str]:
+    """Package names from a list with commas, or from a file with one a line, as ``pip freeze`` writes it."""
+    lines = Path(text).read_text().splitlines() if Path(text).is_file() else text.split(",")
+    names = [re.split(r"[=<>~!\[; @]", line.strip())[0] for line in lines]
+    return [name for name in names if name and not name.startswith("#")]
+
+
+def download_wheels(have: Sequence[str], python: str, folder: Path) -> list[Path]:
+    """Wheels for Linux on x86-64 of all that the package depends on and the target machine lacks.
+
+    Raises:
+        AudioVQError: when pip finds no such wheel.
+    """
+    from packaging.requirements import Requirement
+
+    there = {plain_name(name) for name in have} | {"audiovq"}
+    environment = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": "x86_64"}
+    environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "extra": ""}
+    environment |= {"implementation_name": "cpython", "platform_python_implementation": "CPython"}
+    waiting = [Requirement(text) for text in importlib.metadata.requires("audiovq") or ()]
+    while waiting:
+        requirement = waiting.pop(0)
+        name = plain_name(requirement.name)
+        if name in there or (requirement.marker and not requirement.marker.evaluate(environment)):
+            continue
+        there.add(name)
+        wheel = _download(requirement.name, str(requirement.specifier), python, folder / name)
+        with zipfile.ZipFile(wheel) as file:
+            entry = next(entry for entry in file.namelist() if entry.endswith(".dist-info/METADATA"))
+            metadata = Parser().parsestr(file.read(entry).decode())
+        waiting += [Requirement(text) for text in metadata.get_all("Requires-Dist") or ()]
+    return sorted(folder.glob("*/*.whl"))
+
+
+def _download(name: str, versions: str, python: str, folder: Path) -> Path:
+    """The wheel of the version that is installed here, or else of the newest that fits."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", python, "--dest", str(folder)]
+    for platform in _PLATFORMS:
+        command += ["--platform", platform]
+    requirements = [f"{name}{versions}"]
+    with suppress(importlib.metadata.PackageNotFoundError):
+        requirements.insert(0, f"{name}=={importlib.metadata.version(name)}")
+    for requirement in requirements:
+        result = subprocess.run([*command, requirement], capture_output=True, text=True)
+        wheels = list(folder.glob("*.whl")) if folder.is_dir() else []
+        if result.returncode == 0 and wheels:
+            return wheels[0]
+    lines = result.stderr.strip().splitlines() or ["pip gave no reason"]
+    raise AudioVQError(f"no wheel of {name} for Python {python}: {lines[-1]}; name it in --have if it is there")
