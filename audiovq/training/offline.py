@@ -182,8 +182,10 @@ def train_from_pack(
     try:
         reader, work = PieceReader(pack), (work or pack / "unpacked").resolve()
         os.environ["AUDIOVQ_CACHE"] = str(work / "cache")
-        config, start = _unpack(reader, work)
-        _sit(config, out, work, start, ends, settings, limits or Limits(), save_every)
+        config = json.loads(reader.read(CONFIG))
+        _adapt(config, settings)
+        start = _unpack(reader, work)
+        _sit(config, out, work, start, ends, limits or Limits(), save_every)
     except Exception as error:
         log.info("stopped: %s", error)
         raise
@@ -192,18 +194,39 @@ def train_from_pack(
         handler.close()
 
 
-def _unpack(reader: PieceReader, work: Path) -> tuple[dict[str, Any], Path | None]:
-    """The configuration, and the folder of the state to start from."""
+def _adapt(config: dict[str, Any], settings: Sequence[str]) -> None:
+    """Fit a configuration to this machine and to ``settings``, in place, before anything takes time."""
+    cuda = torch.cuda.is_available()
+    for key, value in (("device", "cuda" if cuda else "cpu"), ("precision", "bfloat16" if cuda else "float32")):
+        if key in config["task"]:
+            config["task"][key] = value
+    override(config, settings)
+    check_end(config["training"])
+
+
+def check_end(plan: Mapping[str, Any]) -> None:
+    """Check when training ends: by steps, by minutes, or with the sitting.
+
+    Raises:
+        AudioVQError: when steps and minutes are given.
+    """
+    if plan["max_steps"] is not None and plan["minutes"] is not None:
+        raise AudioVQError(
+            "give training.max_steps or training.minutes, or null for both: the sitting is the whole run"
+        )
+
+
+def _unpack(reader: PieceReader, work: Path) -> Path | None:
+    """Corpora and models; the folder of the state to start from."""
     begun = time.perf_counter()
-    config = json.loads(reader.read(CONFIG))
     reader.extract("cache/", work / "cache")
     for split in ("train", "validation"):
         unpack_corpus(reader, split, work / "cache" / "packed" / split)
     log.info("unpacked in %.1f s", time.perf_counter() - begun)
     if not reader.names(START):
-        return config, None
+        return None
     reader.extract(START, work / "start")
-    return config, work / "start"
+    return work / "start"
 
 
 def _sit(
@@ -212,16 +235,10 @@ def _sit(
     work: Path,
     start: Path | None,
     ends: float,
-    settings: Sequence[str],
     limits: Limits,
     save_every: float,
 ) -> None:
-    cuda = torch.cuda.is_available()
-    for key, value in (("device", "cuda" if cuda else "cpu"), ("precision", "bfloat16" if cuda else "float32")):
-        if key in config["task"]:
-            config["task"][key] = value
-    override(config, settings)
-    plan = config["training"]
+    cuda, plan = torch.cuda.is_available(), config["training"]
     torch.set_num_threads(plan["threads"])
     if cuda:
         torch.set_float32_matmul_precision("high")

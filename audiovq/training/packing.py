@@ -22,7 +22,7 @@ from audiovq.data.whisper import ENCODER_FILE, whisper_folder
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write, cache_dir
 from audiovq.training.compact import Limits, encode_state, write_set
-from audiovq.training.offline import CONFIG, START
+from audiovq.training.offline import CONFIG, START, check_end
 
 log = logging.getLogger("audiovq")
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)] + [
@@ -77,6 +77,7 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
         raise AudioVQError(f"audio is stored as {', '.join(AUDIO)}, not {options.audio!r}")
     if "corpus" not in given["task"]:
         raise AudioVQError("only tasks on packed corpora, those with task.corpus, can be trained from a pack")
+    check_end(given["training"])
     config: dict[str, Any] = json.loads(json.dumps(given))
     corpus = config["task"].get("corpus")
     writer = PieceWriter(folder, options.piece_bytes)

@@ -207,6 +207,15 @@ def test_tasks_on_other_data_and_unknown_audio_are_refused(corpus, tmp_path):
         write_pack(config_of(corpus), tmp_path, PackOptions(audio="mp3"))
 
 
+def test_two_ends_are_refused_before_anything_is_written(make_pack, tmp_path):
+    with pytest.raises(AudioVQError, match="null for both"):
+        make_pack(minutes=3)
+    assert not (tmp_path / "pack").exists()
+    with pytest.raises(AudioVQError, match="null for both"):
+        train_from_pack(make_pack(), tmp_path / "out", 1.0, tmp_path / "work", ["training.minutes=3"])
+    assert not (tmp_path / "work").exists()
+
+
 def test_names_of_packages(tmp_path):
     assert read_names("torch, numba,scikit_learn") == ["torch", "numba", "scikit_learn"]
     (tmp_path / "list").write_text("torch==2.11.0\n# comment\nNumPy>=2\nzipp @ file:///x\n\n")
