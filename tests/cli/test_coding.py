@@ -47,10 +47,15 @@ def test_bitrate(run, wav):
     assert np.allclose(sizes, [0.5, 1, 2, 4], atol=0.2)
     assert run("encode", "a.wav", "-o", "default.avq").code == 0
     assert Path("default.avq").stat().st_size * 8 / 10_000 == sizes[2]
-    for rate in ("2.2", "0", "-1", "nan", "64"):
+    for rate, remark, place in (("2.2", "using 4 codebooks, 2 kb/s nominal", 2), ("64", "using 8 codebooks", 3)):
+        done = run("encode", "a.wav", "-f", "--bitrate", rate)
+        assert done.code == 0
+        assert remark in done.err
+        assert Path("a.avq").stat().st_size * 8 / 10_000 == sizes[place]
+    for rate in ("0", "-1", "nan", "0.4"):
         refused = run("encode", "a.wav", "-f", "--bitrate", rate)
         assert refused.code == 1
-        assert refused.lines[0].endswith("it offers 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4")
+        assert "needs 0.5 kb/s and more" in refused.lines[0]
 
 
 def test_mono(run, wav):
@@ -148,7 +153,7 @@ def test_what_can_be_seen_at_once_is_told_before_a_model_is_loaded(run, wav, tmp
     for arguments, word in (
         (["encode", "a.wav"], "a.avq exists"),
         (["encode", "none.wav", "nor.wav"], "2 of 2 files failed"),
-        (["encode", "a.wav", "-f", "--bitrate", "7"], "it offers 0.5, 1,"),
+        (["encode", "a.wav", "-f", "--bitrate", "0.1"], "needs 0.5 kb/s and more"),
         (["encode", "a.wav", "-f", "--model", "nonsense"], "no model 'nonsense'"),
         (["decode", "none.avq"], "no such file"),
         (["decode", "a.avq", "-o", "c.wav", "--decoder", "wavenet"], "no decoder 'wavenet'; it has: parallel"),
