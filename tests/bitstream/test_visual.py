@@ -186,7 +186,7 @@ def test_a_wrong_ending_is_told_first(coded, tmp_path):
 def test_hostile_headers_are_refused(codec, coded):
     header = ContainerReader(io.BytesIO(coded)).header
     huge = CodeLevel(1, 16, 1, 70000, 16)
-    with pytest.raises(AudioVQError, match="number of (pixels|codes) in a packet"):
+    with pytest.raises(AudioVQError, match=r"number of (pixels|codes) in a packet"):
         VisualHeader(b"abcd", MEDIA_VIDEO, (60000, 60000), 1024, (25, 1), (CodeLevel(64, 16, 1, 60000, 60000),))
     with pytest.raises(AudioVQError, match="rows of codes"):
         VisualHeader(b"abcd", MEDIA_IMAGE, (8, 16), 1, (0, 1), (huge,))
