@@ -88,8 +88,6 @@ class VisualHeader:
             ("frame rate's denominator", self.rate[1], 1, MAX_RATE if moving else 1),
             ("number of levels", len(self.levels), 1, MAX_LEVELS),
         ]
-        pixels = self.size[0] * self.size[1] * self.packet_frames
-        checks.append(("number of pixels in a packet", pixels, 1, MAX_PACKET_PIXELS))
         for level in self.levels:
             checks += [
                 ("number of codebooks", level.n_codebooks, 1, MAX_CODEBOOKS),
@@ -99,6 +97,8 @@ class VisualHeader:
                 ("columns of codes", level.width, 1, MAX_EDGE),
             ]
         checks.append(("number of codes in a packet", self._n_codes(self.packet_frames), 1, MAX_PACKET_CODES))
+        pixels = self.size[0] * self.size[1] * self.packet_frames
+        checks.append(("number of pixels in a packet", pixels, 1, MAX_PACKET_PIXELS))
         for what, value, low, high in checks:
             if not low <= value <= high:
                 raise AudioVQError(f"{what} is {value}; the format has {low} to {high}")

@@ -70,7 +70,7 @@ def test_bytes_that_are_left_over(tmp_path, extra):
 def test_what_has_a_header_is_not_raw(tmp_path, container):
     stream = io.BytesIO()
     soundfile.write(stream, SAMPLES, 16000, format=container)
-    message = refusal(stream.getvalue(), tmp_path, "a.raw", raw=RawFormat("s16le", 16000))
+    message = refusal(stream.getvalue(), tmp_path, "a.raw", raw=RawFormat("s16le", 16000, 1))
     assert "not raw audio; leave out --raw" in message
 
 
@@ -79,10 +79,12 @@ def test_raw_audio_is_not_read_by_itself(tmp_path):
 
 
 def test_formats_that_are_none(tmp_path):
-    for arguments in (("s12le", 16000), ("s16le", 0), ("s16le", 16000, 0), ("S16LE", 16000)):
-        with pytest.raises(AudioVQError):
-            RawFormat(*arguments)
-    assert "sample rate" in refusal(bytes(100), tmp_path, "a.raw", raw=RawFormat("u8", 10))
+    for name in ("s12le", "S16LE", "pcm", ""):
+        with pytest.raises(AudioVQError, match="there is no sample format"):
+            RawFormat(name, 16000, 1)
+    for numbers in ((0, 1), (16000, 0), ()):
+        assert "needs a sample rate" in refusal(bytes(100), tmp_path, "a.raw", raw=RawFormat("s16le", *numbers))
+    assert "sample rate" in refusal(bytes(100), tmp_path, "a.raw", raw=RawFormat("u8", 10, 1))
     for name, told in (("a.wav", "name it .raw"), ("a.flac", "name it .raw")):
         with pytest.raises(AudioVQError, match=told), create_audio(tmp_path / name, 16000, 1, RawFormat("s16le")):
             pass
@@ -92,4 +94,4 @@ def test_formats_that_are_none(tmp_path):
 
 def test_not_a_number_of_a_raw_float_file(tmp_path):
     data = np.array([0, 1, np.nan, 0.5], "<f4").tobytes()
-    assert "NaN" in refusal(data, tmp_path, "a.raw", raw=RawFormat("f32le", 16000))
+    assert "NaN" in refusal(data, tmp_path, "a.raw", raw=RawFormat("f32le", 16000, 1))
