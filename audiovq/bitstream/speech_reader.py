@@ -98,6 +98,7 @@ class SpeechReader:
             header.n_codebooks <= codec.n_codebooks
             and header.code_bits == (codec.codebook_size - 1).bit_length()
             and header.packet_frames == codec.packet_frames
+            and header.has_pitch == codec.has_pitch
         )
         if not fits:
             raise AudioVQError(f"does not fit its model {codec.name}: other codebooks or packets")

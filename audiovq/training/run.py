@@ -66,7 +66,7 @@ def train(config: Any) -> Path:
     with process_group(pick_device(config.training.device)):
         folder = Path(config.run_dir) if config.run_dir else cache_dir() / "runs" / config.name
         task, run = make_task(config), make_run(config, folder)
-        results, source = config.training.resume_from, config.training.init_from
+        results, source = config.training.get("resume_from"), config.training.get("init_from")
         if results and rank() == 0 and not (folder / "state.safetensors").is_file():
             join(Path(results), folder)
         if not (config.training.resume and run.resume(task)) and source:
