@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.codec.speaker import SpeakerEncoder, SpeakerTable
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
 from audiovq.quantize import Quantized, ResidualVectorQuantizer
 from audiovq.speech.encoder import SpeechEncoder
 from audiovq.speech.fast import SpanEncoder
 from audiovq.speech.parallel import ParallelDecoder
-from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
 
 if TYPE_CHECKING:
     from audiovq.speech.disguise import Pitch

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from audiovq.codec.filterbank import Filterbank
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
-from audiovq.speech.filterbank import Filterbank
 
 
 class SpeechEncoder(nn.Module):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from audiovq.codec.filterbank import Filterbank, gabor_filters
 from audiovq.speech.backbone import interleave
 from audiovq.speech.encoder import SpeechEncoder
-from audiovq.speech.filterbank import Filterbank, gabor_filters
 from audiovq.speech.parallel import InverseSTFTHead
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from audiovq.codec.speaker import SpeakerEncoder, SpeakerTable
 from audiovq.errors import AudioVQError
-from audiovq.speech.speaker import SpeakerEncoder, SpeakerTable
 
 
 @pytest.fixture
