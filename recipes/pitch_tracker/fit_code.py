@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from audiovq.bitstream.pitch_code import REACH, predicted
+from audiovq.bitstream.pitch_code import REACH, encode_pitch, predicted
 from audiovq.data.packed import open_packed
 
-train, _ = open_packed()
+train, validation = open_packed()
 assert train.pitch is not None
 labels = np.maximum(train.pitch.numpy(), 0).astype(int)
 voicing, steps, onsets, first = Counter(), Counter(), Counter(), Counter()
@@ -38,3 +38,10 @@ print("ENDS =", round(4096 * voicing[True, False] / (voicing[True, False] + voic
 print("STEPS =", table(steps, range(-REACH, REACH + 1)))
 print("ONSETS =", table(onsets, range(-REACH, REACH + 1)))
 print("FIRST =", table(first, range(11)))
+
+# The rate of the tables that are in use, on validation labels in packets of four seconds.
+assert validation.pitch is not None
+track = np.maximum(validation.pitch.numpy(), 0).astype(np.int64)
+packets = [track[i : i + 200] for i in range(0, len(track) - 199, 200)]
+n_bytes = sum(len(encode_pitch(packet[None])) for packet in packets)
+print(f"# tables in use: {8 * n_bytes / (4 * len(packets)):.1f} b/s")

@@ -91,6 +91,28 @@ def read(path: Path) -> dict[str, np.ndarray]:
         return dict(zip(kept["ids"].tolist(), np.split(kept["labels"], kept["ends"][:-1]), strict=True))
 
 
+def compare(values: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Each tracker against the agreement of the two others, from values (3, F) in Hz.
+
+    Returns:
+        Per cent of frames with wrong voicing, and of voiced frames that are off by a semitone and more, by tracker.
+    """
+    errors = {}
+    for i, name in enumerate(TRACKERS):
+        others = np.delete(values, i, axis=0)
+        voiced = others > 0
+        logs = np.log2(np.where(voiced, others, 1.0))
+        agreed = voiced.all(0) & (np.abs(logs[0] - logs[1]) < 50 / 1200)
+        unvoiced = ~voiced.any(0)
+        own = values[i] > 0
+        both = agreed & own
+        distance = np.abs(np.log2(np.where(own, values[i], 1.0)) - logs.mean(0))
+        wrong = np.count_nonzero((agreed & ~own) | (unvoiced & own))
+        gross = np.count_nonzero(both & (distance > 100 / 1200))
+        errors[name] = (100 * wrong / max((agreed | unvoiced).sum(), 1), 100 * gross / max(both.sum(), 1))
+    return errors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", nargs="*", default=["debian_speech"])
@@ -116,6 +138,8 @@ def main() -> None:
         kept = {"ids": np.array(ids), "ends": ends, "labels": np.concatenate(labels)}
         if arguments.all_trackers:
             kept["values"] = np.concatenate(values, axis=1)
+            for name, (voicing, gross) in compare(kept["values"]).items():
+                print(f"{name}: voicing {voicing:.1f} %, off by a semitone and more {gross:.1f} %")
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **kept)
