@@ -34,14 +34,19 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+        wait_for_all()
     finally:
         dist.destroy_process_group()
+
+
+_TOKEN = torch.zeros(1)
+"""Kept: were it freed by gloo's thread while the interpreter ends, the process would abort."""
 
 
 def wait_for_all() -> None:
     """Return once every process is here."""
     if is_distributed():
-        dist.all_reduce(torch.zeros(1))
+        dist.all_reduce(_TOKEN)
 
 
 def broadcast_state(module: nn.Module) -> None:

@@ -66,9 +66,10 @@ def _wav(samples: np.ndarray, rate: int = RATE, container: str = "WAV", coding: 
 
 
 def _speech() -> list[Seed]:
-    fake, small = FakeCodec(), SmallCodec()
+    fake, small, pitched = FakeCodec(), SmallCodec(), SmallCodec()
+    pitched.has_pitch = True
     coder = coder_of(small)
-    small._entropy_coders = {None: coder, coder.model.identity: coder}
+    small._entropy_coders = pitched._entropy_coders = {None: coder, coder.model.identity: coder}
     files = []
     for name, samples, rate in (("speech", _voice(30_000), RATE), ("stereo speech", _voice(50_000, 2), 44_100)):
         coded = io.BytesIO()
@@ -82,9 +83,9 @@ def _speech() -> list[Seed]:
     pitch, level = rng.integers(0, 90, (2, 55)) * (rng.random((2, 55)) < 0.6), rng.integers(0, 128, (2, 3))
     for entropy_coding in (False, True):
         coded = io.BytesIO()
-        encoded = EncodedSpeech(codes, speakers, [55 * small.hop_length] * 2, pitch, level)
-        save_encoded(encoded, coded, small, entropy_coding)
-        files.append((f"speech with pitch, {'coded' if entropy_coding else 'packed'}", small, coded.getvalue()))
+        encoded = EncodedSpeech(codes, speakers, [55 * pitched.hop_length] * 2, pitch, level)
+        save_encoded(encoded, coded, pitched, entropy_coding)
+        files.append((f"speech with pitch, {'coded' if entropy_coding else 'packed'}", pitched, coded.getvalue()))
     real, coded = make_codec(), io.BytesIO()
     encode_file(io.BytesIO(_wav(speech_like(1.5)[:, None])), coded, real)
     files.append(("speech of the codec", real, coded.getvalue()))
