@@ -251,7 +251,7 @@ class CodecTask(Task):
         self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
         self.audio_seconds = batch_size * crop_frames * FRAME / rate
         self.trained = [p for p in (*self.model.parameters(), *self.teacher.parameters()) if p.requires_grad]
-        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True if self.device.type == "cuda" else None}
+        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
         self.optimizers = {
             "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, weight_decay=weight_decay, **shared),
             "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, **shared),
@@ -398,11 +398,21 @@ class CodecTask(Task):
     def begin_from(self, source: Mapping[str, str] | str) -> None:
         """Take weights from model folders: all from one, or for each prefix of the codec's weights from another.
 
+        From the folder of a run, its training state is taken: weights without averaging beside the averaged ones,
+        statistics of the codebooks, the discriminators. Only the optimizers begin anew.
+
         Raises:
             AudioVQError: when a folder has no such weights.
         """
-        from safetensors.torch import load
+        from safetensors.torch import load, load_file
 
+        if isinstance(source, str) and (Path(source) / "state.safetensors").is_file():
+            state = load_file(Path(source) / "state.safetensors")
+            try:
+                self.load_state_dict({k: v for k, v in state.items() if not k.startswith("optimizer/")})
+            except RuntimeError as error:
+                raise AudioVQError(f"{source} holds a run of another model") from error
+            return
         own = self.model.state_dict()
         for part, folder in (source if isinstance(source, Mapping) else {"": source}).items():
             path = model_path(folder) / "model.safetensors"

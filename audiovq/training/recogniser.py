@@ -10,6 +10,7 @@ out the same (see `invariant_directions`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from audiovq.data.packed import PackedCorpus
 from audiovq.errors import AudioVQError
 from audiovq.files import atomic_write
 from audiovq.interfaces import Progress
-from audiovq.training.whisper import WhisperEncoder
 
+Encoder = Callable[[Tensor], list[Tensor]]
+"""Waveforms (B, T) -> states (B, T / 320, C) after each layer, of which the last are used: `WhisperEncoder` is one."""
 DIM = 64
 """Directions that are kept."""
 WINDOW = 1500
@@ -34,7 +36,7 @@ _RIDGE = 1e-3  # of the mean variance, added to every direction's own
 
 
 @torch.no_grad()
-def states(corpus: PackedCorpus, encoder: WhisperEncoder, first_frame: np.ndarray) -> Tensor:
+def states(corpus: PackedCorpus, encoder: Encoder, first_frame: np.ndarray) -> Tensor:
     """Last states (B, WINDOW, C) of the windows that begin at these frames."""
     return encoder(corpus.crops(first_frame, WINDOW))[-1]
 
@@ -64,7 +66,7 @@ def invariant_directions(hearings: list[np.ndarray], dim: int = DIM) -> tuple[np
 
 
 def fit_directions(
-    corpus: PackedCorpus, encoder: WhisperEncoder, n_windows: int = 40, seed: int = 0
+    corpus: PackedCorpus, encoder: Encoder, n_windows: int = 40, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """`invariant_directions` of a random part of a corpus.
 
@@ -86,7 +88,7 @@ def fit_directions(
 
 def teacher_rows(
     corpus: PackedCorpus,
-    encoder: WhisperEncoder,
+    encoder: Encoder,
     mean: np.ndarray,
     directions: np.ndarray,
     batch_size: int = 1,
