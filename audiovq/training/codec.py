@@ -412,6 +412,7 @@ class CodecTask(Task):
                 self.load_state_dict({k: v for k, v in state.items() if not k.startswith("optimizer/")})
             except RuntimeError as error:
                 raise AudioVQError(f"{source} holds a run of another model") from error
+            self.fit_teacher()
             return
         own = self.model.state_dict()
         for part, folder in (source if isinstance(source, Mapping) else {"": source}).items():
@@ -425,6 +426,29 @@ class CodecTask(Task):
             own |= taken
         self.model.load_state_dict(own)
         self.average.load_state_dict(own)
+        self.fit_teacher()
+
+    @torch.no_grad()
+    def fit_teacher(self, n_batches: int = 60, ridge: float = 1e-3) -> None:
+        """Set the map from content vectors to the teacher's features by least squares: gradients through a random map
+        would destroy what the content codebook knows."""
+        trunk, quantizer = self.average.encoder.content, self.average.quantizer
+        if not self.weights.get("teacher") or self.train_crops.corpus.teacher is None or trunk is None:
+            return
+        self.average.eval()
+        products, sums = torch.zeros(()), torch.zeros(())
+        for i in range(n_batches):
+            batch = self.train_crops.draw(self.batch_size, np.random.default_rng((self.seed, i)), augmented=False)
+            assert batch.teacher is not None
+            content = quantizer.content(trunk(batch.source[:, None])).latents.transpose(1, 2).flatten(0, 1)
+            known = (batch.teacher != 0).any(-1).flatten()
+            rows = nn.functional.pad(content[known].double(), (0, 1), value=1.0)
+            products = products.to(rows) + rows.T @ rows
+            sums = sums.to(rows) + rows.T @ batch.teacher.flatten(0, 1)[known].double()
+        damping = ridge * products.diagonal().mean() * torch.eye(len(products), device=products.device)
+        solution = torch.linalg.solve(products + damping, sums).float()
+        self.teacher.weight.copy_(solution[:-1].T[..., None])
+        self.teacher.bias.copy_(solution[-1])  # type: ignore[union-attr]
 
     def _training_mode(self) -> None:
         """Everything trains but what is frozen: statistics of frozen codebooks stay as they are, too."""
