@@ -398,22 +398,13 @@ class CodecTask(Task):
     def begin_from(self, source: Mapping[str, str] | str) -> None:
         """Take weights from model folders: all from one, or for each prefix of the codec's weights from another.
 
-        From the folder of a run, its training state is taken: weights without averaging beside the averaged ones,
-        statistics of the codebooks, the discriminators. Only the optimizers begin anew.
+        Codebooks get statistics that fit their vectors.
 
         Raises:
             AudioVQError: when a folder has no such weights.
         """
-        from safetensors.torch import load, load_file
+        from safetensors.torch import load
 
-        if isinstance(source, str) and (Path(source) / "state.safetensors").is_file():
-            state = load_file(Path(source) / "state.safetensors")
-            try:
-                self.load_state_dict({k: v for k, v in state.items() if not k.startswith("optimizer/")})
-            except RuntimeError as error:
-                raise AudioVQError(f"{source} holds a run of another model") from error
-            self.fit_teacher()
-            return
         own = self.model.state_dict()
         for part, folder in (source if isinstance(source, Mapping) else {"": source}).items():
             path = model_path(folder) / "model.safetensors"
@@ -424,6 +415,9 @@ class CodecTask(Task):
             if not taken:
                 raise AudioVQError(f"{path} has no weights for {part or 'this model'}")
             own |= taken
+            codebooks = [name.removesuffix("vectors") for name in taken if name.endswith("codebook.vectors")]
+            stale = {name for name in own if name.startswith(tuple(codebooks)) and name not in taken}
+            own = {name: tensor for name, tensor in own.items() if name not in stale}
         self.model.load_state_dict(own)
         self.average.load_state_dict(own)
         self.fit_teacher()
