@@ -18,6 +18,7 @@ from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import FRAME, PackedCorpus, pack, write_rows
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
+from audiovq.quantize.codebook import EMACodebook
 from audiovq.training.codec import CodecTask
 from audiovq.training.pitch import PitchTask
 from audiovq.training.run import compose, make_task, train
@@ -118,6 +119,20 @@ def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
     exported = json.loads((tmp_path / "whole" / "latest" / "config.json").read_text())
     assert exported["quantizer"]["n_codebooks"] == 3
     SpeechCodec(**exported)
+
+
+def test_a_run_from_weights_starts_with_statistics_that_fit_them(corpus, tmp_path):
+    """Stale sums would overwrite every codebook vector in the first step."""
+    first = config("speech", corpus, tmp_path / "first", MODEL)
+    train(first)
+    task = make_task(config("speech", corpus, tmp_path / "second", MODEL))
+    task.begin_from(str(tmp_path / "first" / "latest"))
+    codebooks = [module for module in task.model.modules() if isinstance(module, EMACodebook)]
+    assert len(codebooks) == 3
+    before = [codebook.vectors.clone() for codebook in codebooks]
+    for codebook, vectors in zip(codebooks, before, strict=True):
+        codebook.refresh()
+        torch.testing.assert_close(codebook.vectors, vectors, rtol=1e-3, atol=1e-5)
 
 
 def test_two_processes_train_the_codec(corpus, tmp_path):
