@@ -1,6 +1,6 @@
-# make demo, make test: each creates the environment it needs. PYTHON chooses the interpreter, VENV the environment,
-# TORCH the build of torch: cpu (200 MB), pypi (on Linux with CUDA, 5 GB and more), or auto: cpu where there is no NVIDIA
-# GPU and TORCH_CPU_INDEX can be reached, else pypi.
+# Each target creates the environment that it needs. PYTHON is the interpreter, VENV the environment, PYTEST options of
+# pytest, SITE the folder for the documentation. TORCH is the build of torch: cpu (200 MB), pypi (on Linux with CUDA, 5 GB
+# and more), or auto: cpu where there is no NVIDIA GPU and TORCH_CPU_INDEX can be reached, else pypi.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= auto
@@ -11,13 +11,19 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 EDITABLE := --config-settings editable_mode=compat -e
 REACHABLE := import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=10)
 
-.PHONY: demo test lint models clean
+PYTEST ?=
+SITE ?= site
+
+.PHONY: demo test lint docs models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python recipes/demo/run.py
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(abspath $(SITE))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -74,8 +80,8 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python $(VENV)/.torch
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python $(VENV)/.torch
 	@echo "Installing audiovq with everything for training, evaluation and tests into $(VENV)"
-	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,video,dev]"
+	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,video,vizdoom,world,docs,dev]"
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo_output
+	rm -rf $(VENV) build site *.egg-info demo_output

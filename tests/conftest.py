@@ -21,6 +21,9 @@ if "AUDIOVQ_CACHE" not in os.environ:
     (_folder / "kernels").symlink_to(_kernels)
     os.environ["AUDIOVQ_CACHE"] = str(_folder)
 
+ALL = os.environ.get("AUDIOVQ_TEST_ALL") == "1"
+"""Skipped tests fail, but for those marked ``external``: CI installs every extra."""
+
 TINY = {
     "encoder": {
         "latent_dim": 8,
@@ -37,6 +40,28 @@ TINY = {
     "default_n_codebooks": 2,
     "name": "tiny",
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("external") is None:
+        _fail_if_all(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    if report.skipped:
+        _fail_if_all(report)
+    return report
+
+
+def _fail_if_all(report):
+    if ALL:
+        report.outcome = "failed"
+        report.longrepr = f"AUDIOVQ_TEST_ALL=1 allows no skipping: {report.longrepr[-1]}"
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Hydra overrides: experiment=NAME, group=choice, key=value.")
     ] = None,
-    config_dir: Annotated[Path | None, typer.Option(help="Folder of configurations; default: configs here.")] = None,
+    config_dir: Annotated[Path | None, typer.Option(help="Folder of configurations; default: the package's.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
     pack: Annotated[Path | None, typer.Option(help="Do not train: write all that it needs to this folder.")] = None,
     have: Annotated[str, typer.Option(help="With --pack: packages there, a list with commas or a file.")] = "torch",

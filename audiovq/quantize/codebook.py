@@ -45,7 +45,7 @@ def gather_vectors(x: Tensor, indices: Tensor, sizes: list[int]) -> Tensor:
 
     Args:
         x: ``(B, D, T)``, this rank's batch; the joint batch concatenates all ranks along ``B`` in their order.
-        sizes: see :func:`gather_sizes`.
+        sizes: see `gather_sizes`.
     """
     length = x.shape[2]
     indices = indices.to(x.device)
@@ -154,7 +154,7 @@ class Codebook(nn.Module):
 
     Args:
         normalised: vectors are on the unit sphere (so must the latents be).
-        decay: of the exponential moving average of the counts (and of the sums in :class:`EMACodebook`).
+        decay: of the exponential moving average of the counts (and of the sums in `EMACodebook`).
         restart_below: a code is dead when its average count falls below this share of the mean count over the codebook;
             it restarts from a random vector of the batch, over all ranks, with the mean count. 0: no restarts.
         usage_window: training steps over which ``usage_window`` is reported.
@@ -240,7 +240,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def learn(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """A training step on ``x (B, dim, T)``. Returns codes ``(B, T)`` and metrics (see :class:`Usage`)."""
+        """A training step on ``x (B, dim, T)``. Returns codes ``(B, T)`` and metrics (see `Usage`)."""
         self.steps += 1
         x = x.detach().to(self.counts.dtype)
         self.refresh()

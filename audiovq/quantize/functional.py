@@ -246,6 +246,6 @@ class _BlockLinear(torch.autograd.Function):
 def block_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``weight (D, C) @ x (B, C, T) + bias (D,)`` in blocks of a fixed shape -> ``(B, D, T)``.
 
-    A vector is mapped to the same bits in any batch, as in :func:`nearest`.
+    A vector is mapped to the same bits in any batch, as in `nearest`.
     """
     return _BlockLinear.apply(x, weight.to(x.dtype), bias.to(x.dtype))

@@ -36,7 +36,7 @@ class ResidualVectorQuantizer(nn.Module):
             ``n_codebooks`` (Kumar et al. 2023, section 3.3); not when a call names ``n_codebooks``.
         dropout_weights: relative frequencies of 1, 2, ... ``n_codebooks`` codebooks; None: equally often.
         level_settings: ``codebook_dim``, ``normalised``, ``codebook``, ``beta``, ``decay``, ``restart_below``, ``rate``
-            of each level; these and the other arguments are those of :class:`VectorQuantizer`.
+            of each level; these and the other arguments are those of `VectorQuantizer`.
 
     Raises:
         QuantizerError: settings, latents or codes that do not fit.

@@ -136,7 +136,7 @@ class VectorQuantizer(nn.Module):
     averaged over the latents. With ``codebook="ema"`` the first term is left out, because the vectors are moving
     averages instead (appendix A.1). Distances, averages and losses are float32 also under autocast.
 
-    Codes of a latent vector do not depend on the rest of the batch (see :func:`audiovq.quantize.functional.nearest`).
+    Codes of a latent vector do not depend on the rest of the batch (see `audiovq.quantize.functional.nearest`).
 
     Args:
         channels: ``C`` of the latents.
@@ -148,11 +148,11 @@ class VectorQuantizer(nn.Module):
         gradient: "straight_through" or "rotation": estimator of the gradient through the choice of a code.
         beta: weight of the commitment term; the paper reports no difference between 0.1 and 2.0.
         decay: of the moving averages.
-        restart_below: dead codes are those used less than this share of the mean; see :class:`Codebook`.
+        restart_below: dead codes are those used less than this share of the mean; see `Codebook`.
         init_after: training steps in which latents pass unquantized (codes -1, loss 0) before the codebook starts from
             k-means over the last ``init_batches`` of them. 0: start from the first batch. None: keep the random start.
         init_batches: see ``init_after``.
-        rate: Lagrangian weight of a code's bits, in squared distance per bit; see :class:`Codebook`.
+        rate: Lagrangian weight of a code's bits, in squared distance per bit; see `Codebook`.
         seed: for random choices inside; different for each level of a residual quantizer.
 
     Raises:

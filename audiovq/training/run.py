@@ -12,12 +12,13 @@ from audiovq.training.loop import Run
 
 
 def find_configs(folder: str | Path | None = None) -> Path:
-    """The hydra tree: the folder given, ``configs`` here, or ``configs`` beside the package.
+    """The hydra tree: ``folder``, or the one of the package: ``audiovq/configs`` installed, ``configs`` in a clone.
 
     Raises:
         AudioVQError: when there is none.
     """
-    candidates = [Path(folder)] if folder else [Path("configs"), Path(__file__).resolve().parents[2] / "configs"]
+    package = Path(__file__).resolve().parents[1]
+    candidates = [Path(folder)] if folder else [package / "configs", package.parent / "configs"]
     for candidate in candidates:
         if (candidate / "train.yaml").is_file():
             return candidate.resolve()

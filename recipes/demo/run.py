@@ -1,7 +1,11 @@
-"""The main job on a bundled recording: code it at every rate, decode it, convert nothing, draw what came out."""
+"""Encode a sample at four bit rates, decode it, and plot the spectrograms.
+
+python recipes/demo/run.py [--plot FILE]
+"""
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 
@@ -16,11 +20,12 @@ OUT = Path("demo_output")
 
 
 def spectrograms(paths: dict[str, Path], target: Path) -> None:
-    """One spectrogram above the other, on one scale."""
+    """Spectrograms one above the other, on one scale."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 2.2 * len(paths)), layout="constrained")
-    for axis, (title, path) in zip(figure.subplots(len(paths)), paths.items(), strict=True):
+    figure = Figure(figsize=(10, 1.6 * len(paths)), layout="constrained")
+    axes = figure.subplots(len(paths), sharex=True)
+    for axis, (title, path) in zip(axes, paths.items(), strict=True):
         samples, rate = sf.read(path, dtype="float32")
         spectrum = torch.stft(
             torch.from_numpy(samples), 512, 128, window=torch.hann_window(512), return_complex=True
@@ -28,28 +33,33 @@ def spectrograms(paths: dict[str, Path], target: Path) -> None:
         extent = (0, len(samples) / rate, 0, rate / 2000)
         level = 20 * torch.log10(spectrum + 1e-3)
         axis.imshow(level.numpy(), origin="lower", aspect="auto", extent=extent, vmin=-50, vmax=35, cmap="magma")
-        axis.set(title=title, ylabel="kHz")
+        axis.set_title(title, loc="left", fontsize="medium")
+        axis.set_ylabel("kHz")
+    axes[-1].set_xlabel("s")
     figure.savefig(target, dpi=100)
 
 
 def main() -> None:
-    """Code, decode, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plot", type=Path, default=OUT / "spectrograms.png", help="file for the spectrograms")
+    plot = parser.parse_args().plot
     torch.set_num_threads(1)
     OUT.mkdir(exist_ok=True)
     codec = SpeechCodec.from_pretrained()
     seconds = sf.info(SOURCE).duration
     original = OUT / "original.wav"
     sf.write(original, *sf.read(SOURCE))
-    pictures = {f"original, {seconds:.1f} s, {sf.info(SOURCE).samplerate} Hz": original}
-    # The first file of a fresh installation waits for kernels to be compiled, which is nobody's bitrate.
+    spectra = {f"original, {seconds:.1f} s, {sf.info(SOURCE).samplerate} Hz": original}
+    # Compiling the kernels on the first call of an installation is left out of the times.
     encode_file(SOURCE, OUT / "warm_up.avq", codec, 1)
     decode_file(OUT / "warm_up.avq", OUT / "warm_up.wav", codec)
     for name in ("warm_up.avq", "warm_up.wav"):
         (OUT / name).unlink()
-    for bitrate in (0.5, 1, 2, 4):
+    for n_codebooks in (1, 2, 4, 8):
+        bitrate = f"{codec.bitrates[n_codebooks - 1]:g}"
         packed, decoded = OUT / f"speech_{bitrate}kbps.avq", OUT / f"speech_{bitrate}kbps.wav"
         start = time.perf_counter()
-        encode_file(SOURCE, packed, codec, codec.bitrates.index(bitrate) + 1)
+        encode_file(SOURCE, packed, codec, n_codebooks)
         encoded_in = time.perf_counter() - start
         start = time.perf_counter()
         decode_file(packed, decoded, codec)
@@ -59,9 +69,9 @@ def main() -> None:
             f"{bitrate:>4} kb/s: {size:5d} bytes ({8 * size / seconds / 1000:.2f} kb/s with header), encoded "
             f"{seconds / encoded_in:.0f} and decoded {seconds / decoded_in:.0f} times faster than real time"
         )
-        pictures[f"{bitrate} kb/s"] = decoded
-    spectrograms(pictures, OUT / "spectrograms.png")
-    print(f"Listen to {original} and {OUT}/speech_*kbps.wav; look at {OUT / 'spectrograms.png'}.")
+        spectra[f"{bitrate} kb/s"] = decoded
+    spectrograms(spectra, plot)
+    print(f"Recordings: {original} and {OUT}/speech_*kbps.wav. Spectrograms: {plot}")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ def _torchaudio():
     pytest.importorskip("torchaudio.datasets", exc_type=Exception)
 
 
+@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
 @pytest.mark.usefixtures("_torchaudio")
 def test_vctk(vctk):
     every = open_corpus("vctk", None, root=vctk)
@@ -117,6 +118,7 @@ def test_vctk(vctk):
     assert len(first.load()) == first.n_samples == 3200
 
 
+@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
 @pytest.mark.usefixtures("_torchaudio")
 def test_librispeech(librispeech):
     parts = {split: open_corpus("librispeech", split, root=librispeech) for split in SPLITS}
@@ -130,6 +132,7 @@ def test_librispeech(librispeech):
         open_corpus("librispeech", None, librispeech, subsets={"train": ["train-clean-360"]})
 
 
+@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
 @pytest.mark.usefixtures("_torchaudio")
 def test_ljspeech(ljspeech):
     every = open_corpus("ljspeech", None, root=ljspeech)
@@ -140,6 +143,7 @@ def test_ljspeech(ljspeech):
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 20
 
 
+@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
 @pytest.mark.usefixtures("_torchaudio")
 @pytest.mark.parametrize("name", ["vctk", "librispeech", "ljspeech"])
 def test_a_corpus_that_is_not_there_is_one_clear_error(tmp_path, name):

@@ -20,6 +20,7 @@ CASES = {
 }
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("case", CASES)
 def test_a_baseline_codes_at_its_rate_and_speech_comes_back(case, clean):
     if case == "amr" and not has_amr_encoder():

@@ -32,7 +32,7 @@ class WorldConverter:
                 self._world: Any = import_module("pyworld")
         except ImportError as error:
             # Not in the extra `eval`: it is compiled on installing.
-            raise AudioVQError("the WORLD baseline needs the package pyworld: pip install pyworld") from error
+            raise AudioVQError("the WORLD baseline needs the package pyworld: pip install 'audiovq[world]'") from error
         self._known: dict[str, tuple[float, float, np.ndarray]] = {}
 
     def _analyse(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
