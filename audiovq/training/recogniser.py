@@ -18,8 +18,8 @@ from torch import Tensor
 
 from audiovq.data.packed import PackedCorpus
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
 from audiovq.interfaces import Progress
+from audiovq.io import atomic_write
 from audiovq.training.whisper import WhisperEncoder
 
 DIM = 64
