@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -98,6 +98,7 @@ class DecoderStream(Protocol):
         ...
 
 
+@runtime_checkable
 class Codec(Protocol):
     """A speech codec as files, conversion and evaluation know it."""
 
@@ -149,4 +150,54 @@ class Codec(Protocol):
 
     def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
         """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64."""
+        ...
+
+
+class VoiceConversion(Protocol):
+    """What changes in a recording, or in its packets, on the way to another voice."""
+
+    #: The quantized speaker vector (S,) of the target.
+    vector: np.ndarray
+    #: What the user should know of the source.
+    remarks: list[str]
+
+    def decoder_stream(self, codec: Codec, decoder: str = "parallel") -> DecoderStream:
+        """Decode one channel in the target's voice."""
+        ...
+
+    def push(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
+        """A block (n, channels) of the source -> what is to be encoded, (m, channels)."""
+        ...
+
+    def finish(self, sample_rate: int) -> np.ndarray | None:
+        """What is left to be encoded."""
+        ...
+
+    def move(self, packets: Iterable[Sequence[Packet]], ended: bool = False) -> list[Sequence[Packet]]:
+        """Packets of all channels -> those that are ready, their pitch moved; ``ended``: none follow."""
+        ...
+
+
+@runtime_checkable
+class VisualCodec(Protocol):
+    """A codec for images or for video clips as files know it."""
+
+    name: str
+    #: Four bytes that files carry to name the model.
+    model_hash: bytes
+    #: (codebooks, codebook size, stride in pixels) of each level of codes, coarse to fine.
+    levels: list[tuple[int, int, int]]
+    #: Frames of a code; 1 for images.
+    time_stride: int
+
+    def grid(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Height and width of each level's codes for frames of this size in pixels."""
+        ...
+
+    def encode_frames(self, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Frames (T, H, W, 3) uint8 -> codes of each level, (K, t, h, w) int64."""
+        ...
+
+    def decode_frames(self, codes: Sequence[np.ndarray], size: tuple[int, int], n_frames: int) -> np.ndarray:
+        """Codes of each level, (K, t, h, w) -> frames (T, H, W, 3) uint8."""
         ...

@@ -18,7 +18,7 @@ from numba import njit
 from numba.core import config as numba_config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 logger = logging.getLogger(__name__)
 config: Any = numba_config  # its settings are made at run time
@@ -34,7 +34,7 @@ def cpu_features() -> set[str]:
 
 
 def cache_folder(sources: Sequence[str]) -> Path | None:
-    """For compiled kernels: ``NUMBA_CACHE_DIR``, else under `audiovq.files.cache_dir`; None when not writable.
+    """For compiled kernels: ``NUMBA_CACHE_DIR``, else under `audiovq.io.cache_dir`; None when not writable.
 
     It is named after the text of all ``sources``: numba alone would compile anew when the function's own file changes,
     and not when the intrinsics or functions change that it takes from other files.

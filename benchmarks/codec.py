@@ -73,7 +73,7 @@ def candidates(model: str | None, seconds: float) -> tuple[dict[str, Callable[[]
     import torch
     from encodec import EncodecModel
 
-    from audiovq.speech.checkpoint import conversion_model
+    from audiovq.hub import conversion_model
 
     torch.set_num_threads(1)
     codec, trained = our_codec(model)
@@ -154,7 +154,7 @@ def measure_memory(model: str | None) -> dict[str, float]:
     """Peaks of the command line for one minute and one hour, and how fast it starts."""
     import soundfile
 
-    from audiovq.speech.checkpoint import save_codec
+    from audiovq.hub import save_weights
 
     audiovq = [sys.executable, "-W", "ignore", "-c", "import sys; from audiovq.cli import main; sys.exit(main())"]
     results: dict[str, float] = {}
@@ -162,7 +162,7 @@ def measure_memory(model: str | None) -> dict[str, float]:
         folder = Path(name)
         codec, trained = our_codec(model)
         if not trained:
-            save_codec(codec, folder / "model")
+            save_weights(codec, folder / "model")
         which = ["--model", str(folder / "model")] if not trained else (["--model", model] if model else [])
         minute = speech_like(60, 16000)
         for label, minutes in (("minute", 1), ("hour", 60)):

@@ -13,7 +13,7 @@ import torch
 
 # Tests see no data, runs or models of whoever runs them. Compiled kernels stay: their folder is named by their source.
 if "AUDIOVQ_CACHE" not in os.environ:
-    from audiovq.files import cache_dir
+    from audiovq.io import cache_dir
 
     _kernels, _folder = cache_dir() / "kernels", Path(tempfile.mkdtemp(prefix="audiovq-tests-"))
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)

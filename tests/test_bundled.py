@@ -11,16 +11,16 @@ import torch
 
 from audiovq import SpeechCodec
 from audiovq.bitstream import save_encoded
+from audiovq.conversion.f0 import median_pitch, semitones, track_pitch
+from audiovq.conversion.voices import read_voices
+from audiovq.hub import BUNDLED, CONVERSION_MODEL, DEFAULTS, bundled_models, codes_hash
 from audiovq.prior.speech import SpeechPrior
-from audiovq.speech.checkpoint import BUNDLED, CONVERSION_MODEL, DEFAULT_MODEL, bundled_models, codes_hash
-from audiovq.speech.pitch import median_pitch, semitones, track_pitch
-from audiovq.speech.voices import read_voices
 
 RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"
 
 
 def test_the_models_that_commands_take_are_bundled():
-    assert {DEFAULT_MODEL, CONVERSION_MODEL} <= set(bundled_models())
+    assert {DEFAULTS["speech"], CONVERSION_MODEL} <= set(bundled_models())
 
 
 @pytest.mark.parametrize("name", bundled_models())
@@ -68,7 +68,7 @@ def test_its_entropy_model_is_its_own_and_shortens_real_speech(name, tmp_path):
 
 
 def test_the_wavenet_draws_the_speech_that_was_coded():
-    assert (BUNDLED / DEFAULT_MODEL / "wavenet" / "model.safetensors").stat().st_size < 15_000_000
+    assert (BUNDLED / DEFAULTS["speech"] / "wavenet" / "model.safetensors").stat().st_size < 15_000_000
     codec = SpeechCodec.from_pretrained()
     samples = sf.read(RECORDING, dtype="float32")[0][:32000]
     encoded = codec.encode([torch.from_numpy(samples)], n_codebooks=8)
@@ -84,7 +84,7 @@ def test_the_wavenet_draws_the_speech_that_was_coded():
 
 def test_the_prior_knows_speech_and_draws_it():
     source = SpeechPrior.from_pretrained()
-    assert (BUNDLED / DEFAULT_MODEL / "prior" / "model.safetensors").stat().st_size < 15_000_000
+    assert (BUNDLED / DEFAULTS["speech"] / "prior" / "model.safetensors").stat().st_size < 15_000_000
     books = source.prior.drawn_codebooks
     first, again, other = (source.generate(1.0, seed=seed) for seed in (1, 1, 2))
     assert first.codes.shape == (1, books, 50)
@@ -123,4 +123,4 @@ def test_tokens_are_of_what_is_said_not_of_how_loud():
         return float((loud == quiet).float().mean())
 
     assert kept("tokens") > 0.8
-    assert kept(DEFAULT_MODEL) < 0.3
+    assert kept(DEFAULTS["speech"]) < 0.3

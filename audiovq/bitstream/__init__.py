@@ -7,39 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audiovq.bitstream.container import DamagedError
-    from audiovq.bitstream.convert import convert_audio, convert_file, swap_speaker
     from audiovq.bitstream.inspect import FileInfo, inspect_file
     from audiovq.bitstream.speech_file import CodingReport, decode_file, encode_file, load_encoded, save_encoded
-    from audiovq.bitstream.targets import target_voice
 
 _LAZY = {
     "CodingReport": "speech_file",
     "DamagedError": "container",
     "FileInfo": "inspect",
-    "convert_audio": "convert",
-    "convert_file": "convert",
     "decode_file": "speech_file",
     "encode_file": "speech_file",
     "inspect_file": "inspect",
     "load_encoded": "speech_file",
     "save_encoded": "speech_file",
-    "swap_speaker": "convert",
-    "target_voice": "targets",
 }
 
 __all__ = [
     "CodingReport",
     "DamagedError",
     "FileInfo",
-    "convert_audio",
-    "convert_file",
     "decode_file",
     "encode_file",
     "inspect_file",
     "load_encoded",
     "save_encoded",
-    "swap_speaker",
-    "target_voice",
 ]
 
 

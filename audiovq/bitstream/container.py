@@ -14,6 +14,7 @@ from typing import Any
 from audiovq.bitstream.bits import decode_varint, encode_varint
 from audiovq.bitstream.checksum import index_of, record_checksum
 from audiovq.errors import AudioVQError
+from audiovq.io import Place, head_of
 
 MAGIC = b"AVQ"
 VERSION = 1
@@ -32,6 +33,15 @@ _MAX_HASHED = 1 << 30
 # wider jump wants a good neighbour too, and a day of four-second packets is the widest.
 _WINDOW = 64
 _MAX_JUMP = 21_600
+
+
+def is_avq(source: Place) -> bool:
+    """Whether a path, standard input (``-``) or a binary file begins as an .avq file does; nothing is taken from it.
+
+    Raises:
+        AudioVQError: for a file that is missing, empty or not readable.
+    """
+    return head_of(source, len(MAGIC)) == MAGIC
 
 
 class DamagedError(AudioVQError):

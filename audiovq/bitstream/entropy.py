@@ -6,12 +6,13 @@ Each packet is coded on its own: the model starts anew with it and knows nothing
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
 from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
+from audiovq.interfaces import Codec
 
 
 class EntropyCoder:
@@ -95,7 +96,11 @@ class EntropyCoder:
         return np.stack(rows).astype(np.int64)
 
 
-def coder_for(codec: Any, identity: bytes | None = None) -> EntropyCoder | None:
+#: The coders of each codec by the identity of their entropy model; None: the one that files are written with.
+coders_of: WeakKeyDictionary[Codec, dict[bytes | None, EntropyCoder | None]] = WeakKeyDictionary()
+
+
+def coder_for(codec: Codec, identity: bytes | None = None) -> EntropyCoder | None:
     """The coder of a model's codes; None when the model has no entropy model. Made once for each codec.
 
     Args:
@@ -105,11 +110,9 @@ def coder_for(codec: Any, identity: bytes | None = None) -> EntropyCoder | None:
     Raises:
         AudioVQError: for a damaged entropy model.
     """
-    if not hasattr(codec, "_entropy_coders"):
-        codec._entropy_coders = {}
-    coders, folder = codec._entropy_coders, getattr(codec, "folder", None)
+    coders = coders_of.setdefault(codec, {})
     if identity not in coders:
-        coders[identity] = None if folder is None else coder_in(folder, codec.model_hash, identity)
+        coders[identity] = None if codec.folder is None else coder_in(codec.folder, codec.model_hash, identity)
     return coders[identity]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from audiovq.bitstream.entropy_kernels import MAX_ACTIVATION, MAX_STATE, PRECISION, Network
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 
 FILE_NAME = "entropy.safetensors"
 #: Entropy models that files were coded with before: they are read by them, and none is written any more.

@@ -10,8 +10,8 @@ import numpy as np
 
 from audiovq.bitstream.container import VERSION, DamagedError
 from audiovq.bitstream.speech_reader import SpeechReader
-from audiovq.codec.pitch import LOWEST_HZ, STEPS_PER_OCTAVE
-from audiovq.streams import Place, describe, errors_about, open_input, size_of
+from audiovq.io import Place, describe, errors_about, open_input, size_of
+from audiovq.pitch_scale import LOWEST_HZ, STEPS_PER_OCTAVE
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
-from audiovq.codec.pitch import N_VALUES
+from audiovq.pitch_scale import N_VALUES
 
 REACH = 24
 """Steps that the tables reach to either side; what lies further shares their last weights."""

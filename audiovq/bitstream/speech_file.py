@@ -17,14 +17,12 @@ from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SkimmedSpeech, SpeechReader
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import EncodedSpeech, Packet, Progress
-from audiovq.speech.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
-from audiovq.streams import Place, describe, errors_about, open_input, open_output, size_of
+from audiovq.interfaces import Codec, EncodedSpeech, Packet, Progress, VoiceConversion
+from audiovq.io import Place, describe, errors_about, open_input, open_output, size_of
+from audiovq.media.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
 
 if TYPE_CHECKING:
-    from audiovq.interfaces import Codec
-    from audiovq.speech.disguise import Disguise
-    from audiovq.speech.pcm import RawFormat
+    from audiovq.media.pcm import RawFormat
 
 
 @dataclass
@@ -65,7 +63,7 @@ class _SpeechWriter:
     ) -> None:
         code_bits, size = (codec.codebook_size - 1).bit_length(), speakers.shape[1]
         coder = coder_for(codec) if entropy_coding else None
-        fits = coder is not None and coder.can_code(n_codebooks, code_bits, size, speaker_bits(codec))
+        fits = coder is not None and coder.can_code(n_codebooks, code_bits, size, codec.speaker_bits)
         self.coder = coder if fits else None
         self.header = SpeechHeader(
             model_hash=codec.model_hash,
@@ -74,7 +72,7 @@ class _SpeechWriter:
             code_bits=code_bits,
             packet_frames=codec.packet_frames,
             speakers=speakers,
-            speaker_bits=speaker_bits(codec),
+            speaker_bits=codec.speaker_bits,
             entropy_coded=self.coder is not None,
             entropy_id=b"" if self.coder is None else self.coder.model.identity,
             has_pitch=has_pitch,
@@ -87,11 +85,6 @@ class _SpeechWriter:
         self.container.write_packet(payload, short)
 
 
-def speaker_bits(codec: Codec) -> int:
-    """Bits of one value of the codec's quantized speaker vectors."""
-    return getattr(codec, "speaker_bits", 4)
-
-
 def encode_file(
     source: Place,
     target: Place,
@@ -99,7 +92,7 @@ def encode_file(
     n_codebooks: int | None = None,
     mono: bool = False,
     progress: Progress | None = None,
-    disguise: Disguise | None = None,
+    disguise: VoiceConversion | None = None,
     entropy_coding: bool = True,
     raw: RawFormat | None = None,
 ) -> CodingReport:
@@ -156,7 +149,7 @@ def encode_file(
 
 
 def model_blocks(
-    audio: AudioReader, codec: Codec, mono: bool = False, disguise: Disguise | None = None
+    audio: AudioReader, codec: Codec, mono: bool = False, disguise: VoiceConversion | None = None
 ) -> Iterator[np.ndarray | None]:
     """Blocks (n, channels) at the model's rate, ready to be coded, then None at the end."""
     resampler = Resampler(audio.sample_rate, codec.sample_rate, 1 if mono else audio.n_channels)
@@ -181,7 +174,7 @@ def decode_file(
     decoder: str = "parallel",
     conceal: bool = False,
     progress: Progress | None = None,
-    disguise: Callable[[Codec], Disguise] | None = None,
+    disguise: Callable[[Codec], VoiceConversion] | None = None,
     n_codebooks: int | None = None,
     raw: RawFormat | None = None,
 ) -> CodingReport:
@@ -204,7 +197,7 @@ def decode_file(
     with errors_about(describe(source)), open_input(source) as stream:
         speech = SpeechReader(stream)
         model_hash = speech.header.model_hash
-        model: Any = codec if hasattr(codec, "decoder_stream") else codec(model_hash)  # type: ignore[operator]
+        model = codec if isinstance(codec, Codec) else codec(model_hash)
         speech.expect(model)
         header = speech.header
         other = None if disguise is None else disguise(model)
@@ -236,7 +229,7 @@ def decode_file(
 
 
 def _moved(
-    items: Iterable[list[Packet] | LostSpeech | SkimmedSpeech], disguise: Disguise | None
+    items: Iterable[list[Packet] | LostSpeech | SkimmedSpeech], disguise: VoiceConversion | None
 ) -> Iterator[Sequence[Packet] | LostSpeech]:
     """Packets of all channels in their order, their pitch moved as a disguise asks."""
     for item in items:

@@ -20,7 +20,7 @@ from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch
 from audiovq.bitstream.rows import Decode, pack_rows, rows_are_coded, unpack_rows
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
-from audiovq.speech.waveform import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from audiovq.media.waveform import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder

@@ -12,10 +12,10 @@ from audiovq.bitstream.container import ContainerReader, DamagedError, End, Gap
 from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.entropy_model import FILE_NAME
 from audiovq.bitstream.speech_layout import SpeechHeader
-from audiovq.codec.pitch import N_VALUES
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
-from audiovq.speech.waveform import n_resampled
+from audiovq.media.waveform import n_resampled
+from audiovq.pitch_scale import N_VALUES
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder

@@ -7,22 +7,17 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from audiovq.bitstream.container import MAGIC, VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
 from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_NAMES, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError
-from audiovq.streams import Place, describe, errors_about, head_of, open_input, open_output, size_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from audiovq.image import ImageCodec
-    from audiovq.video import ClipCodec
-
-    Codec = ImageCodec | ClipCodec
+from audiovq.interfaces import VisualCodec
+from audiovq.io import Place, describe, errors_about, head_of, open_input, open_output, size_of
+from audiovq.media.images import check_image_target, read_image, write_image
+from audiovq.media.videos import check_video_target, create_video, open_video
 
 PACKET_FRAMES = 16
 """Frames per packet of a video; packets are coded independently."""
@@ -81,17 +76,15 @@ def media_of(source: Place) -> int | None:
     return start[5] if len(start) == 6 and start[:3] == MAGIC else None
 
 
-def encode_image(source: Place, target: Place, codec: Codec) -> VisualReport:
+def encode_image(source: Place, target: Place, codec: VisualCodec) -> VisualReport:
     """Encode an image file.
 
     Raises:
         AudioVQError: for an image that cannot be read, and a target that cannot be written; no target is left then.
     """
-    from audiovq.image.files import read_image
-
     pixels = read_image(source)
     with errors_about(describe(source)):
-        codes = codes_of(codec, pixels[None])
+        codes = codec.encode_frames(pixels[None])
         header = header_for(codec, MEDIA_IMAGE, codes, pixels.shape[:2])
         with open_output(target) as stream:
             writer = ContainerWriter(stream, header.to_container())
@@ -100,15 +93,13 @@ def encode_image(source: Place, target: Place, codec: Codec) -> VisualReport:
     return VisualReport(header.size, 1, writer.n_bytes)
 
 
-def encode_video(source: Place, target: Place, codec: Codec) -> VisualReport:
+def encode_video(source: Place, target: Place, codec: VisualCodec) -> VisualReport:
     """Encode a video file, packet by packet in constant memory.
 
     Raises:
         AudioVQError: for a video that cannot be read, whose frames differ in size, or that has none, and a target that
             cannot be written; no target is left then.
     """
-    from audiovq.video.files import open_video
-
     with ExitStack() as stack, errors_about(describe(source)):
         rate, frames = stack.enter_context(open_video(source))
         writer: ContainerWriter | None = None
@@ -118,7 +109,7 @@ def encode_video(source: Place, target: Place, codec: Codec) -> VisualReport:
             if len({frame.shape for frame in batch}) > 1 or (header and batch[0].shape[:2] != header.size):
                 raise AudioVQError("has frames of different sizes")
             pixels = np.stack(batch)
-            codes = codes_of(codec, pixels)
+            codes = codec.encode_frames(pixels)
             if header is None or writer is None:
                 numbers = rate.limit_denominator(1000)
                 at = (numbers.numerator, numbers.denominator)
@@ -134,7 +125,7 @@ def encode_video(source: Place, target: Place, codec: Codec) -> VisualReport:
 
 def save_codes(
     target: Place,
-    codec: Codec,
+    codec: VisualCodec,
     media: int,
     codes: tuple[np.ndarray, ...],
     size: tuple[int, int],
@@ -145,7 +136,7 @@ def save_codes(
     Raises:
         AudioVQError: when the target cannot be written.
     """
-    n_times, step = codes[0].shape[1], getattr(codec, "time_stride", 1)
+    n_times, step = codes[0].shape[1], codec.time_stride
     header = header_for(codec, media, codes, size, rate)
     with open_output(target) as stream:
         writer = ContainerWriter(stream, header.to_container())
@@ -156,7 +147,7 @@ def save_codes(
 
 
 def header_for(
-    codec: Codec,
+    codec: VisualCodec,
     media: int,
     codes: tuple[np.ndarray, ...],
     size: tuple[int, ...],
@@ -167,7 +158,7 @@ def header_for(
     Raises:
         AudioVQError: for an image and a codec for video clips.
     """
-    time_stride = getattr(codec, "time_stride", 1)
+    time_stride = codec.time_stride
     if media == MEDIA_IMAGE and time_stride > 1:
         raise AudioVQError(f"model {codec.name} is for video clips; name one for images with --model")
     levels = tuple(
@@ -178,47 +169,16 @@ def header_for(
     return VisualHeader(codec.model_hash, media, (size[0], size[1]), packet, rate, levels)
 
 
-def codes_of(codec: Codec, frames: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Frames (T, H, W, 3) uint8 -> codes of each level, (K, t, h, w)."""
-    import torch
-
-    def pixels(part: np.ndarray) -> Tensor:
-        return torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
-
-    if hasattr(codec, "time_stride"):
-        return (codec.encode(pixels(frames).transpose(0, 1)[None]).codes[0].numpy(),)
-    # One by one: floats take four times the memory of bytes.
-    encoded = [codec.encode(pixels(frames[t : t + 1])).codes for t in range(len(frames))]
-    return tuple(torch.cat(level).transpose(0, 1).numpy() for level in zip(*encoded, strict=True))
-
-
-def frames_of(codec: Codec, codes: tuple[np.ndarray, ...], size: tuple[int, int], n_frames: int) -> np.ndarray:
+def frames_of(codec: VisualCodec, codes: tuple[np.ndarray, ...], size: tuple[int, int], n_frames: int) -> np.ndarray:
     """Codes of each level, (K, t, h, w) -> frames (T, H, W, 3) uint8.
 
     Raises:
         AudioVQError: for codes that do not fit the model.
     """
-    import torch
-
-    from audiovq.image import EncodedImage
-    from audiovq.video.clip_codec import EncodedClip
-
     for (_, entries, _), part in zip(codec.levels, codes, strict=True):
         if part.max() >= entries:
             raise DamagedError("it contains codes outside the model's codebook")
-    if hasattr(codec, "time_stride"):
-        clip: Any = codec
-        pixels = clip.decode(EncodedClip(torch.from_numpy(codes[0])[None], (n_frames, *size)))[0].transpose(0, 1)
-        return to_bytes(pixels)
-    tensors = [torch.from_numpy(np.ascontiguousarray(part.transpose(1, 0, 2, 3))) for part in codes]
-    images: Any = codec
-    frames = (EncodedImage(tuple(level[t : t + 1] for level in tensors), size) for t in range(n_frames))
-    return np.concatenate([to_bytes(images.decode(frame)) for frame in frames])
-
-
-def to_bytes(pixels: Tensor) -> np.ndarray:
-    """Frames (T, 3, H, W) in [0, 1] -> (T, H, W, 3) uint8."""
-    return (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return codec.decode_frames(codes, size, n_frames)
 
 
 class VisualReader:
@@ -250,7 +210,7 @@ class VisualReader:
             elif record.extent != self.n_frames or not self.n_frames:  # type: ignore[union-attr]
                 raise DamagedError("its end states another number of frames than it has")
 
-    def expect(self, codec: Codec) -> None:
+    def expect(self, codec: VisualCodec) -> None:
         """Check that a model wrote this file.
 
         Raises:
@@ -263,14 +223,12 @@ class VisualReader:
                 "name the model it came from with --model"
             )
         grids = codec.grid(header.size)
-        expected = [
-            (k, getattr(codec, "time_stride", 1), *grid) for (k, _, _), grid in zip(codec.levels, grids, strict=True)
-        ]
+        expected = [(k, codec.time_stride, *grid) for (k, _, _), grid in zip(codec.levels, grids, strict=True)]
         if [(x.n_codebooks, x.frames, x.height, x.width) for x in header.levels] != expected:
             raise DamagedError("its header does not fit its model")
 
 
-def decode_visual(source: Place, target: Place, codec: Codec | Callable[[bytes], Codec]) -> VisualReport:
+def decode_visual(source: Place, target: Place, codec: VisualCodec | Callable[[bytes], VisualCodec]) -> VisualReport:
     """Decode an .avq file to an image or a video, in the format of the target's ending.
 
     Args:
@@ -282,16 +240,13 @@ def decode_visual(source: Place, target: Place, codec: Codec | Callable[[bytes],
         AudioVQError: for a damaged file, a file of another model, and a target that cannot be written; then no target
             is left.
     """
-    from audiovq.image.files import check_image_target, write_image
-    from audiovq.video.files import check_video_target, create_video
-
     with ExitStack() as stack, errors_about(describe(source)):
         stream = stack.enter_context(open_input(source))
         reader = VisualReader(stream)
         header = reader.header
         # A wrong ending is reported before the model is loaded.
         (check_image_target if header.media == MEDIA_IMAGE else check_video_target)(target)
-        model: Any = codec if hasattr(codec, "levels") else codec(header.model_hash)  # type: ignore[operator]
+        model = codec if isinstance(codec, VisualCodec) else codec(header.model_hash)
         reader.expect(model)
         if header.media == MEDIA_IMAGE:
             frames = [frames_of(model, codes, header.size, n_frames)[0] for codes, n_frames in reader.packets()]

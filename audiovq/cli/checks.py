@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
-    from audiovq.speech.facts import ModelFacts
+    from audiovq.hub import ModelFacts
 
 
 def facts(name_or_dir: str | None) -> ModelFacts:
@@ -18,7 +18,7 @@ def facts(name_or_dir: str | None) -> ModelFacts:
     Raises:
         AudioVQError: when there is no such model.
     """
-    from audiovq.speech.facts import model_facts
+    from audiovq.hub import model_facts
 
     return model_facts(name_or_dir)
 
@@ -41,7 +41,7 @@ def check_voice(name: str, model: ModelFacts | None) -> None:
     Raises:
         AudioVQError: when it is not.
     """
-    from audiovq.streams import check_input
+    from audiovq.io import check_input
 
     if os.path.isdir(name):
         raise AudioVQError(f"{name}: is a folder; name the target's recordings one by one")
@@ -50,7 +50,7 @@ def check_voice(name: str, model: ModelFacts | None) -> None:
     elif os.sep in name or Path(name).suffix:
         raise AudioVQError(f"{name}: no such file")
     elif model is not None and not model.n_speakers:
-        from audiovq.speech.voices import find_voice
+        from audiovq.conversion.voices import find_voice
 
         find_voice(model, name)
 

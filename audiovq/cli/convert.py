@@ -14,11 +14,11 @@ from audiovq.errors import AudioVQError
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
+    from audiovq.conversion.request import Pitch
+    from audiovq.conversion.target import TargetVoice
     from audiovq.interfaces import Codec
+    from audiovq.media.pcm import RawFormat
     from audiovq.speech.codec import SpeechCodec
-    from audiovq.speech.disguise import Pitch
-    from audiovq.speech.pcm import RawFormat
-    from audiovq.speech.target import TargetVoice
 
 MOST_SEMITONES = 24
 
@@ -87,11 +87,11 @@ def convert(
     """
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models, bundled_hashes
-    from audiovq.containers import CONTAINER_SUFFIXES
-    from audiovq.speech.checkpoint import conversion_model
-    from audiovq.speech.timbre import check_timbre
-    from audiovq.speech.waveform import RAW_SUFFIXES, READABLE, check_writable
+    from audiovq.cli.loading import Models
+    from audiovq.conversion.spectral_match import check_timbre
+    from audiovq.hub import bundled_models, conversion_model
+    from audiovq.media.containers import CONTAINER_SUFFIXES
+    from audiovq.media.waveform import RAW_SUFFIXES, READABLE, check_writable
 
     register, colour = parse_pitch(pitch), check_timbre(timbre)
     suffixes = (*READABLE, *CONTAINER_SUFFIXES, ".avq") if raw is None else (*RAW_SUFFIXES, ".avq")
@@ -102,7 +102,7 @@ def convert(
     jobs = [job if job.fault else _refused(context, job) for job in jobs]
     codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
     own = None if codes_alone else model or conversion_model()
-    checks.check_decoder(decoder, list(bundled_hashes()) if codes_alone else [own])
+    checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [own])
     for name in to:
         checks.check_voice(name, None if codes_alone else checks.facts(own))
     models = Models(threads, seed)
@@ -114,7 +114,7 @@ def convert(
         return models.by_hash(model_hash)
 
     def voice(codec: Codec) -> TargetVoice:
-        from audiovq.bitstream.targets import target_voice
+        from audiovq.conversion.targets import target_voice
 
         if codec.model_hash not in voices:
             found = target_voice(codec, to)
@@ -130,7 +130,7 @@ def convert(
             voice(choose(None))
 
     def work(job: Job, progress: Progress) -> CodingReport:
-        from audiovq.bitstream import convert_file
+        from audiovq.conversion.files import convert_file
 
         own = (codebooks, register, decoder, mono, progress, colour)
         return convert_file(job.source, job.target, choose, voice, *own, *_raw_formats(job, raw, rate, channels))
@@ -155,7 +155,7 @@ def _refused(context: typer.Context, job: Job) -> Job:
     """The job, with a fault where options were given that have no effect on it."""
     from dataclasses import replace
 
-    from audiovq.bitstream.convert import is_avq
+    from audiovq.conversion.files import is_avq
 
     coded = is_avq("-") if job.source == "-" else _is_coded(job.source)
     names, reason = _WITHOUT_EFFECT.get((coded, _is_coded(job.target)), ((), ""))
@@ -171,7 +171,7 @@ def _refused(context: typer.Context, job: Job) -> Job:
 
 def _goes_raw(target: str) -> bool:
     """Whether a target may be raw audio."""
-    from audiovq.speech.waveform import RAW_SUFFIXES
+    from audiovq.media.waveform import RAW_SUFFIXES
 
     return target == "-" or Path(target).suffix.lower() in RAW_SUFFIXES
 

@@ -66,16 +66,17 @@ def decode(
     """
     from audiovq.cli.checks import check_decoder
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models, bundled_hashes
+    from audiovq.cli.loading import Models
     from audiovq.cli.options import raw_target, refuse
     from audiovq.cli.visual import decode_visual, holds_visual
-    from audiovq.speech.waveform import RAW_SUFFIXES, check_writable
+    from audiovq.hub import bundled_models
+    from audiovq.media.waveform import RAW_SUFFIXES, check_writable
 
     if holds_visual(inputs):
         speech_only = ("decoder", "seed", "streams", "conceal", "raw", "rate", "channels")
         refuse(context, speech_only, "for sound; the inputs hold images or videos")
         return decode_visual(inputs, output, model, force, threads)
-    check_decoder(decoder, list(bundled_hashes()) if model is None else [model])
+    check_decoder(decoder, list(bundled_models()) if model is None else [model])
     if decoder != "wavenet":
         refuse(context, ("streams",), "for --decoder wavenet")
     target_format = raw_target(raw, rate, channels)

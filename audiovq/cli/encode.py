@@ -58,8 +58,8 @@ def encode(
     from audiovq.cli.loading import Models, n_codebooks_for, report_rate
     from audiovq.cli.options import raw_source, refuse
     from audiovq.cli.visual import encode_visual, takes_visual
-    from audiovq.containers import CONTAINER_SUFFIXES
-    from audiovq.speech.waveform import RAW_SUFFIXES, READABLE
+    from audiovq.media.containers import CONTAINER_SUFFIXES
+    from audiovq.media.waveform import RAW_SUFFIXES, READABLE
 
     if not sound and raw is None and takes_visual(inputs, READABLE):
         speech_only = ("bitrate", "mono", "entropy_coding", "rate", "channels")

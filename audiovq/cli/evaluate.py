@@ -173,12 +173,12 @@ def conversion(
     target. Without --codebooks the model's own number for conversion is used.
     """
     from audiovq.cli.convert import parse_pitch
+    from audiovq.conversion.spectral_match import check_timbre
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.protocols import conversion as protocol
     from audiovq.evaluation.protocols.pairs import group_pairs, read_pairs
-    from audiovq.speech.checkpoint import conversion_model
-    from audiovq.speech.timbre import check_timbre
+    from audiovq.hub import conversion_model
 
     check_outputs(json, plot)
     if groups is not None and (data is not None or plot is not None):

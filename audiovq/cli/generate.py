@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audiovq.cli import generate_visual, options
+from audiovq.cli.samples import check_folder, plan_samples
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
-from audiovq.streams import check_input, errors_about
+from audiovq.io import check_input, errors_about
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +96,7 @@ def speech(
     start = time.perf_counter()
     given = None if prompt is None else _read_prompt(source, prompt, codebooks)
     vector = None if speaker in ("", "random") else _speaker_vector(source.codec, speaker)
-    check_writable(output)
+    check_folder(output)
     settings: dict[str, Any] = {"language": language, "prompt": given, "seed": seed, "n_codebooks": codebooks}
     settings |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     total = _sample_speech(source, seconds, vector, speaker == "random", settings, targets, decoder)
@@ -106,45 +106,6 @@ def speech(
 
 app.command("image")(generate_visual.image)
 app.command("video")(generate_visual.video)
-
-
-def plan_samples(folder: Path, n: int, suffixes: tuple[str, str], format: str, force: bool) -> list[list[Path]]:
-    """The files of each sample.
-
-    Args:
-        folder: of all of them.
-        n: samples.
-        suffixes: of a decoded sample, and ``.avq``.
-        format: one of the suffixes without its dot, or "both".
-        force: overwrite.
-
-    Raises:
-        AudioVQError: for another format, and for files that are in the way.
-    """
-    formats = {suffix[1:]: (suffix,) for suffix in suffixes} | {"both": suffixes}
-    if format not in formats:
-        raise AudioVQError(f"--format is {', '.join(formats)}, not {format!r}")
-    if folder.exists() and not folder.is_dir():
-        raise AudioVQError(f"{folder} is a file; samples need a folder")
-    digits = max(2, len(str(n)))
-    targets = [[folder / f"sample-{i:0{digits}d}{suffix}" for suffix in formats[format]] for i in range(1, n + 1)]
-    for path in (path for paths in targets for path in paths):
-        if path.is_dir():
-            raise AudioVQError(f"{path}: is a folder")
-        if path.exists() and not force:
-            raise AudioVQError(f"{path} exists; -f overwrites it")
-    return targets
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder and see that files can be written: before minutes of sampling.
-
-    Raises:
-        AudioVQError: when they cannot.
-    """
-    with errors_about(str(folder), "written"):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
 
 
 def _short(path: Path) -> str:
@@ -194,9 +155,9 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
     import numpy as np
     import torch
 
-    from audiovq.bitstream.convert import is_avq
     from audiovq.bitstream.speech_file import model_blocks
-    from audiovq.speech.waveform import open_audio
+    from audiovq.conversion.files import is_avq
+    from audiovq.media.waveform import open_audio
 
     codec = source.codec
     if is_avq(path):
@@ -223,7 +184,7 @@ def _item(encoded: EncodedSpeech, i: int) -> EncodedSpeech:
 
 def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:
     """The vector of a bundled or recorded speaker; warnings go to stderr."""
-    from audiovq.bitstream.targets import target_voice
+    from audiovq.conversion.targets import target_voice
 
     target = target_voice(codec, [speaker])
     vector = target.vector()
@@ -233,7 +194,7 @@ def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:
 
 
 def _write_speech(codec: SpeechCodec, encoded: EncodedSpeech, targets: Sequence[Path], decoder: str) -> None:
-    from audiovq.speech.waveform import create_audio
+    from audiovq.media.waveform import create_audio
 
     for path in targets:
         if path.suffix == ".avq":

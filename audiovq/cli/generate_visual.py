@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli import options
+from audiovq.cli.samples import check_folder, plan_samples
 from audiovq.errors import AudioVQError
-from audiovq.streams import check_input
+from audiovq.io import check_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,21 +40,19 @@ def image(
     force: options.Force = False,
 ) -> None:
     """Sample images from the priors of an image model."""
-    from audiovq.cli.generate import check_writable, plan_samples
-
     targets = plan_samples(output, samples, (".png", ".avq"), format, force)
     import torch
 
     from audiovq.bitstream.visual_file import frames_of, save_codes
     from audiovq.bitstream.visual_layout import MEDIA_IMAGE
     from audiovq.cli.progress import Display
-    from audiovq.image.files import write_image
+    from audiovq.media.images import write_image
     from audiovq.prior.image import ImagePrior
     from audiovq.prior.sampling import SamplingConfig
 
     torch.set_num_threads(1)
     source, sampling = ImagePrior.from_pretrained(model), SamplingConfig().override(temperature, top_k, top_p)
-    check_writable(output)
+    check_folder(output)
     with Display(len(targets)) as display:
         for i, paths in enumerate(targets):
             with display.file(f"image {i + 1}") as tell:
@@ -89,8 +88,6 @@ def video(
     force: options.Force = False,
 ) -> None:
     """Predict video from its last frames and actions."""
-    from audiovq.cli.generate import check_writable, plan_samples
-
     targets = plan_samples(output, samples, (".gif", ".avq"), format, force)
     if not 0 < seconds <= LONGEST:
         raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
@@ -101,15 +98,15 @@ def video(
     import torch
 
     from audiovq.cli.progress import Display
+    from audiovq.hub import model_folder
     from audiovq.video import VideoModel, roll_out
-    from audiovq.video.rollout import video_folder
 
     torch.set_num_threads(1)
     source = VideoModel.from_pretrained(model)
-    check_writable(output)
+    check_folder(output)
     with Display(len(targets)) as display:
         for i, paths in enumerate(targets):
-            known, held, size = _beginning(source, video_folder(model), prompt, seed, i)
+            known, held, size = _beginning(source, model_folder(model, "video"), prompt, seed, i)
             plan = torch.cat([held, torch.from_numpy(plans[i]).float()[None]], 1)
             seed_i = _item_seed(seed, i)
             with display.file(f"video {i + 1}") as tell:
@@ -130,9 +127,10 @@ def _item_seed(seed: int, i: int) -> int:
 
 
 def _write_video(source: VideoModel, codes: Tensor, latents: Tensor, size: tuple[int, int], paths: list[Path]) -> None:
-    from audiovq.bitstream.visual_file import save_codes, to_bytes
+    from audiovq.bitstream.visual_file import save_codes
     from audiovq.bitstream.visual_layout import MEDIA_VIDEO
-    from audiovq.video.files import create_video
+    from audiovq.image.codec import to_bytes
+    from audiovq.media.videos import create_video
 
     for path in paths:
         if path.suffix == ".avq":
@@ -166,7 +164,7 @@ def _beginning(
         k, (height, width) = np.random.default_rng(seed).permutation(len(known))[i % len(known)], size.tolist()
         return known[k].long()[None, None], held[k].float()[None], (height, width)
     from audiovq.data.episodes import to_video
-    from audiovq.video.files import open_video
+    from audiovq.media.videos import open_video
 
     with open_video(prompt) as (_, frames):
         last = list(frames)[-n_context:]

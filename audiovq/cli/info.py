@@ -17,16 +17,18 @@ def info(
 ) -> None:
     """Show information about an .avq file and check all its checksums; report what is lost (exit code 1)."""
     from audiovq.bitstream import inspect_file
-    from audiovq.cli.loading import bundled_clock, bundled_coder, bundled_name
+    from audiovq.cli.loading import bundled_clock, bundled_coder
     from audiovq.cli.tables import print_fields
     from audiovq.cli.visual import holds_visual, print_info
     from audiovq.errors import AudioVQError
-    from audiovq.streams import describe, shown
+    from audiovq.hub import bundled_hashes
+    from audiovq.io import describe, shown
 
     if holds_visual([file]):
         return print_info(file, as_json)
     found = inspect_file(file, bundled_coder, bundled_clock)
-    name = bundled_name(bytes.fromhex(found.model_hash))
+    folder = bundled_hashes("speech").get(bytes.fromhex(found.model_hash))
+    name = None if folder is None else folder.name
     if as_json:
         print(json.dumps({"file": shown(file), "model": name, **found.to_dict()}, indent=2))
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiovq.errors import AudioVQError
-from audiovq.streams import check_input, is_special
+from audiovq.io import check_input, is_special
 
 if TYPE_CHECKING:
     from audiovq.bitstream import CodingReport

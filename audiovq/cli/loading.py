@@ -9,8 +9,8 @@ from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
+    from audiovq.hub import ModelFacts
     from audiovq.speech.codec import SpeechCodec
-    from audiovq.speech.facts import ModelFacts
 
 
 TOLERANCE_KBPS = 0.05
@@ -70,45 +70,28 @@ class Models:
         Raises:
             AudioVQError: when none does.
         """
-        name = bundled_name(model_hash)
-        if name is None:
-            known = ", ".join(f"{name} {found.hex()}" for name, found in bundled_hashes().items()) or "none is bundled"
-            raise AudioVQError(
-                f"was written by model {model_hash.hex()}, which did not come with audiovq ({known}); "
-                "name its folder with --model"
-            )
-        return self.load(name)
+        from audiovq.hub import bundled_hashes, folder_by_hash
 
-
-def bundled_hashes() -> dict[str, bytes]:
-    """Names of the bundled models and the first bytes of their weights' hashes."""
-    from audiovq.speech.checkpoint import BUNDLED, bundled_models, codes_hash
-
-    return {name: codes_hash(BUNDLED / name) for name in bundled_models()}
-
-
-def bundled_name(model_hash: bytes) -> str | None:
-    """Which bundled model has this hash."""
-    return next((name for name, found in bundled_hashes().items() if found == model_hash), None)
+        return self.load(folder_by_hash(model_hash, bundled_hashes("speech")).name)
 
 
 def bundled_coder(model_hash: bytes, entropy_id: bytes | None = None) -> EntropyCoder | None:
     """The entropy coder of the bundled model with this hash; None when there is none."""
     from audiovq.bitstream.entropy import coder_in
-    from audiovq.speech.checkpoint import BUNDLED
+    from audiovq.hub import bundled_hashes
 
-    name = bundled_name(model_hash)
-    return None if name is None else coder_in(BUNDLED / name, model_hash, entropy_id)
+    folder = bundled_hashes("speech").get(model_hash)
+    return None if folder is None else coder_in(folder, model_hash, entropy_id)
 
 
 def bundled_clock(model_hash: bytes) -> tuple[int, int] | None:
     """Sample rate and hop length of the bundled model with this hash; None when there is none."""
-    from audiovq.speech.facts import model_facts
+    from audiovq.hub import bundled_hashes, model_facts
 
-    name = bundled_name(model_hash)
-    if name is None:
+    folder = bundled_hashes("speech").get(model_hash)
+    if folder is None:
         return None
-    facts = model_facts(name)
+    facts = model_facts(folder.name)
     return facts.sample_rate, facts.hop_length
 
 

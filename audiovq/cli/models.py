@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from audiovq.hub import Media
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
@@ -24,15 +26,15 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 def _speech_models() -> list[dict[str, Any]]:
     from audiovq.bitstream.entropy import coder_for
     from audiovq.cli.loading import Models
-    from audiovq.speech.checkpoint import BUNDLED, DEFAULT_MODEL, bundled_models
-    from audiovq.speech.voices import read_voices
+    from audiovq.conversion.voices import read_voices
+    from audiovq.hub import BUNDLED, bundled_models
 
     shelf = Models()
     rows = []
     for name in bundled_models():
         codec = shelf.load(name)
         rows.append(
-            _row(name, "speech", codec, codec, BUNDLED, DEFAULT_MODEL)
+            _row(name, "speech", codec, codec)
             | {
                 "sample_rate": codec.sample_rate,
                 "frame_rate": codec.frame_rate,
@@ -48,15 +50,15 @@ def _speech_models() -> list[dict[str, Any]]:
 
 
 def _picture_models() -> list[dict[str, Any]]:
+    from audiovq.hub import bundled_models
     from audiovq.image import ImageCodec
-    from audiovq.image.codec import DEFAULT_MODEL, IMAGES, bundled_image_models
     from audiovq.prior.image import load_priors
 
     rows = []
-    for name in bundled_image_models():
+    for name in bundled_models("image"):
         codec = ImageCodec.from_pretrained(name)
         rows.append(
-            _row(name, "image", codec, codec, IMAGES, DEFAULT_MODEL)
+            _row(name, "image", codec, codec)
             | {
                 "bits_per_pixel": codec.bits((codec.stride, codec.stride)) / codec.stride**2,
                 "prior": bool(load_priors(codec)),
@@ -66,14 +68,14 @@ def _picture_models() -> list[dict[str, Any]]:
 
 
 def _video_models() -> list[dict[str, Any]]:
+    from audiovq.hub import bundled_models
     from audiovq.video import VideoModel
-    from audiovq.video.rollout import DEFAULT_MODEL, VIDEOS, bundled_video_models
 
     rows = []
-    for name in bundled_video_models():
+    for name in bundled_models("video"):
         model = VideoModel.from_pretrained(name)
         rows.append(
-            _row(name, "video", model.frames, model, VIDEOS, DEFAULT_MODEL)
+            _row(name, "video", model.frames, model)
             | {
                 "bits_per_pixel": model.frames.bits((model.frames.stride,) * 2) / model.frames.stride**2,
                 "context_frames": model.dynamics.n_context,
@@ -82,15 +84,17 @@ def _video_models() -> list[dict[str, Any]]:
     return rows
 
 
-def _row(name: str, media: str, codec: Any, model: Any, shelf: Path, default: str) -> dict[str, Any]:
-    """What is told of every model; ``codec`` is the part that its files are named by."""
+def _row(name: str, media: Media, codec: Any, model: Any) -> dict[str, Any]:
+    """The columns of every model; ``codec`` is the part that its files are named by."""
+    from audiovq.hub import DEFAULTS, bundled_folder
+
     return {
         "name": name,
         "media": media,
-        "default": name == default,
+        "default": name == DEFAULTS[media],
         "hash": codec.model_hash.hex(),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "folder": str(shelf / name),
+        "folder": str(bundled_folder(media) / name),
     }
 
 

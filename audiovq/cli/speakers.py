@@ -19,8 +19,8 @@ def speakers(
 
     from audiovq.cli.loading import Models
     from audiovq.cli.tables import print_rows
-    from audiovq.speech.checkpoint import conversion_model
-    from audiovq.speech.voices import read_voices
+    from audiovq.conversion.voices import read_voices
+    from audiovq.hub import conversion_model
 
     codec = Models().load(model or conversion_model())
     voices = list(read_voices(codec).values())

@@ -122,7 +122,7 @@ def model_of(name_or_dir: str | None, codebooks: int | None, bitrate: float | No
     """
     from audiovq.cli.loading import codebooks_of
     from audiovq.data.token_files import CodesModel
-    from audiovq.speech.facts import model_facts
+    from audiovq.hub import model_facts
 
     facts = model_facts(name_or_dir)
     n_codebooks = codebooks_of(facts, bitrate, codebooks)

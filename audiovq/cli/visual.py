@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovq.containers import CONTAINER_SUFFIXES, contents_of
 from audiovq.errors import AudioVQError
-from audiovq.streams import describe, shown
+from audiovq.io import describe, shown
+from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
 
 if TYPE_CHECKING:
-    from audiovq.bitstream.visual_file import Codec, VisualInfo, VisualReport
+    from audiovq.bitstream.visual_file import VisualInfo, VisualReport
     from audiovq.cli.jobs import Job
+    from audiovq.interfaces import VisualCodec
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CLIPS = (".gif", *CONTAINER_SUFFIXES)
@@ -84,7 +85,7 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
     from audiovq.cli.jobs import plan
 
     jobs = plan(inputs, output, PICTURES + CLIPS, ".avq")
-    codec: list[Codec] = []
+    codec: list[VisualCodec] = []
 
     def work(job: Job) -> VisualReport:
         if not codec:
@@ -105,6 +106,7 @@ def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
     from audiovq.bitstream.visual_file import media_of
     from audiovq.bitstream.visual_layout import MEDIA_VIDEO
     from audiovq.cli.jobs import plan
+    from audiovq.hub import bundled_hashes, folder_by_hash
 
     jobs = [
         replace(job, target=str(Path(job.target).with_suffix(".gif")))
@@ -112,11 +114,12 @@ def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
         else job
         for job in plan(inputs, output, [".avq"], ".png")
     ]
-    loaded: dict[bytes, Codec] = {}
+    loaded: dict[bytes, VisualCodec] = {}
 
-    def codec(model_hash: bytes) -> Codec:
+    def codec(model_hash: bytes) -> VisualCodec:
         if model_hash not in loaded:
-            loaded[model_hash] = _load(_folder_of(model_hash) if model is None else model, threads)
+            folder = folder_by_hash(model_hash, bundled_hashes("image", "video")) if model is None else model
+            loaded[model_hash] = _load(str(folder), threads)
         return loaded[model_hash]
 
     _run(jobs, force, lambda job: decode_file(job.source, job.target, codec))
@@ -132,9 +135,10 @@ def print_info(file: str, as_json: bool) -> None:
 
     from audiovq.bitstream.visual_file import inspect_visual
     from audiovq.cli.tables import print_fields
+    from audiovq.hub import bundled_hashes
 
     found = inspect_visual(file)
-    model = _bundled().get(bytes.fromhex(found.model_hash))
+    model = bundled_hashes("image", "video").get(bytes.fromhex(found.model_hash))
     if as_json:
         print(json.dumps({"file": shown(file), "model": model.name if model else None, **found.to_dict()}, indent=2))
     else:
@@ -164,27 +168,7 @@ def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
     }
 
 
-def _bundled() -> dict[bytes, Path]:
-    """Folders of the bundled codecs of pictures and of frames, by the hash of their codes."""
-    from audiovq.image.codec import IMAGES, codes_hash
-    from audiovq.video.rollout import VIDEOS
-
-    folders = [path.parent for path in (*IMAGES.glob("*/config.json"), *VIDEOS.glob("*/frames/config.json"))]
-    return {codes_hash(folder): folder for folder in sorted(folders)}
-
-
-def _folder_of(model_hash: bytes) -> str:
-    found = _bundled()
-    if model_hash not in found:
-        known = ", ".join(f"{folder.name} {own.hex()}" for own, folder in found.items()) or "none is bundled"
-        raise AudioVQError(
-            f"was written by model {model_hash.hex()}, which did not come with audiovq ({known}); "
-            "name its folder with --model"
-        )
-    return str(found[model_hash])
-
-
-def _load(model: str | None, threads: int) -> Codec:
+def _load(model: str | None, threads: int) -> VisualCodec:
     import torch
 
     from audiovq.image import ImageCodec

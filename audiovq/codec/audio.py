@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
+from audiovq.media.waveform import resample
 
 
 def recordings(
@@ -45,8 +46,6 @@ def recordings(
         raise AudioVQError("the audio is empty: there is nothing to encode")
     if sample_rate == target_rate:
         return items
-    from audiovq.speech.waveform import resample
-
     return [resample(item, sample_rate, target_rate) for item in items]
 
 

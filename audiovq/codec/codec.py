@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.bitstream.speech_file import load_encoded, save_encoded
+from audiovq.codec.audio import recordings
 from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
 from audiovq.codec.decoder import SourceFilterDecoder
 from audiovq.codec.encoder import SpeechEncoder
@@ -21,15 +23,16 @@ from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
 from audiovq.codec.streaming import DecoderStream, EncoderStream
 from audiovq.conversion.pitch import Pitch, PitchMover
+from audiovq.conversion.target import TargetVoice
+from audiovq.conversion.targets import gather_voice
 from audiovq.errors import AudioVQError
+from audiovq.hub import load_codec, model_folder
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
 from audiovq.nn.chunked_conv import Span
 from audiovq.quantize.split import SplitQuantizer
 from audiovq.quantize.types import Quantized
 
 if TYPE_CHECKING:
-    from audiovq.speech.target import TargetVoice
-
     #: A recording, where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
 
@@ -115,7 +118,7 @@ class SpeechCodec(nn.Module):
         #: Whether files carry pitch and level beside the codes.
         self.has_pitch = True
         self.has_speaker_table = False
-        #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
+        #: See `audiovq.hub.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
         #: Where it was loaded from: bundled voices lie beside the weights.
         self.folder: Path | None = None
@@ -212,8 +215,6 @@ class SpeechCodec(nn.Module):
             AudioVQError: for an empty, NaN or infinite waveform, another shape, or a number of codebooks that the model
                 does not have.
         """
-        from audiovq.codec.audio import recordings
-
         items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
         packets, speakers = [], []
         for item in items:
@@ -329,10 +330,6 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: for what is no recording, no .avq file of this model and no bundled voice.
         """
-        from audiovq.codec.audio import recordings
-        from audiovq.speech.conversion import gather_voice
-        from audiovq.speech.target import TargetVoice
-
         if isinstance(to, TargetVoice):
             return to
         targets = [to] if isinstance(to, str | Path | Tensor | np.ndarray) else list(to)
@@ -346,8 +343,6 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: for items of unequal lengths, or a target that cannot be written.
         """
-        from audiovq.bitstream import save_encoded
-
         save_encoded(encoded, target, self)
 
     def load(self, source: str | Path) -> EncodedSpeech:
@@ -356,8 +351,6 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: for a damaged file or a file of another model.
         """
-        from audiovq.bitstream import load_encoded
-
         return load_encoded(source, self)
 
     @classmethod
@@ -367,9 +360,7 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        from audiovq.speech.checkpoint import load_codec
-
-        return load_codec(name_or_dir)
+        return load_codec(cls, model_folder(name_or_dir))
 
     # -- inference on stretches ---------------------------------------------------------------------------------------
 

@@ -9,15 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
-
-UNVOICED = 0
-"""Pitch code of a frame without a fundamental."""
-LOWEST_HZ = 50.0
-"""Fundamental of pitch code 1."""
-STEPS_PER_OCTAVE = 48
-"""A step is a quarter of a semitone."""
-N_VALUES = 176
-"""Voiced pitch codes: 50 to 626 Hz."""
+from audiovq.pitch_scale import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 
 
 def pitch_to_hz(codes: Tensor) -> Tensor:

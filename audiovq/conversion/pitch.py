@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from audiovq.codec.pitch import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
+from audiovq.pitch_scale import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 
 #: Where the pitch of a source goes: to the target's median, nowhere, or so many semitones up.
 Pitch = float | Literal["auto", "keep"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from audiovq.data.codes import CodedUtterance
+from audiovq.data.utterance import CodedUtterance
 
 
 class CodeTape:

@@ -8,46 +8,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiovq.data.utterance import CodedUtterance, Utterance
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 if TYPE_CHECKING:
-    from audiovq.data.utterance import Utterance
     from audiovq.speech.codec import SpeechCodec
 
 Progress = Callable[[int, int], None]
 TOKENS = "tokens"
 """The name that shards of codes go by in a list of corpora."""
-
-
-@dataclass(frozen=True, slots=True)
-class CodedUtterance:
-    """One recording as codes.
-
-    Attributes:
-        id, speaker, language, split: as in `Utterance`.
-        codes: (K, F) uint16, a view of the memory-mapped file.
-        voice: (S,) int64, the quantized speaker vector.
-        n_samples: at the codec's rate.
-    """
-
-    id: str
-    speaker: str
-    language: str
-    split: str
-    codes: np.ndarray
-    voice: np.ndarray
-    n_samples: int
-
-    @property
-    def n_frames(self) -> int:
-        return self.codes.shape[1]
 
 
 class CodesCache:

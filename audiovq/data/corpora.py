@@ -11,7 +11,7 @@ from audiovq.data.shards import MANIFEST, open_shards
 from audiovq.data.splits import SPLITS
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 Loader = Callable[..., list[Utterance]]
 """``loader(root, split, **options)``; a split of None is all of them."""

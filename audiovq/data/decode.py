@@ -12,7 +12,7 @@ import numpy as np
 
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.errors import AudioVQError
-from audiovq.streams import native
+from audiovq.io import native
 
 
 def read_native(path: str | Path) -> tuple[np.ndarray, int]:

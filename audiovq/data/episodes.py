@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
 from audiovq.image import ImageCodec
+from audiovq.io import atomic_write, cache_dir
 from audiovq.video.rollout import frame_codes
 
 MANIFEST = "manifest.jsonl"

@@ -9,7 +9,7 @@ from audiovq.data.decode import FileReader, seconds_of
 from audiovq.data.splits import split_of
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
-from audiovq.streams import shown
+from audiovq.io import shown
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 

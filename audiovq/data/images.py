@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from audiovq.data.episodes import open_episodes
 from audiovq.data.splits import split_of
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
-from audiovq.image.files import read_image
+from audiovq.io import cache_dir
+from audiovq.media.images import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _SPLITS = ("train", "validation", "test")

@@ -16,7 +16,7 @@ from audiovq.codec.level import HighPass
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
 from audiovq.devices import to_device
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 
 FRAME = 320
 """Samples that utterances are padded to multiples of: the frame of codes, pitch labels and teacher features."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 
 MANIFEST = "manifest.json"
 SAMPLE_RATE = 16000

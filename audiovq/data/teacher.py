@@ -20,7 +20,7 @@ from audiovq.data.tape import Tape
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
 from audiovq.data.whisper import whisper_folder
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 from audiovq.optional import need
 
 HOP = 320

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from audiovq.data.codes import CodedUtterance
+from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 
 SUFFIXES = {"tar": ".tar", "parquet": ".parquet"}

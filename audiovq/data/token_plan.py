@@ -16,8 +16,7 @@ from typing import Any
 from audiovq.data.token_files import SUFFIXES, CodesModel
 from audiovq.data.token_sources import TokenSource
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
-from audiovq.streams import errors_about
+from audiovq.io import atomic_write, errors_about
 
 MANIFEST, PROGRESS = "manifest.json", ".progress"
 FORMAT, VERSION = "audiovq-tokens", 1

@@ -16,7 +16,7 @@ from typing import Any
 
 from audiovq.data.token_sources import Coded, StoppedError, TokenSource, code_source
 from audiovq.errors import AudioVQError
-from audiovq.streams import shown
+from audiovq.io import shown
 
 _AHEAD = 32
 """Results for each process that may wait while a long recording before them is coded."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.containers import CONTAINER_SUFFIXES
 from audiovq.data.corpora import NAMES, open_corpus
 from audiovq.data.shards import MANIFEST, ShardReader
 from audiovq.data.splits import split_of
 from audiovq.data.token_files import TokenizedUtterance
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
-from audiovq.speech.waveform import READABLE, Resampler, n_resampled, open_audio
-from audiovq.streams import shown
+from audiovq.io import shown
+from audiovq.media.containers import CONTAINER_SUFFIXES
+from audiovq.media.waveform import READABLE, Resampler, n_resampled, open_audio
 
 if TYPE_CHECKING:
     from audiovq.interfaces import Codec

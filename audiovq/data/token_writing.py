@@ -16,7 +16,7 @@ from audiovq.data.token_plan import SHARD_ITEMS, ShardPlan, alone, clear
 from audiovq.data.token_pool import Coding, code_all
 from audiovq.data.token_sources import Coded, TokenSource
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from audiovq.data.token_files import CodesModel, TokenizedUtterance, read_shard
 from audiovq.data.token_plan import FORMAT, MANIFEST, PROGRESS, VERSION
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Codec
 
 
 class TokenShards:
@@ -29,7 +30,7 @@ class TokenShards:
         AudioVQError: when there are no shards or they are not complete, and for shards of another model.
     """
 
-    def __init__(self, folder: str | Path, model: Any = None) -> None:
+    def __init__(self, folder: str | Path, model: Codec | bytes | str | None = None) -> None:
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = _read_manifest(self.folder)
         self.container: str = self.manifest["container"]
@@ -42,11 +43,11 @@ class TokenShards:
                 state = "is not what the manifest tells" if path.is_file() else "is missing"
                 raise AudioVQError(f"{path} {state}: call audiovq tokenize again")
 
-    def _expect(self, model: Any) -> None:
-        wanted = getattr(model, "model_hash", model)
-        wanted = wanted if isinstance(wanted, str) else bytes(wanted).hex()
+    def _expect(self, model: Codec | bytes | str) -> None:
+        wanted = model.model_hash if isinstance(model, Codec) else model
+        wanted = wanted if isinstance(wanted, str) else wanted.hex()
         if wanted != self.model.codes_hash:
-            name = f"{model.name} ({wanted})" if hasattr(model, "name") else wanted
+            name = f"{model.name} ({wanted})" if isinstance(model, Codec) else wanted
             raise AudioVQError(
                 f"{self.folder} holds codes of model {self.model.name} ({self.model.codes_hash}), not of {name}: "
                 "tokenize the recordings with that model, or name the model of the shards"

@@ -61,3 +61,27 @@ class Utterance:
         A part is cheap when the corpus is in shards; other files are decoded whole.
         """
         return self.reader.read(start, n_samples)
+
+
+@dataclass(frozen=True, slots=True)
+class CodedUtterance:
+    """One recording as codes.
+
+    Attributes:
+        id, speaker, language, split: as in `Utterance`.
+        codes: (K, F) uint16, a view of the memory-mapped file.
+        voice: (S,) int64, the quantized speaker vector.
+        n_samples: at the codec's rate.
+    """
+
+    id: str
+    speaker: str
+    language: str
+    split: str
+    codes: np.ndarray
+    voice: np.ndarray
+    n_samples: int
+
+    @property
+    def n_frames(self) -> int:
+        return self.codes.shape[1]

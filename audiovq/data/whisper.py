@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 from audiovq.optional import need
 
 _PARTS = (

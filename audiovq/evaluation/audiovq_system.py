@@ -17,11 +17,11 @@ from audiovq.evaluation.protocol import Coded
 from audiovq.interfaces import EncodedSpeech, Packet
 
 if TYPE_CHECKING:
+    from audiovq.conversion.request import Pitch
+    from audiovq.conversion.spectral_match import Timbre
+    from audiovq.conversion.target import TargetVoice
     from audiovq.evaluation.protocols.pairs import ConversionPair
     from audiovq.speech.codec import SpeechCodec
-    from audiovq.speech.disguise import Pitch
-    from audiovq.speech.target import TargetVoice
-    from audiovq.speech.timbre import Timbre
 
 
 class AudioVQSystem:

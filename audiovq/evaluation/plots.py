@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 from audiovq.optional import need
 
 if TYPE_CHECKING:

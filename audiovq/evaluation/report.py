@@ -17,7 +17,7 @@ from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import METRICS, metric_class
 from audiovq.evaluation.protocol import Metric, Pair
 from audiovq.evaluation.stats import Mean, Score, mean_of
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 
 Scores = dict[str, Score | None]
 REFERENCE = "reference"

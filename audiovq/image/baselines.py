@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import save_weights
 from audiovq.image.likelihoods import LIKELIHOODS, Bound
 from audiovq.image.nets import Encoder, PixelDecoder
-from audiovq.weights import save_weights
 
 
 class GaussianLatents(nn.Module):

@@ -1,9 +1,7 @@
-"""The image codec: VQ-VAE with one level of codes, VQ-VAE-2 with two or more; and its models on disk."""
+"""The image codec: VQ-VAE with one level of codes, VQ-VAE-2 with two or more."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import load_codec, model_folder, save_weights
 from audiovq.image.likelihoods import LIKELIHOODS, Bound
 from audiovq.image.nets import Level, PixelDecoder
 from audiovq.image.tiling import tiles
 from audiovq.quantize import Quantized
-from audiovq.weights import BUNDLED, load_weights, save_weights
-
-#: Folder of the bundled image models.
-IMAGES = BUNDLED / "images"
-DEFAULT_MODEL = "photo"
 
 
 @dataclass
@@ -116,8 +111,10 @@ class ImageCodec(nn.Module):
         quantizers: list[Any] = [stage.quantizer for stage in self.stages]
         #: (codebooks, codebook size, stride in pixels) of each level, coarse to fine.
         self.levels = [(q.n_codebooks, q.codebook_size, s) for q, s in zip(quantizers, strides, strict=True)]
-        #: See `codes_hash`; stored in files. Zero for a model that was not loaded.
+        #: See `audiovq.hub.codes_hash`; stored in files. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
+        #: Frames of a code.
+        self.time_stride = 1
         #: Folder that it was loaded from.
         self.folder: Path | None = None
 
@@ -196,10 +193,7 @@ class ImageCodec(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        folder = image_model_folder(name_or_dir)
-        codec = load_weights(cls, folder)
-        codec.model_hash, codec.folder = codes_hash(folder), folder
-        return codec
+        return load_codec(cls, model_folder(name_or_dir, "image"))
 
     def save(self, folder: str | Path, dtype: Any = None) -> None:
         """Write ``config.json`` and ``model.safetensors``; weights as ``dtype``, float16 by default."""
@@ -267,6 +261,18 @@ class ImageCodec(nn.Module):
     def _stages(self) -> list[Level]:
         return [stage for stage in self.stages if isinstance(stage, Level)]
 
+    def encode_frames(self, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Frames (T, H, W, 3) uint8 -> codes of each level, (K, T, h, w) int64."""
+        # One by one: floats take four times the memory of bytes.
+        encoded = [self.encode(from_bytes(frames[t : t + 1])).codes for t in range(len(frames))]
+        return tuple(torch.cat(level).transpose(0, 1).numpy() for level in zip(*encoded, strict=True))
+
+    def decode_frames(self, codes: Sequence[np.ndarray], size: tuple[int, int], n_frames: int) -> np.ndarray:
+        """Codes of each level, (K, T, h, w) -> frames (T, H, W, 3) uint8."""
+        tensors = [torch.from_numpy(np.ascontiguousarray(part.transpose(1, 0, 2, 3))) for part in codes]
+        frames = (EncodedImage(tuple(level[t : t + 1] for level in tensors), size) for t in range(n_frames))
+        return np.concatenate([to_bytes(self.decode(frame)) for frame in frames])
+
 
 def check_pixels(pixels: Tensor, channels: int, shape: str, model: str) -> Tensor:
     """Check images or video clips and convert them to float32 in [0, 1]; uint8 values are divided by 255.
@@ -295,46 +301,11 @@ def check_pixels(pixels: Tensor, channels: int, shape: str, model: str) -> Tenso
     return pixels.float()
 
 
-# -- models on disk -----------------------------------------------------------------------------------------------
+def from_bytes(frames: np.ndarray) -> Tensor:
+    """Frames (T, H, W, 3) uint8 -> (T, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
 
 
-def bundled_image_models() -> list[str]:
-    """Names of the image models that come with the package."""
-    return sorted(path.parent.name for path in IMAGES.glob("*/config.json"))
-
-
-def image_model_folder(name_or_dir: str | Path | None) -> Path:
-    """The folder of a bundled image model or of one on disk.
-
-    Raises:
-        AudioVQError: when neither exists.
-    """
-    name_or_dir = DEFAULT_MODEL if name_or_dir is None else name_or_dir
-    for folder in (IMAGES / str(name_or_dir), Path(name_or_dir)):
-        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
-            return folder
-    known = ", ".join(bundled_image_models()) or "none"
-    raise AudioVQError(
-        f"no image model {str(name_or_dir)!r}: give a folder with config.json, or a bundled model ({known})"
-    )
-
-
-def codes_hash(folder: Path) -> bytes:
-    """Identifier of a model's codes: 4 bytes of a SHA-256 over the levels and all tensors but the decoder's.
-
-    Models with the same hash can decode each other's files.
-    """
-    config = json.loads((folder / "config.json").read_text())
-    return hash_tensors(folder, json.dumps([config["levels"], config["tile"]], sort_keys=True).encode())
-
-
-def hash_tensors(folder: Path, start: bytes) -> bytes:
-    """First four bytes of a SHA-256 over ``start`` and the tensors in a folder, without decoder and likelihood."""
-    from safetensors import deserialize
-
-    digest = hashlib.sha256(start)
-    for name, tensor in sorted(deserialize((folder / "model.safetensors").read_bytes())):
-        if not name.startswith(("decoder.", "likelihood.")):
-            digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
-            digest.update(tensor["data"])
-    return digest.digest()[:4]
+def to_bytes(pixels: Tensor) -> np.ndarray:
+    """Frames (T, 3, H, W) in [0, 1] -> (T, H, W, 3) uint8."""
+    return (pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovq.int8 import restore_rows, round_rows
 from audiovq.nn.transformer import rotary_table
 from audiovq.prior.kernels import backbone_step, depth_step
 from audiovq.prior.networks import PriorNetworks
 from audiovq.prior.sampling import SamplingConfig
 from audiovq.prior.vectors import PANEL, UNROLL
-from audiovq.rounding import restore_rows, round_rows
 
 _ALIGNMENT = 64
 

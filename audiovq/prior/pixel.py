@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.hub import load_weights, save_weights
 from audiovq.nn.gated_pixelcnn import GatedLayer, LayerCache, vertical_row
 from audiovq.prior.sampling import SamplingConfig
-from audiovq.weights import load_weights, save_weights
 
 
 class CausalAttention2d(nn.Module):

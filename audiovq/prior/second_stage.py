@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import load_weights, save_weights
 from audiovq.prior.pixel import PixelPrior
 from audiovq.prior.sampling import SamplingConfig
 from audiovq.quantize import ProductQuantizer
-from audiovq.weights import load_weights, save_weights
 
 
 @dataclass

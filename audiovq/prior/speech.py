@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.hub import model_folder
+from audiovq.int8 import SCALE, restore, round_rows
+from audiovq.io import atomic_write
 from audiovq.prior.model import CodePrior, Progress
 from audiovq.prior.networks import Condition
 from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.rounding import SCALE, restore, round_rows
-from audiovq.speech.checkpoint import model_folder
 from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 
 FOLDER = "prior"

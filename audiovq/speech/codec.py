@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.codec.codec import SpeechCodec as WithPitch
 from audiovq.codec.speaker import SpeakerEncoder, SpeakerTable
 from audiovq.errors import AudioVQError
+from audiovq.hub import has_wavenet, load_codec, model_folder, read_config
 from audiovq.interfaces import EncodedSpeech, Packet
 from audiovq.quantize import Quantized, ResidualVectorQuantizer
 from audiovq.speech.encoder import SpeechEncoder
@@ -20,11 +22,11 @@ from audiovq.speech.fast import SpanEncoder
 from audiovq.speech.parallel import ParallelDecoder
 
 if TYPE_CHECKING:
-    from audiovq.speech.disguise import Pitch
+    from audiovq.conversion.request import Pitch
+    from audiovq.conversion.spectral_match import Timbre
+    from audiovq.conversion.target import TargetVoice
     from audiovq.speech.sampler import WaveNetSampler
     from audiovq.speech.stream import DecoderStream, EncoderStream
-    from audiovq.speech.target import TargetVoice
-    from audiovq.speech.timbre import Timbre
     from audiovq.speech.wavenet import WaveNetDecoder
 
     #: Something that tells a voice: a recording, or where one is, or a bundled voice's name.
@@ -100,7 +102,7 @@ class SpeechCodec(nn.Module):
         self.wavenet_streams = 1
         #: Whether files carry pitch and level beside the codes.
         self.has_pitch = False
-        #: See `checkpoint.codes_hash`; files carry it. Zero for a model that was not loaded.
+        #: See `audiovq.hub.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
         #: Where it was loaded from: bundled voices lie beside the weights.
         self.folder: Path | None = None
@@ -124,9 +126,8 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        from audiovq.speech.checkpoint import load_codec
-
-        return load_codec(name_or_dir)
+        folder = model_folder(name_or_dir)
+        return load_codec(WithPitch if "pitch" in read_config(folder) else cls, folder)
 
     @property
     def bitrates(self) -> list[float]:
@@ -245,8 +246,8 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: for what is no recording, no .avq file of this model and no bundled voice.
         """
-        from audiovq.speech.conversion import gather_voice
-        from audiovq.speech.target import TargetVoice
+        from audiovq.conversion.target import TargetVoice
+        from audiovq.conversion.targets import gather_voice
 
         if isinstance(to, TargetVoice):
             return to
@@ -257,7 +258,7 @@ class SpeechCodec(nn.Module):
 
     def _at_own_rate(self, waveform: Tensor | np.ndarray, sample_rate: int) -> np.ndarray:
         """One waveform as (T,) float32 at the codec's rate."""
-        from audiovq.speech.waveform import resample
+        from audiovq.media.waveform import resample
 
         samples = torch.as_tensor(waveform).detach().cpu().float().reshape(-1).numpy()
         return samples if sample_rate == self.sample_rate else resample(samples, sample_rate, self.sample_rate)
@@ -333,8 +334,6 @@ class SpeechCodec(nn.Module):
     @property
     def decoders(self) -> list[str]:
         """Names of the decoders that the model has."""
-        from audiovq.speech.checkpoint import has_wavenet
-
         found = self._wavenet is not None or has_wavenet(self.folder)
         return ["parallel"] * (self.decoder is not None) + ["wavenet"] * found
 
@@ -345,8 +344,8 @@ class SpeechCodec(nn.Module):
             AudioVQError: when there is none, it is damaged, or it was made for another model.
         """
         if self._wavenet is None:
-            from audiovq.speech.checkpoint import load_wavenet
             from audiovq.speech.sampler import WaveNetSampler
+            from audiovq.speech.wavenet_files import load_wavenet
 
             if self.folder is None:
                 raise AudioVQError(f"model {self.name} was not loaded from a folder that could hold a WaveNet")

@@ -1,20 +1,18 @@
-"""Voice conversion of waveforms in memory; `audiovq.bitstream.convert` does files."""
+"""Voice conversion of waveforms in memory; `audiovq.conversion.files` does files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from audiovq.speech.disguise import Pitch, make_disguise
-from audiovq.speech.target import TargetVoice
-from audiovq.speech.timbre import Timbre, TimbreMatch
+from audiovq.conversion.request import Pitch, make_disguise
+from audiovq.conversion.spectral_match import Timbre, TimbreMatch
+from audiovq.conversion.target import TargetVoice
 
 if TYPE_CHECKING:
-    from audiovq.interfaces import Codec
     from audiovq.speech.codec import SpeechCodec
 
 
@@ -45,17 +43,3 @@ def convert(
             pieces = [match.push(item[:n_samples].numpy()), match.finish()]
             item[:n_samples] = torch.from_numpy(np.concatenate(pieces))
     return spoken
-
-
-def gather_voice(codec: Codec, targets: Sequence[str | Path | np.ndarray]) -> TargetVoice:
-    """The voice of all targets together: recordings (T,) at the codec's rate, paths and names."""
-    from audiovq.bitstream import target_voice
-
-    voice = TargetVoice(codec)
-    for target in targets:
-        if isinstance(target, str | Path):
-            target_voice(codec, [target], voice)
-        else:
-            voice.add(target)
-            voice.finish_recording()
-    return voice

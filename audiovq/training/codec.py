@@ -20,6 +20,7 @@ from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import encoder_folder
 from audiovq.devices import compile_modules, to_device
 from audiovq.errors import AudioVQError
+from audiovq.hub import weights_folder, write_weights
 from audiovq.training.augment import SpectralAugmentation, degrade
 from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
@@ -35,7 +36,6 @@ from audiovq.training.previews import add_previews
 from audiovq.training.processes import rank
 from audiovq.training.spectral_loss import SpectralLoss
 from audiovq.training.whisper import WhisperEncoder
-from audiovq.weights import model_path, write_weights
 
 log = logging.getLogger("audiovq")
 LOUDEST_FALL_DB = 30.0
@@ -407,7 +407,7 @@ class CodecTask(Task):
 
         own = self.model.state_dict()
         for part, folder in (source if isinstance(source, Mapping) else {"": source}).items():
-            path = model_path(folder) / "model.safetensors"
+            path = weights_folder(folder) / "model.safetensors"
             theirs = load(path.read_bytes())
             if part and not any(name.startswith(part) for name in theirs):
                 theirs = {f"{part}.{name}": tensor for name, tensor in theirs.items()}  # a part of its own

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.data.episodes import CodeWindows, coded_episodes, open_episodes
+from audiovq.hub import save_weights
 from audiovq.training.ema_task import EMATask
 from audiovq.training.image_prior import open_image_codec
 from audiovq.video.dynamics import LatentDynamics, NextFrame, rough_image
 from audiovq.video.rollout import check_frames, codebook_vectors
-from audiovq.weights import save_weights
 
 log = logging.getLogger("audiovq")
 

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import write_weights
 from audiovq.training.loop import Place, Run, Task
 from audiovq.training.precision import bfloat16_is_fast
-from audiovq.weights import write_weights
 
 if TYPE_CHECKING:
-    from audiovq.data.codes import CodedUtterance
+    from audiovq.data.utterance import CodedUtterance
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from audiovq.bitstream.entropy_kernels import MAX_ACTIVATION, MAX_STATE, PRECISI
 from audiovq.training.entropy import EntropyNetwork
 
 if TYPE_CHECKING:
-    from audiovq.data.codes import CodedUtterance
+    from audiovq.data.utterance import CodedUtterance
 
 LOGIT_UNIT = math.log(2) / 64
 """Logits are in steps of 1/64 bit: rounding them costs less than 10^-5 bits a code."""

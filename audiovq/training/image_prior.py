@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.data.images import FixedCrops, ImageCrops, open_images
-from audiovq.files import cache_dir
 from audiovq.image.codec import ImageCodec
+from audiovq.io import cache_dir
 from audiovq.prior.pixel import PixelPrior
 from audiovq.training.ema_task import EMATask
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 from audiovq.training.processes import agree, average_gradients, broadcast_state, rank, wait_for_all, world_size
 from audiovq.training.stopping import Stopped, StopSignals
 

@@ -20,7 +20,7 @@ import torch
 
 from audiovq.data.pieces import PieceReader, unpack_corpus
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 from audiovq.training.compact import AVERAGE, Limits, encode_state, read_set, write_set
 from audiovq.training.loop import Place, Run, Task, load_state, state_of
 from audiovq.training.stopping import Stopped
@@ -281,7 +281,7 @@ def join(results: Path, folder: Path) -> int:
     """
     from safetensors.torch import save_file
 
-    from audiovq.weights import write_weights
+    from audiovq.hub import write_weights
 
     tensors, facts = read_set(results)
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import Any
 from audiovq.data.pieces import AUDIO, PieceWriter, add_corpus
 from audiovq.data.whisper import ENCODER_FILE, whisper_folder
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 from audiovq.training.compact import Limits, encode_state, write_set
 from audiovq.training.offline import CONFIG, START, check_end
 
@@ -133,7 +133,7 @@ def _add_listener(writer: PieceWriter, n_layers: int | None) -> None:
 
 def _add_start(writer: PieceWriter, config: dict[str, Any], options: PackOptions, run: Path | None) -> None:
     """The state to go on from; without one, the models that ``init_from`` names."""
-    from audiovq.weights import model_path
+    from audiovq.hub import weights_folder
 
     plan = config["training"]
     if run is not None:
@@ -147,7 +147,7 @@ def _add_start(writer: PieceWriter, config: dict[str, Any], options: PackOptions
     if run is None and source:
         parts = source if isinstance(source, Mapping) else {"": source}
         for i, name in enumerate(parts.values()):
-            path = model_path(name) / "model.safetensors"
+            path = weights_folder(name) / "model.safetensors"
             writer.add(f"cache/init/{i}/model.safetensors", path.read_bytes(), compress=False)
         names = {part: f"init/{i}" for i, part in enumerate(parts)}
         plan["init_from"] = names if isinstance(source, Mapping) else names[""]

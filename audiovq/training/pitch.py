@@ -15,9 +15,9 @@ from audiovq.codec.level import TARGET_DB, frame_levels
 from audiovq.codec.pitch import N_VALUES, UNVOICED, PitchTracker, decide
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
+from audiovq.hub import write_weights
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
 from audiovq.training.processes import rank
-from audiovq.weights import write_weights
 
 
 class PitchTask(Task):

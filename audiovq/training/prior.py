@@ -17,11 +17,11 @@ from torch.utils.data import Dataset, Subset
 from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.errors import AudioVQError
+from audiovq.hub import model_folder
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
 from audiovq.prior.speakers import SpeakerDistribution
 from audiovq.prior.speech import FOLDER, condition_of, load_prior, save_prior
-from audiovq.speech.checkpoint import model_folder
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.batches import ordered_batches
 from audiovq.training.ema_task import EMATask

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from audiovq.data.packed import PackedCorpus
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
 from audiovq.interfaces import Progress
+from audiovq.io import atomic_write
 
 Encoder = Callable[[Tensor], list[Tensor]]
 """Waveforms (B, T) -> states (B, T / 320, C) after each layer, of which the last are used: `WhisperEncoder` is one."""

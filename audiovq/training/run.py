@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 from audiovq.training.loop import Run
 
 

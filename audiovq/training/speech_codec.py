@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import save_weights
 from audiovq.quantize import Quantized
-from audiovq.speech.checkpoint import save_codec
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.batches import StepBatches, ordered_batches
 from audiovq.training.data import crop_samples, speech_crops
@@ -230,4 +230,4 @@ class SpeechCodecTask(Task):
         add_previews(writer, step, batch["waveform"][:, 0], decoded[:, 0], self.codec.sample_rate)
 
     def export(self, folder: Path) -> None:
-        save_codec(self.average, folder)
+        save_weights(self.average, folder)

@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import nn
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.checkpoint import load_codec
 from audiovq.speech.codec import SpeechCodec
 
 log = logging.getLogger("audiovq")
@@ -42,7 +41,7 @@ def warm_start(codec: SpeechCodec, source: str | Path | Mapping[str, str | Path]
 
 def _take(codec: SpeechCodec, source: str | Path, part: str) -> list[str]:
     """Copy the weights whose names begin with ``part``; returns what stays of those."""
-    theirs = load_codec(source).state_dict()
+    theirs = SpeechCodec.from_pretrained(source).state_dict()
     own = {name: tensor for name, tensor in codec.state_dict().items() if name.startswith(part)}
     refused = {name for name, tensor in own.items() if name not in theirs or theirs[name].shape != tensor.shape}
     refused = {name for name in refused if not _grows(name)}

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.hub import codes_hash, save_weights
+from audiovq.io import atomic_write
 from audiovq.quantize import Quantized
-from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
 from audiovq.speech.codec import SpeechCodec
 from audiovq.speech.wavenet import WaveNetDecoder
+from audiovq.speech.wavenet_files import save_wavenet
 from audiovq.speech.wavenet_stream import draw_waveform
 from audiovq.training.batches import ordered_batches
 from audiovq.training.data import crop_samples, speech_crops
@@ -158,7 +159,7 @@ class WaveNetTask(EMATask):
         """A model folder: the codec's files, and the WaveNet's beside them."""
         fixed = self._fixed[0] if self._fixed is not None else None
         if fixed is None:
-            save_codec(self.average["codec"], folder)
+            save_weights(self.average["codec"], folder)
             made_for = codes_hash(folder)
         else:
             made_for = fixed.model_hash

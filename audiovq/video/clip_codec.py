@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.image.codec import check_pixels, hash_tensors
+from audiovq.hub import load_codec, read_config, save_weights
+from audiovq.image.codec import check_pixels, from_bytes, to_bytes
 from audiovq.image.likelihoods import Gaussian
 from audiovq.image.nets import halvings, make_quantizer
 from audiovq.quantize import Quantized
-from audiovq.weights import load_weights, save_weights
 
 
 @dataclass
@@ -103,8 +104,12 @@ class ClipCodec(nn.Module):
         self.decoder = nn.Sequential(*decoder)
         self.likelihood = Gaussian()
         #: (codebooks, codebook size, stride in pixels) of the one level, as in `audiovq.image.ImageCodec`.
-        self.levels = [(self.quantizer.n_codebooks, self.quantizer.codebook_size, stride)]
+        sizes: Any = self.quantizer
+        self.levels: list[tuple[int, int, int]] = [(sizes.n_codebooks, sizes.codebook_size, stride)]
+        #: See `audiovq.hub.codes_hash`; stored in files. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
+        #: Folder that it was loaded from.
+        self.folder: Path | None = None
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Quantized]:
         """Clips (B, 3, T, H, W) in [0, 1], sizes multiples of the strides -> mean pixels in [-1, 1], and latents."""
@@ -146,6 +151,15 @@ class ClipCodec(nn.Module):
         parts = [self.decoder(self.quantizer.decode(encoded.codes[i : i + 1])) for i in range(len(encoded.codes))]
         return (0.5 * torch.cat(parts) + 0.5).clamp(0, 1)[:, :, :frames, :height, :width]
 
+    def encode_frames(self, frames: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Frames (T, H, W, 3) uint8 -> codes of the one level, (K, t, h, w) int64."""
+        return (self.encode(from_bytes(frames).transpose(0, 1)[None]).codes[0].numpy(),)
+
+    def decode_frames(self, codes: Sequence[np.ndarray], size: tuple[int, int], n_frames: int) -> np.ndarray:
+        """Codes of the one level, (K, t, h, w) -> frames (T, H, W, 3) uint8."""
+        clip = self.decode(EncodedClip(torch.from_numpy(codes[0])[None], (n_frames, *size)))
+        return to_bytes(clip[0].transpose(0, 1))
+
     def save(self, folder: str | Path, dtype: Any = None) -> None:
         """Write ``config.json`` and ``model.safetensors``; weights as ``dtype``, float16 by default."""
         save_weights(self, folder, dtype)
@@ -157,15 +171,12 @@ class ClipCodec(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        codec = load_weights(cls, folder)
-        strides = json.dumps([codec.stride, codec.time_stride]).encode()
-        codec.model_hash = hash_tensors(Path(folder), b"clip" + strides)
-        return codec
+        return load_codec(cls, folder)
 
 
 def is_clip_codec(folder: str | Path) -> bool:
     """Whether a folder holds a codec for video clips rather than one for images."""
     try:
-        return "time_stride" in json.loads((Path(folder) / "config.json").read_text())
-    except (OSError, ValueError):
+        return "time_stride" in read_config(folder)
+    except AudioVQError:
         return False

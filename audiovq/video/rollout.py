@@ -13,14 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import load_weights, model_folder, save_weights
 from audiovq.image import ImageCodec
 from audiovq.image.codec import check_pixels
 from audiovq.video.dynamics import LatentDynamics
-from audiovq.weights import BUNDLED, load_weights, save_weights
 
-#: Folder of the bundled video models; each has the folders ``frames`` and ``dynamics``, and ``blind`` as a baseline.
-VIDEOS = BUNDLED / "videos"
-DEFAULT_MODEL = "doom"
 MODES = ("mean", "likeliest", "sample")
 
 
@@ -158,7 +155,7 @@ class VideoModel(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        folder = video_folder(name_or_dir)
+        folder = model_folder(name_or_dir, "video")
         return cls(ImageCodec.from_pretrained(folder / "frames"), load_weights(LatentDynamics, folder / dynamics))
 
     def save(self, folder: str | Path) -> None:
@@ -226,27 +223,3 @@ def codebook_vectors(codec: ImageCodec) -> Tensor:
     """The quantized latents (V, D) of all codes of a frame codec."""
     codes = torch.arange(codec.levels[0][1]).view(1, 1, 1, -1)
     return codec.latents_of([codes])[0][0, :, 0].T.detach().clone()
-
-
-# -- models on disk -----------------------------------------------------------------------------------------------
-
-
-def bundled_video_models() -> list[str]:
-    """Names of the video models that come with the package."""
-    return sorted(path.parent.parent.name for path in VIDEOS.glob("*/dynamics/config.json"))
-
-
-def video_folder(name_or_dir: str | Path | None) -> Path:
-    """The folder of a bundled video model or of one on disk.
-
-    Raises:
-        AudioVQError: when neither exists.
-    """
-    name_or_dir = DEFAULT_MODEL if name_or_dir is None else name_or_dir
-    for folder in (VIDEOS / str(name_or_dir), Path(name_or_dir)):
-        if (folder / "frames" / "config.json").is_file() and (folder / "dynamics" / "config.json").is_file():
-            return folder
-    known = ", ".join(bundled_video_models()) or "none"
-    raise AudioVQError(
-        f"no video model {str(name_or_dir)!r}: give a folder with frames/ and dynamics/, or a bundled model ({known})"
-    )

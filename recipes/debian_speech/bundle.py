@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from audiovq.files import cache_dir
-from audiovq.speech.checkpoint import BUNDLED, codes_hash
+from audiovq.hub import BUNDLED, codes_hash
+from audiovq.io import cache_dir
 
 HERE = Path(__file__).resolve().parent
 RESULTS, OTHERS, PICTURE = HERE / "results.json", HERE / "results_other_splits.json", HERE / "results.png"

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from bundle import COLUMNS, HERE, RESULTS, tables
 
-from audiovq.files import atomic_write, cache_dir
-from audiovq.speech.checkpoint import BUNDLED, DEFAULT_MODEL, codes_hash, load_wavenet, save_wavenet
+from audiovq.hub import BUNDLED, DEFAULTS, codes_hash
+from audiovq.io import atomic_write, cache_dir
+from audiovq.speech.wavenet_files import load_wavenet, save_wavenet
 
 MEASURED = HERE / "results_wavenet.json"
 CARD = """# The WaveNet of the model {model}
@@ -94,7 +95,7 @@ def card(run: Path, model: str, temperature: list[float], note: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "wavenet", help="folder of the run")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled model that gets it")
+    parser.add_argument("--model", default=DEFAULTS["speech"], help="bundled model that gets it")
     parser.add_argument("--temperature", default="0.2,0.7,0.8,1", help="of each sub-band, as validation showed it best")
     parser.add_argument("--limit", type=int, default=36, help="excerpts to measure on; 0: all")
     parser.add_argument("--no-measure", action="store_true", help="use the figures of the last time")

@@ -24,7 +24,7 @@ from audiovq.data.shards import open_shards
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics.speaker import load_speaker_encoder
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 
 def embed(utterances: list[Utterance], console: Console) -> np.ndarray:

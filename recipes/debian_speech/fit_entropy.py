@@ -24,9 +24,10 @@ import torch
 from audiovq import SpeechCodec
 from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_model import FILE_NAME, OLDER_NAMES, EntropyModel, load_entropy_model
-from audiovq.data.codes import CodedUtterance, cached_codes
-from audiovq.files import cache_dir
-from audiovq.speech.checkpoint import model_folder
+from audiovq.data.codes import cached_codes
+from audiovq.data.utterance import CodedUtterance
+from audiovq.hub import model_folder
+from audiovq.io import cache_dir
 from audiovq.training.entropy import EntropySettings, fit, ideal_bits, training_rows
 from audiovq.training.entropy_integers import speaker_weights, to_integers
 

@@ -22,8 +22,7 @@ from safetensors.torch import load
 from audiovq import SpeechCodec
 from audiovq.data.corpora import open_corpora
 from audiovq.data.utterance import Utterance
-from audiovq.speech.checkpoint import load_codec, model_folder
-from audiovq.weights import write_weights
+from audiovq.hub import model_folder, write_weights
 
 RATE = 0.3
 """Chosen on validation: of 77 bits a frame (zero-order) 5.5 are saved, and 0.3 % of the latents' variance is lost."""
@@ -66,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = model_folder(options.model)
-    before = load_codec(folder)
+    before = SpeechCodec.from_pretrained(folder)
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     config["quantizer"] |= {"rate": options.rate}
     codec = SpeechCodec(**config)
@@ -75,7 +74,7 @@ def main() -> None:
     codec.eval().quantizer.count_bits(latents_of(codec, train, options.minutes))
     bits = {name: tensor for name, tensor in codec.state_dict().items() if name.endswith(".codebook.bits")}
     write_weights(load((folder / "model.safetensors").read_bytes()) | bits, config, folder)
-    after, heard = load_codec(folder), latents_of(before, validation, options.minutes / 4)
+    after, heard = SpeechCodec.from_pretrained(folder), latents_of(before, validation, options.minutes / 4)
     assert after.model_hash == before.model_hash
     print(f"by book, bits of its codes and squared distance left, on validation\nbefore: {told(before, heard)}")
     print(f"at a rate of {options.rate:g}: {told(after, heard)}")

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
 

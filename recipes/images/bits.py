@@ -21,10 +21,10 @@ from common import HERE, fit, fit_priors, fixed_crops, parse, run_folder, show, 
 
 from audiovq.evaluation.plots import draw_rows
 from audiovq.evaluation.protocols.image import evaluate_image, measure_bound
+from audiovq.hub import load_weights
 from audiovq.image import ImageCodec
 from audiovq.image.baselines import ImageBaseline
 from audiovq.prior.image import load_priors
-from audiovq.weights import load_weights
 
 MODELS = {
     "VQ-VAE": "image_vq32",

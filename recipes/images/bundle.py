@@ -16,9 +16,9 @@ import torch
 from common import RESULTS, run_folder
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write
+from audiovq.hub import DEFAULTS, bundled_folder
 from audiovq.image import ImageCodec
-from audiovq.image.codec import DEFAULT_MODEL, IMAGES
+from audiovq.io import atomic_write
 from audiovq.prior.image import ImagePrior, prior_folder
 
 CARD = """# {name}
@@ -52,14 +52,14 @@ scenes.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=IMAGES / DEFAULT_MODEL)
+    parser.add_argument("--out", type=Path, default=bundled_folder("image") / DEFAULTS["image"])
     arguments = parser.parse_args()
     source, target = run_folder("image_hierarchy128"), arguments.out
     if not RESULTS.is_file() or "hierarchy" not in (results := json.loads(RESULTS.read_text())):
         raise AudioVQError("there are no figures for the card: run python recipes/images/hierarchy.py")
     codec = ImageCodec.from_pretrained(source)
     priors = ImagePrior.from_pretrained(source).priors
-    codec.config["name"] = DEFAULT_MODEL
+    codec.config["name"] = DEFAULTS["image"]
     codec.save(target)
     for level, prior in enumerate(priors):
         prior.save(prior_folder(target, level), torch.int8)
@@ -68,7 +68,7 @@ def main() -> None:
     with_prior = figures.get("bits_per_dim_with_prior")
     told = {
         **figures,
-        "name": DEFAULT_MODEL,
+        "name": DEFAULTS["image"],
         "weights": sum(p.numel() for model in (codec, *priors) for p in model.parameters()) / 1e6,
         "levels": ", ".join(f"{k} of {n} for each {s}x{s} pixels" for k, n, s in codec.levels),
         "bits": figures["code_bits_per_pixel"],

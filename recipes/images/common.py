@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audiovq.data.images import FixedCrops, open_images
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 from audiovq.prior.image import prior_folder
 from audiovq.training.run import compose, train
 

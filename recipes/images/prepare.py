@@ -17,7 +17,7 @@ from PIL import Image
 
 from audiovq.data.images import load_image
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
 

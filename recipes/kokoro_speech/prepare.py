@@ -23,7 +23,7 @@ from audiovq.data.decode import read_native, resample
 from audiovq.data.shards import MANIFEST, read_manifest, write_corpus
 from audiovq.data.splits import split_of
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
 

@@ -34,7 +34,7 @@ from audiovq.data.decode import resample
 from audiovq.data.shards import MANIFEST, read_manifest
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent

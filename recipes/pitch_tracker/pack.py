@@ -13,7 +13,7 @@ import numpy as np
 
 from audiovq.data import open_corpus
 from audiovq.data.packed import pack, write_rows
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 corpora = sys.argv[1:] or ["debian_speech", "kokoro_speech"]
 for split in ("train", "validation"):

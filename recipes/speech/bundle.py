@@ -14,8 +14,8 @@ import argparse
 
 import torch
 
-from audiovq.speech.checkpoint import codes_hash, load_codec
-from audiovq.weights import BUNDLED, model_path, save_weights
+from audiovq.codec.codec import SpeechCodec
+from audiovq.hub import BUNDLED, codes_hash, model_folder, save_weights
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("run", help="a run's exported model, or a folder")
     parser.add_argument("--name", default="preview", help="of the bundled model")
     arguments = parser.parse_args()
-    codec = load_codec(model_path(arguments.run))
+    codec = SpeechCodec.from_pretrained(model_folder(arguments.run))
     codec.config["name"] = arguments.name
     folder = BUNDLED / arguments.name
     save_weights(codec, folder, torch.int8)

@@ -19,8 +19,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from audiovq.codec.codec import SpeechCodec
+from audiovq.hub import BUNDLED, weights_folder, write_weights
 from audiovq.training.run import compose
-from audiovq.weights import BUNDLED, model_path, write_weights
 
 
 def read(folder: Path) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ def main() -> None:
         **renamed(speech, "decoder.", "decoder.backbone."),
         **renamed(speech, "decoder.head.project.", "decoder.direct."),
         **renamed(conversion, "speaker_encoder.", "speaker_encoder."),
-        **renamed(read(model_path(arguments.pitch)), "", "pitch."),
+        **renamed(read(weights_folder(arguments.pitch)), "", "pitch."),
     }
     own = codec.state_dict()
     first = {"encoder.detail.layers.0.weight": 0, "decoder.backbone.entry.weight": codec.quantizer.content_dim}

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 from audiovq.prior.speech import FOLDER, load_prior
 from audiovq.speech.codec import SpeechCodec
 

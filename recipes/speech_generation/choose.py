@@ -22,9 +22,9 @@ from audiovq.data.codes import cached_codes
 from audiovq.evaluation.protocol import silent
 from audiovq.evaluation.protocols.code_statistics import divergences
 from audiovq.evaluation.protocols.generation import Settings, Speech, rate, real_speech, sampled_speech
-from audiovq.files import atomic_write
+from audiovq.hub import model_folder
+from audiovq.io import atomic_write
 from audiovq.prior.speech import FOLDER, SpeechPrior
-from audiovq.speech.checkpoint import model_folder
 
 HERE = Path(__file__).resolve().parent
 BOOKS = (2, 4, 8)

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from audiovq.files import atomic_write
+from audiovq.hub import model_folder
+from audiovq.io import atomic_write
 from audiovq.prior.speech import FOLDER, load_prior
-from audiovq.speech.checkpoint import model_folder
 
 CARD = """# The prior of {codec}
 

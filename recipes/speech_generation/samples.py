@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from audiovq.conversion.voices import read_voices
+from audiovq.media.waveform import create_audio, open_audio, resample
 from audiovq.prior.speech import SpeechPrior
 from audiovq.speech.codec import EncodedSpeech
-from audiovq.speech.voices import read_voices
-from audiovq.speech.waveform import create_audio, open_audio, resample
 
 HERE = Path(__file__).resolve().parent
 RECORDING = HERE.parent / "demo" / "speech.flac"

@@ -17,11 +17,10 @@ from safetensors.numpy import save
 
 from audiovq.data.episodes import encode_frames, open_episodes
 from audiovq.errors import AudioVQError
-from audiovq.files import atomic_write, cache_dir
+from audiovq.hub import bundled_folder, load_weights, save_weights
+from audiovq.io import atomic_write, cache_dir
 from audiovq.video import VideoModel
 from audiovq.video.dynamics import LatentDynamics
-from audiovq.video.rollout import VIDEOS
-from audiovq.weights import load_weights, save_weights
 
 MOST_BYTES = 4_000_000
 CARD = """# doom: a world in latent space
@@ -101,7 +100,7 @@ def main() -> None:
     parser.add_argument("--frames", type=Path, default=runs / "video_frames")
     parser.add_argument("--dynamics", type=Path, default=runs / "video_dynamics")
     parser.add_argument("--blind", type=Path, default=runs / "video_blind")
-    parser.add_argument("--out", type=Path, default=VIDEOS / "doom")
+    parser.add_argument("--out", type=Path, default=bundled_folder("video") / "doom")
     options = parser.parse_args()
     parts = {name: getattr(options, name) / "best" for name in ("frames", "dynamics", "blind")}
     try:

@@ -17,9 +17,9 @@ import torch
 from audiovq.data.episodes import open_episodes
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocols.video import N_WINDOWS, ROWS, evaluate_video
-from audiovq.files import atomic_write
+from audiovq.hub import model_folder
+from audiovq.io import atomic_write
 from audiovq.video import VideoModel
-from audiovq.video.rollout import video_folder
 
 HERE = Path(__file__).resolve().parent
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
@@ -68,7 +68,7 @@ def main() -> None:
     report.draw(HERE / "rollout.gif")
     text = table(json.loads((HERE / "results.json").read_text()))
     insert(HERE / "README.md", text)
-    insert(video_folder(options.model) / "README.md", text)
+    insert(model_folder(options.model, "video") / "README.md", text)
     print(text)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from audiovq.data.episodes import open_episodes, write_episodes
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # recipes share modules
 

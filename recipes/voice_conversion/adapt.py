@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from audiovq import SpeechCodec
+from audiovq.conversion.target import TargetVoice
+from audiovq.conversion.voices import BundledVoice, read_voices, voice_entry, write_voices
 from audiovq.errors import AudioVQError
-from audiovq.speech.checkpoint import conversion_model, save_codec
-from audiovq.speech.target import TargetVoice
-from audiovq.speech.voices import BundledVoice, read_voices, voice_entry, write_voices
-from audiovq.speech.waveform import READABLE, open_audio, resample
+from audiovq.hub import conversion_model, save_weights
+from audiovq.media.waveform import READABLE, open_audio, resample
 from audiovq.training.augment import SpectralAugmentation
 from audiovq.training.losses import ComplexSTFTLoss, EnvelopeCorrelationLoss, MultiResolutionMelLoss
 
@@ -132,7 +132,7 @@ def main() -> None:
     known = read_voices(codec)
     recordings = [load(path, codec.sample_rate) for path in find(options.recordings)]
     voice = adapt(codec, recordings, options.name, options)
-    save_codec(codec, options.out)
+    save_weights(codec, options.out)
     # Read back: what is on disk is rounded to half precision, and the codes' hash is that of the files.
     codec = SpeechCodec.from_pretrained(options.out)
     write_voices(codec, [*(v for v in known.values() if v.name != voice.name), voice], options.out)

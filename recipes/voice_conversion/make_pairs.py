@@ -14,7 +14,7 @@ from audiovq.data.corpora import open_corpus
 from audiovq.data.utterance import Utterance
 from audiovq.evaluation.protocol import Excerpt, join_utterances, sample_excerpts
 from audiovq.evaluation.protocols.pairs import KINDS, MAIN_MINUTES, PAIRS_FILE, REFERENCE_SECONDS, short_name, spread
-from audiovq.files import atomic_write
+from audiovq.io import atomic_write
 
 JUDGE_SECONDS = 60.0
 SEEN_TARGETS = 4

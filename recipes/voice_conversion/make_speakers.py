@@ -13,13 +13,13 @@ import sys
 from collections import defaultdict
 
 from audiovq import SpeechCodec
+from audiovq.conversion.target import TargetVoice
+from audiovq.conversion.voices import BundledVoice, voice_entry, write_voices
 from audiovq.data.corpora import open_corpus
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocols.pairs import MAIN_MINUTES, short_name, spread
-from audiovq.speech.checkpoint import bundled_models
-from audiovq.speech.target import TargetVoice
-from audiovq.speech.voices import BundledVoice, voice_entry, write_voices
+from audiovq.hub import bundled_models
 
 SECONDS = 120.0
 """Speech of each voice, from all over its training recordings."""

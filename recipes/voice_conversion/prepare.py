@@ -17,7 +17,7 @@ from pathlib import Path
 from audiovq.data.corpora import NAMES, open_corpus
 from audiovq.data.shards import write_shards
 from audiovq.errors import AudioVQError
-from audiovq.files import cache_dir
+from audiovq.io import cache_dir
 
 DEBIAN = Path(__file__).resolve().parent.parent / "debian_speech" / "prepare.py"
 

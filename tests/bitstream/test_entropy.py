@@ -14,12 +14,12 @@ from constriction import stream
 
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
 from audiovq.bitstream.container import DamagedError
-from audiovq.bitstream.convert import swap_speaker
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
 from audiovq.bitstream.entropy_model import FILE_NAME, OLDER_NAMES, load_entropy_model
 from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
+from audiovq.conversion.files import swap_speaker
 from audiovq.errors import AudioVQError
 from audiovq.speech.codec import EncodedSpeech
 from tests.bitstream.entropy_models import SmallCodec, chosen_codes, coder_of, random_model, with_entropy

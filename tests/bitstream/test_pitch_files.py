@@ -7,10 +7,11 @@ import pytest
 import soundfile
 import torch
 
-from audiovq.bitstream import convert_file, decode_file, encode_file, inspect_file, load_encoded
+from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded
+from audiovq.conversion.files import convert_file
 from audiovq.conversion.pitch import median_hz
+from audiovq.conversion.target import TargetVoice
 from audiovq.errors import AudioVQError
-from audiovq.speech.target import TargetVoice
 from tests.codec.tiny import RATE, make_codec, speech_like
 
 

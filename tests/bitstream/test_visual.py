@@ -11,7 +11,6 @@ from PIL import Image
 
 from audiovq.bitstream.container import ContainerReader, DamagedError
 from audiovq.bitstream.visual_file import (
-    codes_of,
     decode_visual,
     encode_image,
     encode_video,
@@ -22,7 +21,7 @@ from audiovq.bitstream.visual_file import (
 from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
-from audiovq.image.files import read_image
+from audiovq.media.images import read_image
 from audiovq.video import ClipCodec
 
 LEVELS = [
@@ -50,7 +49,7 @@ def test_an_image_file_has_the_codes_of_the_codec(codec, tmp_path, size, suffix)
     Image.fromarray(image).save(tmp_path / "a.png")
     encode_image(tmp_path / "a.png", tmp_path / "a.avq", codec)
     decode_visual(tmp_path / "a.avq", tmp_path / f"b.{suffix}", codec)
-    expected = frames_of(codec, codes_of(codec, image[None]), size, 1)[0]
+    expected = frames_of(codec, codec.encode_frames(image[None]), size, 1)[0]
     np.testing.assert_array_equal(read_image(tmp_path / f"b.{suffix}"), expected)
     assert media_of(tmp_path / "a.avq") == MEDIA_IMAGE
 
@@ -143,7 +142,7 @@ def test_other_files_are_refused(tmp_path, codec, monkeypatch):
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
     with pytest.raises(AudioVQError, match="damaged or truncated"):
         encode_image(tmp_path / "cut.png", tmp_path / "a.avq", codec)
-    monkeypatch.setattr("audiovq.image.files.MAX_PIXELS", 50)
+    monkeypatch.setattr("audiovq.media.images.MAX_PIXELS", 50)
     Image.fromarray(pixels(10, 10)).save(tmp_path / "huge.png")
     with pytest.raises(AudioVQError, match="shrink it first"):
         encode_image(tmp_path / "huge.png", tmp_path / "a.avq", codec)

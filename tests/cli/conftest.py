@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiovq import hub
 from audiovq.cli import checks, loading, main
 from tests.cli import stand_in
 
@@ -27,10 +28,10 @@ class Outcome:
 def run(monkeypatch, capfd, tmp_path):
     """Run a command in an empty folder: exit code and what was written."""
     monkeypatch.setattr(loading.Models, "load", stand_in.load)
-    monkeypatch.setattr(loading, "bundled_hashes", stand_in.bundled_hashes)
+    monkeypatch.setattr(hub, "bundled_hashes", stand_in.bundled_hashes)
+    monkeypatch.setattr(hub, "bundled_models", stand_in.bundled_models)
     monkeypatch.setattr(checks, "facts", stand_in.facts)
     monkeypatch.setattr(loading, "bundled_clock", stand_in.bundled_clock)
-    monkeypatch.setattr("audiovq.speech.checkpoint.conversion_model", stand_in.conversion_model)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+from audiovq import hub
 from audiovq.cli import checks, loading, main
 from audiovq.errors import AudioVQError
-from audiovq.speech import checkpoint
 from tests.fake_codec import FakeCodec
 
 NAMES = ("fake", "other")
@@ -25,25 +26,24 @@ def facts(name_or_dir):
     return load(None, name_or_dir)
 
 
-def bundled_hashes():
-    """In the place of `loading.bundled_hashes`."""
-    return {name: FakeCodec(name).model_hash for name in NAMES}
+def bundled_models(media="speech"):
+    """In the place of `hub.bundled_models`."""
+    return list(NAMES)
+
+
+def bundled_hashes(*media):
+    """In the place of `hub.bundled_hashes`."""
+    return {FakeCodec(name).model_hash: Path(name) for name in NAMES}
 
 
 def bundled_clock(model_hash):
     """In the place of `loading.bundled_clock`."""
-    return (16000, 320) if model_hash in bundled_hashes().values() else None
-
-
-def conversion_model():
-    """In the place of `checkpoint.conversion_model`: the stand-in for everything."""
-    return None
+    return (16000, 320) if model_hash in bundled_hashes() else None
 
 
 if __name__ == "__main__":
     loading.Models.load = load
-    loading.bundled_hashes = bundled_hashes
+    hub.bundled_hashes, hub.bundled_models = bundled_hashes, bundled_models
     checks.facts = facts
     loading.bundled_clock = bundled_clock
-    checkpoint.conversion_model = conversion_model
     sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from audiovq.bitstream.speech_reader import SpeechReader
-from audiovq.speech.voices import BundledVoice, write_voices
+from audiovq.conversion.voices import BundledVoice, write_voices
 from tests.cli.test_bad_input import check_refusal
 from tests.cli.test_coding import files, process
 from tests.evaluation.conftest import voice

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from audiovq.data import TokenShards
-from audiovq.speech.checkpoint import save_codec
+from audiovq.hub import save_weights
 from tests.cli.test_coding import ROOT, files, process
 from tests.evaluation.conftest import voice
 
@@ -82,7 +82,7 @@ def test_clipped_stretches_are_one_line(run):
 
 
 def test_a_corpus_keeps_remarks_in_its_manifest(run, codec, unfinished, tmp_path):
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     (tmp_path / "in").mkdir()
     Path("a.wav").rename("in/a.wav")
     for workers in (1, 2):

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from audiovq.data import TokenShards
+from audiovq.hub import save_weights
 from audiovq.image import ImageCodec
-from audiovq.speech.checkpoint import save_codec
 from tests.cli.test_coding import ROOT, files
 
 
@@ -78,7 +78,7 @@ def test_a_full_disk_for_temporary_files(full, wav, tmp_path, monkeypatch):
 def test_a_full_disk_under_shards(run, full, wav, codec, tmp_path, format, limit):
     if format == "parquet":
         pytest.importorskip("pyarrow")
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     for i in range(3):
         wav(f"in/{i}.wav", 60.0)
     options = ["--model", "model", "--format", format, "--shard-files", 1]
@@ -148,7 +148,7 @@ def test_interrupts_leave_nothing_of_other_commands(coded, tmp_path, verb):
 def test_the_second_of_two_that_write_one_folder_of_shards(run, wav, codec, tmp_path):
     from audiovq.data.token_plan import alone
 
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     wav("in/a.wav")
     with alone(tmp_path / "out"):
         done = run("tokenize", "in", "-o", "out", "--model", "model")

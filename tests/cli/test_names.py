@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from audiovq.data import TokenShards
-from audiovq.speech.checkpoint import save_codec
+from audiovq.hub import save_weights
 
 pytestmark = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file systems of these take text only")
 
@@ -47,7 +47,7 @@ def names_in(folder):
 def test_tokenize(run, folder, codec, tmp_path, format, workers):
     if format == "parquet":
         pytest.importorskip("pyarrow")
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     with open(os.fsencode(folder) + b"/bad\xfe.wav", "w") as bad:
         bad.write("no audio")
     options = ["--model", "model", "--format", format, "--workers", workers]
@@ -63,7 +63,7 @@ def test_tokenize(run, folder, codec, tmp_path, format, workers):
 
 
 def test_names_that_look_alike_stay_apart(run, wav, codec, tmp_path):
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     data = wav("in/\\xe9.wav", 0.5).read_bytes()
     with open(os.fsencode(tmp_path) + b"/in/\xe9.wav", "wb") as file:
         file.write(data + bytes(16000))  # another length

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from audiovq.image import ImageCodec
-from audiovq.speech.pcm import FORMATS, from_float, to_float
+from audiovq.media.pcm import FORMATS, from_float, to_float
 from tests.cli.test_bad_input import check_refusal
 from tests.cli.test_coding import ROOT, files, process
-from tests.speech.test_audio_files import media
+from tests.media.test_audio_files import media
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from audiovq.data import TokenShards
-from audiovq.speech.checkpoint import save_codec
+from audiovq.hub import save_weights
 from tests.cli.test_coding import ROOT
 
 
 @pytest.fixture
 def model(codec, tmp_path):
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     return tmp_path / "model"
 
 

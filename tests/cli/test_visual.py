@@ -184,8 +184,7 @@ def test_models_of_every_medium_are_listed(model, world, tmp_path, capsys, monke
     (tmp_path / "videos").mkdir()
     (tmp_path / "images" / "tiny").symlink_to(model)
     (tmp_path / "videos" / "world").symlink_to(world)
-    monkeypatch.setattr("audiovq.image.codec.IMAGES", tmp_path / "images")
-    monkeypatch.setattr("audiovq.video.rollout.VIDEOS", tmp_path / "videos")
+    monkeypatch.setattr("audiovq.hub.BUNDLED", tmp_path)
     assert main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out) if row["media"] != "speech"}
     assert {name: row["media"] for name, row in rows.items()} == {"tiny": "image", "world": "video"}

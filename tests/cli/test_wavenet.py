@@ -9,8 +9,10 @@ import soundfile
 import torch
 
 from audiovq.cli import main
+from audiovq.hub import codes_hash, save_weights
 from audiovq.prior.speech import save_prior
-from audiovq.speech.checkpoint import codes_hash, load_codec, save_codec, save_wavenet
+from audiovq.speech.codec import SpeechCodec
+from audiovq.speech.wavenet_files import save_wavenet
 from tests.prior.conftest import make_prior
 from tests.prior.test_speech import density
 from tests.speech.test_wavenet import wavenet
@@ -20,9 +22,9 @@ from tests.speech.test_wavenet import wavenet
 def call(codec, speech, tmp_path, monkeypatch):
     """Run a command with a tiny model that has a WaveNet; the bytes of the file it writes."""
     monkeypatch.chdir(tmp_path)
-    save_codec(codec, "model", torch.float32)
+    save_weights(codec, "model", torch.float32)
     save_wavenet(wavenet("bands"), "model", codes_hash(Path("model")), torch.float32)
-    hash = load_codec("model").model_hash.hex()
+    hash = SpeechCodec.from_pretrained("model").model_hash.hex()
     prior = make_prior(n_codebooks=4, codebook_size=32, speaker_dim=6, codec=hash)
     save_prior(prior, "model/prior", density()[0])
     soundfile.write("a.wav", speech.numpy(), 16000)

@@ -21,9 +21,8 @@ from audiovq.data.token_pool import Coding
 from audiovq.data.token_sources import list_sources
 from audiovq.data.token_writing import Tell, write_tokens
 from audiovq.errors import AudioVQError
-from audiovq.speech.checkpoint import load_codec, save_codec
-from audiovq.speech.codec import EncodedSpeech
-from audiovq.speech.facts import model_facts
+from audiovq.hub import model_facts, save_weights
+from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 from tests.data.conftest import make_utterance, voice, write
 
 pytest.importorskip("pyarrow")
@@ -33,7 +32,7 @@ CONTAINERS = ("tar", "parquet")
 
 @pytest.fixture
 def model(codec, tmp_path):
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     return str(tmp_path / "model")
 
 
@@ -56,7 +55,7 @@ def recordings(tmp_path):
 
 def tokenize(recordings, folder, model, container="tar", workers=1, n_codebooks=3, shard_items=3, **options):
     facts = model_facts(model)
-    codec = load_codec(model)
+    codec = SpeechCodec.from_pretrained(model)
     whose = CodesModel(
         facts.name,
         codec.model_hash.hex(),
@@ -78,7 +77,7 @@ def content(folder):
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_round_trip(recordings, model, tmp_path, container):
     result = tokenize(recordings, tmp_path / "out", model, container)
-    shards = TokenShards(tmp_path / "out", load_codec(model))
+    shards = TokenShards(tmp_path / "out", SpeechCodec.from_pretrained(model))
     items = list(shards)
     assert [(item.id, item.channel) for item in items] == [
         ("anna/one.wav", 0),
@@ -92,7 +91,7 @@ def test_round_trip(recordings, model, tmp_path, container):
     for item in items:
         samples, rate = soundfile.read(recordings / item.id, dtype="float32", always_2d=True)
         own = torch.from_numpy(samples[:, item.channel].copy())
-        encoded = load_codec(model).encode([own], rate, 3)
+        encoded = SpeechCodec.from_pretrained(model).encode([own], rate, 3)
         assert item.codes.dtype == np.uint16
         assert np.array_equal(item.codes, encoded.codes[0].numpy())
         assert np.array_equal(item.voice, encoded.speaker[0].numpy())
@@ -200,7 +199,7 @@ def test_folders_keep_their_settings(recordings, model, codec, tmp_path):
     before = content(out)
     with torch.no_grad():
         codec.quantizer.levels[0].codebook.vectors.mul_(2)
-    save_codec(codec, tmp_path / "other")
+    save_weights(codec, tmp_path / "other")
     for options, word in (
         ({"n_codebooks": 2}, "n codebooks 3, not 2"),
         ({"container": "parquet"}, "format tar, not parquet"),
@@ -220,7 +219,7 @@ def test_folders_keep_their_settings(recordings, model, codec, tmp_path):
 
 
 def codec_hash(model):
-    return load_codec(model).model_hash
+    return SpeechCodec.from_pretrained(model).model_hash
 
 
 def test_codes_of_another_model_are_refused(recordings, model, tmp_path):
@@ -259,7 +258,7 @@ def test_mixed_down(recordings, model, tmp_path):
     tokenize(recordings, tmp_path / "out", model, mono=True)
     items = {item.id: item for item in TokenShards(tmp_path / "out")}
     samples, rate = soundfile.read(recordings / "bert/deep/stereo.wav", dtype="float32")
-    mixed = load_codec(model).encode([torch.from_numpy(samples.mean(1, dtype=np.float32))], rate, 3)
+    mixed = SpeechCodec.from_pretrained(model).encode([torch.from_numpy(samples.mean(1, dtype=np.float32))], rate, 3)
     assert np.array_equal(items["bert/deep/stereo.wav"].codes, mixed.codes[0].numpy())
     assert len(items) == 5
 
@@ -273,7 +272,7 @@ def test_a_prepared_corpus_keeps_what_is_known_of_it(model, tmp_path, monkeypatc
     names = ("id", "speaker", "language", "text", "split", "n_samples")
     assert [[getattr(item, n) for n in names] for item in items] == [[getattr(u, n) for n in names] for u in utterances]
     # A prior reads the same codes from shards as it would have made itself.
-    codec = load_codec(model)
+    codec = SpeechCodec.from_pretrained(model)
     made = cached_codes(codec, [str(tmp_path / "corpus")])
     read = cached_codes(codec, [{"name": "tokens", "root": str(tmp_path / "out")}])
     assert read.folder != made.folder
@@ -371,7 +370,7 @@ def test_layouts_go_there_and_back(layout, shape):
 
 
 def test_items_decode_as_they_are(shards, model):
-    codec = load_codec(model)
+    codec = SpeechCodec.from_pretrained(model)
     item, entry = next(iter(TokenShards(shards))), next(iter(TokenDataset(shards)))
     whole = codec.decode(EncodedSpeech(item.codes[None], item.voice[None], item.n_samples))
     assert whole.shape == (1, 1, item.n_samples)

@@ -7,7 +7,7 @@ import pytest
 from audiovq.cli import main
 from audiovq.cli.spelling import updated
 from audiovq.data.shards import write_shards
-from audiovq.speech.checkpoint import save_codec
+from audiovq.hub import save_weights
 from tests.evaluation.conftest import fake_utterances
 from tests.evaluation.test_files import folders  # noqa: F401
 
@@ -62,7 +62,7 @@ def corpus(tmp_path):
 
 
 def test_a_model_on_a_corpus(codec, corpus, tmp_path, capsys):
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     target = tmp_path / "report.json"
     common = ["--data", str(corpus), "--split", "validation", "--metrics", "mel", "--json", str(target)]
     assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.5,1,3", *common]) == 0

@@ -28,10 +28,10 @@ from audiovq.evaluation.protocols.conversion import (
     unit,
 )
 from audiovq.evaluation.protocols.pairs import PAIRS_FILE, group_pairs, read_pairs, spread
-from audiovq.speech.checkpoint import save_codec
+from audiovq.hub import save_weights
 from recipes.voice_conversion.make_pairs import build_pairs
+from tests.conversion.test_f0 import buzz
 from tests.evaluation.conftest import FakeUtterance, voice
-from tests.speech.test_pitch import buzz
 
 GLIDE = 150 * 2 ** (0.3 * np.sin(np.linspace(0, 15, 32000)))
 
@@ -237,7 +237,7 @@ def test_the_command_line(codec, corpus, tmp_path, capsys, monkeypatch):
     (tmp_path / "pairs.json").write_text(json.dumps(build_pairs(corpus)))
     monkeypatch.setattr("audiovq.evaluation.protocols.pairs.PAIRS_FILE", tmp_path / "pairs.json")
     monkeypatch.setattr(read_pairs, "__defaults__", (tmp_path / "pairs.json",))
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     write_shards(corpus, tmp_path / "corpus")
     common = ["evaluate", "conversion", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "corpus")]
     target = tmp_path / "report.json"
@@ -328,7 +328,7 @@ def test_groups_are_scored_against_the_true_result(groups, tmp_path):
 
 
 def test_groups_by_the_command_line(codec, groups, tmp_path, capsys):
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     write_shards(groups, tmp_path / "corpus")
     common = ["evaluate", "conversion", "--model", str(tmp_path / "model"), "--groups", str(tmp_path / "corpus")]
     target = tmp_path / "report.json"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.data.codes import CodedUtterance
+from audiovq.data.utterance import CodedUtterance
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergence, divergences, longest_copies
 from audiovq.evaluation.protocols.generation import Settings, describe_sound, distance, evaluate_generation, pauses
 from audiovq.prior import SpeechPrior

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from audiovq.bitstream import decode_file, encode_file, inspect_file, save_encoded
-from audiovq.bitstream.convert import swap_speaker
+from audiovq.bitstream.entropy import coders_of
 from audiovq.bitstream.visual_file import decode_visual, encode_image, encode_video, inspect_visual
+from audiovq.conversion.files import swap_speaker
 from audiovq.image import ImageCodec
-from audiovq.image.files import read_image
 from audiovq.interfaces import EncodedSpeech
-from audiovq.speech.waveform import open_audio
-from audiovq.video.files import open_video
+from audiovq.media.images import read_image
+from audiovq.media.videos import open_video
+from audiovq.media.waveform import open_audio
 from tests.bitstream.entropy_models import SmallCodec, coder_of
 from tests.codec.tiny import make_codec, speech_like
 from tests.fake_codec import FakeCodec
@@ -69,7 +70,8 @@ def _speech() -> list[Seed]:
     fake, small, pitched = FakeCodec(), SmallCodec(), SmallCodec()
     pitched.has_pitch = True
     coder = coder_of(small)
-    small._entropy_coders = pitched._entropy_coders = {None: coder, coder.model.identity: coder}
+    for one in (small, pitched):
+        coders_of[one] = {None: coder, coder.model.identity: coder}
     files = []
     for name, samples, rate in (("speech", _voice(30_000), RATE), ("stereo speech", _voice(50_000, 2), 44_100)):
         coded = io.BytesIO()
@@ -187,7 +189,7 @@ def _sound_files() -> list[Seed]:
             data = data[:12] + b"LIST\x05\0\0\0abcde\0" + data[12:]
         seeds.append(Seed(f"{container} {coding}", data, [_read_sound, _read_sound_file]))
     try:
-        from tests.speech.test_audio_files import media
+        from tests.media.test_audio_files import media
     except ImportError:
         return seeds
     for container, codec, rate in (("mp4", "aac", RATE), ("webm", "libopus", 48_000), ("adts", "aac", RATE)):

@@ -79,7 +79,7 @@ SCRIPT = """
 import resource, sys
 from audiovq.cli import main
 from tests.fuzz.__main__ import bound_memory
-import torch, soundfile, soxr, PIL.Image, audiovq.image, audiovq.bitstream.visual_file, audiovq.speech.waveform
+import torch, soundfile, soxr, PIL.Image, audiovq.image, audiovq.bitstream.visual_file, audiovq.media.waveform
 from tests.fuzz import test_fuzz
 bound_memory()
 sys.exit(max(test_fuzz.read(name) for name in sys.argv[1:]))
@@ -90,9 +90,9 @@ def read(name):
     """Read a file as the commands do; 0 when that is done, 1 with one line when it is refused."""
     from audiovq.bitstream.visual_file import inspect_visual
     from audiovq.errors import AudioVQError
-    from audiovq.image.files import read_image
-    from audiovq.speech.waveform import open_audio
-    from audiovq.video.files import open_video
+    from audiovq.media.images import read_image
+    from audiovq.media.videos import open_video
+    from audiovq.media.waveform import open_audio
 
     try:
         match Path(name).suffix:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from audiovq.hub import BUNDLED
 from audiovq.prior import SpeechPrior
-from audiovq.speech.checkpoint import BUNDLED
 
 PRIORS = sorted(path.parent.parent.name for path in BUNDLED.glob("*/prior/config.json"))
 

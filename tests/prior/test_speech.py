@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import save_weights
 from audiovq.prior import SpeakerDistribution, SpeechPrior
 from audiovq.prior.speech import condition_of, load_prior, rounded, save_prior
-from audiovq.speech.checkpoint import load_codec, save_codec
+from audiovq.speech.codec import SpeechCodec
 from tests.prior.conftest import BACKBONES, make_prior
 
 
@@ -26,8 +27,8 @@ def density(dim=6, levels=16):
 @pytest.fixture
 def model(codec, tmp_path):
     """A folder with a codec and its prior."""
-    save_codec(codec, tmp_path / "model")
-    loaded = load_codec(tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
+    loaded = SpeechCodec.from_pretrained(tmp_path / "model")
     prior = make_prior(
         n_codebooks=4, codebook_size=32, speaker_dim=6, codec=loaded.model_hash.hex(), backbone=BACKBONES["transformer"]
     )

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from audiovq import SpeechCodec
 from audiovq.errors import AudioVQError
+from audiovq.hub import model_folder, save_weights
 from audiovq.interfaces import Packet
-from audiovq.speech.checkpoint import model_folder, save_codec
 from tests.conftest import TINY
 
 
@@ -119,7 +119,7 @@ def test_errors_name_what_is_wrong(codec, speech):
 def test_a_run_is_found_by_its_name_in_the_cache(codec, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
     for weights in ("best", "latest"):
-        save_codec(codec, tmp_path / "runs" / "own" / weights)
+        save_weights(codec, tmp_path / "runs" / "own" / weights)
     assert model_folder("runs/own") == tmp_path / "runs" / "own" / "best"
     assert model_folder("runs/own/latest") == tmp_path / "runs" / "own" / "latest"
     with pytest.raises(AudioVQError, match="runs/NAME"):
@@ -127,7 +127,7 @@ def test_a_run_is_found_by_its_name_in_the_cache(codec, tmp_path, monkeypatch):
 
 
 def test_a_saved_model_gives_the_same_codes(codec, speech, tmp_path):
-    save_codec(codec, tmp_path, dtype=torch.float32)
+    save_weights(codec, tmp_path, dtype=torch.float32)
     loaded = SpeechCodec.from_pretrained(tmp_path)
     assert loaded.config == codec.config
     assert loaded.model_hash != b"\0\0\0\0"
@@ -136,7 +136,7 @@ def test_a_saved_model_gives_the_same_codes(codec, speech, tmp_path):
 
 def test_the_hash_tells_what_writes_codes_apart_and_not_what_reads_them(codec, tmp_path):
     def saved(name: str) -> bytes:
-        save_codec(model, tmp_path / name)
+        save_weights(model, tmp_path / name)
         return SpeechCodec.from_pretrained(tmp_path / name).model_hash
 
     model = copy.deepcopy(codec)
@@ -150,14 +150,14 @@ def test_the_hash_tells_what_writes_codes_apart_and_not_what_reads_them(codec, t
 
 def test_preferring_cheap_codes_leaves_the_meaning_of_codes_alone(codec, speech, tmp_path):
     """Files of a model that chooses codes by distance alone and of one that looks at their bits are read by both."""
-    save_codec(codec, tmp_path / "free")
+    save_weights(codec, tmp_path / "free")
     config = copy.deepcopy(codec.config)
     config["quantizer"]["rate"] = 0.05
     thrifty = SpeechCodec(**config).eval()
     thrifty.load_state_dict(codec.state_dict(), strict=False)
     with torch.no_grad():
         thrifty.quantizer.count_bits(codec.encoder(torch.from_numpy(speech[None, None, :52800].numpy())))
-    save_codec(thrifty, tmp_path / "thrifty")
+    save_weights(thrifty, tmp_path / "thrifty")
     free, thrifty = (SpeechCodec.from_pretrained(tmp_path / name) for name in ("free", "thrifty"))
     assert free.model_hash == thrifty.model_hash
     encoded = [model.encode([speech]) for model in (free, thrifty)]
@@ -167,7 +167,7 @@ def test_preferring_cheap_codes_leaves_the_meaning_of_codes_alone(codec, speech,
 
 
 def test_damaged_weights_are_one_clear_error(codec, tmp_path):
-    save_codec(codec, tmp_path)
+    save_weights(codec, tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(AudioVQError, match="cannot be loaded"):

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import codes_hash, save_weights
 from audiovq.interfaces import Packet
-from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
 from audiovq.speech.codec import SpeechCodec
 from audiovq.speech.wavenet import WaveNetDecoder, WaveNetState, draw
+from audiovq.speech.wavenet_files import save_wavenet
 from audiovq.speech.wavenet_stream import draw_waveform
 
 BACKBONE = {"channels": [12, 10], "upsample": [4], "dilations": [[1], [1]]}
@@ -130,7 +131,7 @@ def kind(request):
 @pytest.fixture
 def model(codec, tmp_path, kind):
     """A codec's folder with a WaveNet in it."""
-    save_codec(codec, tmp_path / "model", torch.float32)
+    save_weights(codec, tmp_path / "model", torch.float32)
     save_wavenet(wavenet(kind), tmp_path / "model", codes_hash(tmp_path / "model"), torch.float32)
     return tmp_path / "model"
 
@@ -186,7 +187,7 @@ def test_what_does_not_fit_is_one_clear_error(model, codec, tmp_path):
         codec.decoder_stream(np.zeros(6, np.int64), "wavenet")
     with torch.no_grad():
         codec.encoder.project[1].weight.add_(1.0)
-    save_codec(codec, tmp_path / "other", torch.float32)
+    save_weights(codec, tmp_path / "other", torch.float32)
     shutil.copytree(model / "wavenet", tmp_path / "other" / "wavenet")
     with pytest.raises(AudioVQError, match="reads the codes of model"):
         SpeechCodec.from_pretrained(tmp_path / "other").decoder_stream(np.zeros(6, np.int64), "wavenet")
@@ -197,12 +198,12 @@ def test_what_does_not_fit_is_one_clear_error(model, codec, tmp_path):
 
 def test_a_draft_of_another_decoder_is_refused(codec, tmp_path):
     """Retraining the parallel decoder keeps the codes, but not what a WaveNet on top of it was trained on."""
-    save_codec(codec, tmp_path, torch.float32)
+    save_weights(codec, tmp_path, torch.float32)
     save_wavenet(wavenet("draft"), tmp_path, codes_hash(tmp_path), torch.float32)
     SpeechCodec.from_pretrained(tmp_path).wavenet()
     with torch.no_grad():
         codec.decoder.entry.weight.add_(1e-3)
-    save_codec(codec, tmp_path, torch.float32)
+    save_weights(codec, tmp_path, torch.float32)
     with pytest.raises(AudioVQError, match="drafts of another parallel decoder"):
         SpeechCodec.from_pretrained(tmp_path).wavenet()
 

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from audiovq.hub import codes_hash, save_weights
 from audiovq.interfaces import Packet
-from audiovq.speech.checkpoint import codes_hash, save_codec, save_wavenet
 from audiovq.speech.codec import SpeechCodec
+from audiovq.speech.wavenet_files import save_wavenet
 from audiovq.speech.wavenet_stretches import StretchedStream
 from tests.speech.test_wavenet import wavenet
 
 
 @pytest.fixture(params=["bands", "draft", "paper"])
 def model(request, codec, tmp_path):
-    save_codec(codec, tmp_path, torch.float32)
+    save_weights(codec, tmp_path, torch.float32)
     save_wavenet(wavenet(request.param), tmp_path, codes_hash(tmp_path), torch.float32)
     return SpeechCodec.from_pretrained(tmp_path)
 

@@ -7,7 +7,7 @@ import torch
 from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_kernels import PRECISION
 from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
-from audiovq.data.codes import CodedUtterance
+from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.training.entropy import EntropyNetwork, EntropySettings, EntropyTask, fit, ideal_bits, training_rows
 from audiovq.training.entropy_integers import exponential, speaker_weights, to_integers

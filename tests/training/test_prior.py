@@ -14,8 +14,9 @@ from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.data.shards import write_corpus
 from audiovq.errors import AudioVQError
+from audiovq.hub import save_weights
 from audiovq.prior import SpeechPrior
-from audiovq.speech.checkpoint import load_codec, save_codec
+from audiovq.speech.codec import SpeechCodec
 from audiovq.training.prior import CodePriorTask
 from audiovq.training.run import compose, train
 from tests.training.runs import differences, step_of, unplugged_at
@@ -47,7 +48,7 @@ def corpus(tmp_path):
 @pytest.fixture
 def model(codec, tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path / "cache"))
-    save_codec(codec, tmp_path / "model")
+    save_weights(codec, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -138,7 +139,7 @@ def test_the_paper_s_prior_trains_too(corpus, model, tmp_path):
 
 
 def test_codes_are_made_once_and_are_those_of_the_files(corpus, model, monkeypatch):
-    codec = load_codec(model)
+    codec = SpeechCodec.from_pretrained(model)
     cache = cached_codes(codec, [{"name": str(corpus)}])
     from audiovq.data.corpora import open_corpus
 
@@ -166,7 +167,7 @@ def test_codes_are_made_once_and_are_those_of_the_files(corpus, model, monkeypat
 
 @pytest.fixture
 def tapes(corpus, model):
-    return make_tapes(cached_codes(load_codec(model), [str(corpus)]).split("train"))
+    return make_tapes(cached_codes(SpeechCodec.from_pretrained(model), [str(corpus)]).split("train"))
 
 
 def test_runs_hold_every_code_once(tapes):

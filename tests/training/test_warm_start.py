@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("hydra")
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.checkpoint import save_codec
+from audiovq.hub import save_weights
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.run import compose
 from audiovq.training.warm_start import warm_start
@@ -27,7 +27,7 @@ def test_warm_start_takes_what_fits(tmp_path):
     torch.manual_seed(0)
     source = tiny_codec()
     source.quantizer.initialise(torch.randn(640, 16), 64.0)
-    save_codec(source, tmp_path, torch.float32)
+    save_weights(source, tmp_path, torch.float32)
     torch.manual_seed(1)
     fewer = tiny_codec(n_codebooks=2)
     assert warm_start(fewer, tmp_path) == []
@@ -48,7 +48,7 @@ def test_warm_start_of_parts_takes_each_from_its_own_model(tmp_path):
         torch.manual_seed(seed)
         sources.append(tiny_codec())
         sources[-1].quantizer.initialise(torch.randn(640, 16), 64.0)
-        save_codec(sources[-1], tmp_path / str(seed), torch.float32)
+        save_weights(sources[-1], tmp_path / str(seed), torch.float32)
     torch.manual_seed(2)
     own = tiny_codec()
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}

@@ -10,8 +10,8 @@ import torch
 pytest.importorskip("hydra")
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import codes_hash, save_weights
 from audiovq.interfaces import Packet
-from audiovq.speech.checkpoint import codes_hash, save_codec
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.run import compose, make_task, train
 from audiovq.training.wavenet import WaveNetTask
@@ -52,7 +52,7 @@ def config_of(experiment, corpus, folder, **changes):  # noqa: F811
 
 @pytest.fixture
 def model(codec, tmp_path):
-    save_codec(codec, tmp_path / "model", torch.float32)
+    save_weights(codec, tmp_path / "model", torch.float32)
     return tmp_path / "model"
 
 

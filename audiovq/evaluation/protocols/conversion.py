@@ -30,7 +30,7 @@ from audiovq.evaluation.report import (
     summarise,
 )
 from audiovq.evaluation.stats import Score
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 
 Matrices = dict[str, dict[str, dict[str, float]]]
 """Mean cosines by system, then by target, then by the speaker compared with."""

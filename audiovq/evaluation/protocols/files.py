@@ -13,7 +13,7 @@ from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import describe
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, common_delay, remove_delay, silent, tracked
 from audiovq.evaluation.report import SystemReport, reference_result, score_pair, score_reference, summarise
-from audiovq.streams import native, shown
+from audiovq.io import native, shown
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
 LENGTHS_DIFFER = 0.25

@@ -19,7 +19,7 @@ from sklearn.cluster import KMeans
 from audiovq.evaluation.audiovq_system import latents_of
 from audiovq.evaluation.protocol import Progress, silent, tracked
 from audiovq.evaluation.stats import Mean, Score, mean_of
-from audiovq.files import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir
 from audiovq.optional import need
 
 if TYPE_CHECKING:

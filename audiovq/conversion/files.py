@@ -1,0 +1,234 @@
+"""Other voices: an .avq file gets another speaker without being decoded, audio is spoken anew by another voice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiovq.bitstream.container import ContainerReader, ContainerWriter, End, Packet, is_avq
+from audiovq.bitstream.speech_file import CodingReport, Progress, decode_file, encode_file, model_blocks
+from audiovq.bitstream.speech_layout import SpeechHeader, pack_side
+from audiovq.conversion.pitch import Pitch, PitchMover
+from audiovq.conversion.request import Disguise, make_disguise
+from audiovq.conversion.spectral_match import Timbre
+from audiovq.errors import AudioVQError
+from audiovq.interfaces import Codec
+from audiovq.interfaces import Packet as SpeechPacket
+from audiovq.io import Place, describe, errors_about, is_path, open_input, open_output
+from audiovq.media.waveform import Resampler, create_audio, open_audio
+
+if TYPE_CHECKING:
+    from audiovq.conversion.target import TargetVoice
+    from audiovq.media.pcm import RawFormat
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+def swap_speaker(
+    source: Place,
+    target: Place,
+    voice: np.ndarray | Callable[[bytes], np.ndarray],
+    progress: Progress | None = None,
+    mover: Callable[[bytes], PitchMover] | None = None,
+) -> CodingReport:
+    """Give an .avq file another voice: a new header, and every packet's codes as they are, byte for byte.
+
+    Args:
+        source, target: paths, ``-``, or binary file objects.
+        voice: a quantized speaker vector (S,) of the model that wrote the file, or what gives it for a model hash.
+        mover: gives what moves the coded pitch, for a model hash; files without coded pitch keep theirs.
+
+    Raises:
+        AudioVQError: for a damaged file, or a vector of another size. Nothing is left of the target then.
+    """
+    with errors_about(describe(source)), open_input(source) as stream:
+        reader = ContainerReader(stream)
+        header = SpeechHeader.from_container(reader.header)
+        vector = np.asarray(voice(header.model_hash) if callable(voice) else voice, np.int64)
+        if len(vector) != header.speakers.shape[1] or vector.max() >> header.speaker_bits:
+            raise AudioVQError(f"has speaker vectors of {header.speakers.shape[1]} values; the new one does not fit")
+        speakers = np.tile(vector, (header.n_channels, 1))
+        # Written as plain bits: they are understood with and without entropy coding.
+        swapped = replace(header, speakers=speakers, coded_speakers=None).to_container()
+        seconds = 0.0
+        pitch = mover(header.model_hash) if mover is not None and header.has_pitch else None
+        with open_output(target) as output:
+            writer = ContainerWriter(output, swapped)
+            editor = _PitchEditor(writer, header, pitch)
+            for record in reader.records(header.valid_length):
+                if isinstance(record, Packet):
+                    editor.write(record.payload, record.short)
+                elif isinstance(record, End):
+                    editor.finish()
+                    writer.finish(record.extent)
+                    seconds = record.extent / header.sample_rate
+                if progress:
+                    progress(reader.n_bytes, None)
+        return CodingReport(seconds, header.n_channels, writer.n_bytes)
+
+
+class _PitchEditor:
+    """Passes packets on with their pitch moved and their codes untouched."""
+
+    def __init__(self, writer: ContainerWriter, header: SpeechHeader, mover: PitchMover | None) -> None:
+        self._writer, self._header, self._mover = writer, header, mover
+        self._waiting: list[tuple[bytes, bytes, bool]] = []  # what stands before and behind the side block, short
+
+    def write(self, payload: bytes, short: bool) -> None:
+        """The next packet's payload."""
+        if self._mover is None:
+            self._writer.write_packet(payload, short)
+            return
+        n_frames, start = self._header.frames_of(payload, short)
+        levels, tracks, end = self._header.unpack_side(payload, start, n_frames)
+        assert tracks is not None
+        self._waiting.append((payload[:start], payload[end:], short))
+        empty = np.zeros((0, n_frames), np.int64)
+        self._put(self._mover.push([SpeechPacket(empty, *side) for side in zip(tracks, levels, strict=True)]))
+
+    def finish(self) -> None:
+        """Write what was waiting."""
+        if self._mover is not None:
+            self._put(self._mover.finish())
+
+    def _put(self, rows: list[list[SpeechPacket]]) -> None:
+        for row in rows:
+            before, behind, short = self._waiting.pop(0)
+            self._writer.write_packet(before + pack_side(row) + behind, short)
+
+
+def convert_audio(
+    source: Place,
+    target: Place,
+    codec: Codec,
+    disguise: Disguise,
+    n_codebooks: int | None = None,
+    decoder: str = "parallel",
+    mono: bool = False,
+    progress: Progress | None = None,
+    raw: RawFormat | None = None,
+    raw_target: RawFormat | None = None,
+) -> CodingReport:
+    """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
+
+    Without a spectrum to match the samples are those that coding to an .avq file with that voice and decoding it would
+    give.
+
+    Args:
+        source, target: as for `convert_file`.
+        codec: the model.
+        disguise: the target's vector, how the pitch is moved, and the spectrum to match.
+        n_codebooks: how many books carry what is said; the model's default when None.
+        decoder: which of the model's decoders.
+        mono: mix all channels down to one first.
+        raw: the format of a source without a header.
+        raw_target: write this format, without a header.
+
+    Raises:
+        AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
+            the target then.
+    """
+    with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
+        n_channels = audio.count_channels(mono)
+        back = Resampler(codec.sample_rate, audio.sample_rate, n_channels)
+        encoders = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
+        decoders = [disguise.decoder_stream(codec, decoder) for _ in range(n_channels)]
+        output = None
+        n_model = 0
+        for samples in model_blocks(audio, codec, mono, disguise):
+            if samples is None:
+                packets = [encoder.finish() for encoder in encoders]
+            else:
+                n_model += len(samples)
+                packets = [e.push(np.ascontiguousarray(samples[:, c])) for c, e in enumerate(encoders)]
+            rows = disguise.move(zip(*packets, strict=True), ended=samples is None)
+            pieces = [[d.push(row[c]) for row in rows] for c, d in enumerate(decoders)]
+            if samples is None:
+                pieces = [[*own, d.finish(n_model)] for d, own in zip(decoders, pieces, strict=True)]
+            # Opened when something comes out: an input that cannot be read leaves nothing of the output.
+            if output is None and pieces[0]:
+                output = stack.enter_context(create_audio(target, audio.sample_rate, n_channels, raw_target))
+            if output is not None:
+                output.write(back.push(np.stack([np.concatenate([_NOTHING, *own]) for own in pieces], axis=1)))
+            if progress:
+                progress(audio.n_read, audio.n_frames)
+        assert output is not None
+        output.write(back.finish(audio.n_read))
+        seconds = audio.n_read / audio.sample_rate
+        return CodingReport(seconds, n_channels, 0, audio.n_clipped, remarks=audio.remarks + disguise.remarks)
+
+
+def convert_file(
+    source: Place,
+    target: Place,
+    codec: Codec | Callable[[bytes | None], Codec],
+    voice: Callable[[Codec], TargetVoice],
+    n_codebooks: int | None = None,
+    pitch: Pitch = "auto",
+    decoder: str = "parallel",
+    mono: bool = False,
+    progress: Progress | None = None,
+    timbre: Timbre = "auto",
+    raw: RawFormat | None = None,
+    raw_target: RawFormat | None = None,
+) -> CodingReport:
+    """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
+
+    Args:
+        source: a path, ``-`` for standard input, or a binary file object.
+        target: a path (format by suffix), ``-`` for standard output (WAV), or a binary file object (WAV).
+        codec: the model, or what gives it: for the hash that an .avq file carries, for None the one for audio.
+        voice: gives the target as a model hears it (see `target_voice`).
+        n_codebooks, pitch, decoder: see `SpeechCodec.convert`; for .avq files the pitch can only be kept.
+        mono: mix all channels of audio down to one first.
+        timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
+        raw: the format of audio without a header.
+        raw_target: write audio in this format, without a header.
+
+    Raises:
+        AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
+    """
+
+    def model(model_hash: bytes | None) -> Codec:
+        return codec if isinstance(codec, Codec) else codec(model_hash)
+
+    coded = is_path(target) and str(target).lower().endswith(".avq")
+    if is_avq(source):
+        if n_codebooks is not None and coded:
+            raise AudioVQError(f"{describe(source)}: a coded file keeps its codebooks; --codebooks is for audio alone")
+        if coded:
+
+            def mover(model_hash: bytes) -> PitchMover:
+                own = model(model_hash)
+                check_pitch(own, pitch, describe(source))
+                return PitchMover(pitch, voice(own).pitch)
+
+            return swap_speaker(source, target, lambda found: voice(model(found)).vector(), progress, mover)
+
+        def spoken(own: Codec) -> Disguise:
+            check_pitch(own, pitch, describe(source))
+            return make_disguise(voice(own), own, pitch if own.has_pitch else "keep", timbre)
+
+        return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks, raw_target)
+    own = model(None)
+    disguise = make_disguise(voice(own), own, pitch, timbre)
+    books = own.conversion_codebooks if n_codebooks is None else n_codebooks
+    if coded:
+        return encode_file(source, target, own, books, mono, progress, disguise, raw=raw)
+    return convert_audio(source, target, own, disguise, books, decoder, mono, progress, raw, raw_target)
+
+
+def check_pitch(codec: Codec, pitch: Pitch, name: str) -> None:
+    """Refuse to move the pitch of coded speech whose model has none apart from its codes.
+
+    Raises:
+        AudioVQError: for an interval and such a model.
+    """
+    if not codec.has_pitch and not isinstance(pitch, str):
+        raise AudioVQError(
+            f"{name}: was written by model {codec.name}, whose codes keep their pitch; --pitch {pitch:g} is for audio"
+        )

@@ -1,0 +1,171 @@
+"""The voice to convert to: recordings of any length, averaged to one quantized speaker vector, with a look at them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiovq.conversion.activity import doubts, heard_seconds
+from audiovq.conversion.f0 import HOP_SECONDS, median_pitch, track_pitch
+from audiovq.conversion.spectral_match import SURE_SECONDS, LongTermSpectrum
+from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.interfaces import Codec
+
+CHUNK_SECONDS = 4.0
+"""A recording's vector is the mean over pieces of about this length."""
+SHORTEST, SHORT = 0.5, 3.0
+"""Seconds of speech: less is an error, less is warned of."""
+TWO_VOICES = 20.0
+"""`separation` above which two voices are suspected: of 20 s of one voice 2 % are over it, of 10 s each of two 80 %."""
+MOST_PIECES = 300
+
+
+class TargetVoice:
+    """Collects speech of one voice, in constant memory.
+
+    Args:
+        codec: the model whose vector is wanted.
+        name: for messages.
+
+    Attributes:
+        seconds: of speech heard.
+        remarks: on the recordings, for `warnings`.
+    """
+
+    def __init__(self, codec: Codec, name: str = "the target") -> None:
+        self._codec, self.name = codec, name
+        self._chunk = round(CHUNK_SECONDS * codec.sample_rate)
+        self._waiting: list[np.ndarray] = []
+        self._n_waiting = 0
+        self._levels: list[np.ndarray] = []
+        self._weights: list[float] = []
+        self._pitches: list[np.ndarray] = []
+        self._pieces: list[np.ndarray] = []
+        self._opening: list[np.ndarray] = []
+        self._spectra: list[tuple[np.ndarray, float]] = []  # and seconds
+        self._spectrum = LongTermSpectrum(codec.sample_rate)
+        self.seconds = 0.0
+        self.remarks: list[str] = []
+
+    def add(self, samples: np.ndarray) -> None:
+        """More of a recording: (n,) float32 at the codec's rate."""
+        self._waiting.append(np.asarray(samples, np.float32).reshape(-1))
+        self._n_waiting += len(self._waiting[-1])
+        # One chunk stays behind, so that a recording's short rest can go with what is before it.
+        while self._n_waiting >= 2 * self._chunk:
+            data = np.concatenate(self._waiting)
+            self._take(data[: self._chunk])
+            self._waiting, self._n_waiting = [data[self._chunk :]], self._n_waiting - self._chunk
+
+    def finish_recording(self) -> None:
+        """The recording ends here; another may follow."""
+        data = np.concatenate([np.zeros(0, np.float32), *self._waiting])
+        self._waiting, self._n_waiting = [], 0
+        for part in np.array_split(data, max(-(-len(data) // self._chunk), 1)):
+            self._take(part)
+        mean = self._spectrum.mean()
+        if mean is not None:
+            self._spectra.append((mean, self._spectrum.seconds))
+        self._spectrum = LongTermSpectrum(self._codec.sample_rate)
+
+    def add_vector(
+        self,
+        vector: np.ndarray,
+        pitch: float | None = None,
+        spectrum: np.ndarray | None = None,
+        seconds: float = CHUNK_SECONDS,
+        spectrum_seconds: float = CHUNK_SECONDS,
+    ) -> None:
+        """A vector (S,) made before, of a voice of this register and long-term spectrum, each weighing so much."""
+        if spectrum is not None:
+            self._spectra.append((np.asarray(spectrum, np.float64), spectrum_seconds))
+        self._levels.append(np.asarray(vector, np.float64))
+        self._weights.append(seconds)
+        if pitch is not None:
+            self._pitches.append(np.full(round(seconds / HOP_SECONDS), pitch, np.float32))
+        self.seconds += seconds
+
+    def _take(self, samples: np.ndarray) -> None:
+        heard = heard_seconds(samples, self._codec.sample_rate)
+        if heard == 0:
+            return
+        self.seconds += heard
+        if self._codec.has_speaker_table:
+            raise AudioVQError(f"model {self._codec.name} knows its speakers by their number only: name one")
+        self._levels.append(self._codec.speaker_levels(samples))
+        self._weights.append(heard)
+        self._spectrum.add(samples)
+        self._pitches.append(track_pitch(samples, self._codec.sample_rate))
+        if not self._opening:
+            self._opening = [samples]
+        for piece in np.array_split(samples, 2) if len(self._pieces) < MOST_PIECES else ():
+            if heard_seconds(piece, self._codec.sample_rate) > SHORTEST:
+                self._pieces.append(self._codec.speaker_levels(piece))
+
+    def vector(self) -> np.ndarray:
+        """The quantized speaker vector (S,) int64.
+
+        Raises:
+            AudioVQError: when there is too little speech to know a voice by.
+        """
+        if self.seconds < SHORTEST:
+            what = "silence" if self.seconds == 0 else f"only {self.seconds:.1f} s of speech"
+            raise AudioVQError(f"{self.name}: holds {what}; a target voice needs several seconds")
+        mean = np.average(self._levels, axis=0, weights=self._weights)
+        # Rounded about the middle, as the quantizer does.
+        middle = self._codec.n_speaker_levels // 2
+        return (np.rint(mean - middle) + middle).astype(np.int64)
+
+    def warnings(self) -> list[str]:
+        """What may keep the vector from being one clear voice's, in words."""
+        found = [remark.replace("warning: ", "") for remark in self.remarks]
+        if self.seconds < SHORT:
+            found.append(f"only {self.seconds:.1f} s of speech; several seconds tell a voice better")
+        if self._opening and (why := doubts(self._opening[0], self._codec.sample_rate)):
+            found.append(f"it has {why}; a target should be one clear voice")
+        if separation(self._pieces) > TWO_VOICES:
+            found.append("it sounds like more than one voice; give recordings of the wanted one alone")
+        return found
+
+    @property
+    def spectrum(self) -> np.ndarray | None:
+        """The long-term average spectrum, see `LongTermSpectrum`; None when too little was heard to know it."""
+        seconds = [heard for _, heard in self._spectra]
+        return (
+            np.average([one for one, _ in self._spectra], axis=0, weights=seconds)
+            if sum(seconds) >= SURE_SECONDS
+            else None
+        )
+
+    @property
+    def pitch(self) -> float | None:
+        """The register in Hz; None when no voiced speech was heard."""
+        return median_pitch(np.concatenate(self._pitches)) if self._pitches else None
+
+
+def separation(points: list[np.ndarray]) -> float:
+    """How far some points (S,) fall into two groups: the squared distance of their means over the variance within.
+
+    Two means (Lloyd 1982), started from the two points farthest apart. 0 for fewer than four points, or where a group
+    is a single point.
+    """
+    if len(points) < 4:
+        return 0.0
+    x = np.asarray(points)
+    apart = np.square(x[:, None] - x[None]).sum(axis=-1)
+    first, second = np.unravel_index(apart.argmax(), apart.shape)
+    near = apart[:, second] < apart[:, first]
+    for _ in range(20):
+        if min(near.sum(), (~near).sum()) < 2:
+            return 0.0
+        means = x[~near].mean(axis=0), x[near].mean(axis=0)
+        distances = [np.square(x - mean).sum(axis=1) for mean in means]
+        nearer = distances[1] < distances[0]
+        if (nearer == near).all():
+            break
+        near = nearer
+    within = np.where(near, distances[1], distances[0]).sum() / (len(x) - 2)
+    return float(np.square(means[1] - means[0]).sum() / max(within, 1e-9))

@@ -1,0 +1,325 @@
+"""Models on disk: find, load, save, hash and describe any bundled or local model.
+
+A model is a folder: ``config.json`` holds exactly a constructor's arguments, ``model.safetensors`` the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from audiovq.errors import AudioVQError
+from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
+from audiovq.io import atomic_write, cache_dir
+
+Media = Literal["speech", "image", "video"]
+
+#: Folder of the models that come with the package.
+BUNDLED = Path(__file__).resolve().parent / "pretrained"
+#: Default model of each medium.
+DEFAULTS: dict[Media, str] = {"speech": "speech", "image": "photo", "video": "doom"}
+#: Default model for voice conversion, where it is bundled.
+CONVERSION_MODEL = "conversion"
+#: Folder of a WaveNet decoder in a speech model's folder.
+WAVENET = "wavenet"
+#: Buffers of quantizers that only training reads; exported models leave them out.
+TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
+
+_SUBFOLDERS: dict[Media, str] = {"speech": "", "image": "images", "video": "videos"}
+#: Parts of a model that have a folder of weights each. The baseline of video models, ``blind``, is optional.
+_PARTS: dict[Media, tuple[str, ...]] = {"speech": ("",), "image": ("",), "video": ("frames", "dynamics")}
+
+
+# -- finding ------------------------------------------------------------------------------------------------------
+
+
+def bundled_folder(media: Media) -> Path:
+    """The folder that holds all bundled models of a medium."""
+    return BUNDLED / _SUBFOLDERS[media]
+
+
+def bundled_models(media: Media = "speech") -> list[str]:
+    """Names of the bundled models of a medium."""
+    return sorted(path.name for path in bundled_folder(media).glob("*") if _is_model(path, media))
+
+
+def conversion_model() -> str | None:
+    """Name of the default model for voice conversion; None where it is the default speech model."""
+    return CONVERSION_MODEL if CONVERSION_MODEL in bundled_models() else None
+
+
+def model_folder(name_or_dir: str | Path | None = None, media: Media = "speech") -> Path:
+    """The folder of a bundled model (None: the default one), of a model on disk, or of a training run.
+
+    Runs are searched in the cache: ``runs/NAME`` (its best weights) or ``runs/NAME/latest``.
+
+    Raises:
+        AudioVQError: when there is none.
+    """
+    name = str(DEFAULTS[media] if name_or_dir is None else name_or_dir)
+    cache = cache_dir()
+    for folder in (bundled_folder(media) / name, Path(name), cache / name, cache / name / "best"):
+        if _is_model(folder, media):
+            return folder
+    known = ", ".join(bundled_models(media)) or "none"
+    kind = "model" if media == "speech" else f"{media} model"
+    need = " and ".join(_PARTS[media]) if len(_PARTS[media]) > 1 else "config.json"
+    raise AudioVQError(
+        f"no {kind} {name!r}: give a folder with {need}, a run (runs/NAME), or a bundled model ({known})"
+    )
+
+
+def weights_folder(name_or_dir: str | Path) -> Path:
+    """As `model_folder`, for weights to start a training from, which need no configuration; folders come before names.
+
+    Raises:
+        AudioVQError: when there are none.
+    """
+    name, cache = str(name_or_dir), cache_dir()
+    for folder in (Path(name), cache / name, cache / name / "best", BUNDLED / name):
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise AudioVQError(f"no weights in {name}: give a folder, a run (runs/NAME/latest) or a bundled model")
+
+
+def _is_model(folder: Path, media: Media) -> bool:
+    files = [folder / part / name for part in _PARTS[media] for name in ("config.json", "model.safetensors")]
+    return all(path.is_file() for path in files)
+
+
+def has_wavenet(folder: Path | None) -> bool:
+    """Whether a model's folder holds a WaveNet decoder."""
+    return folder is not None and (folder / WAVENET / "config.json").is_file()
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The configuration of the model in a folder.
+
+    Raises:
+        AudioVQError: when it is missing or damaged.
+    """
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text())
+        if not isinstance(config, dict):
+            raise ValueError("not a mapping")
+    except (OSError, ValueError) as error:
+        raise AudioVQError(f"the model in {folder} cannot be loaded: its config.json is damaged ({error})") from error
+    return config
+
+
+# -- loading and saving -------------------------------------------------------------------------------------------
+
+
+def is_training_buffer(name: str) -> bool:
+    """Whether a tensor of a state dict is a statistic that only training reads."""
+    return "quantizer" in name and name.rsplit(".", 1)[-1] in TRAINING_BUFFERS
+
+
+def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
+    """``kind(**config)`` with its weights, in evaluation mode.
+
+    Raises:
+        AudioVQError: when the files are missing, damaged, or do not fit each other.
+    """
+    from safetensors.torch import load
+
+    from audiovq.int8 import restore
+
+    folder = Path(folder)
+    try:
+        model = kind(**json.loads((folder / "config.json").read_text()))
+        data = (folder / "model.safetensors").read_bytes()
+        missing, unknown = model.load_state_dict(restore(load(data)), strict=False)
+        wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
+        if wrong:
+            raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
+    except Exception as error:
+        raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model.eval()
+
+
+def load_codec(kind: Callable[..., Any], folder: str | Path) -> Any:
+    """As `load_weights`, for a codec: with its ``model_hash`` and its ``folder``."""
+    codec = load_weights(kind, folder)
+    codec.model_hash, codec.folder = codes_hash(folder), Path(folder)
+    return codec
+
+
+def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:
+    """Write ``model.config`` and its tensors; floating-point ones are stored as ``dtype``, float16 by default.
+
+    With ``torch.int8`` parameters of two and more dimensions are stored in 8 bits with a scale for each of the first,
+    all else as float16.
+    """
+    import torch
+
+    from audiovq.int8 import SCALE, round_rows
+
+    tensors = model.state_dict()
+    if dtype == torch.int8:
+        dtype = None
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1:
+                rows, tensors[name + SCALE] = round_rows(weight.flatten(1))
+                tensors[name] = rows.view_as(weight)
+    write_weights(tensors, model.config, folder, dtype)
+
+
+def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str | Path, dtype: Any = None) -> None:
+    """As `save_weights`, for a configuration with more entries than the model's constructor takes."""
+    import torch
+    from safetensors.torch import save
+
+    dtype, folder = dtype or torch.float16, Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {
+        name: (tensor.detach().to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in tensors.items()
+        if not is_training_buffer(name)
+    }
+    with atomic_write(folder / "model.safetensors") as path:
+        path.write_bytes(save(kept))  # save_file would make the file private
+    with atomic_write(folder / "config.json") as path:
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+# -- hashing ------------------------------------------------------------------------------------------------------
+
+
+def codes_hash(folder: str | Path) -> bytes:
+    """Identifier of a model's codes, stored in files: 4 bytes of a SHA-256 over all that decides what codes mean.
+
+    Speech: the encoder's settings, the packets' length, and every tensor but the decoder's and the bits of codes (see
+    `audiovq.quantize.Codebook`): a decoder may be trained further, another one be added, or other codes be preferred,
+    and files that were written before can be read. Of a model with coded pitch it is the quantizer alone: encoder and
+    pitch tracker may be trained further, too. Images and video: levels or strides, and every tensor but the decoder's.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text())
+    if "time_stride" in config:
+        strides = json.dumps([config["stride"], config["time_stride"]]).encode()
+        return hash_tensors(folder, b"clip" + strides, _is_visual_code)
+    if "levels" in config:
+        levels = json.dumps([config["levels"], config["tile"]], sort_keys=True).encode()
+        return hash_tensors(folder, levels, _is_visual_code)
+    left_out = ("decoder.", "encoder.", "pitch.", "speaker_encoder.") if "pitch" in config else ("decoder.",)
+    start = json.dumps([config["encoder"], config["packet_frames"]], sort_keys=True).encode()
+    return hash_tensors(
+        folder, start, lambda name: not name.startswith(left_out) and not name.endswith(".codebook.bits")
+    )
+
+
+def _is_visual_code(name: str) -> bool:
+    return not name.startswith(("decoder.", "likelihood."))
+
+
+def decoder_hash(folder: str | Path) -> bytes:
+    """Identifier of a model's parallel decoder: 4 bytes of a SHA-256 over its tensors."""
+    return hash_tensors(folder, b"", lambda name: name.startswith("decoder."))
+
+
+def hash_tensors(folder: str | Path, start: bytes, included: Callable[[str], bool]) -> bytes:
+    """First 4 bytes of a SHA-256 over ``start`` and the tensors in a folder whose names are ``included``, as stored."""
+    from safetensors import deserialize
+
+    digest = hashlib.sha256(start)
+    for name, tensor in sorted(deserialize((Path(folder) / "model.safetensors").read_bytes())):
+        if included(name):
+            digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
+            digest.update(tensor["data"])
+    return digest.digest()[:4]
+
+
+def bundled_hashes(*media: Media) -> dict[bytes, Path]:
+    """Folders of the bundled codecs by their `codes_hash`; of video models it is the folder of the frame codec."""
+    parts = {one: [_folder_of_codec(bundled_folder(one) / name, one) for name in bundled_models(one)] for one in media}
+    return {codes_hash(folder): folder for one in media for folder in parts[one]}
+
+
+def _folder_of_codec(folder: Path, media: Media) -> Path:
+    return folder / _PARTS[media][0]
+
+
+def folder_by_hash(model_hash: bytes, known: dict[bytes, Path]) -> Path:
+    """The bundled model that writes this hash into its files; ``known`` is from `bundled_hashes`.
+
+    Raises:
+        AudioVQError: when none does.
+    """
+    if model_hash not in known:
+        names = ", ".join(f"{folder.name} {found.hex()}" for found, folder in known.items()) or "none is bundled"
+        raise AudioVQError(
+            f"was written by model {model_hash.hex()}, which did not come with audiovq ({names}); "
+            "name its folder with --model"
+        )
+    return known[model_hash]
+
+
+# -- describing ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A speech model's configuration, read in a millisecond: for help texts and checks before the weights are loaded.
+
+    Attributes:
+        folder: the model's folder.
+        name, sample_rate, hop_length, n_codebooks, codebook_size, default_n_codebooks: as of `SpeechCodec`.
+        decoders: names of its decoders.
+        n_speakers: of a model that knows its speakers by their numbers; 0 for others.
+        side_kbps: nominal rate of pitch and level, kb/s; 0 for a model without.
+    """
+
+    folder: Path
+    name: str
+    sample_rate: int
+    hop_length: int
+    n_codebooks: int
+    codebook_size: int
+    default_n_codebooks: int
+    decoders: tuple[str, ...]
+    n_speakers: int
+    side_kbps: float
+
+    @property
+    def model_hash(self) -> bytes:
+        """As `SpeechCodec.model_hash`: reads the weights."""
+        return codes_hash(self.folder)
+
+    @property
+    def bitrates(self) -> list[float]:
+        """Nominal kb/s by the number of codebooks, ascending."""
+        bits = (self.codebook_size - 1).bit_length()
+        per_codebook = bits * self.sample_rate / self.hop_length / 1000
+        return [self.side_kbps + k * per_codebook for k in range(1, self.n_codebooks + 1)]
+
+
+def model_facts(name_or_dir: str | Path | None = None) -> ModelFacts:
+    """The facts of a bundled speech model by name (None: the default one) or of a folder with a speech model.
+
+    Raises:
+        AudioVQError: when there is no such model, or its configuration is damaged.
+    """
+    folder = model_folder(name_or_dir)
+    config = read_config(folder)
+    try:
+        encoder, quantizer = config["encoder"].get("detail", config["encoder"]), config["quantizer"]
+        stride = (encoder.get("filterbank") or {}).get("stride", 1)
+        return ModelFacts(
+            folder=folder,
+            name=config.get("name", "unnamed"),
+            sample_rate=config.get("sample_rate", 16000),
+            hop_length=stride * math.prod(encoder["strides"]),
+            n_codebooks=quantizer["n_codebooks"],
+            codebook_size=quantizer["codebook_size"],
+            default_n_codebooks=config.get("default_n_codebooks", 4),
+            decoders=("parallel",) * (config["decoder"] is not None) + ("wavenet",) * has_wavenet(folder),
+            n_speakers=config["speaker_encoder"].get("n_speakers", 0),
+            side_kbps=PITCH_AND_LEVEL_KBPS if "pitch" in config else 0.0,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AudioVQError(f"the model in {folder} cannot be loaded: its config.json is damaged ({error})") from error

@@ -1,0 +1,1 @@
+"""Files of sound, images and video: read and written without any model."""

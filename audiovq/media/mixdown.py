@@ -1,0 +1,91 @@
+"""All channels of a recording as one, also where they cancel each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from audiovq.media.time_ranges import TimeRanges
+
+_WINDOW_SECONDS = 0.1
+_FADE_SECONDS = 0.01
+# The mean of C independent channels has the energy of all of them over C^2. Below a fiftieth of that, which for two
+# channels is 20 dB below either, they cancel; above a quarter they do not.
+_CANCELLED, _CLEAR = 0.02, 0.25
+_AS_LOUD = 0.9
+_QUIET = 1e-3  # of the mean energy so far: windows below decide nothing
+
+
+class Mixdown:
+    """The mean of all channels, and the louder channel alone where the mean is nearly nothing.
+
+    Recordings of one microphone whose second channel has the opposite sign would be silent otherwise. Windows of 0.1 s
+    on a fixed grid decide, so that the result does not depend on how the audio was cut into blocks.
+
+    Attributes:
+        cancelled: where a channel was taken alone.
+    """
+
+    def __init__(self, sample_rate: int, n_channels: int) -> None:
+        self._rate, self._n_channels = sample_rate, n_channels
+        self._window = max(round(_WINDOW_SECONDS * sample_rate), 1)
+        self._waiting = np.zeros((0, n_channels), np.float32)
+        self._energies = np.zeros(n_channels)
+        self._n_frames = 0
+        self._alone: int | None = None
+        self.cancelled = TimeRanges()
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """(n, channels) -> what is ready of the result, (m, 1)."""
+        if self._n_channels == 1:
+            return block
+        data = np.concatenate([self._waiting, block])
+        whole = len(data) - len(data) % self._window
+        self._waiting = data[whole:]
+        return self._mix(data[:whole])
+
+    def finish(self) -> np.ndarray:
+        """The rest of the result, (m, 1)."""
+        rest, self._waiting = self._waiting, self._waiting[:0]
+        return self._mix(rest)
+
+    def _mix(self, data: np.ndarray) -> np.ndarray:
+        mixed = data.mean(axis=1, dtype=np.float32)
+        starts = np.arange(0, len(data), self._window)
+        energies = np.add.reduceat(np.square(data, dtype=np.float64), starts) if len(data) else data
+        of_mean = np.add.reduceat(np.square(mixed, dtype=np.float64), starts) if len(data) else mixed
+        for start, energy, mean in zip(starts.tolist(), energies, of_mean, strict=True):
+            window = data[start : start + self._window]
+            before = self._alone
+            self._decide(energy, mean, len(window))
+            if before is not None or self._alone is not None:
+                mixed[start : start + len(window)] = self._fade(window, mixed[start : start + len(window)], before)
+            self._n_frames += len(window)
+        return mixed[:, None]
+
+    def _decide(self, energies: np.ndarray, of_mean: float, n: int) -> None:
+        """Set the channel to take alone from the energies (channels,) of a window of ``n`` frames and of its mean."""
+        if n < self._window and self._n_frames:
+            return  # the end of a recording goes with what is before it
+        self._energies += energies
+        total = energies.sum()
+        if total <= _QUIET * self._energies.sum() * n / (self._n_frames + n):
+            return
+        share = of_mean * self._n_channels**2 / total
+        if share < _CANCELLED and self._alone is None:
+            # Of channels about as loud as each other the first, whatever the rounding of their samples says.
+            self._alone = int((self._energies >= _AS_LOUD * self._energies.max()).argmax())
+        elif share > _CLEAR:
+            self._alone = None
+
+    def _fade(self, window: np.ndarray, mean: np.ndarray, before: int | None) -> np.ndarray:
+        """A window (n, channels) with mean (n,), from what was taken ``before`` to what is now."""
+        source = mean if before is None else window[:, before]
+        target = mean
+        if self._alone is not None:
+            target = window[:, self._alone]
+            self.cancelled.add(self._n_frames / self._rate, (self._n_frames + len(window)) / self._rate)
+        if self._n_frames == 0:
+            return target
+        n_faded = min(max(round(_FADE_SECONDS * self._rate), 1), len(window))
+        rise = np.minimum(np.arange(1, len(window) + 1, dtype=np.float32) / n_faded, 1)
+        return source + rise * (target - source)

@@ -1,0 +1,193 @@
+"""Target voices: recordings averaged, bad ones told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from audiovq.conversion.activity import doubts, heard_seconds
+from audiovq.conversion.f0 import median_pitch, track_pitch
+from audiovq.conversion.request import Disguise, make_shifter
+from audiovq.conversion.spectral_match import LongTermSpectrum
+from audiovq.conversion.target import TargetVoice, separation
+from audiovq.conversion.voices import BundledVoice, read_voices, write_voices
+from audiovq.errors import AudioVQError
+from tests.conversion.test_f0 import buzz
+from tests.evaluation.conftest import voice
+
+RATE = 16000
+
+
+def vector_of(codec, *recordings, block=None):
+    target = TargetVoice(codec)
+    for recording in recordings:
+        for i in range(0, len(recording), block or max(len(recording), 1)):
+            target.add(recording[i : i + (block or len(recording))])
+        target.finish_recording()
+    return target.vector()
+
+
+def test_a_short_recording_has_the_vector_that_a_file_of_it_has(codec):
+    samples = voice(0.9)
+    assert np.array_equal(vector_of(codec, samples), codec.encode([torch.from_numpy(samples)]).speaker[0].numpy())
+
+
+def test_the_vector_does_not_depend_on_how_the_recording_arrives(codec):
+    samples = voice(13.0)
+    assert np.array_equal(vector_of(codec, samples), vector_of(codec, samples, block=777))
+
+
+def test_several_are_averaged_before_rounding(codec):
+    a, b = voice(3.0), voice(3.0, pitch=230.0, seed=5)
+    levels = [codec.speaker_encoder.levels_of(torch.from_numpy(x)[None, None])[0].detach().numpy() for x in (a, b)]
+    weights = [heard_seconds(x, RATE) for x in (a, b)]
+    between = np.average(levels, axis=0, weights=weights)
+    found = vector_of(codec, a, b)
+    assert np.abs(found - between).max() <= 0.5 + 1e-5
+    assert not np.array_equal(found, vector_of(codec, a))
+
+
+def test_vectors_of_files_are_averaged_too(codec):
+    target = TargetVoice(codec)
+    target.add_vector(np.array([0, 4, 8, 12, 15, 1]))
+    target.add_vector(np.array([2, 6, 8, 14, 15, 3]))
+    assert target.vector().tolist() == [1, 5, 8, 13, 15, 2]
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [(np.zeros(RATE * 4, np.float32), "silence"), (voice(0.2), "several seconds"), (np.zeros(0), "silence")],
+)
+def test_silence_and_snippets_are_refused(codec, samples, says):
+    with pytest.raises(AudioVQError, match=says):
+        vector_of(codec, samples)
+
+
+def warnings_for(codec, *recordings):
+    target = TargetVoice(codec)
+    for recording in recordings:
+        target.add(recording)
+        target.finish_recording()
+    return " ".join(target.warnings())
+
+
+def test_little_speech_and_noise_are_warned_of(codec):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
+    assert "several seconds" in warnings_for(codec, voice(1.5))
+    assert "noise" in warnings_for(codec, noise)
+    assert "music" in warnings_for(codec, buzz(220.0, 4.0))
+    assert warnings_for(codec, voice(8.0)) == ""
+
+
+def test_two_groups_are_told_from_one():
+    draw = np.random.default_rng(0)
+    one = [draw.normal(size=6) for _ in range(10)]
+    two = [draw.normal(size=6) + 6 * (i % 2) for i in range(10)]
+    assert separation(two) > 20 > separation(one)
+    assert separation(two[:3]) == 0
+    assert separation([np.zeros(6)] * 8) == 0
+
+
+def test_doubts():
+    assert doubts(voice(4.0), RATE) is None
+    assert doubts(np.zeros(RATE, np.float32), RATE) is not None
+    assert doubts(voice(0.4), RATE) is None
+
+
+def test_a_disguise_looks_at_the_opening_and_passes_everything_on():
+    noise = 0.1 * np.random.default_rng(0).standard_normal((12 * RATE, 1)).astype(np.float32)
+    disguise = Disguise(np.zeros(6))
+    passed = [disguise.push(noise[i : i + 5000], RATE) for i in range(0, len(noise), 5000)]
+    assert disguise.finish(RATE) is None
+    assert np.array_equal(np.concatenate(passed), noise)
+    assert "noise" in disguise.remarks[0]
+
+
+def test_what_moves_the_pitch():
+    assert make_shifter(RATE, "keep", 100.0) is None
+    assert make_shifter(RATE, "auto", None) is None
+    assert make_shifter(RATE, -3.0, None).semitones == -3.0
+    assert make_shifter(RATE, "auto", 200.0).semitones is None
+
+
+VOICE = BundledVoice("anna", ["en", "fr"], "female", 12.5, 210.0, [1, 2, 3, 4, 5, 6], "CC0", "made up", [0.5] * 40)
+
+
+def test_voices_beside_a_model(codec, tmp_path):
+    assert read_voices(codec) == {}
+    write_voices(codec, [VOICE], tmp_path)
+    codec.folder = tmp_path
+    assert read_voices(codec) == {"anna": VOICE}
+    found = codec.target_voice("anna")
+    assert found.vector().tolist() == VOICE.vector
+    assert found.pitch == pytest.approx(210.0)
+    assert found.spectrum.tolist() == VOICE.spectrum
+    with pytest.raises(AudioVQError, match="did you mean anna"):
+        codec.target_voice("ana")
+    with pytest.raises(AudioVQError, match="no such file"):
+        codec.target_voice("ana.wav")
+
+
+def test_voices_of_other_weights_are_refused(codec, tmp_path):
+    path = write_voices(codec, [VOICE], tmp_path)
+    codec.folder, codec.model_hash = tmp_path, b"abcd"
+    with pytest.raises(AudioVQError, match="was made with model"):
+        read_voices(codec)
+    path.write_text("{")
+    with pytest.raises(AudioVQError, match="damaged"):
+        read_voices(codec)
+
+
+@pytest.mark.parametrize("pitch", ["auto", "keep", 2.0])
+def test_converting_waveforms(codec, pitch):
+    a, b = torch.from_numpy(voice(2.0)), torch.from_numpy(voice(1.3, seed=1))
+    converted = codec.convert([a, b], torch.from_numpy(voice(3.0, pitch=220.0)), pitch=pitch)
+    assert converted.shape == (2, 1, len(a))
+    assert not converted[1, 0, len(b) :].any()
+    assert torch.isfinite(converted).all()
+
+
+def test_converting_is_coding_with_another_vector(codec):
+    source, target = torch.from_numpy(voice(2.0)), codec.target_voice(voice(3.0, pitch=220.0))
+    converted = codec.convert([source], target, n_codebooks=1, pitch="keep", timbre="keep")
+    encoded = codec.encode([source], n_codebooks=1)
+    assert torch.equal(converted, codec.decode(encoded, speaker=torch.from_numpy(target.vector())[None]))
+    assert not torch.equal(converted, codec.decode(encoded))
+
+
+def test_what_was_converted_has_the_targets_spectrum(codec):
+    source, target = torch.from_numpy(voice(6.0)), codec.target_voice(voice(6.0, pitch=220.0, seed=3))
+    spectra = {}
+    for timbre in ("keep", "auto"):
+        heard = LongTermSpectrum()
+        heard.add(codec.convert([source], target, timbre=timbre)[0, 0].numpy())
+        spectra[timbre] = heard.mean()
+    away = {timbre: np.abs(found - target.spectrum).mean() for timbre, found in spectra.items()}
+    assert away["auto"] < 0.5 * away["keep"]
+
+
+def test_little_speech_does_not_tell_a_spectrum(codec):
+    assert codec.target_voice(voice(1.5)).spectrum is None
+    assert codec.target_voice([voice(1.5), voice(1.5, seed=1)]).spectrum is not None
+
+
+def test_a_model_with_numbered_speakers(tmp_path):
+    from audiovq.speech.codec import SpeechCodec
+    from tests.conftest import TINY
+
+    table = SpeechCodec(**{**TINY, "speaker_encoder": {"n_speakers": 5, "dim": 6}}).eval()
+    assert table.target_voice("3").vector().tolist() == [3]
+    for name in ("5", "anna"):
+        with pytest.raises(AudioVQError, match="0 to 4"):
+            table.target_voice(name)
+    with pytest.raises(AudioVQError, match="by their number"):
+        table.target_voice(voice(3.0))
+
+
+def test_the_register_of_a_coded_target(codec, tmp_path):
+    codec.save(codec.encode([torch.from_numpy(voice(5.0))]), tmp_path / "a.avq")
+    coded, heard = codec.target_voice(tmp_path / "a.avq"), codec.load(tmp_path / "a.avq")
+    assert coded.vector().tolist() == heard.speaker[0].tolist()
+    pitch = median_pitch(track_pitch(codec.decode(heard)[0, 0, :48000].numpy()))
+    assert (coded.pitch is None) == (pitch is None)

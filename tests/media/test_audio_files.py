@@ -1,0 +1,222 @@
+"""Sound files that are cut off, damaged, or in containers: what is there is read, what is not is named."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.media.audio import read_bytes, refusal
+
+RATE = 16000
+TIME = np.arange(4 * RATE) / RATE
+VOICE = (np.sin(2 * np.pi * 150 * TIME) * (0.4 + 0.3 * np.sin(2 * np.pi * 3 * TIME))).astype(np.float32)[:, None]
+VOICE = (VOICE + np.random.default_rng(0).normal(0, 0.01, VOICE.shape)).astype(np.float32)
+
+
+def written(container, coding, samples=VOICE, rate=RATE, **options):
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format=container, subtype=coding, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_flac_that_is_cut_off(tmp_path, share):
+    data = written("FLAC", "PCM_16")
+    whole, remarks = read_bytes(data, tmp_path)
+    assert (len(whole), remarks) == (64000, [])
+    samples, remarks = read_bytes(data[: int(share * len(data))], tmp_path)
+    assert share - 0.1 < len(samples) / 64000 < share
+    assert np.array_equal(samples, whole[: len(samples)])
+    assert len(remarks) == 1
+    assert f"{len(samples) / RATE:.2f} s" in remarks[0]
+
+
+def test_a_flac_that_is_damaged_in_between(tmp_path):
+    data = bytearray(written("FLAC", "PCM_16"))
+    for place in (len(data) // 3, len(data) // 2, len(data) * 3 // 4):
+        damaged = data.copy()
+        damaged[place] ^= 16
+        message = refusal(bytes(damaged), tmp_path)
+        assert message.startswith("cannot be decoded from ")
+        seconds = float(message.split()[4])
+        assert abs(seconds - 4 * place / len(data)) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("container", "coding"),
+    [
+        ("AIFF", "PCM_16"),
+        ("AU", "PCM_16"),
+        ("W64", "PCM_24"),
+        ("RF64", "PCM_16"),
+        ("SVX", "PCM_16"),
+        ("VOC", "PCM_16"),
+        ("WAV", "ULAW"),
+        ("WAV", "MS_ADPCM"),
+        ("WAV", "GSM610"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+def test_other_formats_that_are_cut_off(tmp_path, container, coding):
+    data = written(container, coding, VOICE, 8000 if coding == "GSM610" else RATE)
+    whole, remarks = read_bytes(data, tmp_path)
+    assert remarks == []
+    samples, remarks = read_bytes(data[: len(data) // 2], tmp_path)
+    assert 0.2 < len(samples) / len(whole) < 0.6
+    assert len(remarks) == 1
+    assert remarks[0].startswith("warning: ")
+
+
+@pytest.mark.parametrize("coding", ["OPUS", "VORBIS"])
+@pytest.mark.parametrize("n", [1, 100, 319, 320, 321, 959, 961, 20_001])
+def test_last_pages_of_any_length(tmp_path, coding, n):
+    samples, remarks = read_bytes(written("OGG", coding, VOICE[:n]), tmp_path)
+    assert (len(samples), remarks) == (n, [])
+
+
+def test_an_mp3_that_does_not_say_how_long_it_is(tmp_path):
+    """Its bitrate varies: by its first frames it would be far shorter."""
+    quiet = np.random.default_rng(0).normal(0, 1, (10 * RATE, 1)) * np.repeat([0.3, 1e-5], 5 * RATE)[:, None]
+    data = written("MP3", "MPEG_LAYER_III", quiet.clip(-1, 1), bitrate_mode="VARIABLE", compression_level=0.5)
+    whole, remarks = read_bytes(data, tmp_path)
+    assert (len(whole), remarks) == (10 * RATE, [])
+    assert b"Xing" in data[:200]
+    second = data.index(data[:2], 100)
+    samples, remarks = read_bytes(data[second:], tmp_path)
+    assert 10 * RATE <= len(samples) <= 10 * RATE + 3000
+    assert remarks == []
+    tagged = b"ID3\x03\0\0\0\0\x02\0" + bytes(256) + data[second:]
+    assert np.array_equal(read_bytes(tagged, tmp_path)[0], samples)
+
+
+def test_the_damage_of_a_header_is_not_said_to_be_another_format(tmp_path):
+    assert "damaged or cut off" in refusal(written("OGG", "VORBIS")[:300], tmp_path)
+    assert "damaged or cut off" in refusal(written("CAF", "ALAC_16")[:3000], tmp_path, "a.caf")
+
+
+def media(container, codec, seconds=4.0, images=False, rate=RATE):
+    """A file made by PyAV: a tone, and frames where wanted."""
+    av = pytest.importorskip("av")
+    from fractions import Fraction
+
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container) as out:
+        video = out.add_stream("mpeg4", rate=10, width=32, height=16, pix_fmt="yuv420p") if images else None
+        sound = out.add_stream(codec, rate=rate, layout="mono") if codec else None
+        if sound is not None:
+            sound.bit_rate = 64000
+        if video is not None:
+            for i in range(round(10 * seconds)):
+                frame = np.full((16, 32, 3), 6 * i, np.uint8)
+                out.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(video.encode())
+        if sound is not None:
+            samples = np.resize(VOICE[:, 0], round(seconds * rate))
+            resampler = av.AudioResampler(format=sound.codec_context.format, layout="mono", rate=rate)
+            frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+            fifo = av.AudioFifo()
+            for part in (*resampler.resample(frame), *resampler.resample(None)):
+                fifo.write(part)
+            size = sound.codec_context.frame_size or 1024
+            while (part := fifo.read(size) or fifo.read(partial=True)) is not None:
+                out.mux(sound.encode(part))
+            out.mux(sound.encode())
+    return stream.getvalue()
+
+
+CONTAINERS = {
+    "a.m4a": ("mp4", "aac", 16000),
+    "a.aac": ("adts", "aac", 16000),
+    "a.3gp": ("3gp", "aac", 16000),
+    "a.webm": ("webm", "libopus", 48000),
+    "a.mka": ("matroska", "libopus", 48000),
+    "a.ts": ("mpegts", "aac", 16000),
+    "b.m4a": ("ipod", "alac", 16000),
+    "a.wma": ("asf", "wmav2", 44100),
+    "a.avi": ("avi", "pcm_s16le", 16000),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers_that_pyav_reads(tmp_path, name):
+    container, codec, rate = CONTAINERS[name]
+    data = media(container, codec, rate=rate)
+    samples, remarks = read_bytes(data, tmp_path, name)
+    assert remarks == []
+    assert samples.dtype == np.float32
+    exact = container in ("mp4", "3gp", "ipod", "avi")
+    assert abs(len(samples) - 4 * rate) <= (0 if exact else 0.1 * rate)
+    tone = np.resize(VOICE[:, 0], 4 * rate)
+    lag = np.arange(-2500, 2500)[
+        np.argmax(
+            [np.dot(samples[rate : rate + 8000, 0], tone[rate - k : rate - k + 8000]) for k in range(-2500, 2500)]
+        )
+    ]
+    aligned = samples[rate : rate + 8000, 0], tone[rate - lag : rate - lag + 8000]
+    assert np.corrcoef(*aligned)[0, 1] > 0.95
+    assert not exact or abs(lag) < 40
+
+
+@pytest.mark.parametrize("name", ["a.aac", "a.webm", "a.mka", "a.wma"])
+def test_containers_that_are_cut_off(tmp_path, name):
+    container, codec, rate = CONTAINERS[name]
+    data = media(container, codec, rate=rate)
+    samples, remarks = read_bytes(data[: len(data) * 6 // 10], tmp_path, name)
+    assert 1.8 * rate < len(samples) < 2.6 * rate
+    assert len(remarks) == 1
+    assert remarks[0].startswith("warning: ")
+
+
+def test_an_mp4_without_its_index(tmp_path):
+    data = media("mp4", "aac")
+    assert "cannot be read" in refusal(data[: len(data) // 2], tmp_path, "a.m4a")
+
+
+def test_the_sound_of_a_video(tmp_path):
+    samples, remarks = read_bytes(media("mp4", "aac", images=True), tmp_path, "talk.mp4")
+    assert (len(samples), remarks) == (4 * RATE, [])
+    assert refusal(media("mp4", None, images=True), tmp_path, "mute.mp4") == "has no sound"
+
+
+def test_titles_of_any_encoding(tmp_path):
+    av = pytest.importorskip("av")
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="matroska") as out:
+        out.metadata["title"] = "caf__"
+        sound = out.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = RATE
+        out.mux([*sound.encode(frame), *sound.encode()])
+    data = stream.getvalue().replace(b"caf__", b"caf\xe9\xff")
+    assert len(read_bytes(data, tmp_path, "a.mka")[0]) == 1000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n",
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+        b"[playlist]\nFile1=http://127.0.0.1:9/a.wav\n",
+        b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'></MPD>",
+    ],
+)
+@pytest.mark.parametrize("name", ["a.m4a", "a.wav", "a.webm"])
+def test_playlists_open_nothing(tmp_path, data, name):
+    assert "is not audio" in refusal(data * 20, tmp_path, name)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch, name):
+    import sys
+
+    container, codec, rate = CONTAINERS[name]
+    data = media(container, codec, 0.5, rate=rate)
+    monkeypatch.setitem(sys.modules, "av", None)
+    message = refusal(data, tmp_path, name)
+    assert "needs the package av: pip install 'audiovq[video]'" in message
