@@ -55,7 +55,7 @@ MODEL = {
     "task.adversarial_from": 0.4,
     "task.adversarial_samples": 3200,
     "task.discriminator.channels": 4,
-    "task.frozen": [],
+    "task.compile": False,
     "task.slow": "null",
     "training.validate_every": 6,
     "training.minutes": "null",
