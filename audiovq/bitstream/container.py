@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiovq.bitstream.bits import decode_varint, encode_varint
-from audiovq.bitstream.checksum import index_of, record_checksum
 from audiovq.errors import AudioVQError
-from audiovq.io import Place, head_of
+from audiovq.io import Place, head_of, size_of
 
 MAGIC = b"AVQ"
-VERSION = 1
+VERSION = 2
 MEDIA_SPEECH = 1
 #: Rows of numbers may be entropy-coded: speaker vectors and payloads of packets.
 FLAG_ENTROPY_CODED = 0x01
@@ -29,10 +28,13 @@ _BLOCK = 1 << 16
 # Bounds on the search for the next good record, so that a hostile file costs seconds, not hours.
 _MAX_SCANNED = 8 << 20
 _MAX_HASHED = 1 << 30
-# A record this many places further on is believed on its checksum alone (wrongly once in 2**26 positions tried); a
-# wider jump wants a good neighbour too, and a day of four-second packets is the widest.
+# A record whose index is at most this much larger than expected is accepted by itself; beyond it, its successor must be
+# intact as well.
 _WINDOW = 64
-_MAX_JUMP = 21_600
+# Bound on the packets that may be missing, so that a forged index cannot ask for days of silence: this many times what
+# a file of this size can hold, and `_WINDOW`.
+_MOST_LOST = 4
+_MIN_OVERHEAD = 6  # bytes of a record without its payload: tag, index, checksum
 
 
 def is_avq(source: Place) -> bool:
@@ -107,7 +109,7 @@ class End:
 
 @dataclass(frozen=True)
 class _Record:
-    """A record whose checksum fits *some* index; ``payload`` is None for the end, ``behind`` the position after it."""
+    """A record whose checksum is right; ``payload`` is None for the end, ``behind`` the position after it."""
 
     index: int
     payload: bytes | None
@@ -122,7 +124,7 @@ class ContainerWriter:
     def __init__(self, stream: Any, header: Header) -> None:
         self._stream = stream
         data = header.to_bytes()
-        self._seed = int.from_bytes(data[-4:], "little")
+        self._seed = zlib.crc32(data[-4:])
         self._index = 0
         stream.write(data)
         self.n_bytes = len(data)
@@ -131,15 +133,15 @@ class ContainerWriter:
         """Append a packet; ``short`` marks a last one that holds less than a full packet."""
         if not payload:
             raise ValueError("a packet cannot be empty")
-        self._write(encode_varint(len(payload) << 1 | short) + payload)
+        self._write(encode_varint(len(payload) << 1 | short) + encode_varint(self._index) + payload)
         self._index += 1
 
     def finish(self, extent: int) -> None:
         """Append the end record."""
-        self._write(encode_varint(0) + encode_varint(extent))
+        self._write(encode_varint(0) + encode_varint(self._index) + encode_varint(extent))
 
     def _write(self, body: bytes) -> None:
-        data = body + record_checksum(body, self._index, self._seed).to_bytes(4, "little")
+        data = body + zlib.crc32(body, self._seed).to_bytes(4, "little")
         self._stream.write(data)
         self.n_bytes += len(data)
 
@@ -156,7 +158,7 @@ class ContainerReader:
     """
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self._stream, self._size = stream, size_of(stream)
         self._buffer = bytearray()
         self._position = 0
         self._exhausted = False
@@ -164,6 +166,7 @@ class ContainerReader:
         self._hashed = 0
         self._scanned = 0
         self._valid_length: Callable[[int, bool], bool] = lambda length, short: False
+        self._smallest = 1
         self.header = self._read_header()
 
     @property
@@ -171,13 +174,12 @@ class ContainerReader:
         """Bytes consumed so far."""
         return self._read_before + self._position
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether all of the stream has been consumed."""
-        return self._exhausted and self._position == len(self._buffer)
-
     def records(
-        self, valid_length: Callable[[int, bool], bool], conceal: bool = False, reach: int = _MAX_SCANNED
+        self,
+        valid_length: Callable[[int, bool], bool],
+        conceal: bool = False,
+        reach: int = _MAX_SCANNED,
+        smallest: int = 1,
     ) -> Iterator[Packet | Gap | End]:
         """Packets in their order and the end.
 
@@ -187,17 +189,18 @@ class ContainerReader:
             conceal: after damage, search on and give `Gap` for what is lost. Without an end record the last
                 thing given is a `Gap` with ``until=None``.
             reach: bytes that are searched in all.
+            smallest: bytes of the smallest payload of a full packet: bounds how many packets can be missing.
 
         Raises:
             DamagedError: at the first damage, unless ``conceal``.
         """
-        self._valid_length = valid_length
+        self._valid_length, self._smallest = valid_length, smallest
         expected = 0
         while True:
-            record = self._record_at(self._position)
-            if record is None or record.index != expected:
+            record = self._record_at(self._position, expected, expected)
+            if record is None:
                 if not conceal:
-                    raise self._damage(record, expected)
+                    raise self._damage(expected)
                 at_end = self._only_end_left()
                 record = self._search(expected, reach)
                 yield Gap(expected, record.index if record else None, at_end=at_end)
@@ -218,10 +221,10 @@ class ContainerReader:
 
     def _only_end_left(self) -> bool:
         """Whether what is left looks like an end record, or the beginning of one: a zero and no more than it holds."""
-        return not self._available(self._position + 15) and self._buffer[self._position : self._position + 1] == b"\0"
+        return not self._available(self._position + 24) and self._buffer[self._position : self._position + 1] == b"\0"
 
-    def _damage(self, record: _Record | None, expected: int) -> DamagedError:
-        if record is None and self._exhausted and self._position == len(self._buffer):
+    def _damage(self, expected: int) -> DamagedError:
+        if self._exhausted and self._position == len(self._buffer):
             return DamagedError("it is cut off", expected)
         return DamagedError("it is damaged or cut off", expected)
 
@@ -232,7 +235,8 @@ class ContainerReader:
         if bytes(self._buffer[: len(MAGIC)]) != MAGIC[: len(self._buffer)]:
             raise DamagedError("this is not an .avq file")
         if len(self._buffer) > 3 and self._buffer[3] != VERSION:
-            raise AudioVQError(f"its format version is {self._buffer[3]}, this release reads {VERSION}; update audiovq")
+            advice = "update audiovq" if self._buffer[3] > VERSION else "encode the source again"
+            raise AudioVQError(f"its format version is {self._buffer[3]}, this release reads {VERSION}; {advice}")
         cut = DamagedError("it is cut off inside its header")
         size = None
         for n in range(len(MAGIC) + 8, len(MAGIC) + 11):
@@ -254,7 +258,7 @@ class ContainerReader:
         checksum = zlib.crc32(data[:-4])
         if checksum != int.from_bytes(data[-4:], "little"):
             raise DamagedError("its header is damaged")
-        self._seed, self._position = checksum, behind
+        self._seed, self._position = zlib.crc32(data[-4:]), behind
         flags, media = data[4], data[5]
         if flags & ~(FLAG_ENTROPY_CODED | FLAG_PITCH):
             raise AudioVQError(
@@ -292,29 +296,33 @@ class ContainerReader:
                 return found[0], position + found[1]
         return None
 
-    def _record_at(self, position: int) -> _Record | None:
-        """The record that starts at ``position``; None when its length is not valid or the data ends inside it."""
+    def _record_at(self, position: int, lowest: int, highest: int | None = None) -> _Record | None:
+        """The intact record that starts at ``position`` with an index from ``lowest`` to ``highest``; None for none."""
         found = self._varint_at(position)
         if found is None:
             return None
         tag, start = found
         length, short = tag >> 1, bool(tag & 1)
+        if tag and not (length and self._valid_length(length, short)):
+            return None
+        found = self._varint_at(start)
+        if found is None or found[0] < lowest or (highest is not None and found[0] > highest):
+            return None
+        index, start = found
         extent = 0
         if tag == 0:
             found = self._varint_at(start)
             if found is None:
                 return None
             extent, behind = found
-        elif length and self._valid_length(length, short):
-            behind = start + length
         else:
-            return None
+            behind = start + length
         if not self._available(behind + 4):
             return None
         body = self._buffer[position:behind]
         self._hashed += len(body)
-        checksum = int.from_bytes(self._buffer[behind : behind + 4], "little")
-        index = index_of(body, checksum, self._seed)
+        if zlib.crc32(body, self._seed) != int.from_bytes(self._buffer[behind : behind + 4], "little"):
+            return None
         return _Record(index, bytes(body[start - position :]) if tag else None, short, extent, behind + 4)
 
     def _search(self, expected: int, reach: int) -> _Record | None:
@@ -322,21 +330,22 @@ class ContainerReader:
         self._hashed = 0
         begin = self._position
         while self._scanned < reach and self._hashed < _MAX_HASHED and self._available(self._position + 1):
-            record = self._record_at(self._position)
+            record = self._record_at(self._position, expected, self._highest_index())
             if record is not None and self._believable(record, expected, self._position - begin):
                 return record
             self._position += 1
             self._scanned += 1
         return None
 
+    def _highest_index(self) -> int:
+        """The largest index that is believed after damage, from the bytes of the file, or those read so far."""
+        size = self._size or self._read_before + len(self._buffer)
+        return _WINDOW + _MOST_LOST * size // (self._smallest + _MIN_OVERHEAD)
+
     def _believable(self, record: _Record, expected: int, passed: int) -> bool:
-        jump = record.index - expected
-        if not 0 <= jump <= _MAX_JUMP:
-            return False
-        near = jump <= _WINDOW + passed // 16
+        near = record.index - expected <= _WINDOW + passed // 16
         if record.payload is None:
             return near or not self._available(record.behind + 1)
         if near and not record.short:
             return True
-        neighbour = self._record_at(record.behind)
-        return neighbour is not None and neighbour.index == record.index + 1
+        return self._record_at(record.behind, record.index + 1, record.index + 1) is not None

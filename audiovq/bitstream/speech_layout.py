@@ -145,6 +145,12 @@ class SpeechHeader:
         bits = self.n_codebooks * self.packet_frames * self.code_bits
         return frozenset(-(-(self.n_channels - 1 + m * bits) // 8) for m in range(1, self.n_channels + 1))
 
+    @cached_property
+    def smallest_payload(self) -> int:
+        """The fewest bytes that a full packet's payload can have."""
+        rows = 1 if self.entropy_coded else min(self._full_lengths)
+        return rows + (self.n_channels + 1 if self.has_pitch else 0)
+
     def valid_length(self, length: int, short: bool) -> bool:
         """Whether a packet's payload may have so many bytes."""
         side = self.n_channels * (1 + 3 * self.packet_frames) + 4 if self.has_pitch else 0

@@ -136,9 +136,10 @@ class SpeechReader:
         """
         self._skim = skim
         reach = {} if conceal else {"reach": _LOOK_BEHIND}
+        valid, smallest = self.header.valid_length, self.header.smallest_payload
         gap: Gap | None = None
         try:
-            for record in self._container.records(self.header.valid_length, conceal=True, **reach):
+            for record in self._container.records(valid, conceal=True, smallest=smallest, **reach):
                 if isinstance(record, Gap):
                     gap = gap or record  # what follows a gap before any packet adds nothing that is lost
                 elif isinstance(record, End):

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import zlib
-
 import numpy as np
 import pytest
 
 from audiovq.bitstream.bits import decode_varint, encode_varint, from_bytes, pack_bits, to_bytes, unpack_bits
-from audiovq.bitstream.checksum import index_of, record_checksum
 
 
 def test_varints_round_trip_and_have_one_spelling():
@@ -42,13 +39,3 @@ def test_values_that_do_not_fit_are_refused():
     for value in (-1, 1024):
         with pytest.raises(ValueError, match="do not fit"):
             pack_bits(np.array([value]), 10)
-
-
-def test_checksum_is_plain_crc32_and_gives_the_index_back():
-    rng = np.random.default_rng(2)
-    for _ in range(300):
-        body = rng.bytes(int(rng.integers(0, 50)))
-        seed, index = (int(v) for v in rng.integers(0, 1 << 32, 2))
-        checksum = record_checksum(body, index, seed)
-        assert checksum == zlib.crc32(seed.to_bytes(4, "little") + body + index.to_bytes(4, "little"))
-        assert index_of(body, checksum, seed) == index

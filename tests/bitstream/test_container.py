@@ -194,6 +194,38 @@ def test_a_wide_jump_needs_a_good_neighbour():
     assert read(alone, conceal=True)[-1] == Gap(1, None)
 
 
+def record(header, index, payload=None, short=False):
+    """A record whose checksum is right, with any index; without ``payload`` an end record."""
+    tag = 0 if payload is None else len(payload) << 1 | short
+    body = encode_varint(tag) + encode_varint(index) + (encode_varint(1) if payload is None else payload)
+    return body + zlib.crc32(header[-4:] + body).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("jump", [1 << 12, 21_600, 1 << 40, (1 << 62) - 1])
+def test_a_forged_index_cannot_ask_for_days_of_silence(jump):
+    header = HEADER.to_bytes()
+    forged = [
+        header + record(header, jump, b"x" * 60) + record(header, jump + 1),
+        header + record(header, 0, b"x" * 60) + record(header, jump),
+        header + record(header, 0, b"x" * 60) + record(header, jump, b"x" * 60) + record(header, jump + 1, b"x" * 60),
+    ]
+    for data in forged:
+        reader = ContainerReader(io.BytesIO(data))
+        for found in reader.records(lengths, conceal=True, smallest=60):
+            assert not isinstance(found, Gap) or found.until is None
+            assert not isinstance(found, End)
+        with pytest.raises(DamagedError):
+            read(data)
+
+
+def test_most_of_a_file_may_be_missing():
+    header = HEADER.to_bytes()
+    kept = [record(header, i, b"x" * 60) for i in range(300) if i % 4 == 0] + [record(header, 300)]
+    found, records = concealed(header + b"".join(kept))
+    assert sorted(found) == list(range(0, 300, 4))
+    assert records[-1] == End(300, 1)
+
+
 def altered(position, value):
     data = bytearray(HEADER.to_bytes()[:-4])
     data[position] = value
@@ -206,13 +238,14 @@ def altered(position, value):
         (b"", "empty"),
         (b"RIFF....WAVE", "not an .avq file"),
         (b"A", "cut off"),
-        (altered(3, 2), "version is 2"),
+        (altered(3, 1), "version is 1, this release reads 2; encode"),
+        (altered(3, 3), "version is 3, this release reads 2; update"),
         (altered(4, 4), "unknown features"),
         (altered(4, 7), "unknown features"),
         (altered(4, 64), "unknown features"),
         (HEADER.to_bytes()[:-1], "cut off inside its header"),
-        (b"AVQ\x01\x00\x01abcd" + encode_varint(1 << 40), "header is damaged"),
-        (b"AVQ\x01\x00\x01abcd\x80\x80\x80\x80\x80", "header is damaged"),
+        (b"AVQ\x02\x00\x01abcd" + encode_varint(1 << 40), "header is damaged"),
+        (b"AVQ\x02\x00\x01abcd\x80\x80\x80\x80\x80", "header is damaged"),
     ],
 )
 def test_bad_headers(data, message):

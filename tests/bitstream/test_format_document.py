@@ -70,7 +70,7 @@ def test_reader_from_the_document():
                 string = string[count * bits :]
         return found
 
-    assert data[:6] == b"AVQ\x01\x00\x01"
+    assert data[:6] == b"AVQ\x02\x00\x01"
     position = 10
     length = varint()
     behind = position + length
@@ -80,18 +80,18 @@ def test_reader_from_the_document():
     assert zlib.crc32(data[:behind]) == int.from_bytes(header_crc, "little")
     start = position = behind + 4
     tag = varint()
+    assert varint() == 0
     begin, end = position, position + (tag >> 1)
     assert tag & 1
     n_frames = varint()
     codes = rows(data[position:end], channels, books * n_frames, bits)
-    record = header_crc + data[start:end] + (0).to_bytes(4, "little")
-    assert zlib.crc32(record) == int.from_bytes(data[end : end + 4], "little")
+    assert zlib.crc32(header_crc + data[start:end]) == int.from_bytes(data[end : end + 4], "little")
     assert end > begin
     start = position = end + 4
     assert varint() == 0
+    assert varint() == 1
     assert varint() == 8000
-    record = header_crc + data[start:position] + (1).to_bytes(4, "little")
-    assert zlib.crc32(record) == int.from_bytes(data[position : position + 4], "little")
+    assert zlib.crc32(header_crc + data[start:position]) == int.from_bytes(data[position : position + 4], "little")
     assert position + 4 == len(data)
     assert (rate, frames) == (8000, 200)
 

@@ -184,7 +184,7 @@ def test_concealing_never_fails_on_damaged_packets_and_keeps_the_good_ones(folde
         samples, _, report = decoded(bytes(damaged), conceal=True)
         assert len(report.damage) == 1
         packet = round(PACKET * 16000)
-        hit = (position - HEADER) // 106  # 2 bytes of length, 100 of codes, 4 of checksum
+        hit = (position - HEADER) // 107  # 2 bytes of length, 1 of index, 100 of codes, 4 of checksum
         for i in range(8):
             if i != hit and i * packet < len(samples):
                 expected = right[i * packet : (i + 1) * packet]
@@ -197,12 +197,12 @@ def test_concealing_never_fails_on_damaged_packets_and_keeps_the_good_ones(folde
 
 def test_damage_is_told_with_its_time(folder):
     data = bytearray(encoded(wav(folder / "a.wav", 2.9)))
-    data[HEADER + 106 * 3 + 50] ^= 4
+    data[HEADER + 107 * 3 + 50] ^= 4
     with pytest.raises(AudioVQError, match=r"damaged: 1.20 s to 1.60 s is lost; --conceal decodes the rest$"):
         decoded(bytes(data))
     with pytest.raises(AudioVQError, match=r"cut off or altered from 0.80 s on; --conceal decodes the rest$"):
-        decoded(bytes(data[: HEADER + 106 * 2]))
-    samples, _, report = decoded(bytes(data[: HEADER + 106 * 2]), conceal=True)
+        decoded(bytes(data[: HEADER + 107 * 2]))
+    samples, _, report = decoded(bytes(data[: HEADER + 107 * 2]), conceal=True)
     assert len(samples) == 2 * round(PACKET * 16000)
     assert report.damage == ["cut off or altered from 0.80 s on"]
     with pytest.raises(AudioVQError, match="nothing in it can be decoded"):
@@ -211,7 +211,7 @@ def test_damage_is_told_with_its_time(folder):
 
 def test_the_last_packet_s_loss_ends_where_the_recording_does(folder):
     data = bytearray(encoded(wav(folder / "a.wav", 2.9)))
-    data[HEADER + 106 * 7 + 2] ^= 4
+    data[HEADER + 107 * 7 + 3] ^= 4
     with pytest.raises(AudioVQError, match=r"2.80 s to 2.90 s is lost; --conceal"):
         decoded(bytes(data))
     samples, _, report = decoded(bytes(data), conceal=True)
@@ -222,7 +222,7 @@ def test_the_last_packet_s_loss_ends_where_the_recording_does(folder):
 def test_an_end_that_is_missing_is_no_lost_packet(folder, seconds):
     """With a last packet that is short, and one that is full: then nobody can know that nothing followed."""
     data = encoded(wav(folder / "a.wav", seconds))
-    size = len(data) - 1 - 3 - 4  # the end record: its tag, a number of three bytes, its checksum
+    size = len(data) - 1 - 1 - 3 - 4  # the end record: its tag, its index, a number of three bytes, its checksum
     altered = bytearray(data)
     altered[-2] ^= 1
     for damaged in (*(data[:n] for n in range(size, len(data))), bytes(altered)):
@@ -340,8 +340,8 @@ def test_inspection_needs_no_model(folder):
 def test_inspection_goes_on_behind_damage(folder):
     encode_file(wav(folder / "a.wav", 2.9), folder / "a.avq", CODEC)
     data = bytearray((folder / "a.avq").read_bytes())
-    data[HEADER + 106 * 3 + 50] ^= 4
-    data[HEADER + 106 * 5 + 50] ^= 4
+    data[HEADER + 107 * 3 + 50] ^= 4
+    data[HEADER + 107 * 5 + 50] ^= 4
     (folder / "a.avq").write_bytes(data)
     found = inspect_file(folder / "a.avq", clock_of=lambda model_hash: (16000, 320))
     assert (found.samples, found.seconds, found.bytes, found.packets) == (46400, 2.9, len(data), 6)

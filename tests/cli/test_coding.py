@@ -224,7 +224,7 @@ def test_a_pipe_is_coded_while_it_runs(wav, tmp_path):
     with subprocess.Popen(command, cwd=ROOT, **options) as running:
         running.stdin.write(data[: len(data) // 2])
         running.stdin.flush()
-        assert running.stdout.read(4) == b"AVQ\x01"
+        assert running.stdout.read(4) == b"AVQ\x02"
         rest, _ = running.communicate(data[len(data) // 2 :], timeout=60)
     assert len(rest) > 100
 
