@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ class ChunkedTrunk:
         self.project = SpanProject(norm, conv)  # type: ignore[arg-type]
 
     @staticmethod
-    def _fold(layer: nn.Module, condition: Tensor | None):
+    def _fold(layer: nn.Module, condition: Tensor | None) -> Callable[[Span], Span]:
         if isinstance(layer, DilatedResidualUnit):
             return SpanUnit(layer, condition)
         if isinstance(layer, nn.Conv1d):

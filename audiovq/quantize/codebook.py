@@ -185,14 +185,10 @@ class Codebook(nn.Module):
         rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.size, self.dim = size, dim
-        self.rate = rate
+        self.size, self.dim, self.rate, self.seed = size, dim, rate, seed
         if rate > 0:
             self.register_buffer("bits", torch.full((size,), math.log2(size)))
-        self.normalised = normalised
-        self.decay = decay
-        self.restart_below = restart_below
-        self.seed = seed
+        self.normalised, self.decay, self.restart_below = normalised, decay, restart_below
         self.register_buffer("counts", torch.ones(size))
         self.usage = Usage(size, usage_window)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
