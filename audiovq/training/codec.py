@@ -169,6 +169,21 @@ class CropSampler:
             source[items] = degrade(source[items], babble, snr, to_device(cutoff.astype(np.float32), source.device))
 
 
+def loudness(waveform: Tensor) -> Tensor:
+    """Levels (B, F) of the frames of (B, T), in units of 10 dB above a floor 50 dB below the nominal level."""
+    return (frame_levels(waveform, FRAME) - TARGET_DB + 50).clamp_min(0) / 10
+
+
+def fit_linear(layer: nn.Conv1d, rows: Tensor, wanted: Tensor, ridge: float = 1e-3) -> None:
+    """Set a convolution of width 1 to the least-squares map from ``rows (N, C)`` to ``wanted (N, D)``."""
+    inputs = nn.functional.pad(rows.double(), (0, 1), value=1.0)
+    products = inputs.T @ inputs
+    damping = ridge * products.diagonal().mean() * torch.eye(len(products), device=rows.device)
+    solution = torch.linalg.solve(products + damping, inputs.T @ wanted.double()).float()
+    layer.weight.copy_(solution[:-1].T[..., None])
+    layer.bias.copy_(solution[-1])  # type: ignore[union-attr]
+
+
 class CodecTask(Task):
     """Reconstruction, what a recogniser makes of it, and, from ``adversarial_from`` on, discriminators.
 
@@ -179,7 +194,7 @@ class CodecTask(Task):
         batch_size, crop_frames, other_frames: of a step.
         learning_rate, weight_decay, average_decay: AdamW, and the moving average of the weights.
         weights: of the losses ``mel, magnitude, complex, waveform, envelope, level, quantizer, listener, teacher,
-            adversarial, feature``.
+            loudness, adversarial, feature``.
         phase_from: fewest codebooks of an item that is asked for the phase.
         listener_items: items of a batch that Whisper's encoder hears; 0 leaves it out.
         listener_layers: of its layers, from the first on.
@@ -236,6 +251,7 @@ class CodecTask(Task):
         self.spectral, self.envelope = SpectralLoss(sample_rate=rate), EnvelopeCorrelationLoss(rate)
         teacher_dim = 64
         self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
+        self.loudness = nn.Conv1d(self.model.quantizer.content_dim, 1, 1)
         self.listener: list[WhisperEncoder] = []  # a list keeps it out of the state
         if listener_items:
             listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
@@ -250,7 +266,11 @@ class CodecTask(Task):
         self.train_crops = CropSampler(train, crop_frames, other_frames, **options)
         self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
         self.audio_seconds = batch_size * crop_frames * FRAME / rate
-        self.trained = [p for p in (*self.model.parameters(), *self.teacher.parameters()) if p.requires_grad]
+        self.trained = [
+            p
+            for p in (*self.model.parameters(), *self.teacher.parameters(), *self.loudness.parameters())
+            if p.requires_grad
+        ]
         shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
         self.optimizers = {
             "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, weight_decay=weight_decay, **shared),
@@ -319,6 +339,8 @@ class CodecTask(Task):
             terms["quantizer"] = coded.quantized.loss
         if batch.teacher is not None and self.weights.get("teacher"):
             terms["teacher"] = self.teacher_loss(coded.quantized.latents, batch.teacher)
+        if self.weights.get("loudness"):
+            terms["loudness"] = self.loudness_loss(coded.quantized.latents, target)
         if self.listener and self.weights.get("listener"):
             terms["listener"] = self.listener_loss(decoded, target)
         return terms
@@ -330,6 +352,12 @@ class CodecTask(Task):
         known = (teacher != 0).any(-1)
         error = (self.teacher(content).float().transpose(1, 2) - teacher).square().mean(-1)
         return (error * known).sum() / known.sum().clamp_min(1)
+
+    def loudness_loss(self, latents: Tensor, target: Tensor) -> Tensor:
+        """Squared error, in units of 10 dB, of a linear map from content vectors to the level of each frame: with the
+        content codebook alone, nothing else brings the energy contour."""
+        content = latents[:, : self.model.quantizer.content_dim]
+        return (self.loudness(content)[:, 0].float() - loudness(target)).square().mean()
 
     def listener_loss(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Relative L1 distance between the states that Whisper's encoder has for decoded and original speech."""
@@ -420,29 +448,28 @@ class CodecTask(Task):
             own = {name: tensor for name, tensor in own.items() if name not in stale}
         self.model.load_state_dict(own)
         self.average.load_state_dict(own)
-        self.fit_teacher()
+        self.fit_heads()
 
     @torch.no_grad()
-    def fit_teacher(self, n_batches: int = 60, ridge: float = 1e-3) -> None:
-        """Set the map from content vectors to the teacher's features by least squares: gradients through a random map
-        would destroy what the content codebook knows."""
+    def fit_heads(self, n_batches: int = 60) -> None:
+        """Set the maps from content vectors to a recogniser's features and to levels by least squares: gradients
+        through random maps would destroy what the content codebook knows."""
         trunk, quantizer = self.average.encoder.content, self.average.quantizer
-        if not self.weights.get("teacher") or self.train_crops.corpus.teacher is None or trunk is None:
+        if trunk is None or not (self.weights.get("teacher") or self.weights.get("loudness")):
             return
         self.average.eval()
-        products, sums = torch.zeros(()), torch.zeros(())
+        contents, features, levels = [], [], []
         for i in range(n_batches):
             batch = self.train_crops.draw(self.batch_size, np.random.default_rng((self.seed, i)), augmented=False)
-            assert batch.teacher is not None
-            content = quantizer.content(trunk(batch.source[:, None])).latents.transpose(1, 2).flatten(0, 1)
-            known = (batch.teacher != 0).any(-1).flatten()
-            rows = nn.functional.pad(content[known].double(), (0, 1), value=1.0)
-            products = products.to(rows) + rows.T @ rows
-            sums = sums.to(rows) + rows.T @ batch.teacher.flatten(0, 1)[known].double()
-        damping = ridge * products.diagonal().mean() * torch.eye(len(products), device=products.device)
-        solution = torch.linalg.solve(products + damping, sums).float()
-        self.teacher.weight.copy_(solution[:-1].T[..., None])
-        self.teacher.bias.copy_(solution[-1])  # type: ignore[union-attr]
+            contents.append(quantizer.content(trunk(batch.source[:, None])).latents.transpose(1, 2).flatten(0, 1))
+            levels.append(loudness(batch.source).flatten()[:, None])
+            if batch.teacher is not None:
+                features.append(batch.teacher.flatten(0, 1))
+        rows = torch.cat(contents)
+        fit_linear(self.loudness, rows, torch.cat(levels))
+        if features:
+            known = (torch.cat(features) != 0).any(1)
+            fit_linear(self.teacher, rows[known], torch.cat(features)[known])
 
     def _training_mode(self) -> None:
         """Everything trains but what is frozen: statistics of frozen codebooks stay as they are, too."""
