@@ -1,4 +1,4 @@
-"""What the rooms of the package hand to each other: the types and protocols that more than one of them knows."""
+"""Types and protocols that several rooms of the package share."""
 
 from __future__ import annotations
 
