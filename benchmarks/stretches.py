@@ -17,8 +17,8 @@ import torch
 
 from audiovq.interfaces import Packet
 from audiovq.speech.codec import SpeechCodec
-from audiovq.speech.sampler import WaveNetSampler
 from audiovq.speech.wavenet import WaveNetDecoder
+from audiovq.wavenet.sampler import WaveNetSampler
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "wavenet"
 

@@ -151,7 +151,7 @@ def candidates(seconds: float) -> tuple[dict[str, tuple[Callable[[], object], fl
     """Functions to time with the work each does (samples, or multiplications for the matrix product), and facts."""
     import torch
 
-    from audiovq.speech.sampler import Noise, WaveNetSampler
+    from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
     torch.set_num_threads(1)
     decoder = make_decoder()
@@ -251,7 +251,7 @@ def first_moment(which: str) -> None:
         with torch.inference_mode():
             decoder(latents, speaker)
         return
-    from audiovq.speech.sampler import Noise, WaveNetSampler
+    from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
     wavenet = make_decoder()
     with torch.inference_mode():

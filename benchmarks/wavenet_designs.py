@@ -75,7 +75,7 @@ def training_rate(decoder: Any, rounds: int) -> float:
 
 def drawing_rate(decoder: Any, rounds: int) -> float:
     """Times real time."""
-    from audiovq.speech.sampler import Noise, WaveNetSampler
+    from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
     decoder.eval()
     frames = round(DRAWN_SECONDS * SAMPLE_RATE / HOP)

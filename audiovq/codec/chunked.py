@@ -108,6 +108,7 @@ class ChunkedDecoder:
             # Rows come out as (step, channel): neighbouring steps of time then lie behind each other in memory.
             weight = weight.view(channels, factor, -1).transpose(0, 1).flatten(0, 1).t().contiguous()
             self.upsamplers.append((weight, bias.view(channels, factor).t().flatten(), factor))
+        self.norm = backbone.norm
         self.gains, self.direct = (SpanProject(backbone.norm, conv) for conv in (decoder.gains, decoder.direct))
         #: Samples of the source needed before and after those that are decoded.
         self.margin = (decoder.overlap // 2 + 1) * decoder.step + decoder.trim
@@ -138,8 +139,15 @@ class ChunkedDecoder:
         Returns:
             ((last - first) * hop_length,) samples.
         """
-        has_direct = n_codebooks >= self.decoder.direct_from
-        side = side_features(pitch[None], torch.tensor([has_direct]))[0]
+        features = self.features(latents, pitch, start, total, n_codebooks)
+        return self.synthesize(features, first, last, source, n_codebooks)
+
+    def features(self, latents: Tensor, pitch: Tensor, start: int, total: int | None, n_codebooks: int) -> Span:
+        """Features of the backbone, before its last normalisation, as far as the latents determine them.
+
+        Arguments are those of a call.
+        """
+        side = side_features(pitch[None], torch.tensor([n_codebooks >= self.decoder.direct_from]))[0]
         rows = torch.cat([latents, side]).t().contiguous()
         span = self.entry(Span(rows, start, ENDLESS if total is None else total))
         for i, units in enumerate(self.stages):
@@ -149,11 +157,19 @@ class ChunkedDecoder:
                 weight, bias, factor = self.upsamplers[i]
                 rows = torch.addmm(bias, span.rows, weight).view(len(span.rows) * factor, -1)
                 span = Span(rows, span.start * factor, span.total * factor)
+        return span
+
+    def synthesize(self, span: Span, first: int, last: int, source: Tensor, n_codebooks: int) -> Tensor:
+        """Samples of frames ``first`` to ``last`` from features that cover them and a short frame on either side.
+
+        Arguments are those of a call.
+        """
+        has_direct = n_codebooks >= self.decoder.direct_from
         decoder, rate = self.decoder, self.decoder.backbone.rate
         # Short frames that cover the wanted samples; there are none before the recording or behind it.
         around = decoder.overlap // 2 + 1
         low = max(first * rate - around, 0)
-        high = last * rate + around if total is None else min(last * rate + around, total * rate)
+        high = min(last * rate + around, span.total)
         features = Span(span.rows[low - span.start : high - span.start], low, span.total)
         gains = self.gains(features)
         direct = self.direct(features).rows.t()[None] if has_direct else None

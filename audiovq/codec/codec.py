@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
 from audiovq.errors import AudioVQError
-from audiovq.hub import load_codec, model_folder
+from audiovq.hub import has_wavenet, load_codec, model_folder
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
+from audiovq.interfaces import DecoderStream as DecoderStreamProtocol
 from audiovq.nn.chunked_conv import Span
 from audiovq.quantize.split import SplitQuantizer
 from audiovq.quantize.types import Quantized
@@ -35,6 +37,9 @@ from audiovq.quantize.types import Quantized
 if TYPE_CHECKING:
     #: A recording, where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
+
+#: Quantized speaker vector (S,) and seed -> a stream.
+StreamFactory = Callable[[np.ndarray, int], DecoderStreamProtocol]
 
 
 @dataclass
@@ -115,6 +120,9 @@ class SpeechCodec(nn.Module):
             **decoder,
         )
         self._chunked: dict[Any, Any] = {}
+        self._decoders: dict[str, StreamFactory] = {"parallel": lambda speaker, _: DecoderStream(self, speaker)}
+        #: Of what decoders sample where no other seed is given.
+        self.seed = 0
         #: Whether files carry pitch and level beside the codes.
         self.has_pitch = True
         self.has_speaker_table = False
@@ -230,13 +238,20 @@ class SpeechCodec(nn.Module):
         )
 
     @torch.no_grad()
-    def decode(self, encoded: EncodedSpeech, decoder: str = "parallel", speaker: Tensor | None = None) -> Tensor:
+    def decode(
+        self,
+        encoded: EncodedSpeech,
+        decoder: str = "parallel",
+        speaker: Tensor | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
         """Decode a batch -> (B, 1, max n_samples); items that are shorter end in zeros.
 
         Args:
             encoded: what `encode` gave.
             decoder: one of the model's decoders.
             speaker: other speaker vectors (B, S) to decode with, as integers: this converts the voice.
+            seed: of what the decoder samples; None: the codec's ``seed``.
 
         Raises:
             AudioVQError: for speaker vectors of another shape, or a decoder that the model does not have.
@@ -247,7 +262,7 @@ class SpeechCodec(nn.Module):
         longest = int(encoded.n_samples.max())
         waveforms = []
         for i, n_samples in enumerate(encoded.n_samples.tolist()):
-            stream = self.decoder_stream(speakers[i].cpu().numpy(), decoder)
+            stream = self.decoder_stream(speakers[i].cpu().numpy(), decoder, seed)
             pieces = [stream.push(packet) for packet in self._packets(encoded, i)]
             pieces.append(stream.finish(n_samples))
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
@@ -270,17 +285,28 @@ class SpeechCodec(nn.Module):
     @property
     def decoders(self) -> list[str]:
         """Names of the decoders that the model has."""
-        return ["parallel"]
+        return list(self._decoders)
 
-    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel") -> DecoderStream:
+    def add_decoder(self, name: str, factory: StreamFactory) -> None:
+        """Offer a further decoder; ``factory(speaker, seed)`` makes its stream."""
+        self._decoders[name] = factory
+
+    def decoder_stream(
+        self, speaker: np.ndarray, decoder: str = "parallel", seed: int | None = None
+    ) -> DecoderStreamProtocol:
         """Decode one channel while its packets arrive.
+
+        Args:
+            speaker: (S,) quantized speaker vector.
+            decoder: one of the model's decoders.
+            seed: of what the decoder samples; None: the codec's ``seed``.
 
         Raises:
             AudioVQError: for a decoder that the model does not have.
         """
         if decoder not in self.decoders:
             raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
-        return DecoderStream(self, speaker)
+        return self._decoders[decoder](speaker, self.seed if seed is None else seed)
 
     @torch.no_grad()
     def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
@@ -360,7 +386,12 @@ class SpeechCodec(nn.Module):
         Raises:
             AudioVQError: when there is no such model, or its files are damaged.
         """
-        return load_codec(cls, model_folder(name_or_dir))
+        folder = model_folder(name_or_dir)
+        codec: SpeechCodec = load_codec(cls, folder)
+        if has_wavenet(folder):
+            # By name: nothing here depends on this decoder.
+            codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").wavenet_streams(codec, folder))
+        return codec
 
     # -- inference on stretches ---------------------------------------------------------------------------------------
 

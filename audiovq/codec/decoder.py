@@ -219,19 +219,30 @@ class SourceFilterDecoder(nn.Module):
         """
         has_direct = n_codebooks >= self.direct_from
         features = self.features(latents, pitch, condition, has_direct)
+        return self.synthesize(features, pitch, has_direct, self.training)
+
+    def synthesize(self, features: Tensor, pitch: Tensor, has_direct: Tensor, random_noise: bool = False) -> Tensor:
+        """Features (B, channels[-1], F * rate) to a waveform (B, 1, F * hop_length).
+
+        Args:
+            features: from `features`.
+            pitch: (B, F) pitch codes.
+            has_direct: (B,) bool, items that have the part without a source.
+            random_noise: whether each item's noise starts at a random place of the table.
+        """
         gains, n_frames = self.gains(features), features.shape[-1]
         direct = self.direct(features)
         # Items without the direct part get a gain of exp(-100) for it.
         quiet = torch.where(has_direct, 0.0, -100.0).to(direct)[:, None, None]
         direct = torch.cat([direct[:, : self.bins] + quiet, direct[:, self.bins :]], dim=1)
-        with torch.autocast(latents.device.type, enabled=False):
+        with torch.autocast(features.device.type, enabled=False):
             source = harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)
             around = F.pad(source, (self.trim, self.trim))
             harmonics = torch.fft.rfft(around.unfold(1, self.n_fft, self.step) * self.window)
-            start = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)
-            if self.training:
+            start = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+            if random_noise:
                 start = torch.randint(self.noise_frames, start.shape, device=start.device)
             index = (start[:, None] + torch.arange(n_frames, device=start.device)) % self.noise_frames
             noise = self.noise[index]
         samples = self.add(self.shape(gains, direct, harmonics, noise))
-        return samples[:, None, self.trim : self.trim + latents.shape[-1] * self.hop_length]
+        return samples[:, None, self.trim : self.trim + n_frames * self.step]

@@ -185,14 +185,21 @@ class EncoderStream:
 
 
 class DecoderStream:
-    """Packets in, one channel of waveform out. See `SpeechCodec.decoder_stream`."""
+    """Packets in, one channel of waveform out. See `SpeechCodec.decoder_stream`.
 
-    def __init__(self, codec: SpeechCodec, speaker: np.ndarray) -> None:
+    Args:
+        codec: whose packets are decoded.
+        speaker: (S,) quantized speaker vector.
+        further: frames on either side, beyond the decoder's context, that `_decode` of a subclass needs.
+    """
+
+    def __init__(self, codec: SpeechCodec, speaker: np.ndarray, further: int = 0) -> None:
         self.codec, self._hop = codec, codec.hop_length
-        self._context = codec.decoder.context_frames
+        self._context = codec.decoder.context_frames + further
         with torch.no_grad():
             vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
             self._decoder = ChunkedDecoder(codec.decoder, vector[0])
+        self._margin = self._decoder.margin + further * self._hop
         self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
         self._source = Samples()
         self._latents = torch.zeros(codec.encoder.latent_dim, 0)  # from frame self._start on
@@ -244,18 +251,24 @@ class DecoderStream:
         if until <= self._emitted:
             return np.zeros(0, np.float32)
         self._extend_source(ended)
-        hop, margin, first = self._hop, self._decoder.margin, self._emitted
+        hop, margin, first = self._hop, self._margin, self._emitted
         begin, end = max(first - self._context, 0), min(until + self._context, self._end)
         part = slice(begin - self._start, end - self._start)
         source = torch.from_numpy(self._source.read(first * hop - margin, until * hop + margin))
         total = self._end if ended else None
         latents, pitch = self._latents[:, part], self._pitch[part]
-        piece = self._decoder(latents, pitch, begin, total, first, until, source, self._n_codebooks)
+        piece = self._decode(latents, pitch, begin, total, first, until, source)
         samples = piece.numpy() * self._gain(first * hop, until * hop)
         self._emitted = until
         self._forget()
         self._given += len(samples)
         return samples
+
+    def _decode(
+        self, latents: Tensor, pitch: Tensor, start: int, total: int | None, first: int, last: int, source: Tensor
+    ) -> Tensor:
+        """Samples of frames ``first`` to ``last``, before the level is applied; see `ChunkedDecoder`."""
+        return self._decoder(latents, pitch, start, total, first, last, source, self._n_codebooks)
 
     def _extend_source(self, ended: bool) -> None:
         """Make the source of all frames whose successor is known."""

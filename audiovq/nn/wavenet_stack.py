@@ -87,12 +87,12 @@ class WaveNetStack(nn.Module):
         layers = self.n_layers * (self.kernel_size * 2 * c * c + c * s) + (self.n_layers - 1) * c * c
         return layers + self.in_channels * c + s * s + s * self.out_channels
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, extra: Tensor | None = None) -> Tensor:
         """Input (B, in, T) and condition (B, condition_channels, T'), T a multiple of T' -> (B, out, T).
 
-        Every position of the condition is repeated for ``T / T'`` steps.
+        Every position of the condition is repeated for ``T / T'`` steps; ``extra`` is as in `advance`.
         """
-        return self.advance(x, self.project_condition(condition), self.initial_state(x.shape[0], x))
+        return self.advance(x, self.project_condition(condition), self.initial_state(x.shape[0], x), extra)
 
     def project_condition(self, condition: Tensor) -> Tensor:
         """(B, condition_channels, T') -> the conditions added in the gates (B, n_layers * 2 * channels, T')."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from audiovq.conversion.request import Pitch
     from audiovq.conversion.spectral_match import Timbre
     from audiovq.conversion.target import TargetVoice
-    from audiovq.speech.sampler import WaveNetSampler
     from audiovq.speech.stream import DecoderStream, EncoderStream
     from audiovq.speech.wavenet import WaveNetDecoder
+    from audiovq.wavenet.sampler import WaveNetSampler
 
     #: Something that tells a voice: a recording, or where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
@@ -127,7 +127,7 @@ class SpeechCodec(nn.Module):
             AudioVQError: when there is no such model, or its files are damaged.
         """
         folder = model_folder(name_or_dir)
-        return load_codec(WithPitch if "pitch" in read_config(folder) else cls, folder)
+        return WithPitch.from_pretrained(folder) if "pitch" in read_config(folder) else load_codec(cls, folder)
 
     @property
     def bitrates(self) -> list[float]:
@@ -344,8 +344,8 @@ class SpeechCodec(nn.Module):
             AudioVQError: when there is none, it is damaged, or it was made for another model.
         """
         if self._wavenet is None:
-            from audiovq.speech.sampler import WaveNetSampler
             from audiovq.speech.wavenet_files import load_wavenet
+            from audiovq.wavenet.sampler import WaveNetSampler
 
             if self.folder is None:
                 raise AudioVQError(f"model {self.name} was not loaded from a folder that could hold a WaveNet")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.speech.sampler import Noise, WaveNetSampler
+from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
 
 def sample_in_stretches(

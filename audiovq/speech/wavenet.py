@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.nn.distributions import LogisticMixture, MuLawCategorical, compand
+from audiovq.nn.pqmf import PQMF
 from audiovq.nn.wavenet_stack import WaveNetStack
 from audiovq.speech.backbone import Backbone
 from audiovq.speech.draft import DraftReader
-from audiovq.speech.pqmf import PQMF
 
 #: The least and the greatest unit of a mixture, as logarithms: 80 dB under full scale, and full scale.
 LEVELS = (-9.2, 0.0)
@@ -148,6 +148,11 @@ class WaveNetDecoder(nn.Module):
             if self.level is not None:
                 self.level.weight.zero_()
                 self.level.bias.fill_(-4.0)
+
+    @property
+    def has_extra(self) -> bool:
+        """Whether the stack has an extra input at each step."""
+        return self.draft is not None
 
     @property
     def _n_pairs(self) -> int:

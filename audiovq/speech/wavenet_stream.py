@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.speech.sampler import Noise, WaveNetSampler
 from audiovq.speech.stream import DecoderStream, ParallelStream
 from audiovq.speech.wavenet import WaveNetDecoder
+from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
 #: Frames of the draft around a stretch that its reading depends on: those of the filter bank and of `DraftReader`.
 DRAFT_CONTEXT = 1

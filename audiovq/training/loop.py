@@ -179,6 +179,8 @@ class Run:
         """
         if self.place().progress >= 1:
             log.info("all %d steps are done", self.step)
+            if not (self.folder / "latest").is_dir():  # they were done on another machine
+                self.validate(task)
             return
         broadcast_state(task)
         with StopSignals() as stop:

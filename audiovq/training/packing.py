@@ -94,6 +94,8 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
     _add_code(writer)
     if corpus:
         config["task"]["corpus"] = None
+    if "codec" in config["task"]:
+        _add_codec(writer, config["task"])
     _add_start(writer, config, options, run)
     writer.add(CONFIG, json.dumps(config, indent=1).encode())
     with atomic_write(folder / "run.py") as path:
@@ -129,6 +131,16 @@ def _add_listener(writer: PieceWriter, n_layers: int | None) -> None:
 
     data = encoder_bytes(whisper_folder("the listener's loss"), n_layers)
     writer.add(f"cache/models/whisper-base/{ENCODER_FILE}", data, compress=False)
+
+
+def _add_codec(writer: PieceWriter, task: dict[str, Any]) -> None:
+    """The frozen model that a task reads codes of."""
+    from audiovq.hub import model_folder
+
+    folder = model_folder(task["codec"])
+    for name in ("config.json", "model.safetensors"):
+        writer.add(f"cache/init/codec/{name}", (folder / name).read_bytes(), compress=False)
+    task["codec"] = "init/codec"
 
 
 def _add_start(writer: PieceWriter, config: dict[str, Any], options: PackOptions, run: Path | None) -> None:

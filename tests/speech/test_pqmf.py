@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.speech.pqmf import PQMF
+from audiovq.nn.pqmf import PQMF
 
 
 @pytest.mark.parametrize("n_bands", [2, 4, 8])

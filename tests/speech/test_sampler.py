@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.speech.sampler import Noise, WaveNetSampler
 from audiovq.speech.stretches import sample_in_stretches
 from audiovq.speech.wavenet import WaveNetDecoder, WaveNetState, draw
+from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
 STACK = {"channels": 32, "skip_channels": 32, "n_layers": 8, "dilation_cycle": 8}
 MU_LAW, MIXTURE = {"kind": "mu_law"}, {"kind": "mixture", "n_mixtures": 3}
@@ -264,7 +264,7 @@ SECOND_START = """
 import logging, sys, torch
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 from tests.speech.test_sampler import MU_LAW, make_condition, make_decoder, make_noise
-from audiovq.speech.sampler import WaveNetSampler
+from audiovq.wavenet.sampler import WaveNetSampler
 decoder = make_decoder(output=MU_LAW)
 sampler = WaveNetSampler(decoder)
 values = sampler.sample(make_condition(decoder, 3, 240), make_noise(sampler, 3, 240))
@@ -308,14 +308,14 @@ def test_narrow_vectors(tmp_path):
 
 
 def test_unwritable_cache(tmp_path, caplog):
-    from audiovq.speech import sampler_kernels
+    from audiovq.kernels import wavenet as wavenet_kernel
 
     (tmp_path / "file").write_text("a file where the cache folder should be")
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.delenv("NUMBA_CACHE_DIR", raising=False)
         patch.setenv("AUDIOVQ_CACHE", str(tmp_path / "file"))
-        assert sampler_kernels.cache_folder() is None
-        doubled = sampler_kernels.compiled(lambda x: 2 * x)
+        assert wavenet_kernel.cache_folder() is None
+        doubled = wavenet_kernel.compiled(lambda x: 2 * x)
     assert doubled(21) == 42
     assert "compiled anew" in caplog.text
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.nn.distributions import MuLawCategorical
-from audiovq.nn.wavenet_stack import WaveNetStack
-from audiovq.speech.sampler_kernels import (
+from audiovq.kernels.vectors import TILE, WIDTH
+from audiovq.kernels.wavenet import (
     BIAS,
     BLOCK,
     BLOCKS,
@@ -25,11 +24,40 @@ from audiovq.speech.sampler_kernels import (
     Network,
     State,
 )
-from audiovq.speech.sampler_vectors import TILE, WIDTH
-from audiovq.speech.wavenet import WaveNetDecoder
+from audiovq.nn.distributions import MuLawCategorical
+from audiovq.nn.wavenet_stack import WaveNetStack
 
-#: Bytes of a weight by its type, as the kernel wants them: see `sampler_kernels.run`.
+#: Bytes of a weight by its type, as the kernel wants them: see `audiovq.kernels.wavenet.run`.
 WEIGHTS = {"float32": np.float32(4), "bfloat16": np.uint32(2)}
+
+
+class Recurrence(Protocol):
+    """A WaveNet as the kernel needs it.
+
+    Attributes:
+        stack: the layers.
+        output: distribution of one value.
+        level: logarithms of the mixtures' units from the condition; None without units.
+        n_values: of a step.
+        hold: steps that one position of the condition lasts.
+        taps: steps of the linear prediction; 0 for none.
+        has_extra: whether something is added to the first layer's input at each step.
+    """
+
+    n_values: int
+    hold: int
+    taps: int
+
+    @property
+    def stack(self) -> WaveNetStack: ...
+    @property
+    def output(self) -> Any: ...
+    @property
+    def level(self) -> nn.Linear | None: ...
+    @property
+    def has_extra(self) -> bool: ...
+
+
 ALIGNMENT = 64  # bytes of a cache line: vectors that straddle two are read at half speed
 
 
@@ -85,7 +113,7 @@ class _Store:
 
 
 def in_pairs(weights: np.ndarray) -> np.ndarray:
-    """Panels of float32 weights -> half as many uint32, a pair of bfloat16 each (see `sampler_vectors`).
+    """Panels of float32 weights -> half as many uint32, a pair of bfloat16 each (see `audiovq.kernels.vectors`).
 
     The lower half is rounded to the nearest. The upper half is read with the lower one below it: it is rounded so that
     the whole is nearest, which costs no accuracy against rounding alone.
@@ -100,7 +128,7 @@ def in_pairs(weights: np.ndarray) -> np.ndarray:
     return packed
 
 
-def lay_out(decoder: WaveNetDecoder, weights: str = "float32") -> Network:
+def lay_out(decoder: Recurrence, weights: str = "float32") -> Network:
     """The weights of the decoder's stack for the kernel.
 
     Args:
@@ -197,7 +225,7 @@ def gate_rows(matrix: Tensor, channels: int, width: int, start: int, height: int
     return placed(a, (height, width)) + placed(b, (height, width), start)
 
 
-def lay_out_condition(decoder: WaveNetDecoder, net: Network) -> tuple[np.ndarray, np.ndarray]:
+def lay_out_condition(decoder: Recurrence, net: Network) -> tuple[np.ndarray, np.ndarray]:
     """Weight (condition_channels, condition_width) and bias (condition_width,) of all that the condition is told by.
 
     That is the projection into the gates, and the logarithms of the mixtures' units (0 where there are none).

@@ -1,4 +1,4 @@
-"""Vector instructions for the WaveNet sampler, as numba intrinsics.
+"""Vector instructions for sampling kernels, as numba intrinsics.
 
 numba leaves vectorising to LLVM, which stops at half the width of AVX-512 and keeps no tile of results in registers.
 So the few inner loops are written as LLVM instructions on vectors of `WIDTH` floats, here and nowhere else. LLVM turns
@@ -12,7 +12,7 @@ rows those of a tile::
     panel 0 |k=0: tile 0|tile 1|k=1: tile 0|tile 1|...  panel 1 |k=0: tile 2|tile 3|...
 
 Weights are float32, or pairs of bfloat16 in 32 bits: the lower half of each is the first vector's weight, and the
-whole, read as a float32, is the second's (`audiovq.speech.sampler_layout` rounds the upper half so that it is as near
+whole, read as a float32, is the second's (`audiovq.kernels.wavenet_layout` rounds the upper half so that it is as near
 as bfloat16 gets, whatever lies below). That halves the memory to be read for one shift to every two multiply-adds.
 
 Every output is one chain of fused multiply-adds over k, whatever the number of rows: a stream gets the same bits alone

@@ -24,8 +24,8 @@ import numpy as np
 from numba import njit
 
 from audiovq import processor
-from audiovq.speech import sampler_vectors
-from audiovq.speech.sampler_vectors import (
+from audiovq.kernels import vectors
+from audiovq.kernels.vectors import (
     TILE,
     add_scaled,
     address,
@@ -109,7 +109,7 @@ class Places(NamedTuple):
     none: int  # 0: for one written as a literal, numba would compile a `matmul` of its own
 
 
-SOURCES = (__file__, str(sampler_vectors.__file__))
+SOURCES = (__file__, str(vectors.__file__))
 cache_folder = partial(processor.cache_folder, SOURCES)
 compiled = partial(processor.compiled, SOURCES, error_model="numpy")
 inlined = njit(error_model="numpy", forceinline=True)
@@ -120,7 +120,7 @@ def matmul(out, os, a, as_, b, bs, w, x, xs, k, n, rows, size):
     """out = a + b + x @ w for ``rows`` rows of k inputs and n outputs, a multiple of TILE.
 
     Addresses, each with the floats from one row to the next; ``size`` is the bytes of a weight, and its type that of
-    the weights (see `sampler_vectors`).
+    the weights (see `vectors`).
     """
     columns, start = 4 * TILE, 0
     while start < n:

@@ -1,4 +1,4 @@
-"""Sampling a WaveNet decoder value by value, many times faster than a framework can call its layers."""
+"""Sampling a WaveNet value by value, many times faster than a framework can call its layers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from numba.core import event
 from torch import Tensor
 
-from audiovq.speech import sampler_kernels
-from audiovq.speech.sampler_kernels import State
-from audiovq.speech.sampler_layout import WEIGHTS, aligned, fresh_state, lay_out, lay_out_condition
-from audiovq.speech.wavenet import LEVELS, WaveNetDecoder
+from audiovq.kernels import wavenet as wavenet_kernel
+from audiovq.kernels.wavenet import State
+from audiovq.kernels.wavenet_layout import WEIGHTS, Recurrence, aligned, fresh_state, lay_out, lay_out_condition
+from audiovq.wavenet.model import UNITS
 
 logger = logging.getLogger(__name__)
 
@@ -24,35 +24,35 @@ CONDITION_ROWS = 512
 
 
 class WaveNetSampler:
-    """A `WaveNetDecoder` with its weights laid out for the sampling kernel. Make it anew when the weights change.
+    """A WaveNet with its weights laid out for the sampling kernel. Make it anew when the weights change.
 
-    Every layer remembers its past inputs (the "fast WaveNet", Le Paine et al. 2016), so that a step costs each weight
-    one multiplication. Streams in a batch share the reading of the weights and otherwise know nothing of each other:
-    each has the same bits as alone. Nothing is drawn here: noise comes from outside, see `Noise`.
+    Every layer keeps its past inputs (Le Paine et al. 2016, "fast WaveNet"), so that a step costs each weight one
+    multiplication. Streams in a batch share the reading of the weights and nothing else: each gets the bits that it
+    gets alone. Random numbers are an argument, see `Noise`.
 
-    The kernel is compiled when it is first called on a machine, which takes some 10 seconds and is said in the
-    log; afterwards it comes from the cache folder in a fraction of a second.
+    The kernel is compiled when it is first called on a machine, which takes some 10 seconds and is logged; afterwards
+    it is loaded from the cache folder in a fraction of a second.
 
     Args:
-        decoder: on the CPU; any number of bands, samples per step and either distribution.
+        decoder: on the CPU, see `audiovq.kernels.wavenet_layout.Recurrence`.
         weights: "float32", or "bfloat16", which halves the memory read at every step. See `lay_out`.
 
     Raises:
         AudioVQError: for a decoder or weights that the kernel cannot take.
     """
 
-    def __init__(self, decoder: WaveNetDecoder, weights: str = "float32") -> None:
+    def __init__(self, decoder: Recurrence, weights: str = "float32") -> None:
         with torch.no_grad():
             self.net = lay_out(decoder, weights)
             self._condition = lay_out_condition(decoder, self.net)
         self.weights, self.hold, self.taps = weights, decoder.hold, decoder.taps
-        self.reads_draft = decoder.draft is not None
+        self.has_extra = decoder.has_extra
         self.n_values, self.n_uniform = decoder.n_values, decoder.output.n_uniform
         self.n_outputs, self.receptive_field = decoder.stack.out_channels, decoder.stack.receptive_field
         self._size = WEIGHTS[weights]
 
     def state(self, batch_size: int = 1) -> State:
-        """What a batch of streams remembers, before its first step: for `sample`, which moves it on."""
+        """State of a batch of streams before the first step, for `sample`, which updates it."""
         return fresh_state(self.net, self.taps, batch_size)
 
     def sample(
@@ -64,26 +64,27 @@ class WaveNetSampler:
         temperature: float | Sequence[float] = 1.0,
         extra: Tensor | None = None,
     ) -> Tensor:
-        """Draw the values of some more steps.
+        """Sample the values of the next steps.
 
         Args:
-            condition: of the stack (B, condition_channels, F), as `WaveNetDecoder.condition` gives it.
+            condition: of the stack (B, condition_channels, F).
             uniform: noise within (0, 1), (B, n_uniform, n_values, F * hold), as `Noise` gives it.
             state: of `state` or as an earlier call left it; any division of a sequence gives the same values.
-            given: (B, n_values, N): values of the first N steps, which are taken instead of drawn ones (to continue a
-                prompt); for mu-law, on its grid.
-            temperature: below 1 draws nearer to the most likely values; one number, or one for each value of a step.
-            extra: what the stack gets of a draft, (B, channels, F * hold), as `WaveNetDecoder.read_draft` gives it.
+            given: (B, n_values, N): values of the first N steps, used instead of sampled ones (to continue a prompt);
+                for mu-law, on its grid.
+            temperature: below 1, samples are nearer to the most likely values; one number, or one for each value of a
+                step.
+            extra: added to the stack's first layer (B, channels, F * hold), for a WaveNet that has such an input.
 
         Returns:
-            Values (B, n_values, F * hold) in [-1, 1]; `WaveNetDecoder.to_bands` knows what they stand for.
+            Values (B, n_values, F * hold) in [-1, 1].
         """
         return self._run(condition, uniform, state, given, temperature, extra, want_outputs=False)[0]
 
     def outputs(
         self, condition: Tensor, values: Tensor, state: State | None = None, extra: Tensor | None = None
     ) -> Tensor:
-        """Teacher forcing: what the network says of each step, told the values before it (B, n_values, F * hold).
+        """Teacher forcing: the stack's outputs of each step, given the values before it (B, n_values, F * hold).
 
         Returns:
             (B, n_outputs, F * hold), the outputs of `WaveNetStack`.
@@ -106,36 +107,36 @@ class WaveNetSampler:
         steps = n_frames * self.hold
         if uniform.shape != (batch, self.n_uniform, self.n_values, steps):
             want = (batch, self.n_uniform, self.n_values, steps)
-            raise ValueError(f"noise of shape {tuple(uniform.shape)} for this condition, which asks for {want}")
+            raise ValueError(f"noise of shape {tuple(uniform.shape)} for this condition, which needs {want}")
         if given is not None and given.shape != (batch, self.n_values, min(given.shape[-1], steps)):
-            raise ValueError(f"given values of shape {tuple(given.shape)}, more or other than are drawn")
-        if (extra is not None) != self.reads_draft or (extra is not None and extra.shape[::2] != (batch, steps)):
-            raise ValueError("a network that reads a draft wants an extra input at each step, and no other wants one")
+            raise ValueError(f"given values of shape {tuple(given.shape)}, more than are sampled, or of another batch")
+        if (extra is not None) != self.has_extra or (extra is not None and extra.shape[::2] != (batch, steps)):
+            raise ValueError(f"an extra input of {steps} steps goes with a network that has one, and with no other")
         state = self.state(batch) if state is None else state
         noise = _numbers(uniform.permute(3, 0, 2, 1))
         frames = _numbers(condition.permute(2, 0, 1))
         values = np.zeros((steps, batch, self.n_values), np.float32)
-        told = 0 if given is None else given.shape[2]
+        n_given = 0 if given is None else given.shape[2]
         if given is not None:
-            values[:told] = _numbers(given.permute(2, 0, 1))
+            values[:n_given] = _numbers(given.permute(2, 0, 1))
         outputs = np.zeros((steps if want_outputs else 0, batch, self.n_outputs), np.float32)
-        told_more = aligned((steps if extra is not None else 0, batch, self.net.x_width))
+        added = aligned((steps if extra is not None else 0, batch, self.net.x_width))
         if extra is not None:
-            told_more[:, :, : extra.shape[1]] = _numbers(extra.permute(2, 0, 1))
-        warmth = np.array(np.broadcast_to(np.asarray(temperature, np.float64), self.n_values))
+            added[:, :, : extra.shape[1]] = _numbers(extra.permute(2, 0, 1))
+        temperatures = np.array(np.broadcast_to(np.asarray(temperature, np.float64), self.n_values))
         chunk = max(CONDITION_ROWS // batch, 1)
         with _saying_when_compiling():
             for first in range(0, n_frames, chunk):
                 part = frames[first : first + chunk]
                 now = slice(first * self.hold, (first + len(part)) * self.hold)
-                sampler_kernels.run(
-                    self.net, state, self._project(part), self.hold, noise[now], told - now.start, warmth,
-                    values[now], outputs[now], told_more[now], self._size,
+                wavenet_kernel.run(
+                    self.net, state, self._project(part), self.hold, noise[now], n_given - now.start, temperatures,
+                    values[now], outputs[now], added[now], self._size,
                 )  # fmt: skip
         return torch.from_numpy(values).permute(1, 2, 0), torch.from_numpy(outputs).permute(1, 2, 0)
 
     def _project(self, frames: np.ndarray) -> np.ndarray:
-        """Condition (F, B, channels) -> what is added inside the gates, and units: (F, B, condition_width) float32.
+        """Condition (F, B, channels) -> its part of the gates, and units: (F, B, condition_width) float32.
 
         In float64: the float32 result then does not depend on how many frames are projected together.
         """
@@ -145,19 +146,19 @@ class WaveNetSampler:
             frames.reshape(-1, frames.shape[2]).astype(np.float64).dot(weight).reshape(projected.shape) + bias
         )
         units = projected[..., len(self.net.layers) * self.net.z_width :]
-        np.clip(units, *LEVELS, out=units)
+        np.clip(units, *UNITS, out=units)
         return projected
 
 
 class Noise:
-    """Uniform numbers for every step of a recording, from a seed: the same at the same place, wherever one begins.
+    """Uniform random numbers for every step of a recording, as a function of seed and position.
 
     Args:
-        sampler: whose ``n_uniform`` and ``n_values`` are taken.
+        sampler: for the shape.
         seed: of all numbers.
     """
 
-    #: Steps that are drawn together.
+    #: Steps that are generated together.
     BLOCK = 4096
 
     def __init__(self, sampler: WaveNetSampler, seed: int = 0) -> None:
@@ -181,7 +182,7 @@ class Noise:
 
 @contextmanager
 def _saying_when_compiling():
-    """Log it when numba finds no compiled kernel in its cache."""
+    """Log the compilation where the cache has no compiled kernel."""
 
     class Listener(event.Listener):
         began: float | None = None
@@ -189,7 +190,7 @@ def _saying_when_compiling():
         def on_start(self, event) -> None:
             if self.began is None:
                 self.began = time.perf_counter()
-                # A warning, so that whoever waits reads it on the command line, too.
+                # A warning, so that the command line shows it.
                 logger.warning("compiling the WaveNet sampler for this machine, once: some 10 seconds")
 
         def on_end(self, event) -> None:
@@ -199,7 +200,7 @@ def _saying_when_compiling():
     with event.install_listener("numba:compile", listener):
         yield
     if listener.began is not None:
-        logger.info("the WaveNet sampler is compiled and kept for the next time")
+        logger.info("the WaveNet sampler is compiled and cached")
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
