@@ -31,6 +31,7 @@ VERBS = {
     "generate": "Sample speech or images from a prior, or predict video.",
     "info": "Show information about an .avq file.",
     "models": "List the bundled models.",
+    "serve": "Serve a web page on this machine: compress, convert, generate and inspect speech.",
     "tokenize": "Write the codes of a corpus as shards, to train language models of speech from.",
     "evaluate": "Measure quality: folders of recordings, codecs, conversion, priors, images, video.",
     "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
@@ -38,7 +39,7 @@ VERBS = {
 #: Verbs with sub-commands.
 GROUPS = ("evaluate", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
-_EXTRAS = {"evaluate": "eval", "train": "train"}
+_EXTRAS = {"evaluate": "eval", "train": "train", "serve": "web"}
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
