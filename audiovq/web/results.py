@@ -119,9 +119,9 @@ def show_inspection(result: Inspection, codec: Codec) -> str:
     stem = PurePath(result.name).stem
     row = _row(version.label, [version.detail, f"{info.bytes:,} bytes"], version.wav, plot, version.avq, stem)
     picture = (
-        '<div class="avq-row"><div class="avq-label"><div><b>Codes</b><span>a row for each codebook; '
-        f'a colour for each code</span></div></div><div class="avq-figure">{draw_codes(codes, codec.codebook_size, seconds)}'
-        "</div></div>"
+        '<div class="avq-row"><div class="avq-label"><div><b>Codes</b><span>a row for each codebook; a colour for each '
+        'code</span></div></div><div class="avq-figure">'
+        f"{draw_codes(codes, codec.codebook_size, seconds)}</div></div>"
     )
     return (
         table
@@ -164,7 +164,7 @@ def statistics_table(codes: np.ndarray, codebook_size: int) -> str:
     for k, row in enumerate(codes, 1):
         counts = np.bincount(row, minlength=codebook_size)
         shares = counts[counts > 0] / len(row)
-        entropy = float(-(shares * np.log2(shares)).sum())
+        entropy = float((shares * np.log2(1 / shares)).sum())
         repeats = float(np.mean(row[1:] == row[:-1])) if len(row) > 1 else 0.0
         common = ", ".join(
             f"{code} ({counts[code]})" for code in np.argsort(-counts, kind="stable")[:3] if counts[code]

@@ -112,6 +112,7 @@ def make_application(codec: Codec, prior: SpeechPrior | None, max_seconds: float
         application,
         Page(codec, prior, max_seconds).build(),
         path="/",
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         footer_links=[],
         run_history=False,
         max_file_size=round(max_seconds * _BYTES_PER_SECOND) + (1 << 20),
