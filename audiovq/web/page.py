@@ -139,7 +139,9 @@ class Page:
 
     def _target(self, recording: actions.Recording, kind: str, name: str | None, target: str | None) -> TargetVoice:
         if kind == _SAME:
-            return actions.recorded_speaker(self.codec, recording)
+            voice = actions.recorded_speaker(self.codec, recording)
+            voice.name = _SAME
+            return voice
         if kind == _RECORDED:
             if not target:
                 raise AudioVQError("There is no recording of the target speaker yet: drop a file or record one.")
