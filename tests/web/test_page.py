@@ -49,7 +49,9 @@ class TestTabs:
     @pytest.mark.parametrize("kind", ["bundled speaker", "another recording", "same speaker"])
     def test_convert(self, page, audio, kind, pitch):
         html = page.convert(str(audio()), kind, "low", str(audio("other.wav", seed=3)), pitch, 5, 2)
-        assert {"bundled speaker": "low", "another recording": "other.wav", "same speaker": "same speaker"}[kind] in html
+        assert {"bundled speaker": "low", "another recording": "other.wav", "same speaker": "same speaker"}[
+            kind
+        ] in html
         assert "Converted" in html
 
     def test_convert_without_a_target(self, page, audio):
