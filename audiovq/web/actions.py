@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.bitstream import FileInfo, convert_file, decode_file, encode_file, inspect_file, load_encoded, save_encoded
-from audiovq.bitstream.convert import is_avq
+from audiovq.bitstream import FileInfo, decode_file, encode_file, inspect_file, load_encoded, save_encoded
+from audiovq.bitstream.container import is_avq
 from audiovq.bitstream.entropy import EntropyCoder, coder_for
+from audiovq.conversion.files import convert_file
+from audiovq.conversion.target import TargetVoice
+from audiovq.conversion.targets import add_bundled
 from audiovq.errors import AudioVQError
-from audiovq.speech.waveform import Resampler, n_resampled, open_audio
+from audiovq.media.waveform import Resampler, n_resampled, open_audio
 
 if TYPE_CHECKING:
     from audiovq.conversion.pitch import Pitch
     from audiovq.interfaces import Codec, EncodedSpeech, Progress
     from audiovq.prior import SpeechPrior
-    from audiovq.speech.target import TargetVoice
 
 MP3_KBPS = 64.0
 """Rate of the MP3 that sizes are compared with."""
@@ -201,9 +203,6 @@ def bundled_speaker(codec: Codec, name: str) -> TargetVoice:
     Raises:
         AudioVQError: when there is none of this name.
     """
-    from audiovq.bitstream.targets import add_bundled
-    from audiovq.speech.target import TargetVoice
-
     voice = TargetVoice(codec, name)
     add_bundled(voice, codec, name)
     return voice
@@ -211,8 +210,6 @@ def bundled_speaker(codec: Codec, name: str) -> TargetVoice:
 
 def recorded_speaker(codec: Codec, recording: Recording) -> TargetVoice:
     """The speaker of a recording at the codec's rate."""
-    from audiovq.speech.target import TargetVoice
-
     voice = TargetVoice(codec, recording.name)
     voice.add(recording.samples)
     voice.finish_recording()

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from audiovq.conversion.voices import read_voices
 from audiovq.errors import AudioVQError
-from audiovq.speech.voices import read_voices
 from audiovq.web import actions, results
 
 if TYPE_CHECKING:
     from audiovq.conversion.pitch import Pitch
+    from audiovq.conversion.target import TargetVoice
     from audiovq.interfaces import Codec, Progress
     from audiovq.prior import SpeechPrior
-    from audiovq.speech.target import TargetVoice
 
 HERE = Path(__file__).parent
 RANDOM = "random"

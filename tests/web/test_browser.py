@@ -15,16 +15,15 @@ import pytest
 from audiovq.bitstream import decode_file, load_encoded
 from audiovq.web import server
 
-pytest.importorskip("gradio", reason="the extra web is not installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")
+pytestmark = [pytest.mark.external, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path")]
 WAIT = 120_000
 """Milliseconds: machines are slow, and so is the first call of compiled code."""
 
 
 @pytest.fixture(scope="module")
 def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     # Recording takes Chromium's stand-in for a microphone, which beeps.
     options = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     with sync_api.sync_playwright() as playwright:
@@ -36,6 +35,7 @@ def chromium():
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
     """Serve a page from a thread: (codec, prior) -> its address. Its temporary files are in ``tmp_path / "served"``."""
+    pytest.importorskip("gradio", reason="the extra web is not installed")
     import uvicorn
 
     served = tmp_path / "served"
