@@ -80,7 +80,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python $(VENV)/.torch
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python $(VENV)/.torch
 	@echo "Installing audiovq with everything for training, evaluation and tests into $(VENV)"
-	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,video,vizdoom,world,docs,dev]"
+	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,video,web,vizdoom,world,docs,dev]"
 	@touch $@ $(VENV)/.installed
 
 clean:

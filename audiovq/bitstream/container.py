@@ -233,7 +233,7 @@ class ContainerReader:
             raise DamagedError("it is empty")
         self._available(len(MAGIC) + 7)
         if bytes(self._buffer[: len(MAGIC)]) != MAGIC[: len(self._buffer)]:
-            raise DamagedError("this is not an .avq file")
+            raise DamagedError("this is not an .avq file; audiovq encode writes them")
         if len(self._buffer) > 3 and self._buffer[3] != VERSION:
             advice = "update audiovq" if self._buffer[3] > VERSION else "encode the source again"
             raise AudioVQError(f"its format version is {self._buffer[3]}, this release reads {VERSION}; {advice}")

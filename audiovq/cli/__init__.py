@@ -22,23 +22,24 @@ from audiovq import __version__
 from audiovq.cli.interrupts import exit_code, is_interrupted, signals_as_interrupts
 from audiovq.errors import AudioVQError
 
-#: Verbs and what the overview says of them.
+#: Verbs and their lines in the overview, which cuts what is longer than 66 characters.
 VERBS = {
-    "encode": "Code speech, pictures or clips into small .avq files.",
-    "decode": "Turn .avq files back into speech, pictures or clips.",
-    "convert": "Let another voice say it: convert recordings or .avq files to a target voice.",
+    "encode": "Encode speech, images or videos to small .avq files.",
+    "decode": "Decode .avq files to speech, images or videos.",
+    "convert": "Convert recordings or .avq files to another speaker.",
     "speakers": "List the speakers bundled with a model.",
     "generate": "Sample speech or images from a prior, or predict video.",
-    "info": "Show information about an .avq file.",
+    "info": "Show what an .avq file contains, and check it.",
     "models": "List the bundled models.",
-    "tokenize": "Write the codes of a corpus as shards, to train language models of speech from.",
-    "evaluate": "Measure quality: folders of recordings, codecs, conversion, priors, images, video.",
-    "train": "Train a model: audiovq train experiment=NAME [GROUP=OPTION ...].",
+    "serve": "Serve a web page for speech on this machine.",
+    "tokenize": "Write the codes of a corpus as shards for language models.",
+    "evaluate": "Measure the quality of recordings, codecs and priors.",
+    "train": "Train a model: audiovq train experiment=NAME [KEY=VALUE ...].",
 }
 #: Verbs with sub-commands.
 GROUPS = ("evaluate", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
-_EXTRAS = {"evaluate": "eval", "train": "train"}
+_EXTRAS = {"evaluate": "eval", "train": "train", "serve": "web"}
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
@@ -62,7 +63,8 @@ def _show_version(wanted: bool) -> None:
 
 def build_app(verb: str | None = None) -> typer.Typer:
     """The application with ``verb`` in full; of the others it knows the names and a line of help."""
-    app = typer.Typer(name="audiovq", add_completion=False, rich_markup_mode=None)
+    inherited = {"help_option_names": ["-h", "--help"]}
+    app = typer.Typer(name="audiovq", add_completion=False, rich_markup_mode=None, context_settings=inherited)
 
     @app.callback()
     def audiovq(
@@ -70,7 +72,11 @@ def build_app(verb: str | None = None) -> typer.Typer:
             bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
         ] = False,
     ) -> None:
-        """Speech, pictures and clips through vector-quantized autoencoders: code them, measure and train the models."""
+        """Code, convert and generate speech, images and videos with vector-quantized autoencoders.
+
+        First steps: `audiovq encode speech.wav` writes speech.avq, `audiovq decode speech.avq -o decoded.wav` decodes
+        it, and `audiovq COMMAND --help` lists the options of a command.
+        """
 
     for name, line in VERBS.items():
         if name == verb:
@@ -113,15 +119,30 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         arguments = ["--help"]
+    if arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
     verb = next((a for a in arguments if not a.startswith("-")), None)
     if verb is not None and verb not in VERBS:
-        return _fail(f"there is no verb {verb!r}; there are {', '.join(VERBS)}", 2)
+        return _fail(_no_verb(verb), 2)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # something else in their place, as in tests
             stream.reconfigure(errors="audiovq.escape")  # type: ignore[union-attr]
     # Training has handlers of its own, which end a run after the step at hand and save its state.
     with nullcontext() if verb == "train" else signals_as_interrupts():
         return _run(verb, arguments)
+
+
+def _no_verb(word: str) -> str:
+    """The message about a word that is no verb, with the one that may be meant."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word.lower(), VERBS, 1)
+    if close:
+        return f"there is no verb {word!r}; did you mean {close[0]}?"
+    if os.path.exists(word):
+        verb = "decode" if word.lower().endswith(".avq") else "encode"
+        return f"there is no verb {word!r}; did you mean audiovq {verb} {word}?"
+    return f"there is no verb {word!r}; there are {', '.join(VERBS)}"
 
 
 def _run(verb: str | None, arguments: list[str]) -> int:
@@ -156,7 +177,7 @@ def _run(verb: str | None, arguments: list[str]) -> int:
             error, "format_message"
         ):  # typer's own errors; which module they live in changes between its versions
             path = getattr(getattr(error, "ctx", None), "command_path", None) or f"audiovq {verb or ''}".strip()
-            return _fail(f"{error.format_message()} ({path} --help tells more)", 2)
+            return _fail(f"{error.format_message()} (see {path} --help)", 2)
         return _unexpected(error)
 
 

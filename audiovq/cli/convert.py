@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Rate, Raw, given
+from audiovq.cli.options import Channels, Rate, Raw, Threads, WaveNetSeed, given
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def convert(
         typer.Option(
             "--to",
             metavar="TARGET",
-            help="A recording of the voice, an .avq file, or a bundled voice (audiovq speakers). Several are averaged.",
+            help="Target speaker: a recording, an .avq file, or the name of a bundled speaker (audiovq speakers). "
+            "Repeat it to average several.",
         ),
     ],
     output: Annotated[
@@ -45,28 +46,28 @@ def convert(
         typer.Option(
             min=1,
             metavar="N",
-            help="Only the first N codebooks carry what is said: fewer keep less of the source.",
+            help="Use the first N codebooks; fewer keep less of the source's speaker. Without it: the model's number.",
         ),
     ] = None,
     pitch: Annotated[
         str,
         typer.Option(
             metavar="auto|keep|SEMITONES",
-            help="Move the source's pitch before coding: to the target's register, not at all, or by so much.",
+            help="auto: move the pitch to the target's median; keep: leave it; a number: move it by so many semitones.",
         ),
     ] = "auto",
     timbre: Annotated[
         str,
         typer.Option(
             metavar="auto|keep",
-            help="Give what was converted the target's long-term average spectrum (audio alone; a pipe waits 10 s), "
-            "or leave it as it is decoded.",
+            help="auto: match the target's long-term average spectrum (audio output only; a pipe waits 10 s); keep: "
+            "leave it as decoded.",
         ),
     ] = "auto",
     decoder: Annotated[
         str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
     ] = "parallel",
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise that the WaveNet draws from.")] = 0,
+    seed: WaveNetSeed = 0,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME|DIR", help="Without it: the bundled one for conversion, or that of an .avq file."),
@@ -76,9 +77,9 @@ def convert(
     raw: Raw = None,
     rate: Rate = None,
     channels: Channels = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one coder. More seldom help: packets are small.")] = 1,
+    threads: Threads = 1,
 ) -> None:
-    """Let another voice say it.
+    """Convert recordings or .avq files to another speaker.
 
     Audio is coded and decoded with the target's speaker vector, at the source's rate, channels and exact length, while
     it arrives. An .avq file that becomes an .avq file is not decoded: its header gets the other vector, its packets

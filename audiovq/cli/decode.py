@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Rate, Raw
+from audiovq.cli.options import Channels, Rate, Raw, Threads, WaveNetSeed
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
@@ -28,7 +28,7 @@ def decode(
     decoder: Annotated[
         str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
     ] = "parallel",
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise that the WaveNet draws from.")] = 0,
+    seed: WaveNetSeed = 0,
     streams: Annotated[
         int,
         typer.Option(
@@ -54,9 +54,7 @@ def decode(
         typer.Option(metavar="NAME|DIR", help="Without it: the bundled model that wrote the file."),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Threads of one decoder. More seldom help: packets are small.")
-    ] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
-from audiovq.cli.options import Channels, Rate, Raw
+from audiovq.cli.options import Channels, Rate, Raw, Threads
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
@@ -27,9 +27,13 @@ def encode(
         str | None,
         typer.Option("-o", "--output", metavar="OUT", help="A file, a folder, or -. Without it: beside each input."),
     ] = None,
-    bitrate: Annotated[float | None, typer.Option(help=bitrate_help(), show_default=False)] = None,
+    bitrate: Annotated[float | None, typer.Option(metavar="KBPS", help=bitrate_help(), show_default=False)] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or runs/NAME.")
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="A bundled model (audiovq models), a folder with a model, or runs/NAME. Without it: the default one.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
@@ -43,9 +47,7 @@ def encode(
             "--entropy-coding/--no-entropy-coding", help="Smaller files with the same codes, if the model can."
         ),
     ] = True,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads; more than one rarely helps because packets are small.")
-    ] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Encode speech, images or videos to .avq files.
 

@@ -67,7 +67,7 @@ def evaluate() -> None:
     """Measure quality, with 95 % confidence intervals; see `audiovq evaluate PROTOCOL --help` for the options."""
 
 
-@app.command()
+@app.command(short_help="Compare the recordings of two folders.")
 def files(
     reference: Annotated[str, typer.Argument(metavar="REF_DIR", help="Folder of recordings.", show_default=False)],
     degraded: Annotated[
@@ -91,7 +91,7 @@ def files(
         show(evaluate_files(reference, degraded, made, align, language, progress), json)
 
 
-@app.command()
+@app.command(short_help="Encode and decode a corpus at several bitrates and score it.")
 def codec(
     model: options.Model = None,
     data: options.Data = "debian_speech",
@@ -150,7 +150,7 @@ def codec(
         show(evaluate_codec(opened, systems, made, limit, about, progress), json, plot)
 
 
-@app.command()
+@app.command(short_help="Convert recordings to other speakers and score the results.")
 def conversion(
     model: options.Model = None,
     data: Annotated[
@@ -202,7 +202,7 @@ def conversion(
             show(protocol.evaluate_groups(pairs, rows, made, about, progress), json)
 
 
-@app.command()
+@app.command(short_help="Measure a prior: likelihood of held-out speech, and samples.")
 def generation(
     model: options.Model = None,
     prior: options.Prior = None,
@@ -245,7 +245,7 @@ def generation(
     show(report, json, plot)
 
 
-@app.command()
+@app.command(short_help="Predict speaker, language and phones from codes.")
 def probe(
     model: options.Model = None,
     data: options.Data = "debian_speech",
@@ -271,7 +271,7 @@ def probe(
     show(report, json, plot)
 
 
-@app.command()
+@app.command(short_help="Encode and decode crops of images: PSNR, SSIM, bits per pixel.")
 def image(
     model: options.Model = None,
     data: Annotated[
@@ -299,7 +299,7 @@ def image(
     show(report, json, plot)
 
 
-@app.command()
+@app.command(short_help="Predict frames from frames and actions: PSNR and SSIM.")
 def video(
     model: options.Model = None,
     data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Recorded episodes.")] = "vizdoom",

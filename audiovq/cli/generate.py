@@ -50,7 +50,7 @@ Speaker = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Sample speech, or continue a recording.")
 def speech(
     output: Output,
     seconds: Annotated[float, typer.Option(help="Length of each sample; with --prompt, of what follows it.")] = 10.0,

@@ -43,6 +43,10 @@ TopP = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed: the same one gives the same bytes.")]
 Samples = Annotated[int, typer.Option("-n", "--samples", min=1, help="Number of samples.")]
+Threads = Annotated[
+    int, typer.Option(min=1, metavar="N", help="CPU threads; more than one rarely helps because packets are small.")
+]
+WaveNetSeed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Random seed of the WaveNet decoder.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")]
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to a file.", show_default=False)

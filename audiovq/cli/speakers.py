@@ -11,7 +11,10 @@ import typer
 def speakers(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the speaker vectors.")] = False,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="Without it: the bundled model for conversion.")
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR", help="A bundled model or a folder. Without it: the bundled one for conversion."
+        ),
     ] = None,
 ) -> None:
     """List the speakers bundled with a model, for ``audiovq convert --to NAME``."""

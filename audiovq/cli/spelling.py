@@ -36,7 +36,7 @@ def updated(verb: str, arguments: list[str]) -> list[str]:
 
 def _evaluate(arguments: list[str]) -> list[str]:
     new = [_RENAMED.get(name, name) + sign + value for name, sign, value in (a.partition("=") for a in arguments)]
-    if new[0] in (*PROTOCOLS, "--help"):
+    if new[0] in (*PROTOCOLS, "-h", "--help"):
         return new
     words = [
         (i, word)
@@ -54,8 +54,10 @@ def _evaluate(arguments: list[str]) -> list[str]:
 
 
 def _generate(arguments: list[str]) -> list[str]:
-    if arguments[0] in (*MEDIA, "--help"):
+    if arguments[0] in (*MEDIA, "-h", "--help"):
         return arguments
+    if not arguments[0].startswith("-"):
+        raise AudioVQError(f"generate takes one of: {', '.join(MEDIA)} (got: {arguments[0]})")
     new, medium = [], "speech"
     rest = iter(arguments)
     for argument in rest:

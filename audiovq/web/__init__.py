@@ -1,0 +1,1 @@
+"""The web page of ``audiovq serve``: what it does, what it draws, and the server."""
