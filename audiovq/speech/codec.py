@@ -127,7 +127,7 @@ class SpeechCodec(nn.Module):
             AudioVQError: when there is no such model, or its files are damaged.
         """
         folder = model_folder(name_or_dir)
-        return WithPitch.from_pretrained(folder) if "pitch" in read_config(folder) else load_codec(cls, folder)
+        return WithPitch.from_pretrained(folder) if "pitch" in read_config(folder) else load_codec(cls, folder)  # type: ignore[return-value]
 
     @property
     def bitrates(self) -> list[float]:
