@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import audiovq
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 DOCUMENTS += [path for folder in ("docs", "recipes", "audiovq/pretrained") for path in (ROOT / folder).rglob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -45,6 +47,15 @@ def test_links_lead_somewhere(path):
         assert file.exists(), target
         if anchor:
             assert anchor in anchors(file.read_text()), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_and_paths_of_the_package_exist(path):
+    text = path.read_text()
+    for name in sorted(set(re.findall(r"`(audiovq(?:\.\w+)+)`", text)) | set(re.findall(r"^::: (\S+)", text, re.M))):
+        pkgutil.resolve_name(name)
+    for name in sorted(set(re.findall(r"`((?:audiovq|configs|recipes|tests|benchmarks)/[\w./-]+)`", text))):
+        assert (ROOT / name).exists(), name
 
 
 def test_the_citation_is_of_this_version():
