@@ -14,7 +14,6 @@ LONG_FUNCTIONS = {
     "cli/decode.py:decode",
     "cli/encode.py:encode",
     "cli/tokenize.py:tokenize",
-    "cli/train.py:train",
     "speech/stretches.py:sample_in_stretches",
     "speech/wavenet.py:__init__",
     "training/codec.py:__init__",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from audiovq.errors import AudioVQError
+
+if TYPE_CHECKING:
+    from audiovq.training.packing import PackOptions
 
 
 def train(
@@ -34,20 +39,11 @@ def train(
     """
     import logging
     import os
-    import signal
 
-    from audiovq.errors import AudioVQError
     from audiovq.training.run import compose, find_configs
-    from audiovq.training.run import train as run
-    from audiovq.training.stopping import Stopped
 
     if join is not None:
-        from audiovq.training.offline import join as join_results
-
-        if run_folder is None:
-            raise AudioVQError("say which run's folder the results go to: --run FOLDER")
-        typer.echo(f"step {join_results(join, run_folder)} is in {run_folder}")
-        return
+        return _join(join, run_folder)
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("audiovq").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -68,15 +64,40 @@ def train(
 
         typer.echo(OmegaConf.to_yaml(config))
         return
-    if pack is not None:
-        from omegaconf import OmegaConf
+    if pack is None:
+        return _fit(config, rank)
+    from audiovq.training.packing import PackOptions, read_names
 
-        from audiovq.training.packing import PackOptions, read_names, write_pack
+    options = PackOptions(read_names(have), python, audio, kbps, piece_bytes=int(piece_mib * 2**20))
+    _pack(config, pack, options, run_folder)
 
-        options = PackOptions(read_names(have), python, audio, kbps, piece_bytes=int(piece_mib * 2**20))
-        size = write_pack(OmegaConf.to_container(config), pack, options, run_folder)  # type: ignore[arg-type]
-        typer.echo(f"done: {size / 2**20:.1f} MiB in {pack}; on the other machine: python run.py --minutes N --out OUT")
-        return
+
+def _join(results: Path, run: Path | None) -> None:
+    """Put results of a training from a pack into a run's folder."""
+    from audiovq.training.offline import join
+
+    if run is None:
+        raise AudioVQError("say which run's folder the results go to: --run FOLDER")
+    typer.echo(f"step {join(results, run)} is in {run}")
+
+
+def _pack(config: Any, folder: Path, options: PackOptions, run: Path | None) -> None:
+    """Write all that a training needs to a folder."""
+    from omegaconf import OmegaConf
+
+    from audiovq.training.packing import write_pack
+
+    size = write_pack(OmegaConf.to_container(config), folder, options, run)  # type: ignore[arg-type]
+    typer.echo(f"done: {size / 2**20:.1f} MiB in {folder}; on the other machine: python run.py --minutes N --out OUT")
+
+
+def _fit(config: Any, rank: int) -> None:
+    """Train; an interrupt ends with the exit code of its signal."""
+    import signal
+
+    from audiovq.training.run import train as run
+    from audiovq.training.stopping import Stopped
+
     try:
         folder = run(config)
     except Stopped as stop:
