@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.audio import recordings
+from audiovq.codec.batch import join_packets, padded, split_packets
 from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
 from audiovq.codec.decoder import SourceFilterDecoder
 from audiovq.codec.encoder import SpeechEncoder
@@ -22,14 +22,13 @@ from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, frame_levels
 from audiovq.codec.pitch import PitchTracker, pitch_to_hz
 from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
-from audiovq.codec.streaming import DecoderStream, EncoderStream
+from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
-from audiovq.interfaces import DecoderStream as DecoderStreamProtocol
 from audiovq.nn.chunked_conv import Span
 from audiovq.quantize.split import SplitQuantizer
 from audiovq.quantize.types import Quantized
@@ -37,9 +36,6 @@ from audiovq.quantize.types import Quantized
 if TYPE_CHECKING:
     #: A recording, where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
-
-#: Quantized speaker vector (S,) and seed -> a stream.
-StreamFactory = Callable[[np.ndarray, int], DecoderStreamProtocol]
 
 
 @dataclass
@@ -229,13 +225,7 @@ class SpeechCodec(nn.Module):
             stream = self.encoder_stream(n_codebooks)
             packets.append(stream.push(item) + stream.finish())
             speakers.append(torch.from_numpy(stream.speaker))
-        return EncodedSpeech(
-            codes=_padded([torch.from_numpy(np.concatenate([p.codes for p in one], axis=1)) for one in packets]),
-            pitch=_padded([torch.from_numpy(np.concatenate([p.pitch for p in one])) for one in packets]),
-            level=_padded([torch.tensor([p.level for p in one]) for one in packets]),
-            speaker=torch.stack(speakers),
-            n_samples=torch.tensor([len(item) for item in items]),
-        )
+        return join_packets(packets, speakers, [len(item) for item in items])
 
     @torch.no_grad()
     def decode(
@@ -259,24 +249,12 @@ class SpeechCodec(nn.Module):
         speakers = encoded.speaker if speaker is None else speaker
         if speakers.shape != encoded.speaker.shape:
             raise AudioVQError(f"speaker vectors must be {tuple(encoded.speaker.shape)}, not {tuple(speakers.shape)}")
-        longest = int(encoded.n_samples.max())
         waveforms = []
         for i, n_samples in enumerate(encoded.n_samples.tolist()):
             stream = self.decoder_stream(speakers[i].cpu().numpy(), decoder, seed)
-            pieces = [stream.push(packet) for packet in self._packets(encoded, i)]
-            pieces.append(stream.finish(n_samples))
-            waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
-        return torch.stack(waveforms).unsqueeze(1)
-
-    def _packets(self, encoded: EncodedSpeech, item: int) -> list[Packet]:
-        n_frames, size = -(-int(encoded.n_samples[item]) // self.hop_length), self.packet_frames
-        if encoded.pitch is None or encoded.level is None:
-            raise AudioVQError(f"model {self.name} decodes codes with pitch and level, and these have none")
-        codes, pitch = encoded.codes[item].cpu().numpy(), encoded.pitch[item].cpu().numpy()
-        levels = encoded.level[item].tolist()
-        starts = range(0, n_frames, size)
-        ends = [min(start + size, n_frames) for start in starts]
-        return [Packet(codes[:, a:b], pitch[a:b], levels[i]) for i, (a, b) in enumerate(zip(starts, ends, strict=True))]
+            pieces = [stream.push(packet) for packet in split_packets(encoded, i, self.packet_frames, self.hop_length)]
+            waveforms.append(torch.from_numpy(np.concatenate([*pieces, stream.finish(n_samples)])))
+        return padded(waveforms).unsqueeze(1)
 
     def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
         """Code one channel while it arrives."""
@@ -291,9 +269,7 @@ class SpeechCodec(nn.Module):
         """Offer a further decoder; ``factory(speaker, seed)`` makes its stream."""
         self._decoders[name] = factory
 
-    def decoder_stream(
-        self, speaker: np.ndarray, decoder: str = "parallel", seed: int | None = None
-    ) -> DecoderStreamProtocol:
+    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel", seed: int | None = None) -> DecoderStream:
         """Decode one channel while its packets arrive.
 
         Args:
@@ -388,8 +364,7 @@ class SpeechCodec(nn.Module):
         """
         folder = model_folder(name_or_dir)
         codec: SpeechCodec = load_codec(cls, folder)
-        if has_wavenet(folder):
-            # By name: nothing here depends on this decoder.
+        if has_wavenet(folder):  # imported by name: nothing here depends on this decoder
             codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").wavenet_streams(codec, folder))
         return codec
 
@@ -423,9 +398,3 @@ class SpeechCodec(nn.Module):
         last = min(content.stop, detail.stop)
         rows = [span.rows[first - span.start : last - span.start] for span in (content, detail)]
         return Span(torch.cat(rows, dim=1), first, content.total)
-
-
-def _padded(items: list[Tensor]) -> Tensor:
-    """Stack tensors that differ in their last dimension, with zeros behind the shorter ones."""
-    longest = max(item.shape[-1] for item in items)
-    return torch.stack([F.pad(item, (0, longest - item.shape[-1])) for item in items])

@@ -18,6 +18,7 @@ audio gives the same bits from a file, a pipe or a batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -301,3 +302,7 @@ class DecoderStream:
         self._source.forget(keep * self._hop)
         while len(self._levels) > 1 and self._levels[1][0] * self._hop + LEVEL_RAMP <= self._emitted * self._hop:
             del self._levels[0]
+
+
+#: Quantized speaker vector (S,) and seed -> a stream.
+StreamFactory = Callable[[np.ndarray, int], DecoderStream]

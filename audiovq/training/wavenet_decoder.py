@@ -19,6 +19,7 @@ from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.devices import compile_modules, to_device
 from audiovq.errors import AudioVQError
+from audiovq.hub import model_folder, read_config
 from audiovq.io import atomic_write
 from audiovq.training.codec import Batch, CropSampler
 from audiovq.training.loop import Place, Task, update_average
@@ -94,9 +95,9 @@ class WaveNetDecoderTask(Task):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if "pitch" not in read_config(model_folder(codec)):
+            raise AudioVQError(f"model {codec or 'speech'} has no coded pitch: give one that has by task.codec=FOLDER")
         frozen = SpeechCodec.from_pretrained(codec)
-        if not frozen.has_pitch:
-            raise AudioVQError(f"model {frozen.name} has no coded pitch: give a model that has with task.codec=FOLDER")
         self.device = pick_device(device)
         self.mixed = use_bfloat16(precision, self.device)
         self.frozen = [frozen.requires_grad_(False).to(self.device)]  # a list keeps it out of the state

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.codec.streaming import DecoderStream
+from audiovq.codec.streaming import DecoderStream, StreamFactory
 from audiovq.errors import AudioVQError
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
 from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
 if TYPE_CHECKING:
-    from audiovq.codec.codec import SpeechCodec, StreamFactory
+    from audiovq.codec.codec import SpeechCodec
 
 AHEAD = 1
 """Frames that are sampled before they are needed: the filter bank looks ahead."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from audiovq.codec.batch import split_packets
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
 from tests.codec.tiny import HOP, RATE, make_codec, speech_like
@@ -101,7 +102,7 @@ def test_fewer_codebooks_are_the_first_of_more(codec, speech):
 
 def test_a_lost_packet_is_silence_and_takes_no_other_with_it(codec, speech):
     encoded = codec.encode(speech)
-    packets = codec._packets(encoded, 0)
+    packets = split_packets(encoded, 0, codec.packet_frames, HOP)
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
     pieces = [stream.push(packets[0]), stream.push(None, 30)]
     pieces += [stream.push(packet) for packet in packets[2:]] + [stream.finish(len(speech))]
