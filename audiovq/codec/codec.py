@@ -60,7 +60,7 @@ class Reconstruction:
 class SpeechCodec(nn.Module):
     """Raw 16 kHz speech to content code, detail codes, pitch, level and speaker vector, and back.
 
-    Everything runs on a fixed grid: packets of ``packet_frames`` frames, each computed with the context it needs and
+    Everything runs on a fixed grid: packets of equally many frames, each computed with the context it needs and
     alone (a batch of one), so that codes and samples are the same however the audio arrives: as one array, in pieces
     through a pipe, or beside others in a batch.
 
@@ -69,7 +69,7 @@ class SpeechCodec(nn.Module):
         quantizer: arguments of `SplitQuantizer` without the channels.
         speaker_encoder, decoder, pitch: arguments of `SpeakerEncoder`, `SourceFilterDecoder`, `PitchTracker`.
         sample_rate: Hz.
-        packet_frames: frames of a packet.
+        packet_frames: frames of a packet, when nothing is asked for.
         default_n_codebooks: what `encode` uses when nothing is asked for.
         conversion_codebooks: what `convert` uses when nothing is asked for; ``default_n_codebooks`` when None.
         name: the model's name, for messages.
@@ -203,12 +203,24 @@ class SpeechCodec(nn.Module):
             raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, {n} were asked for")
         return n
 
+    def check_packet_frames(self, packet_frames: int | None) -> int:
+        """The number itself, or the model's for None.
+
+        Raises:
+            AudioVQError: for less than a frame, and for more than the model's.
+        """
+        n = self.packet_frames if packet_frames is None else packet_frames
+        if not 1 <= n <= self.packet_frames:
+            raise AudioVQError(f"model {self.name} has packets of 1 to {self.packet_frames} frames, not of {n}")
+        return n
+
     @torch.no_grad()
     def encode(
         self,
         waveform: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
         sample_rate: int | None = None,
         n_codebooks: int | None = None,
+        packet_frames: int | None = None,
     ) -> EncodedSpeech:
         """Code a batch (B, 1, T), one recording (T,), or a list of B recordings (T_i,) of any lengths.
 
@@ -218,15 +230,17 @@ class SpeechCodec(nn.Module):
             waveform: samples in -1..1, or integers.
             sample_rate: of the waveforms, Hz; None: the codec's own.
             n_codebooks: how many codebooks to use; None: the model's default.
+            packet_frames: frames of a packet: short ones lose less to a bad line, and cost more bits and time; None:
+                the model's default.
 
         Raises:
-            AudioVQError: for an empty, NaN or infinite waveform, another shape, or a number of codebooks that the model
-                does not have.
+            AudioVQError: for an empty, NaN or infinite waveform, another shape, or a number of codebooks or of frames
+                that the model does not have.
         """
         items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
         packets, speakers = [], []
         for item in items:
-            stream = self.encoder_stream(n_codebooks)
+            stream = self.encoder_stream(n_codebooks, packet_frames)
             packets.append(stream.push(item) + stream.finish())
             speakers.append(torch.from_numpy(stream.speaker))
         return EncodedSpeech(
@@ -235,6 +249,7 @@ class SpeechCodec(nn.Module):
             level=_padded([torch.tensor([p.level for p in one]) for one in packets]),
             speaker=torch.stack(speakers),
             n_samples=torch.tensor([len(item) for item in items]),
+            packet_frames=self.check_packet_frames(packet_frames),
         )
 
     @torch.no_grad()
@@ -269,7 +284,10 @@ class SpeechCodec(nn.Module):
         return torch.stack(waveforms).unsqueeze(1)
 
     def _packets(self, encoded: EncodedSpeech, item: int) -> list[Packet]:
-        n_frames, size = -(-int(encoded.n_samples[item]) // self.hop_length), self.packet_frames
+        n_frames, size = (
+            -(-int(encoded.n_samples[item]) // self.hop_length),
+            encoded.packet_frames or self.packet_frames,
+        )
         if encoded.pitch is None or encoded.level is None:
             raise AudioVQError(f"model {self.name} decodes codes with pitch and level, and these have none")
         codes, pitch = encoded.codes[item].cpu().numpy(), encoded.pitch[item].cpu().numpy()
@@ -278,9 +296,21 @@ class SpeechCodec(nn.Module):
         ends = [min(start + size, n_frames) for start in starts]
         return [Packet(codes[:, a:b], pitch[a:b], levels[i]) for i, (a, b) in enumerate(zip(starts, ends, strict=True))]
 
-    def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
-        """Code one channel while it arrives."""
-        return EncoderStream(self, self.check_n_codebooks(n_codebooks))
+    def encoder_stream(
+        self, n_codebooks: int | None = None, packet_frames: int | None = None, speaker: np.ndarray | None = None
+    ) -> EncoderStream:
+        """Code one channel while it arrives.
+
+        Args:
+            n_codebooks, packet_frames: see `encode`.
+            speaker: the quantized speaker vector (S,), where it is known beforehand. Without it the first packet waits
+                for ``self.packet_frames`` frames, from which the vector is computed.
+
+        Raises:
+            AudioVQError: for a number of codebooks or of frames that the model does not have.
+        """
+        n_codebooks, packet_frames = self.check_n_codebooks(n_codebooks), self.check_packet_frames(packet_frames)
+        return EncoderStream(self, n_codebooks, packet_frames, speaker)
 
     @property
     def decoders(self) -> list[str]:

@@ -40,6 +40,39 @@ def test_streamed_equals_whole(codec, speech, size):
     assert np.array_equal(np.concatenate(pieces), codec.decode(whole)[0, 0].numpy())
 
 
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_packets_of_other_sizes(codec, speech, size):
+    """They hold the same speaker, stream as they come whole, and decode to the exact length."""
+    whole, encoded = codec.encode(speech), codec.encode(speech, packet_frames=size)
+    stream, packets = codec.encoder_stream(packet_frames=size), []
+    for i in range(0, len(speech), 700):
+        packets += stream.push(speech[i : i + 700])
+    packets += stream.finish()
+    assert {packet.n_frames for packet in packets[:-1]} == {size}
+    codes, pitch, level = joined(packets)
+    assert np.array_equal(codes, encoded.codes[0].numpy())
+    assert np.array_equal(pitch, encoded.pitch[0].numpy())
+    assert level == encoded.level[0].tolist()
+    assert torch.equal(encoded.speaker, whole.speaker)
+    assert codec.decode(encoded).shape == (1, 1, len(speech))
+
+
+def test_a_known_speaker_lets_packets_out_at_once(codec, speech):
+    speaker = codec.encode(speech).speaker[0].numpy()
+    waiting, ready = codec.encoder_stream(packet_frames=4), codec.encoder_stream(packet_frames=4, speaker=speaker)
+    n = 4 * HOP + ready.lookahead + 1
+    assert not waiting.push(speech[:n])
+    assert len(ready.push(speech[:n])) == 1
+    rest = ready.push(speech[n:]) + ready.finish()
+    assert np.array_equal(rest[0].codes, codec.encode(speech, packet_frames=4).codes[0, :, 4:8].numpy())
+
+
+@pytest.mark.parametrize("packet_frames", [0, -1, 31, 10**6])
+def test_packets_of_impossible_sizes_are_refused(codec, speech, packet_frames):
+    with pytest.raises(AudioVQError, match="packets of 1 to 30 frames"):
+        codec.encode(speech, packet_frames=packet_frames)
+
+
 def test_chunked_decoding_equals_the_network(codec, speech):
     """One packet that holds all frames: no border, so the samples are the network's own."""
     whole = make_codec()
@@ -99,7 +132,7 @@ def test_fewer_codebooks_are_the_first_of_more(codec, speech):
     assert torch.equal(codec.encode(speech, n_codebooks=2).codes, codec.encode(speech, n_codebooks=4).codes[:, :2])
 
 
-def test_a_lost_packet_is_silence_and_takes_no_other_with_it(codec, speech):
+def test_a_long_gap_becomes_silence_and_takes_nothing_with_it(codec, speech):
     encoded = codec.encode(speech)
     packets = codec._packets(encoded, 0)
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
@@ -171,6 +204,15 @@ def test_files_round_trip(codec, speech, tmp_path):
     loaded = codec.load(tmp_path / "a.avq")
     for name in ("codes", "pitch", "level", "speaker", "n_samples"):
         assert torch.equal(getattr(loaded, name), getattr(encoded, name)), name
+
+
+def test_files_with_short_packets_round_trip(codec, speech, tmp_path):
+    encoded = codec.encode(speech, packet_frames=4)
+    codec.save(encoded, tmp_path / "a.avq")
+    loaded = codec.load(tmp_path / "a.avq")
+    assert loaded.packet_frames == 4
+    assert torch.equal(loaded.level, encoded.level)
+    assert torch.equal(codec.decode(loaded), codec.decode(encoded))
 
 
 def test_training_and_inference_code_alike(codec, speech):
