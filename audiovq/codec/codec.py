@@ -22,7 +22,7 @@ from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, frame_levels
 from audiovq.codec.pitch import PitchTracker, pitch_to_hz
 from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
-from audiovq.codec.streaming import DecoderStream, EncoderStream
+from audiovq.codec.streaming import DecoderStream, EncoderStream, full_precision
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     #: A recording, where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
 
-#: Quantized speaker vector (S,) and seed -> a stream.
-StreamFactory = Callable[[np.ndarray, int], DecoderStreamProtocol]
+#: Codec, quantized speaker vector (S,) and seed -> a stream. Must pickle with the codec.
+StreamFactory = Callable[["SpeechCodec", np.ndarray, int], DecoderStreamProtocol]
 
 
 @dataclass
@@ -120,7 +120,7 @@ class SpeechCodec(nn.Module):
             **decoder,
         )
         self._chunked: dict[Any, Any] = {}
-        self._decoders: dict[str, StreamFactory] = {"parallel": lambda speaker, _: DecoderStream(self, speaker)}
+        self._decoders: dict[str, StreamFactory] = {"parallel": _parallel_stream}
         #: Of what decoders sample where no other seed is given.
         self.seed = 0
         #: Whether files carry pitch and level beside the codes.
@@ -214,7 +214,17 @@ class SpeechCodec(nn.Module):
             raise AudioVQError(f"model {self.name} has packets of 1 to {self.packet_frames} frames, not of {n}")
         return n
 
-    @torch.no_grad()
+    def check_precision(self) -> None:
+        """See that the weights are float32.
+
+        Raises:
+            AudioVQError: when they are not: codes would depend on the machine.
+        """
+        found = {parameter.dtype for parameter in self.parameters()} - {torch.float32}
+        if found:
+            name = str(found.pop()).removeprefix("torch.")
+            raise AudioVQError(f"model {self.name} codes in float32 alone, its weights are {name}: call .float()")
+
     def encode(
         self,
         waveform: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
@@ -252,7 +262,6 @@ class SpeechCodec(nn.Module):
             packet_frames=self.check_packet_frames(packet_frames),
         )
 
-    @torch.no_grad()
     def decode(
         self,
         encoded: EncodedSpeech,
@@ -278,12 +287,13 @@ class SpeechCodec(nn.Module):
         waveforms = []
         for i, n_samples in enumerate(encoded.n_samples.tolist()):
             stream = self.decoder_stream(speakers[i].cpu().numpy(), decoder, seed)
-            pieces = [stream.push(packet) for packet in self._packets(encoded, i)]
+            pieces = [stream.push(packet) for packet in self.packets(encoded, i)]
             pieces.append(stream.finish(n_samples))
             waveforms.append(F.pad(torch.from_numpy(np.concatenate(pieces)), (0, longest - n_samples)))
         return torch.stack(waveforms).unsqueeze(1)
 
-    def _packets(self, encoded: EncodedSpeech, item: int) -> list[Packet]:
+    def packets(self, encoded: EncodedSpeech, item: int) -> list[Packet]:
+        """The packets of one item of a batch."""
         n_frames, size = (
             -(-int(encoded.n_samples[item]) // self.hop_length),
             encoded.packet_frames or self.packet_frames,
@@ -307,8 +317,10 @@ class SpeechCodec(nn.Module):
                 for ``self.packet_frames`` frames, from which the vector is computed.
 
         Raises:
-            AudioVQError: for a number of codebooks or of frames that the model does not have.
+            AudioVQError: for a number of codebooks or of frames that the model does not have, and weights that are not
+                float32.
         """
+        self.check_precision()
         n_codebooks, packet_frames = self.check_n_codebooks(n_codebooks), self.check_packet_frames(packet_frames)
         return EncoderStream(self, n_codebooks, packet_frames, speaker)
 
@@ -318,7 +330,7 @@ class SpeechCodec(nn.Module):
         return list(self._decoders)
 
     def add_decoder(self, name: str, factory: StreamFactory) -> None:
-        """Offer a further decoder; ``factory(speaker, seed)`` makes its stream."""
+        """Offer a further decoder; ``factory(codec, speaker, seed)`` makes its stream."""
         self._decoders[name] = factory
 
     def decoder_stream(
@@ -332,15 +344,17 @@ class SpeechCodec(nn.Module):
             seed: of what the decoder samples; None: the codec's ``seed``.
 
         Raises:
-            AudioVQError: for a decoder that the model does not have.
+            AudioVQError: for a decoder that the model does not have, and weights that are not float32.
         """
+        self.check_precision()
         if decoder not in self.decoders:
             raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
-        return self._decoders[decoder](speaker, self.seed if seed is None else seed)
+        return self._decoders[decoder](self, speaker, self.seed if seed is None else seed)
 
-    @torch.no_grad()
+    @full_precision
     def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
         """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64: these can be averaged."""
+        self.check_precision()
         waveform = torch.from_numpy(HighPass(self.sample_rate)(samples))[None]
         loudest = float(frame_levels(waveform, self.hop_length).max()) if len(samples) >= self.hop_length else TARGET_DB
         waveform = waveform * 10 ** ((TARGET_DB - max(loudest, LOWEST_DB)) / 20)
@@ -420,7 +434,7 @@ class SpeechCodec(nn.Module):
         codec: SpeechCodec = load_codec(cls, folder)
         if has_wavenet(folder):
             # By name: nothing here depends on this decoder.
-            codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").wavenet_streams(codec, folder))
+            codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").WaveNetStreams(folder))
         return codec
 
     # -- inference on stretches ---------------------------------------------------------------------------------------
@@ -453,6 +467,10 @@ class SpeechCodec(nn.Module):
         last = min(content.stop, detail.stop)
         rows = [span.rows[first - span.start : last - span.start] for span in (content, detail)]
         return Span(torch.cat(rows, dim=1), first, content.total)
+
+
+def _parallel_stream(codec: SpeechCodec, speaker: np.ndarray, seed: int) -> DecoderStream:
+    return DecoderStream(codec, speaker)
 
 
 def _padded(items: list[Tensor]) -> Tensor:

@@ -18,7 +18,9 @@ audio gives the same bits from a file, a pipe or a batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +47,20 @@ if TYPE_CHECKING:
 
 LEVEL_RAMP = 80
 """Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
+
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """The function without gradients and without autocast: codes and samples depend on neither."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return call
 
 
 class Samples:
@@ -101,6 +117,7 @@ class EncoderStream:
         """Samples behind a packet that coding it waits for; the first packet also waits for the speaker's stretch."""
         return (self.codec.encoder.context_frames + 1 + self.codec.pitch.context_frames) * self._hop
 
+    @full_precision
     def push(self, samples: np.ndarray) -> list[Packet]:
         """Samples (n,) float32 at the codec's rate -> the packets that are now complete.
 
@@ -120,6 +137,7 @@ class EncoderStream:
             packets.append(self._encode(self._next + self.packet_frames, None))
         return packets
 
+    @full_precision
     def finish(self) -> list[Packet]:
         """The packets that were waiting for audio behind them; the last may be shorter.
 
@@ -134,7 +152,6 @@ class EncoderStream:
             packets.append(self._encode(min(self._next + self.packet_frames, total), total))
         return packets
 
-    @torch.no_grad()
     def _encode(self, end: int, total: int | None) -> Packet:
         """The packet of frames ``self._next`` to ``end``; ``total`` frames in all, None while more may come."""
         codec, hop, first = self.codec, self._hop, self._next
@@ -209,12 +226,12 @@ class DecoderStream:
         further: frames on either side, beyond the decoder's context, that `_decode` of a subclass needs.
     """
 
+    @full_precision
     def __init__(self, codec: SpeechCodec, speaker: np.ndarray, further: int = 0) -> None:
         self.codec, self._hop = codec, codec.hop_length
         self._context = codec.decoder.context_frames + further
-        with torch.no_grad():
-            vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
-            self._decoder = ChunkedDecoder(codec.decoder, vector[0])
+        vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
+        self._decoder = ChunkedDecoder(codec.decoder, vector[0])
         self._margin = self._decoder.margin + further * self._hop
         self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
         self._source = Samples()
@@ -229,6 +246,7 @@ class DecoderStream:
         self._lost = 0  # frames at the end that are concealed
         self._last: Frames | None = None  # the last frame that arrived
 
+    @full_precision
     def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
         """The next packet, or None and its number of frames when it is lost -> samples that are ready.
 
@@ -244,6 +262,7 @@ class DecoderStream:
             self._append(packet)
         return self._emit(self._end - self._context, False)
 
+    @full_precision
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples.
 
@@ -288,7 +307,6 @@ class DecoderStream:
         self._end = known
         self._add(filling[known - begin :])
 
-    @torch.no_grad()
     def _emit(self, until: int, ended: bool) -> np.ndarray:
         """Samples of the frames before ``until`` that have not been given out."""
         if until <= self._emitted:

@@ -112,10 +112,7 @@ def records_of(data):
     parts = [data[:position]]
     while position < len(data):
         length, begin = decode_varint(data[position:])
-        if length:
-            end = position + begin + (length >> 1) + 4
-        else:
-            end = len(data)
+        end = position + begin + (length >> 1) + 4 if length else len(data)
         parts.append(data[position:end])
         position = end
     return parts

@@ -134,7 +134,7 @@ def test_fewer_codebooks_are_the_first_of_more(codec, speech):
 
 def test_a_long_gap_becomes_silence_and_takes_nothing_with_it(codec, speech):
     encoded = codec.encode(speech)
-    packets = codec._packets(encoded, 0)
+    packets = codec.packets(encoded, 0)
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
     pieces = [stream.push(packets[0]), stream.push(None, 30)]
     pieces += [stream.push(packet) for packet in packets[2:]] + [stream.finish(len(speech))]
@@ -152,6 +152,33 @@ def test_results_can_be_trained_on(codec, speech):
     layer(codec.decode(encoded)).sum().backward()
     assert table.weight.grad.abs().sum() > 0
     assert layer.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_refused_in_one_line(speech, dtype):
+    codec, encoded = make_codec(), make_codec().encode(speech)
+    codec.to(dtype)
+    for call in (lambda: codec.encode(speech), lambda: codec.decode(encoded), lambda: codec.convert(speech, speech)):
+        with pytest.raises(AudioVQError, match=r"codes in float32 alone.*call \.float\(\)") as error:
+            call()
+        assert "\n" not in str(error.value)
+    assert codec.float().decode(encoded).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_samples_of_half_precision_are_those_of_single_precision(codec, speech, dtype):
+    half = torch.from_numpy(speech).to(dtype)
+    assert torch.equal(codec.encode(half).codes, codec.encode(half.float()).codes)
+
+
+def test_autocast_changes_nothing(codec, speech):
+    encoded = codec.encode(speech)
+    decoded = codec.decode(encoded)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = make_codec().encode(speech)
+        assert torch.equal(make_codec().decode(again), decoded)
+    for name in ("codes", "pitch", "level", "speaker"):
+        assert torch.equal(getattr(again, name), getattr(encoded, name)), name
 
 
 def test_integers_are_scaled_by_their_type(codec, speech):
