@@ -107,7 +107,7 @@ def convert(
     checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [own])
     for name in to:
         checks.check_voice(name, None if codes_alone else checks.facts(own))
-    packet_frames = None if own is None else packet_frames_for(checks.facts(own), packet)
+    packet_frames = None if codes_alone else packet_frames_for(checks.facts(own), packet)
     models = Models(threads, seed)
     voices: dict[bytes, TargetVoice] = {}
 
