@@ -163,6 +163,10 @@ class SpeechCodec(nn.Module):
         decoded = self.decoder(quantized.latents, pitch, target_speaker, books)
         return Reconstruction(decoded, quantized, pitch)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As in torch, without what was folded for inference."""
+        return {**self.__dict__, "_chunked": {}}
+
     def train(self, mode: bool = True) -> SpeechCodec:
         """As in torch; also forgets what was folded for inference."""
         self._chunked.clear()

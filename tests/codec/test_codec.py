@@ -1,3 +1,7 @@
+import copy
+import multiprocessing
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -263,3 +267,46 @@ def test_packets_can_be_cut_to_fewer_codebooks():
     assert packet.first(2).codes.shape == (2, 5)
     assert packet.first(None).codes.shape == (4, 5)
     assert packet.first(2).level == 7
+
+
+def test_floats_beyond_full_scale_give_a_warning(codec, speech):
+    with pytest.warns(UserWarning, match="full scale is 1"):
+        codec.encode(np.float32(32768) * speech)
+
+
+def test_silence_converted_stays_silent(codec):
+    converted = codec.convert(np.zeros(2 * RATE, np.float32), speech_like(6.0, 3))
+    assert 20 * torch.log10(converted.abs().max() + 1e-12) < -70
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda codec: pickle.loads(pickle.dumps(codec))])
+def test_a_copy_of_a_model_in_use_codes_alike(codec, speech, copied):
+    encoded = codec.encode(speech)
+    other = copied(codec)
+    assert torch.equal(other.encode(speech).codes, encoded.codes)
+    assert torch.equal(other.decode(encoded), codec.decode(encoded))
+
+
+def _codes_in_child(codec, speech, queue):
+    queue.put(codec.encode(speech).codes.numpy())
+
+
+def test_a_process_forked_from_one_that_coded_codes_alike(codec, speech):
+    expected = codec.encode(speech).codes.numpy()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=_codes_in_child, args=(codec, speech, queue)) for _ in range(2)]
+    for child in children:
+        child.start()
+    found = [queue.get(timeout=240) for _ in children]
+    for child in children:
+        child.join()
+    assert all(np.array_equal(codes, expected) for codes in found)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_one_codec_takes_sources_of_any_rate_in_turn(codec, rate):
+    other = codec.encode(speech_like(1.0), sample_rate=RATE)
+    encoded = codec.encode(np.zeros(rate, np.float32) + 0.1, sample_rate=rate)
+    assert encoded.n_samples.tolist() == [RATE]
+    assert torch.equal(codec.encode(speech_like(1.0)).codes, other.codes)
