@@ -7,9 +7,9 @@ at once over the time in a row: on one core (``--core``) it is 1 when processes 
 less. ``cpu_ratio`` is the same of processor time, which a busy machine leaves comparable; threads that wait by spinning
 would raise it. ``threads`` is the most threads that one of the processes had.
 
-Files: folders of short files (0.3 s) by `encode` and by `tokenize`, with ``--files`` and a tenth of them. ``overhead_ms``
-is processor time per additional file less that of coding the same audio in memory; ``extra_mb`` is the difference of
-the peak resident memory.
+Files: folders of short files (0.3 s) by `encode` and by `tokenize`, with ``--files`` and a tenth of them.
+``overhead_ms`` is processor time per additional file less that of coding the same audio in memory; ``extra_mb`` is the
+difference of the peak resident memory.
 """
 
 from __future__ import annotations
