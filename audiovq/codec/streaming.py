@@ -49,7 +49,8 @@ LEVEL_RAMP = 80
 """Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
 
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -130,7 +131,7 @@ class EncoderStream:
             raise AudioVQError(f"the audio has NaN or infinite samples, the first at {where:.3f} s; repair it first")
         self._samples.append(self._filter(samples))
         self._received += len(samples)
-        packets = []
+        packets: list[Packet] = []
         if self.speaker is None and self._received <= self.codec.packet_frames * self._hop + self.lookahead:
             return packets
         while self._received > (self._next + self.packet_frames) * self._hop + self.lookahead:

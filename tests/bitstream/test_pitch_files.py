@@ -111,8 +111,9 @@ def records_of(data):
     position = len(data) - len(_behind_header(data))
     parts = [data[:position]]
     while position < len(data):
-        length, begin = decode_varint(data[position:])
-        end = position + begin + (length >> 1) + 4 if length else len(data)
+        length, begin = decode_varint(data, position)
+        _, begin = decode_varint(data, begin)
+        end = begin + (length >> 1) + 4 if length else len(data)
         parts.append(data[position:end])
         position = end
     return parts
