@@ -245,7 +245,7 @@ class DecoderStream:
         self._emitted = 0  # frames decoded
         self._given = 0  # samples given out
         self._lost = 0  # frames at the end that are concealed
-        self._last: Frames | None = None  # the last frame that arrived
+        self._last: Frames | None = None  # the last packet that arrived
 
     @full_precision
     def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
@@ -284,7 +284,7 @@ class DecoderStream:
         frames = Frames(self.codec.quantizer.decode(codes)[0], pitch, torch.full((len(pitch),), level))
         if self._lost:
             self._conceal(0, frames)
-        self._n_codebooks, self._lost, self._last = len(packet.codes), 0, frames[-1:]
+        self._n_codebooks, self._lost, self._last = len(packet.codes), 0, frames
         self._levels.append((self._end, level))
         self._add(frames)
 

@@ -116,8 +116,7 @@ def convert_audio(
 ) -> CodingReport:
     """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
 
-    Without a spectrum to match the samples are those that coding to an .avq file with that voice and decoding it would
-    give.
+    Without a spectrum to match the samples are those of an .avq file that is written with that voice and decoded.
 
     Args:
         source, target: as for `convert_file`.
@@ -189,8 +188,7 @@ def convert_file(
         n_codebooks, pitch, decoder: see `SpeechCodec.convert`; for .avq files the pitch can only be kept.
         mono: mix all channels of audio down to one first.
         timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
-        raw: the format of audio without a header.
-        raw_target: write audio in this format, without a header.
+        raw, raw_target: formats of audio without a header that is read, and that is written.
         packet_frames: frames of a packet, for audio; the model's default when None.
 
     Raises:
