@@ -269,6 +269,7 @@ class ModelFacts:
     Attributes:
         folder: the model's folder.
         name, sample_rate, hop_length, n_codebooks, codebook_size, default_n_codebooks: as of `SpeechCodec`.
+        packet_frames: frames of its packets, the most that a file can ask for.
         decoders: names of its decoders.
         n_speakers: of a model that knows its speakers by their numbers; 0 for others.
         side_kbps: nominal rate of pitch and level, kb/s; 0 for a model without.
@@ -281,6 +282,7 @@ class ModelFacts:
     n_codebooks: int
     codebook_size: int
     default_n_codebooks: int
+    packet_frames: int
     decoders: tuple[str, ...]
     n_speakers: int
     side_kbps: float
@@ -317,6 +319,7 @@ def model_facts(name_or_dir: str | Path | None = None) -> ModelFacts:
             n_codebooks=quantizer["n_codebooks"],
             codebook_size=quantizer["codebook_size"],
             default_n_codebooks=config.get("default_n_codebooks", 4),
+            packet_frames=config.get("packet_frames", 200),
             decoders=("parallel",) * (config["decoder"] is not None) + ("wavenet",) * has_wavenet(folder),
             n_speakers=config["speaker_encoder"].get("n_speakers", 0),
             side_kbps=PITCH_AND_LEVEL_KBPS if "pitch" in config else 0.0,

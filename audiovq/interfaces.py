@@ -53,6 +53,7 @@ class EncodedSpeech:
         n_samples: (B,) int64, samples of each item at the codec's rate.
         pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.pitch`); None for a model without.
         level: (B, P) int64 level codes, one for each packet (`audiovq.codec.level`); None for a model without.
+        packet_frames: frames of a packet; None: the codec's default.
     """
 
     codes: Tensor
@@ -60,6 +61,7 @@ class EncodedSpeech:
     n_samples: Tensor
     pitch: Tensor | None = None
     level: Tensor | None = None
+    packet_frames: int | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -90,7 +92,10 @@ class DecoderStream(Protocol):
     """Packets in, one channel of waveform out."""
 
     def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
-        """The next packet, or None and its number of frames when it is lost -> samples that are ready."""
+        """The next packet, or None and its number of frames when it is lost -> samples that are ready.
+
+        Lost packets are concealed: speech is carried on from both sides, long gaps fade to silence.
+        """
         ...
 
     def finish(self, n_samples: int) -> np.ndarray:
@@ -106,6 +111,7 @@ class Codec(Protocol):
     sample_rate: int
     hop_length: int
     frame_rate: float
+    #: Frames of a packet, when nothing is asked for.
     packet_frames: int
     n_codebooks: int
     codebook_size: int
@@ -140,8 +146,10 @@ class Codec(Protocol):
         """Names of the decoders that the model has."""
         ...
 
-    def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
-        """Code one channel while it arrives."""
+    def encoder_stream(
+        self, n_codebooks: int | None = None, packet_frames: int | None = None, speaker: np.ndarray | None = None
+    ) -> EncoderStream:
+        """Code one channel while it arrives, in packets of so many frames; ``speaker``: its vector, where known."""
         ...
 
     def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel") -> DecoderStream:

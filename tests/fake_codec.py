@@ -29,8 +29,8 @@ class FakeCodec:
         self.name = name
         self.model_hash = zlib.crc32(name.encode()).to_bytes(4, "big")
 
-    def encoder_stream(self, n_codebooks=None):
-        return FakeEncoderStream(self, n_codebooks or self.default_n_codebooks)
+    def encoder_stream(self, n_codebooks=None, packet_frames=None):
+        return FakeEncoderStream(self, n_codebooks or self.default_n_codebooks, packet_frames or self.packet_frames)
 
     def speaker_levels(self, samples):
         """Hears the loudness and no more."""
@@ -43,8 +43,8 @@ class FakeCodec:
 
 
 class FakeEncoderStream:
-    def __init__(self, codec, n_codebooks) -> None:
-        self.codec, self.n_codebooks, self.speaker = codec, n_codebooks, None
+    def __init__(self, codec, n_codebooks, packet_frames) -> None:
+        self.codec, self.n_codebooks, self.packet_frames, self.speaker = codec, n_codebooks, packet_frames, None
         self._samples, self._pieces, self._n = np.zeros(0, np.float32), [], 0
 
     def push(self, samples):
@@ -52,7 +52,7 @@ class FakeEncoderStream:
         assert samples.ndim == 1
         self._pieces.append(samples)
         self._n += len(samples)
-        size = self.codec.packet_frames * self.codec.hop_length
+        size = self.packet_frames * self.codec.hop_length
         if self._n <= size + 960:
             return []
         self._samples, self._pieces = np.concatenate([self._samples, *self._pieces]), []
@@ -65,7 +65,7 @@ class FakeEncoderStream:
 
     def finish(self):
         self._samples = np.concatenate([self._samples, *self._pieces])
-        size = self.codec.packet_frames * self.codec.hop_length
+        size = self.packet_frames * self.codec.hop_length
         return [self._code(self._samples[i : i + size]) for i in range(0, len(self._samples), size)]
 
     def _code(self, samples):

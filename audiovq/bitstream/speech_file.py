@@ -58,6 +58,7 @@ class _SpeechWriter:
         sample_rate: int,
         speakers: np.ndarray,
         n_codebooks: int,
+        packet_frames: int,
         entropy_coding: bool,
         has_pitch: bool,
     ) -> None:
@@ -70,7 +71,7 @@ class _SpeechWriter:
             sample_rate=sample_rate,
             n_codebooks=n_codebooks,
             code_bits=code_bits,
-            packet_frames=codec.packet_frames,
+            packet_frames=packet_frames,
             speakers=speakers,
             speaker_bits=codec.speaker_bits,
             entropy_coded=self.coder is not None,
@@ -95,6 +96,7 @@ def encode_file(
     disguise: VoiceConversion | None = None,
     entropy_coding: bool = True,
     raw: RawFormat | None = None,
+    packet_frames: int | None = None,
 ) -> CodingReport:
     """Code audio of any length in constant memory; the bytes do not depend on how the audio arrives.
 
@@ -107,6 +109,7 @@ def encode_file(
         disguise: another voice for the header in the place of the source's own.
         entropy_coding: make the file smaller without changing a code, where the model can.
         raw: the format of a source without a header.
+        packet_frames: frames of a packet; the model's default when None.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
@@ -114,7 +117,7 @@ def encode_file(
     """
     with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
         n_channels = audio.count_channels(mono)
-        channels = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
+        channels = [codec.encoder_stream(n_codebooks, packet_frames) for _ in range(n_channels)]
         writer: _SpeechWriter | None = None
 
         def write(packets: list[list[Packet]], ended: bool = False) -> None:
@@ -126,7 +129,8 @@ def encode_file(
                     stream = stack.enter_context(open_output(target))
                     vectors = [channel.speaker if disguise is None else disguise.vector for channel in channels]
                     speakers = np.stack([np.asarray(vector, np.int64) for vector in vectors])
-                    settings = (len(row[0].codes), entropy_coding, row[0].pitch is not None)
+                    size = packet_frames or codec.packet_frames
+                    settings = (len(row[0].codes), size, entropy_coding, row[0].pitch is not None)
                     writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, *settings)
                 writer.write(row)
 
@@ -185,7 +189,7 @@ def decode_file(
         target: a path (format by suffix), ``-`` for standard output (WAV), or a binary file object (WAV).
         codec: the model that wrote the file, or what gives it for a model hash.
         decoder: which of the model's decoders.
-        conceal: decode what is good of a damaged file, with silence for what is lost.
+        conceal: decode what is good of a damaged file, and fill in what is lost; long gaps become silent.
         disguise: gives, for a model, another voice to speak with instead of the file's own.
         n_codebooks: decode no more than so many of them.
         raw: write this format, without a header.
@@ -258,10 +262,11 @@ def save_encoded(encoded: EncodedSpeech, target: Place, codec: Codec, entropy_co
     if not 1 <= n_frames <= codes.shape[-1]:
         raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
     with open_output(target) as stream:
-        settings = (codes.shape[1], entropy_coding, encoded.pitch is not None)
+        packet_frames = encoded.packet_frames or codec.packet_frames
+        settings = (codes.shape[1], packet_frames, entropy_coding, encoded.pitch is not None)
         writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, *settings)
-        for index, start in enumerate(range(0, n_frames, codec.packet_frames)):
-            stretch = slice(start, min(start + codec.packet_frames, n_frames))
+        for index, start in enumerate(range(0, n_frames, packet_frames)):
+            stretch = slice(start, min(start + packet_frames, n_frames))
             packets = [Packet(row[:, stretch]) for row in codes]
             if encoded.pitch is not None and encoded.level is not None:
                 pitch, level = encoded.pitch.cpu().numpy(), encoded.level.cpu().numpy()
@@ -286,7 +291,8 @@ def load_encoded(source: Place, codec: Codec) -> EncodedSpeech:
         channels = list(zip(*(item for item in speech.packets() if isinstance(item, list)), strict=True))
     codes = np.stack([np.concatenate([packet.codes for packet in channel], axis=-1) for channel in channels])
     n_samples = torch.full((len(codes),), speech.n_model_samples)
-    encoded = EncodedSpeech(torch.from_numpy(codes), torch.from_numpy(speech.header.speakers.copy()), n_samples)
+    speakers = torch.from_numpy(speech.header.speakers.copy())
+    encoded = EncodedSpeech(torch.from_numpy(codes), speakers, n_samples, packet_frames=speech.header.packet_frames)
     if speech.header.has_pitch:
         encoded.pitch = torch.from_numpy(np.stack([np.concatenate([p.pitch for p in one]) for one in channels]))
         encoded.level = torch.tensor([[packet.level for packet in channel] for channel in channels])

@@ -97,7 +97,7 @@ class SpeechReader:
         fits = (
             header.n_codebooks <= codec.n_codebooks
             and header.code_bits == (codec.codebook_size - 1).bit_length()
-            and header.packet_frames == codec.packet_frames
+            and header.packet_frames <= codec.packet_frames
             and header.has_pitch == codec.has_pitch
         )
         if not fits:

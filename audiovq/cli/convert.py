@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Rate, Raw, Threads, WaveNetSeed, given
+from audiovq.cli.options import Channels, Packet, Rate, Raw, Threads, WaveNetSeed, given
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def convert(
     raw: Raw = None,
     rate: Rate = None,
     channels: Channels = None,
+    packet: Packet = None,
     threads: Threads = 1,
 ) -> None:
     """Convert recordings or .avq files to another speaker.
@@ -88,7 +89,7 @@ def convert(
     """
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models
+    from audiovq.cli.loading import Models, packet_frames_for
     from audiovq.conversion.spectral_match import check_timbre
     from audiovq.hub import bundled_models, conversion_model
     from audiovq.media.containers import CONTAINER_SUFFIXES
@@ -106,6 +107,7 @@ def convert(
     checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [own])
     for name in to:
         checks.check_voice(name, None if codes_alone else checks.facts(own))
+    packet_frames = None if codes_alone else packet_frames_for(checks.facts(own), packet)
     models = Models(threads, seed)
     voices: dict[bytes, TargetVoice] = {}
 
@@ -134,7 +136,8 @@ def convert(
         from audiovq.conversion.files import convert_file
 
         own = (codebooks, register, decoder, mono, progress, colour)
-        return convert_file(job.source, job.target, choose, voice, *own, *_raw_formats(job, raw, rate, channels))
+        formats = _raw_formats(job, raw, rate, channels)
+        return convert_file(job.source, job.target, choose, voice, *own, *formats, packet_frames)
 
     run(jobs, force, models, prepare, work)
 
@@ -142,10 +145,10 @@ def convert(
 #: Options without effect, by whether source and target are coded, and the reason.
 _WITHOUT_EFFECT = {
     (True, True): (
-        ("codebooks", "timbre", "decoder", "seed", "mono"),
+        ("codebooks", "timbre", "decoder", "seed", "mono", "packet"),
         "for audio; a coded file that stays coded gets another speaker and pitch",
     ),
-    (True, False): (("mono",), "for audio; coded files keep their channels"),
+    (True, False): (("mono", "packet"), "for audio; coded files keep their channels and packets"),
     (False, True): (("timbre", "decoder", "seed"), "for audio; the output stays coded"),
 }
 _WHAT_HAPPENS = {"timbre": "keep"}

@@ -42,8 +42,8 @@ def decode(
         bool,
         typer.Option(
             "--conceal",
-            help="Decode the intact parts of a damaged file; replace lost parts with silence and warn about them. "
-            "Without it a damaged file is an error.",
+            help="Decode a damaged file and warn about lost parts: gaps are bridged, beyond 0.16 s they fade to "
+            "silence. Without it a damaged file is an error.",
         ),
     ] = False,
     raw: Raw = None,

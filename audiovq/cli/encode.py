@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
-from audiovq.cli.options import Channels, Rate, Raw, Threads
+from audiovq.cli.options import Channels, Packet, Rate, Raw, Threads
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
@@ -41,6 +41,7 @@ def encode(
     raw: Raw = None,
     rate: Rate = None,
     channels: Channels = None,
+    packet: Packet = None,
     entropy_coding: Annotated[
         bool,
         typer.Option(
@@ -57,14 +58,14 @@ def encode(
     """
     from audiovq.cli import checks
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models, n_codebooks_for, report_rate
+    from audiovq.cli.loading import Models, n_codebooks_for, packet_frames_for, report_rate
     from audiovq.cli.options import raw_source, refuse
     from audiovq.cli.visual import encode_visual, takes_visual
     from audiovq.media.containers import CONTAINER_SUFFIXES
     from audiovq.media.waveform import RAW_SUFFIXES, READABLE
 
     if not sound and raw is None and takes_visual(inputs, READABLE):
-        speech_only = ("bitrate", "mono", "entropy_coding", "rate", "channels")
+        speech_only = ("bitrate", "mono", "entropy_coding", "rate", "channels", "packet")
         refuse(context, speech_only, "for sound; the inputs are images or videos")
         return encode_visual(inputs, output, model, force, threads)
     source_format = raw_source(raw, rate, channels)
@@ -72,6 +73,7 @@ def encode(
     facts = checks.facts(model)
     n_codebooks = n_codebooks_for(facts, bitrate)
     report_rate(facts, bitrate, n_codebooks)
+    packet_frames = packet_frames_for(facts, packet)
     models = Models(threads, entropy_coding=entropy_coding)
 
     def prepare() -> None:
@@ -81,8 +83,7 @@ def encode(
         from audiovq.bitstream import encode_file
 
         codec = models.load(model)
-        return encode_file(
-            job.source, job.target, codec, n_codebooks, mono, progress, None, entropy_coding, source_format
-        )
+        settings = (None, entropy_coding, source_format, packet_frames)
+        return encode_file(job.source, job.target, codec, n_codebooks, mono, progress, *settings)
 
     run(jobs, force, models, prepare, work)

@@ -178,7 +178,9 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
 def _item(encoded: EncodedSpeech, i: int) -> EncodedSpeech:
     from audiovq.interfaces import EncodedSpeech
 
-    parts: dict[str, Any] = {name: None if x is None else x[i : i + 1] for name, x in vars(encoded).items()}
+    parts: dict[str, Any] = {
+        name: x if x is None or isinstance(x, int) else x[i : i + 1] for name, x in vars(encoded).items()
+    }
     return EncodedSpeech(**parts)
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from audiovq.cli.loading import Models
 
 
+MOST_WARNINGS = 5
+"""Lost stretches of one file that are named one by one."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One file to do: where from and where to, ``-`` for the standard streams."""
@@ -192,8 +196,10 @@ def run(
 
 def _remarks(job: Job, report: CodingReport) -> Iterator[str]:
     name = "standard input" if job.source == "-" else job.source
-    for line in report.damage:
-        yield f"{name}: warning: {line}" + "; silence stands there" * line.endswith(" lost")
+    for line in report.damage[:MOST_WARNINGS]:
+        yield f"{name}: warning: {line}" + "; it was concealed" * line.endswith(" lost")
+    if len(report.damage) > MOST_WARNINGS:
+        yield f"{name}: warning: {len(report.damage) - MOST_WARNINGS} more places like these; audiovq info lists them"
     if report.n_clipped:
         yield f"{name}: {report.n_clipped} samples beyond full scale were clipped"
     for line in report.remarks:

@@ -126,6 +126,25 @@ def n_codebooks_for(codec: SpeechCodec | ModelFacts, bitrate: float | None) -> i
     return fitting[-1]
 
 
+def packet_frames_for(model: ModelFacts, packet_ms: float | None) -> int | None:
+    """Frames of a packet of ``packet_ms`` milliseconds; None, the model's default, for None.
+
+    Raises:
+        AudioVQError: for what is not a number of whole frames that the model's packets can have.
+    """
+    if packet_ms is None:
+        return None
+    frame_ms = 1000 * model.hop_length / model.sample_rate
+    n_frames = round(packet_ms / frame_ms)
+    if abs(n_frames * frame_ms - packet_ms) > 1e-6 or not 1 <= n_frames <= model.packet_frames:
+        longest = model.packet_frames * frame_ms
+        raise AudioVQError(
+            f"packets of model {model.name} last {frame_ms:g} to {longest:g} ms in steps of {frame_ms:g}, "
+            f"not {packet_ms:g}"
+        )
+    return n_frames
+
+
 def report_rate(model: ModelFacts, bitrate: float | None, n_codebooks: int | None) -> None:
     """Say on stderr which rate stands for a bitrate that the model does not offer itself."""
     import sys

@@ -55,6 +55,15 @@ Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot (.png, .svg, .pdf).", show_default=False)
 ]
 
+Packet = Annotated[
+    float | None,
+    typer.Option(
+        "--packet",
+        metavar="MS",
+        help="Milliseconds of a packet: 80 suits lossy lines and calls, and costs bits and time; default: the model's.",
+        show_default=False,
+    ),
+]
 Raw = Annotated[
     str | None,
     typer.Option(

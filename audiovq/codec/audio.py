@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from audiovq.errors import AudioVQError
 from audiovq.media.waveform import resample
+
+LOUDEST = 1.5
+"""Samples of floating point beyond this magnitude are probably integers that were converted without scaling."""
 
 
 def recordings(
@@ -57,7 +61,11 @@ def _floats(waveform: Tensor | np.ndarray) -> np.ndarray:
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise AudioVQError(f"expected real samples, got {tensor.dtype}")
     if tensor.is_floating_point():
-        return tensor.float().numpy()
+        samples = tensor.float().numpy()
+        peak = float(np.abs(samples).max(initial=0.0))
+        if np.isfinite(peak) and peak > LOUDEST:
+            warnings.warn(f"samples reach {peak:g}, but full scale is 1: scale them, or pass integers", stacklevel=4)
+        return samples
     limits = torch.iinfo(tensor.dtype)
     if limits.min == 0:
         return ((tensor.double() - (limits.max + 1) / 2) / ((limits.max + 1) / 2)).float().numpy()

@@ -14,7 +14,7 @@ from audiovq.interfaces import EncodedSpeech, Packet
 
 
 def join_packets(
-    packets: Sequence[Sequence[Packet]], speakers: Sequence[Tensor], lengths: Sequence[int]
+    packets: Sequence[Sequence[Packet]], speakers: Sequence[Tensor], lengths: Sequence[int], packet_frames: int
 ) -> EncodedSpeech:
     """A batch from the packets, the quantized speaker vector and the number of samples of each recording."""
     return EncodedSpeech(
@@ -23,6 +23,7 @@ def join_packets(
         level=padded([torch.tensor([p.level for p in one]) for one in packets]),
         speaker=torch.stack(list(speakers)),
         n_samples=torch.tensor(lengths),
+        packet_frames=packet_frames,
     )
 
 

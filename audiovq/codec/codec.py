@@ -22,7 +22,7 @@ from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, frame_levels
 from audiovq.codec.pitch import PitchTracker, pitch_to_hz
 from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
-from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
+from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory, full_precision
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
@@ -56,7 +56,7 @@ class Reconstruction:
 class SpeechCodec(nn.Module):
     """Raw 16 kHz speech to content code, detail codes, pitch, level and speaker vector, and back.
 
-    Everything runs on a fixed grid: packets of ``packet_frames`` frames, each computed with the context it needs and
+    Everything runs on a fixed grid: packets of equally many frames, each computed with the context it needs and
     alone (a batch of one), so that codes and samples are the same however the audio arrives: as one array, in pieces
     through a pipe, or beside others in a batch.
 
@@ -65,7 +65,7 @@ class SpeechCodec(nn.Module):
         quantizer: arguments of `SplitQuantizer` without the channels.
         speaker_encoder, decoder, pitch: arguments of `SpeakerEncoder`, `SourceFilterDecoder`, `PitchTracker`.
         sample_rate: Hz.
-        packet_frames: frames of a packet.
+        packet_frames: frames of a packet, when nothing is asked for.
         default_n_codebooks: what `encode` uses when nothing is asked for.
         conversion_codebooks: what `convert` uses when nothing is asked for; ``default_n_codebooks`` when None.
         name: the model's name, for messages.
@@ -116,7 +116,7 @@ class SpeechCodec(nn.Module):
             **decoder,
         )
         self._chunked: dict[Any, Any] = {}
-        self._decoders: dict[str, StreamFactory] = {"parallel": lambda speaker, _: DecoderStream(self, speaker)}
+        self._decoders: dict[str, StreamFactory] = {"parallel": _parallel_stream}
         #: Of what decoders sample where no other seed is given.
         self.seed = 0
         #: Whether files carry pitch and level beside the codes.
@@ -159,6 +159,10 @@ class SpeechCodec(nn.Module):
         decoded = self.decoder(quantized.latents, pitch, target_speaker, books)
         return Reconstruction(decoded, quantized, pitch)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As in torch, without what was folded for inference."""
+        return {**self.__dict__, "_chunked": {}}
+
     def train(self, mode: bool = True) -> SpeechCodec:
         """As in torch; also forgets what was folded for inference."""
         self._chunked.clear()
@@ -199,12 +203,34 @@ class SpeechCodec(nn.Module):
             raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, {n} were asked for")
         return n
 
-    @torch.no_grad()
+    def check_packet_frames(self, packet_frames: int | None) -> int:
+        """The number itself, or the model's for None.
+
+        Raises:
+            AudioVQError: for less than a frame, and for more than the model's.
+        """
+        n = self.packet_frames if packet_frames is None else packet_frames
+        if not 1 <= n <= self.packet_frames:
+            raise AudioVQError(f"model {self.name} has packets of 1 to {self.packet_frames} frames, not of {n}")
+        return n
+
+    def check_precision(self) -> None:
+        """See that the weights are float32.
+
+        Raises:
+            AudioVQError: when they are not: codes would depend on the machine.
+        """
+        found = {parameter.dtype for parameter in self.parameters()} - {torch.float32}
+        if found:
+            name = str(found.pop()).removeprefix("torch.")
+            raise AudioVQError(f"model {self.name} codes in float32 alone, its weights are {name}: call .float()")
+
     def encode(
         self,
         waveform: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
         sample_rate: int | None = None,
         n_codebooks: int | None = None,
+        packet_frames: int | None = None,
     ) -> EncodedSpeech:
         """Code a batch (B, 1, T), one recording (T,), or a list of B recordings (T_i,) of any lengths.
 
@@ -214,20 +240,22 @@ class SpeechCodec(nn.Module):
             waveform: samples in -1..1, or integers.
             sample_rate: of the waveforms, Hz; None: the codec's own.
             n_codebooks: how many codebooks to use; None: the model's default.
+            packet_frames: frames of a packet: short ones lose less to a bad line, and cost more bits and time; None:
+                the model's default.
 
         Raises:
-            AudioVQError: for an empty, NaN or infinite waveform, another shape, or a number of codebooks that the model
-                does not have.
+            AudioVQError: for an empty, NaN or infinite waveform, another shape, or a number of codebooks or of frames
+                that the model does not have.
         """
         items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
         packets, speakers = [], []
         for item in items:
-            stream = self.encoder_stream(n_codebooks)
+            stream = self.encoder_stream(n_codebooks, packet_frames)
             packets.append(stream.push(item) + stream.finish())
             speakers.append(torch.from_numpy(stream.speaker))
-        return join_packets(packets, speakers, [len(item) for item in items])
+        size = self.check_packet_frames(packet_frames)
+        return join_packets(packets, speakers, [len(item) for item in items], size)
 
-    @torch.no_grad()
     def decode(
         self,
         encoded: EncodedSpeech,
@@ -252,13 +280,28 @@ class SpeechCodec(nn.Module):
         waveforms = []
         for i, n_samples in enumerate(encoded.n_samples.tolist()):
             stream = self.decoder_stream(speakers[i].cpu().numpy(), decoder, seed)
-            pieces = [stream.push(packet) for packet in split_packets(encoded, i, self.packet_frames, self.hop_length)]
+            size = encoded.packet_frames or self.packet_frames
+            pieces = [stream.push(packet) for packet in split_packets(encoded, i, size, self.hop_length)]
             waveforms.append(torch.from_numpy(np.concatenate([*pieces, stream.finish(n_samples)])))
         return padded(waveforms).unsqueeze(1)
 
-    def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
-        """Code one channel while it arrives."""
-        return EncoderStream(self, self.check_n_codebooks(n_codebooks))
+    def encoder_stream(
+        self, n_codebooks: int | None = None, packet_frames: int | None = None, speaker: np.ndarray | None = None
+    ) -> EncoderStream:
+        """Code one channel while it arrives.
+
+        Args:
+            n_codebooks, packet_frames: see `encode`.
+            speaker: the quantized speaker vector (S,), where it is known beforehand. Without it the first packet waits
+                for ``self.packet_frames`` frames, from which the vector is computed.
+
+        Raises:
+            AudioVQError: for a number of codebooks or of frames that the model does not have, and weights that are not
+                float32.
+        """
+        self.check_precision()
+        n_codebooks, packet_frames = self.check_n_codebooks(n_codebooks), self.check_packet_frames(packet_frames)
+        return EncoderStream(self, n_codebooks, packet_frames, speaker)
 
     @property
     def decoders(self) -> list[str]:
@@ -266,7 +309,7 @@ class SpeechCodec(nn.Module):
         return list(self._decoders)
 
     def add_decoder(self, name: str, factory: StreamFactory) -> None:
-        """Offer a further decoder; ``factory(speaker, seed)`` makes its stream."""
+        """Offer a further decoder; ``factory(codec, speaker, seed)`` makes its stream."""
         self._decoders[name] = factory
 
     def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel", seed: int | None = None) -> DecoderStream:
@@ -278,15 +321,17 @@ class SpeechCodec(nn.Module):
             seed: of what the decoder samples; None: the codec's ``seed``.
 
         Raises:
-            AudioVQError: for a decoder that the model does not have.
+            AudioVQError: for a decoder that the model does not have, and weights that are not float32.
         """
+        self.check_precision()
         if decoder not in self.decoders:
             raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
-        return self._decoders[decoder](speaker, self.seed if seed is None else seed)
+        return self._decoders[decoder](self, speaker, self.seed if seed is None else seed)
 
-    @torch.no_grad()
+    @full_precision
     def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
         """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64: these can be averaged."""
+        self.check_precision()
         waveform = torch.from_numpy(HighPass(self.sample_rate)(samples))[None]
         loudest = float(frame_levels(waveform, self.hop_length).max()) if len(samples) >= self.hop_length else TARGET_DB
         waveform = waveform * 10 ** ((TARGET_DB - max(loudest, LOWEST_DB)) / 20)
@@ -364,8 +409,9 @@ class SpeechCodec(nn.Module):
         """
         folder = model_folder(name_or_dir)
         codec: SpeechCodec = load_codec(cls, folder)
-        if has_wavenet(folder):  # imported by name: nothing here depends on this decoder
-            codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").wavenet_streams(codec, folder))
+        if has_wavenet(folder):
+            # By name: nothing here depends on this decoder.
+            codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").WaveNetStreams(folder))
         return codec
 
     # -- inference on stretches ---------------------------------------------------------------------------------------
@@ -398,3 +444,7 @@ class SpeechCodec(nn.Module):
         last = min(content.stop, detail.stop)
         rows = [span.rows[first - span.start : last - span.start] for span in (content, detail)]
         return Span(torch.cat(rows, dim=1), first, content.total)
+
+
+def _parallel_stream(codec: SpeechCodec, speaker: np.ndarray, seed: int) -> DecoderStream:
+    return DecoderStream(codec, speaker)

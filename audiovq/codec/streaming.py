@@ -19,13 +19,15 @@ audio gives the same bits from a file, a pipe or a batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from audiovq.codec.chunked import ChunkedDecoder
+from audiovq.codec.concealment import Frames, bridge
 from audiovq.codec.level import (
     FALL_DB,
     LOWEST_DB,
@@ -45,6 +47,21 @@ if TYPE_CHECKING:
 
 LEVEL_RAMP = 80
 """Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """The function without gradients and without autocast: codes and samples depend on neither."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return call
 
 
 class Samples:
@@ -79,10 +96,12 @@ class Samples:
 class EncoderStream:
     """One channel of waveform in, packets out. See `SpeechCodec.encoder_stream`."""
 
-    def __init__(self, codec: SpeechCodec, n_codebooks: int) -> None:
-        self.codec, self.n_codebooks = codec, n_codebooks
+    def __init__(
+        self, codec: SpeechCodec, n_codebooks: int, packet_frames: int, speaker: np.ndarray | None = None
+    ) -> None:
+        self.codec, self.n_codebooks, self.packet_frames = codec, n_codebooks, packet_frames
         #: The quantized speaker vector (S,), known when the first packet is out.
-        self.speaker: np.ndarray | None = None
+        self.speaker: np.ndarray | None = speaker
         self._hop = codec.hop_length
         self._filter = HighPass(codec.sample_rate)
         self._samples, self._source = Samples(), Samples()
@@ -96,9 +115,10 @@ class EncoderStream:
 
     @property
     def lookahead(self) -> int:
-        """Samples behind a packet that coding it waits for."""
+        """Samples behind a packet that coding it waits for; the first packet also waits for the speaker's stretch."""
         return (self.codec.encoder.context_frames + 1 + self.codec.pitch.context_frames) * self._hop
 
+    @full_precision
     def push(self, samples: np.ndarray) -> list[Packet]:
         """Samples (n,) float32 at the codec's rate -> the packets that are now complete.
 
@@ -111,11 +131,14 @@ class EncoderStream:
             raise AudioVQError(f"the audio has NaN or infinite samples, the first at {where:.3f} s; repair it first")
         self._samples.append(self._filter(samples))
         self._received += len(samples)
-        packets = []
-        while self._received > (self._next + self.codec.packet_frames) * self._hop + self.lookahead:
-            packets.append(self._encode(self._next + self.codec.packet_frames, None))
+        packets: list[Packet] = []
+        if self.speaker is None and self._received <= self.codec.packet_frames * self._hop + self.lookahead:
+            return packets
+        while self._received > (self._next + self.packet_frames) * self._hop + self.lookahead:
+            packets.append(self._encode(self._next + self.packet_frames, None))
         return packets
 
+    @full_precision
     def finish(self) -> list[Packet]:
         """The packets that were waiting for audio behind them; the last may be shorter.
 
@@ -127,23 +150,21 @@ class EncoderStream:
         total = -(-self._received // self._hop)
         packets = []
         while self._next < total:
-            packets.append(self._encode(min(self._next + self.codec.packet_frames, total), total))
+            packets.append(self._encode(min(self._next + self.packet_frames, total), total))
         return packets
 
-    @torch.no_grad()
     def _encode(self, end: int, total: int | None) -> Packet:
         """The packet of frames ``self._next`` to ``end``; ``total`` frames in all, None while more may come."""
         codec, hop, first = self.codec, self._hop, self._next
         context = codec.encoder.context_frames
+        if self.speaker is None:
+            self.speaker = self._measure_speaker(total)
         low = max(first - context, 0)
         high = end + context if total is None else min(end + context, total)
         self._track(high + 1 if total is None else min(high + 1, total), total)
         window = torch.from_numpy(self._samples.read(low * hop, high * hop))
         self._level = max(self._loudest(window), self._level - FALL_DB * (end - first) / codec.frame_rate)
         window = window * 10 ** ((TARGET_DB - self._level) / 20)
-        if self.speaker is None:
-            stretch = window[None, None, : min(codec.packet_frames * hop, self._received)]
-            self.speaker = codec.speaker_encoder.encode(stretch)[0].numpy()
         source = torch.from_numpy(self._source.read(low * hop, high * hop))
         latents = codec.latents(window, source, low * hop, None if total is None else total * hop, self.speaker)
         rows = latents.rows[first - latents.start : end - latents.start]
@@ -152,6 +173,15 @@ class EncoderStream:
         self._next = end
         self._forget(max(end - context, 0))
         return Packet(codes, pitch, quantize_level(self._level))
+
+    def _measure_speaker(self, total: int | None) -> np.ndarray:
+        """Speaker vector of the first ``codec.packet_frames`` frames, whatever the size of the packets."""
+        codec, end = self.codec, self.codec.packet_frames
+        behind = end + codec.encoder.context_frames
+        window = torch.from_numpy(self._samples.read(0, (behind if total is None else min(behind, total)) * self._hop))
+        window = window * 10 ** ((TARGET_DB - self._loudest(window)) / 20)
+        stretch = window[None, None, : min(end * self._hop, self._received)]
+        return codec.speaker_encoder.encode(stretch)[0].numpy()
 
     def _loudest(self, window: Tensor) -> float:
         return max(float(frame_levels(window[None], self._hop).max()), LOWEST_DB)
@@ -188,53 +218,52 @@ class EncoderStream:
 class DecoderStream:
     """Packets in, one channel of waveform out. See `SpeechCodec.decoder_stream`.
 
+    Lost packets are concealed (`audiovq.codec.concealment`): frames that are still to be decoded when the next packet
+    arrives lead over to it, so a gap shorter than the decoder's context is always bridged from both sides.
+
     Args:
         codec: whose packets are decoded.
         speaker: (S,) quantized speaker vector.
         further: frames on either side, beyond the decoder's context, that `_decode` of a subclass needs.
     """
 
+    @full_precision
     def __init__(self, codec: SpeechCodec, speaker: np.ndarray, further: int = 0) -> None:
         self.codec, self._hop = codec, codec.hop_length
         self._context = codec.decoder.context_frames + further
-        with torch.no_grad():
-            vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
-            self._decoder = ChunkedDecoder(codec.decoder, vector[0])
+        vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
+        self._decoder = ChunkedDecoder(codec.decoder, vector[0])
         self._margin = self._decoder.margin + further * self._hop
         self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
         self._source = Samples()
         self._latents = torch.zeros(codec.encoder.latent_dim, 0)  # from frame self._start on
         self._pitch = torch.zeros(0, dtype=torch.int64)
         self._start = 0
-        self._levels: list[tuple[int, float]] = []  # first frame of each packet, and its level
+        self._levels: list[tuple[int, float]] = []  # first frame of each packet or concealed frame, and its level
         self._n_codebooks = 0
         self._end = 0  # frames received
         self._emitted = 0  # frames decoded
         self._given = 0  # samples given out
+        self._lost = 0  # frames at the end that are concealed
+        self._last: Frames | None = None  # the last packet that arrived
 
+    @full_precision
     def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
         """The next packet, or None and its number of frames when it is lost -> samples that are ready.
 
-        A lost packet is decoded as silence.
+        Raises:
+            ValueError: for a lost packet without a number of frames, and a packet without pitch and level.
         """
         if packet is None:
             if n_frames is None:
-                raise ValueError("say how many frames are lost")
-            latents = torch.zeros(self.codec.encoder.latent_dim, n_frames)
-            pitch, level = torch.zeros(n_frames, dtype=torch.int64), quantize_level(LOWEST_DB)
+                raise ValueError("a lost packet needs its number of frames")
+            self._lost += n_frames
+            self._conceal(n_frames, None)
         else:
-            codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None]
-            latents = self.codec.quantizer.decode(codes)[0]
-            if packet.pitch is None or packet.level is None:
-                raise ValueError("a packet of this codec has pitch and level")
-            pitch, level = torch.from_numpy(np.asarray(packet.pitch, np.int64)), packet.level
-            self._n_codebooks = len(packet.codes)
-        self._levels.append((self._end, float(dequantize_level(level))))
-        self._latents = torch.cat([self._latents, latents], dim=1)
-        self._pitch = torch.cat([self._pitch, pitch])
-        self._end += latents.shape[1]
+            self._append(packet)
         return self._emit(self._end - self._context, False)
 
+    @full_precision
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples.
 
@@ -246,12 +275,44 @@ class DecoderStream:
         left = n_samples - self._given
         return self._emit(self._end, True)[:left]
 
-    @torch.no_grad()
+    def _append(self, packet: Packet) -> None:
+        if packet.pitch is None or packet.level is None:
+            raise ValueError("a packet of this codec has pitch and level")
+        codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None]
+        pitch = torch.from_numpy(np.asarray(packet.pitch, np.int64))
+        level = float(dequantize_level(packet.level))
+        frames = Frames(self.codec.quantizer.decode(codes)[0], pitch, torch.full((len(pitch),), level))
+        if self._lost:
+            self._conceal(0, frames)
+        self._n_codebooks, self._lost, self._last = len(packet.codes), 0, frames
+        self._levels.append((self._end, level))
+        self._add(frames)
+
+    def _add(self, frames: Frames) -> None:
+        self._latents = torch.cat([self._latents, frames.latents], dim=1)
+        self._pitch = torch.cat([self._pitch, frames.pitch])
+        self._end += len(frames.pitch)
+
+    def _conceal(self, n_more: int, after: Frames | None) -> None:
+        """Fill the gap that ends ``n_more`` frames behind what is there, as far as it is not decoded yet."""
+        begin, end = self._end + n_more - self._lost, self._end + n_more
+        known = self._end if after is None else max(begin, self._emitted)  # frames before are as they are
+        if self._last is None and after is None:
+            channels, n = len(self._latents), self._lost
+            filling = Frames(torch.zeros(channels, n), torch.zeros(n, dtype=torch.int64), torch.full((n,), LOWEST_DB))
+        else:
+            filling = bridge(self._last, after, self._lost, self.codec.frame_rate)
+        self._latents, self._pitch = self._latents[:, : known - self._start], self._pitch[: known - self._start]
+        self._levels = [entry for entry in self._levels if entry[0] < known]
+        self._levels += [(frame, float(filling.level[frame - begin])) for frame in range(known, end)]
+        self._end = known
+        self._add(filling[known - begin :])
+
     def _emit(self, until: int, ended: bool) -> np.ndarray:
         """Samples of the frames before ``until`` that have not been given out."""
         if until <= self._emitted:
             return np.zeros(0, np.float32)
-        self._extend_source(ended)
+        self._extend_source(until, ended)
         hop, margin, first = self._hop, self._margin, self._emitted
         begin, end = max(first - self._context, 0), min(until + self._context, self._end)
         part = slice(begin - self._start, end - self._start)
@@ -271,13 +332,13 @@ class DecoderStream:
         """Samples of frames ``first`` to ``last``, before the level is applied; see `ChunkedDecoder`."""
         return self._decoder(latents, pitch, start, total, first, last, source, self._n_codebooks)
 
-    def _extend_source(self, ended: bool) -> None:
-        """Make the source of all frames whose successor is known."""
+    def _extend_source(self, until: int, ended: bool) -> None:
+        """Make the source that frames before ``until`` need; pitch behind may still change where it is concealed."""
         made = self._source.end // self._hop
-        settled = self._end if ended else self._end - 1
+        settled = min(until - (-self._margin // self._hop), self._end if ended else self._end - 1)
         if settled > made:
             hz = pitch_to_hz(self._pitch[made - self._start : settled + 1 - self._start]).numpy()
-            after = 0.0 if ended else float(hz[-1])
+            after = float(hz[settled - made]) if settled < self._end else 0.0
             self._source.append(self._oscillator.next(hz[: settled - made], after))
 
     def _gain(self, first: int, last: int) -> np.ndarray:
@@ -304,5 +365,5 @@ class DecoderStream:
             del self._levels[0]
 
 
-#: Quantized speaker vector (S,) and seed -> a stream.
-StreamFactory = Callable[[np.ndarray, int], DecoderStream]
+#: Codec, quantized speaker vector (S,) and seed -> a stream. Must pickle with the codec.
+StreamFactory = Callable[["SpeechCodec", np.ndarray, int], DecoderStream]

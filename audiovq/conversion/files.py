@@ -112,11 +112,11 @@ def convert_audio(
     progress: Progress | None = None,
     raw: RawFormat | None = None,
     raw_target: RawFormat | None = None,
+    packet_frames: int | None = None,
 ) -> CodingReport:
     """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
 
-    Without a spectrum to match the samples are those that coding to an .avq file with that voice and decoding it would
-    give.
+    Without a spectrum to match the samples are those of an .avq file that is written with that voice and decoded.
 
     Args:
         source, target: as for `convert_file`.
@@ -127,6 +127,7 @@ def convert_audio(
         mono: mix all channels down to one first.
         raw: the format of a source without a header.
         raw_target: write this format, without a header.
+        packet_frames: frames of a packet; the model's default when None.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of
@@ -135,7 +136,7 @@ def convert_audio(
     with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
         n_channels = audio.count_channels(mono)
         back = Resampler(codec.sample_rate, audio.sample_rate, n_channels)
-        encoders = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
+        encoders = [codec.encoder_stream(n_codebooks, packet_frames) for _ in range(n_channels)]
         decoders = [disguise.decoder_stream(codec, decoder) for _ in range(n_channels)]
         output = None
         n_model = 0
@@ -175,6 +176,7 @@ def convert_file(
     timbre: Timbre = "auto",
     raw: RawFormat | None = None,
     raw_target: RawFormat | None = None,
+    packet_frames: int | None = None,
 ) -> CodingReport:
     """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
 
@@ -186,8 +188,8 @@ def convert_file(
         n_codebooks, pitch, decoder: see `SpeechCodec.convert`; for .avq files the pitch can only be kept.
         mono: mix all channels of audio down to one first.
         timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
-        raw: the format of audio without a header.
-        raw_target: write audio in this format, without a header.
+        raw, raw_target: formats of audio without a header that is read, and that is written.
+        packet_frames: frames of a packet, for audio; the model's default when None.
 
     Raises:
         AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
@@ -218,8 +220,9 @@ def convert_file(
     disguise = make_disguise(voice(own), own, pitch, timbre)
     books = own.conversion_codebooks if n_codebooks is None else n_codebooks
     if coded:
-        return encode_file(source, target, own, books, mono, progress, disguise, raw=raw)
-    return convert_audio(source, target, own, disguise, books, decoder, mono, progress, raw, raw_target)
+        return encode_file(source, target, own, books, mono, progress, disguise, raw=raw, packet_frames=packet_frames)
+    settings = (decoder, mono, progress, raw, raw_target, packet_frames)
+    return convert_audio(source, target, own, disguise, books, *settings)
 
 
 def check_pitch(codec: Codec, pitch: Pitch, name: str) -> None:

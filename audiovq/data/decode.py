@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 import subprocess
@@ -13,10 +14,12 @@ import numpy as np
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.errors import AudioVQError
 from audiovq.io import native
+from audiovq.media.mixdown import mix_down
 
 
 def read_native(path: str | Path) -> tuple[np.ndarray, int]:
-    """Mono float32 samples (T,) of a file at its own rate, and that rate in Hz. Channels are averaged.
+    """Mono float32 samples (T,) of a file at its own rate, and that rate in Hz. For several channels see
+    `audiovq.speech.mixdown`.
 
     libsndfile reads wav, flac, ogg, opus and mp3; the rest (raw G.722 among it) needs the ffmpeg command.
 
@@ -36,12 +39,14 @@ def read_native(path: str | Path) -> tuple[np.ndarray, int]:
         if shutil.which("ffmpeg") is None:
             raise AudioVQError(f"cannot decode {path}: {error}") from None
         return _ffmpeg(path), SAMPLE_RATE
-    return samples.mean(axis=1), int(rate)
+    return mix_down(samples, int(rate)), int(rate)
 
 
 def _ffmpeg(path: Path, *options: str) -> np.ndarray:
-    command = ["ffmpeg", "-nostdin", "-v", "error", *options, "-i", str(path)]
-    command += ["-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
+    import soundfile
+
+    command = ["ffmpeg", "-nostdin", "-v", "error", *options, "-i", str(path), "-vn"]
+    command += ["-ar", str(SAMPLE_RATE), "-c:a", "pcm_f32be", "-f", "au", "-"]  # says its channels, needs no length
     try:
         result = subprocess.run(command, capture_output=True, check=True)
     except FileNotFoundError:
@@ -49,7 +54,8 @@ def _ffmpeg(path: Path, *options: str) -> np.ndarray:
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.decode(errors="replace").strip().splitlines() or ["ffmpeg failed"])[-1]
         raise AudioVQError(f"cannot decode {path}: {reason}") from None
-    return np.frombuffer(result.stdout, "<f4").copy()
+    samples, _ = soundfile.read(io.BytesIO(result.stdout), dtype="float32", always_2d=True)
+    return mix_down(samples, SAMPLE_RATE)
 
 
 def resample(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -107,8 +113,8 @@ class FileReader:
                 first = max(start - margin, 0) // block_out
                 last = -(-(start + n_samples + margin) // block_out)
                 file.seek(min(first * block_in, file.frames))
-                block = file.read((last - first) * block_in, dtype="float32", always_2d=True).mean(axis=1)
-                samples = resample(block, file.samplerate)
+                block = file.read((last - first) * block_in, dtype="float32", always_2d=True)
+                samples = resample(mix_down(block, file.samplerate), file.samplerate)
         except soundfile.LibsndfileError as error:
             raise AudioVQError(f"cannot decode {self.path}: {error}") from None
         skip = start - first * block_out

@@ -48,7 +48,7 @@ class AudioVQSystem:
         if encoded.pitch is None or encoded.level is None:
             return 0
         codes, pitch = encoded.codes[0].numpy(), encoded.pitch[0].numpy()
-        size = self._codec.packet_frames
+        size = encoded.packet_frames or self._codec.packet_frames
         starts = range(0, codes.shape[1], size)
         parts = (slice(start, start + size) for start in starts)
         packets = (
@@ -76,7 +76,9 @@ def latents_of(codec: Any, samples: np.ndarray, encoder: nn.Module | None = None
     assert encoded.pitch is not None
     assert encoded.level is not None
     gains = 10 ** ((TARGET_DB - dequantize_level(encoded.level)) / 20)
-    gains = gains.repeat_interleave(codec.packet_frames * codec.hop_length, 1)[:, : len(samples)]
+    gains = gains.repeat_interleave((encoded.packet_frames or codec.packet_frames) * codec.hop_length, 1)[
+        :, : len(samples)
+    ]
     normalised = torch.from_numpy(HighPass(codec.sample_rate)(samples))[None] * gains
     speaker = codec.speaker_encoder.decode(encoded.speaker).float()
     return encoder(normalised[None].float(), speaker, codec.source(encoded.pitch))[0]

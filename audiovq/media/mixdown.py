@@ -15,6 +15,12 @@ _AS_LOUD = 0.9
 _QUIET = 1e-3  # of the mean energy so far: windows below decide nothing
 
 
+def mix_down(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """A whole recording (T, channels) as one channel (T,) float32: see `Mixdown`."""
+    mixdown = Mixdown(sample_rate, samples.shape[1])
+    return np.concatenate([mixdown.push(samples), mixdown.finish()])[:, 0]
+
+
 class Mixdown:
     """The mean of all channels, and the louder channel alone where the mean is nearly nothing.
 

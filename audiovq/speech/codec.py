@@ -305,8 +305,16 @@ class SpeechCodec(nn.Module):
         self._span_encoder = None
         return super().load_state_dict(*args, **kwargs)
 
-    def encoder_stream(self, n_codebooks: int | None = None) -> EncoderStream:
-        """Code one channel while it arrives."""
+    def encoder_stream(
+        self, n_codebooks: int | None = None, packet_frames: int | None = None, speaker: np.ndarray | None = None
+    ) -> EncoderStream:
+        """Code one channel while it arrives.
+
+        Raises:
+            AudioVQError: for other packets than the model's.
+        """
+        if packet_frames not in (None, self.packet_frames) or speaker is not None:
+            raise AudioVQError(f"model {self.name} has packets of {self.packet_frames} frames and no others")
         from audiovq.speech.stream import EncoderStream
 
         return EncoderStream(self, self.check_n_codebooks(n_codebooks))

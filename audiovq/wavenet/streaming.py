@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.codec.streaming import DecoderStream, StreamFactory
+from audiovq.codec.streaming import DecoderStream
 from audiovq.errors import AudioVQError
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
@@ -138,14 +138,23 @@ def hashes(folder: str | Path) -> dict[str, str]:
     return {"codes": codes_hash(folder).hex(), "decoder": decoder_hash(folder).hex()}
 
 
-def wavenet_streams(codec: SpeechCodec, folder: Path) -> StreamFactory:
+class WaveNetStreams:
     """Streams of the WaveNet in a model's folder, for `SpeechCodec.add_decoder`; it is loaded at the first use."""
-    loaded: list[tuple[WaveNetDecoder, WaveNetSampler]] = []
 
-    def stream(speaker: np.ndarray, seed: int) -> WaveNetStream:
-        if not loaded:
-            wavenet = load_wavenet(folder)
-            loaded.append((wavenet, WaveNetSampler(wavenet)))
-        return WaveNetStream(codec, *loaded[0], speaker, seed)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._loaded: tuple[WaveNetDecoder, WaveNetSampler] | None = None
 
-    return stream
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_loaded": None}
+
+    def __call__(self, codec: SpeechCodec, speaker: np.ndarray, seed: int) -> WaveNetStream:
+        """A stream for one speaker.
+
+        Raises:
+            AudioVQError: when the WaveNet cannot be loaded.
+        """
+        if self._loaded is None:
+            wavenet = load_wavenet(self.folder)
+            self._loaded = wavenet, WaveNetSampler(wavenet)
+        return WaveNetStream(codec, *self._loaded, speaker, seed)

@@ -7,11 +7,14 @@ import pytest
 import soundfile
 import torch
 
-from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded
+from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
+from audiovq.bitstream.bits import decode_varint
+from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.conversion.files import convert_file
 from audiovq.conversion.pitch import median_hz
 from audiovq.conversion.target import TargetVoice
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import EncodedSpeech
 from tests.codec.tiny import RATE, make_codec, speech_like
 
 
@@ -101,3 +104,62 @@ def test_altered_bytes_are_noticed(codec, recording):
         altered[place] ^= int(rng.integers(1, 256))
         with pytest.raises(AudioVQError):
             load_encoded(io.BytesIO(bytes(altered)), codec)
+
+
+def records_of(data):
+    """Header and records of a file, each with its checksum."""
+    position = len(data) - len(_behind_header(data))
+    parts = [data[:position]]
+    while position < len(data):
+        length, begin = decode_varint(data, position)
+        _, begin = decode_varint(data, begin)
+        end = begin + (length >> 1) + 4 if length else len(data)
+        parts.append(data[position:end])
+        position = end
+    return parts
+
+
+def _behind_header(data):
+    size, begin = decode_varint(data, 10)
+    return data[begin + size + 4 :]
+
+
+@pytest.mark.parametrize("lost", [(3,), (0,), (7, 8), (1, 5, 6, 20)])
+def test_packets_lost_on_the_way_are_concealed(codec, recording, lost):
+    data = encoded_file(recording, codec, packet_frames=4)
+    header, *records, end = records_of(data)
+    assert len(records) == 27
+    damaged = header + b"".join(record for i, record in enumerate(records) if i not in lost) + end
+    with pytest.raises(AudioVQError, match="lost; --conceal decodes the rest"):
+        decode_file(io.BytesIO(damaged), io.BytesIO(), codec)
+    target = io.BytesIO()
+    report = decode_file(io.BytesIO(damaged), target, codec, conceal=True)
+    target.seek(0)
+    heard, _ = soundfile.read(target, dtype="float32")
+    assert len(heard) == round(2.1 * RATE)
+    assert report.damage[0].startswith(f"{lost[0] * 0.08:.2f} s to")
+    gaps = [item for item in packets_of(damaged, codec) if isinstance(item, LostSpeech)]
+    assert len(gaps) == len(lost)
+
+
+def packets_of(data, codec):
+    reader = SpeechReader(io.BytesIO(data))
+    reader.expect(codec)
+    return list(reader.packets(conceal=True))
+
+
+def test_each_short_packet_is_coded_on_its_own(codec, recording):
+    """A packet's bytes depend on that packet alone: the same packet, alone in a file, has the same payload."""
+    samples, _ = soundfile.read(recording, dtype="float32", always_2d=True)
+    encoded = codec.encode(samples[:, 0].copy(), packet_frames=4)
+    target = io.BytesIO()
+    save_encoded(encoded, target, codec)
+    payloads = [record[2:-4] for record in records_of(target.getvalue())[1:-1]]
+    for i in (0, 5, 11):
+        stretch = slice(4 * i, 4 * i + 4)
+        n = torch.tensor([4 * codec.hop_length])
+        parts = (encoded.pitch[:, stretch], encoded.level[:, i : i + 1])
+        alone = EncodedSpeech(encoded.codes[..., stretch], encoded.speaker, n, *parts, packet_frames=4)
+        target = io.BytesIO()
+        save_encoded(alone, target, codec)
+        assert records_of(target.getvalue())[1][2:-4] == payloads[i]

@@ -294,7 +294,7 @@ def test_concealing(run, wav):
     assert not Path("bad.wav").exists()
     done = run("decode", "bad.avq", "--conceal")
     assert done.code == 0
-    assert done.lines[0] == "audiovq: bad.avq: warning: 0.80 s to 1.20 s is lost; silence stands there"
+    assert done.lines[0] == "audiovq: bad.avq: warning: 0.80 s to 1.20 s is lost; it was concealed"
     assert soundfile.info("bad.wav").frames == 48000
 
 
@@ -319,3 +319,38 @@ def test_names_as_long_as_the_file_system_takes(run, wav, tmp_path):
     done = run("encode", "a.wav", "-o", "n" * 252 + ".avq")
     assert (done.code, len(done.lines), "file name too long" in done.err) == (1, 1, True)
     assert files(tmp_path) == ["a.wav"]
+
+
+def test_packets_of_another_length(run, wav):
+    wav(seconds=1.0)
+    assert run("encode", "a.wav", "--packet", 80).code == 0
+    assert json.loads(run("info", "a.avq", "--json").out)["packet_frames"] == 4
+    assert run("decode", "a.avq", "-o", "b.wav").code == 0
+    assert soundfile.info("b.wav").frames == 16000
+    assert run("convert", "a.wav", "--to", "a.wav", "--packet", 80, "-o", "c.avq").code == 0
+    assert json.loads(run("info", "c.avq", "--json").out)["packet_frames"] == 4
+
+
+@pytest.mark.parametrize("ms", [0, 10, 70, 420, -80])
+def test_packets_that_the_model_does_not_have(run, wav, ms):
+    wav(seconds=1.0)
+    done = run("encode", "a.wav", "--packet", ms)
+    assert (done.code, done.lines) == (
+        1,
+        [f"audiovq: packets of model fake last 20 to 400 ms in steps of 20, not {ms}"],
+    )
+    assert not Path("a.avq").exists()
+
+
+def test_many_lost_packets_are_few_lines(run, wav):
+    wav(seconds=4.0)
+    assert run("encode", "a.wav", "--packet", 20).code == 0
+    data = Path("a.avq").read_bytes()
+    damaged = bytearray(data)
+    for i in range(200, len(data) - 200, 300):
+        damaged[i] ^= 1
+    Path("bad.avq").write_bytes(damaged)
+    done = run("decode", "bad.avq", "--conceal")
+    assert done.code == 0
+    assert len(done.lines) == 7
+    assert done.lines[5].endswith("more places like these; audiovq info lists them")

@@ -1,3 +1,7 @@
+import copy
+import multiprocessing
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +43,39 @@ def test_streamed_equals_whole(codec, speech, size):
     pieces = [decoder.push(packet) for packet in packets]
     pieces.append(decoder.finish(len(speech)))
     assert np.array_equal(np.concatenate(pieces), codec.decode(whole)[0, 0].numpy())
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_packets_of_other_sizes(codec, speech, size):
+    """They hold the same speaker, stream as they come whole, and decode to the exact length."""
+    whole, encoded = codec.encode(speech), codec.encode(speech, packet_frames=size)
+    stream, packets = codec.encoder_stream(packet_frames=size), []
+    for i in range(0, len(speech), 700):
+        packets += stream.push(speech[i : i + 700])
+    packets += stream.finish()
+    assert {packet.n_frames for packet in packets[:-1]} == {size}
+    codes, pitch, level = joined(packets)
+    assert np.array_equal(codes, encoded.codes[0].numpy())
+    assert np.array_equal(pitch, encoded.pitch[0].numpy())
+    assert level == encoded.level[0].tolist()
+    assert torch.equal(encoded.speaker, whole.speaker)
+    assert codec.decode(encoded).shape == (1, 1, len(speech))
+
+
+def test_a_known_speaker_lets_packets_out_at_once(codec, speech):
+    speaker = codec.encode(speech).speaker[0].numpy()
+    waiting, ready = codec.encoder_stream(packet_frames=4), codec.encoder_stream(packet_frames=4, speaker=speaker)
+    n = 4 * HOP + ready.lookahead + 1
+    assert not waiting.push(speech[:n])
+    assert len(ready.push(speech[:n])) == 1
+    rest = ready.push(speech[n:]) + ready.finish()
+    assert np.array_equal(rest[0].codes, codec.encode(speech, packet_frames=4).codes[0, :, 4:8].numpy())
+
+
+@pytest.mark.parametrize("packet_frames", [0, -1, 31, 10**6])
+def test_packets_of_impossible_sizes_are_refused(codec, speech, packet_frames):
+    with pytest.raises(AudioVQError, match="packets of 1 to 30 frames"):
+        codec.encode(speech, packet_frames=packet_frames)
 
 
 def test_chunked_decoding_equals_the_network(codec, speech):
@@ -100,7 +137,7 @@ def test_fewer_codebooks_are_the_first_of_more(codec, speech):
     assert torch.equal(codec.encode(speech, n_codebooks=2).codes, codec.encode(speech, n_codebooks=4).codes[:, :2])
 
 
-def test_a_lost_packet_is_silence_and_takes_no_other_with_it(codec, speech):
+def test_a_long_gap_becomes_silence_and_takes_nothing_with_it(codec, speech):
     encoded = codec.encode(speech)
     packets = split_packets(encoded, 0, codec.packet_frames, HOP)
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
@@ -120,6 +157,33 @@ def test_results_can_be_trained_on(codec, speech):
     layer(codec.decode(encoded)).sum().backward()
     assert table.weight.grad.abs().sum() > 0
     assert layer.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_refused_in_one_line(speech, dtype):
+    codec, encoded = make_codec(), make_codec().encode(speech)
+    codec.to(dtype)
+    for call in (lambda: codec.encode(speech), lambda: codec.decode(encoded), lambda: codec.convert(speech, speech)):
+        with pytest.raises(AudioVQError, match=r"codes in float32 alone.*call \.float\(\)") as error:
+            call()
+        assert "\n" not in str(error.value)
+    assert codec.float().decode(encoded).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_samples_of_half_precision_are_those_of_single_precision(codec, speech, dtype):
+    half = torch.from_numpy(speech).to(dtype)
+    assert torch.equal(codec.encode(half).codes, codec.encode(half.float()).codes)
+
+
+def test_autocast_changes_nothing(codec, speech):
+    encoded = codec.encode(speech)
+    decoded = codec.decode(encoded)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = make_codec().encode(speech)
+        assert torch.equal(make_codec().decode(again), decoded)
+    for name in ("codes", "pitch", "level", "speaker"):
+        assert torch.equal(getattr(again, name), getattr(encoded, name)), name
 
 
 def test_integers_are_scaled_by_their_type(codec, speech):
@@ -174,6 +238,15 @@ def test_files_round_trip(codec, speech, tmp_path):
         assert torch.equal(getattr(loaded, name), getattr(encoded, name)), name
 
 
+def test_files_with_short_packets_round_trip(codec, speech, tmp_path):
+    encoded = codec.encode(speech, packet_frames=4)
+    codec.save(encoded, tmp_path / "a.avq")
+    loaded = codec.load(tmp_path / "a.avq")
+    assert loaded.packet_frames == 4
+    assert torch.equal(loaded.level, encoded.level)
+    assert torch.equal(codec.decode(loaded), codec.decode(encoded))
+
+
 def test_training_and_inference_code_alike(codec, speech):
     """The forward pass of training, on a normalised stretch without borders, chooses the codes of the stream."""
     whole = make_codec()
@@ -195,3 +268,46 @@ def test_packets_can_be_cut_to_fewer_codebooks():
     assert packet.first(2).codes.shape == (2, 5)
     assert packet.first(None).codes.shape == (4, 5)
     assert packet.first(2).level == 7
+
+
+def test_floats_beyond_full_scale_give_a_warning(codec, speech):
+    with pytest.warns(UserWarning, match="full scale is 1"):
+        codec.encode(np.float32(32768) * speech)
+
+
+def test_silence_converted_stays_silent(codec):
+    converted = codec.convert(np.zeros(2 * RATE, np.float32), speech_like(6.0, 3))
+    assert 20 * torch.log10(converted.abs().max() + 1e-12) < -70
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda codec: pickle.loads(pickle.dumps(codec))])
+def test_a_copy_of_a_model_in_use_codes_alike(codec, speech, copied):
+    encoded = codec.encode(speech)
+    other = copied(codec)
+    assert torch.equal(other.encode(speech).codes, encoded.codes)
+    assert torch.equal(other.decode(encoded), codec.decode(encoded))
+
+
+def _codes_in_child(codec, speech, queue):
+    queue.put(codec.encode(speech).codes.numpy())
+
+
+def test_a_process_forked_from_one_that_coded_codes_alike(codec, speech):
+    expected = codec.encode(speech).codes.numpy()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=_codes_in_child, args=(codec, speech, queue)) for _ in range(2)]
+    for child in children:
+        child.start()
+    found = [queue.get(timeout=240) for _ in children]
+    for child in children:
+        child.join()
+    assert all(np.array_equal(codes, expected) for codes in found)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_one_codec_takes_sources_of_any_rate_in_turn(codec, rate):
+    other = codec.encode(speech_like(1.0), sample_rate=RATE)
+    encoded = codec.encode(np.zeros(rate, np.float32) + 0.1, sample_rate=rate)
+    assert encoded.n_samples.tolist() == [RATE]
+    assert torch.equal(codec.encode(speech_like(1.0)).codes, other.codes)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from audiovq.data.corpora import open_corpora, open_corpus
+from audiovq.data.decode import read_native
 from audiovq.data.shards import write_shards
 from audiovq.data.splits import SPLITS, split_of
 from audiovq.errors import AudioVQError
@@ -47,6 +50,33 @@ def test_folder_files_are_read_at_16_khz_whole_and_in_parts(folder, rng):
         assert abs(len(whole) - 0.3 * 16000) < (1500 if ".mp3" in utterance.id else 3)  # mp3 pads to whole frames
         start, length = int(rng.integers(4000)), int(rng.integers(1, 3000))
         np.testing.assert_allclose(utterance.load(start, length), whole[start : start + length], atol=2e-4)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_channels_of_opposite_phase_are_not_averaged_to_silence(tmp_path, suffix):
+    one = voice(0.5, 16000, 120)
+    write(tmp_path / "f" / "anna" / f"a.{suffix}", np.stack([one, -one], axis=1), 16000)
+    (utterance,) = open_corpus(tmp_path / "f", None)
+    found = utterance.load()
+    assert np.square(found).mean() > 0.5 * np.square(one).mean()
+    assert np.square(utterance.load(2000, 3000)).mean() > 0.5 * np.square(one[2000:5000]).mean()
+
+
+def test_two_channels_are_averaged(tmp_path):
+    one, other = voice(0.5, 16000, 120), voice(0.5, 16000, 170)
+    write(tmp_path / "f" / "anna" / "a.wav", np.stack([one, other], axis=1), 16000)
+    (utterance,) = open_corpus(tmp_path / "f", None)
+    np.testing.assert_allclose(utterance.load(), (one + other) / 2, atol=2e-4)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_ffmpeg_reads_channels_of_opposite_phase(tmp_path):
+    one = voice(0.5, 16000, 120)
+    write(tmp_path / "a.wav", np.stack([one, -one], axis=1), 16000)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-c:a", "wmav2", tmp_path / "a.wma"], check=True)
+    samples, rate = read_native(tmp_path / "a.wma")
+    assert rate == 16000
+    assert np.square(samples).mean() > 0.3 * np.square(one).mean()
 
 
 def test_unseen_speakers_are_kept_apart(folder):

@@ -49,6 +49,13 @@ def test_rates_and_channels_are_brought_together(tmp_path):
     assert mel(evaluate_files(tmp_path / "ref", tmp_path / "deg", make_metrics(["mel"])))[0] < 0.15
 
 
+def test_channels_of_opposite_phase_are_not_averaged_to_silence(tmp_path):
+    samples = voice(2.0)
+    write(tmp_path / "ref" / "a.wav", samples)
+    write(tmp_path / "deg" / "a.wav", np.stack([samples, -samples], axis=1))
+    assert mel(evaluate_files(tmp_path / "ref", tmp_path / "deg", make_metrics(["mel"])))[0] < 0.01
+
+
 def test_align_takes_a_common_delay_out(folders):
     reference, degraded = folders
     for path in degraded.rglob("*.flac"):

@@ -159,7 +159,7 @@ def test_packets_leave_no_seams(speech):
     encoded = codec.encode(speech)
     encoded.level = torch.full_like(encoded.level, int(encoded.level[0, 0]))
     sampler = WaveNetSampler(wavenet)
-    codec.add_decoder("wavenet", lambda speaker, seed: WaveNetStream(codec, wavenet, sampler, speaker, seed))
+    codec.add_decoder("wavenet", lambda codec, speaker, seed: WaveNetStream(codec, wavenet, sampler, speaker, seed))
     samples = codec.decode(encoded, "wavenet")[0, 0]
     latents = codec.quantizer.decode(encoded.codes)
     vector = codec.speaker_encoder.decode(encoded.speaker)

@@ -14,6 +14,7 @@ from audiovq.evaluation.metrics import describe
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, common_delay, remove_delay, silent, tracked
 from audiovq.evaluation.report import SystemReport, reference_result, score_pair, score_reference, summarise
 from audiovq.io import native, shown
+from audiovq.media.mixdown import mix_down
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
 LENGTHS_DIFFER = 0.25
@@ -55,12 +56,12 @@ def match_files(reference_dir: str | Path, degraded_dir: str | Path) -> list[Fil
 
 
 def _load(path: Path) -> np.ndarray:
-    """(T,) float32 at 16 kHz: channels are averaged."""
+    """(T,) float32 at 16 kHz: the mean of the channels, or the louder one where they cancel each other."""
     try:
         samples, sample_rate = soundfile.read(native(path), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioVQError(f"{path} cannot be read as audio: {error}") from error
-    mono = samples.mean(axis=1)
+    mono = mix_down(samples, sample_rate)
     return mono if sample_rate == SAMPLE_RATE else soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
 
 

@@ -1,0 +1,79 @@
+"""Frames in the place of lost packets: the speech on either side carried on, and faded out where the gap is long.
+
+Latents, pitch and level go in a straight line from the last frame before the gap to the first behind it, as far as
+that has arrived; else the last frame is held. The harmonic source keeps its phase, since it runs through the gap on the
+filled pitch. (Holding and fading as in ITU-T G.711, appendix I; here on the decoder's input rather than on samples, so
+that the decoder itself joins both ends.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiovq.codec.level import LOWEST_DB
+from audiovq.codec.pitch import UNVOICED
+
+HELD_SECONDS = 0.08
+"""Time from the nearest frame that has arrived over which speech is carried on at full level."""
+FALL_DB_PER_SECOND = 625.0
+"""Fall of the level beyond that: silent from 0.16 s on."""
+SILENT_DB = 50.0
+"""Frames that fell by so much become silence."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Input of the decoder for some frames.
+
+    Attributes:
+        latents: (C, F).
+        pitch: (F,) pitch codes.
+        level: (F,) dB.
+    """
+
+    latents: Tensor
+    pitch: Tensor
+    level: Tensor
+
+    def __getitem__(self, part: slice) -> Frames:
+        return Frames(self.latents[:, part], self.pitch[part], self.level[part])
+
+
+def bridge(before: Frames | None, after: Frames | None, n_frames: int, frame_rate: float) -> Frames:
+    """``n_frames`` frames for a gap.
+
+    Args:
+        before: the last frame before the gap; None at the beginning of a recording.
+        after: the first frame behind it; None while that is not known.
+        n_frames: length of the gap, at least 1.
+        frame_rate: frames a second.
+
+    Raises:
+        ValueError: when neither side is known.
+    """
+    left, right = before or after, after or before
+    if left is None or right is None:
+        raise ValueError("a gap needs a frame on one of its sides")
+    place = torch.arange(1, n_frames + 1, dtype=torch.float32)
+    weight = place / (n_frames + 1)
+    latents = torch.lerp(left.latents[:, -1:], right.latents[:, :1], weight)
+    level = torch.lerp(left.level[-1:], right.level[:1], weight)
+    near = place if after is None else place.flip(0) if before is None else torch.minimum(place, place.flip(0))
+    fall = FALL_DB_PER_SECOND * (near / frame_rate - HELD_SECONDS).clamp_min(0.0)
+    silent = fall >= SILENT_DB - 1e-3
+    return Frames(
+        latents=torch.where(silent, torch.zeros_like(latents), latents),
+        pitch=torch.where(silent, UNVOICED, _pitch(left, right, weight)),
+        level=torch.where(silent, LOWEST_DB, level - fall).clamp_min(LOWEST_DB),
+    )
+
+
+def _pitch(left: Frames, right: Frames, weight: Tensor) -> Tensor:
+    """Pitch codes in a straight line; voicing changes in the middle where it differs on both sides."""
+    low, high = left.pitch[-1:], right.pitch[:1]
+    if (low > UNVOICED) == (high > UNVOICED):
+        return torch.lerp(low.float(), high.float(), weight).round().long()
+    return torch.where(weight <= 0.5, low, high)

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+
+from audiovq.codec.concealment import HELD_SECONDS, Frames, bridge
+from audiovq.codec.level import LOWEST_DB
+from tests.codec.tiny import HOP, make_codec, speech_like
+
+SIZE = 4
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return make_codec()
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return speech_like(2.3)
+
+
+@pytest.fixture(scope="module")
+def encoded(codec, speech):
+    """Speaker and packets of 80 ms."""
+    stream = codec.encoder_stream(packet_frames=SIZE)
+    packets = stream.push(speech) + stream.finish()
+    return stream.speaker, packets
+
+
+def decode(codec, encoded, n_samples, lost=()):
+    stream = codec.decoder_stream(encoded[0])
+    pieces = [
+        stream.push(None, packet.n_frames) if i in lost else stream.push(packet) for i, packet in enumerate(encoded[1])
+    ]
+    return [*pieces, stream.finish(n_samples)]
+
+
+def frame(value, pitch, level):
+    return Frames(torch.full((3, 1), value), torch.tensor([pitch]), torch.tensor([level]))
+
+
+def test_a_short_gap_leads_from_one_side_to_the_other():
+    found = bridge(frame(0.0, 40, -20.0), frame(1.0, 44, -16.0), 3, 50.0)
+    assert torch.allclose(found.latents[0], torch.tensor([0.25, 0.5, 0.75]))
+    assert found.pitch.tolist() == [41, 42, 43]
+    assert found.level.tolist() == [-19.0, -18.0, -17.0]
+
+
+def test_voicing_changes_in_the_middle():
+    assert bridge(frame(0.0, 40, -20.0), frame(1.0, 0, -20.0), 4, 50.0).pitch.tolist() == [40, 40, 0, 0]
+
+
+def test_what_is_carried_on_fades_to_silence():
+    found = bridge(frame(1.0, 40, -20.0), None, 12, 50.0)
+    held = round(HELD_SECONDS * 50)
+    assert found.level[:held].tolist() == [-20.0] * held
+    assert (found.level.diff() <= 0).all()
+    assert found.level[-1] == LOWEST_DB
+    assert not found.pitch[-1]
+    assert not found.latents[:, -1].any()
+
+
+def test_a_long_gap_is_silent_in_its_middle_and_loud_at_both_ends():
+    level = bridge(frame(1.0, 40, -20.0), frame(1.0, 40, -20.0), 40, 50.0).level
+    assert level[0] == level[-1] == -20.0
+    assert level[20] == LOWEST_DB
+    assert torch.equal(level, level.flip(0))
+
+
+@pytest.mark.parametrize("lost", [{5}, {5, 6}, {0}, {0, 1, 2}, {27, 28}, {3, 9, 10, 20}, set(range(29))])
+def test_any_packets_may_be_lost(codec, speech, encoded, lost):
+    """What is before a gap by more than the decoder's context stays as it is, and the length is exact."""
+    whole = np.concatenate(decode(codec, encoded, len(speech)))
+    damaged = np.concatenate(decode(codec, encoded, len(speech), lost))
+    assert len(damaged) == len(whole) == len(speech)
+    assert np.isfinite(damaged).all()
+    assert np.abs(damaged).max() < 3 * np.abs(whole).max()
+    before = max(min(lost) * SIZE - codec.decoder.context_frames - 1, 0) * HOP
+    assert np.array_equal(damaged[:before], whole[:before])
+
+
+def test_speech_goes_on_in_a_short_gap(codec, speech, encoded):
+    """The level in the gap is near that of the speech that was lost, wherever there was speech."""
+    whole, damaged = (np.concatenate(decode(codec, encoded, len(speech), lost)) for lost in ((), {8}))
+    gap = slice(8 * SIZE * HOP, 9 * SIZE * HOP)
+    ratio = 10 * np.log10(np.square(damaged[gap]).sum() / np.square(whole[gap]).sum())
+    assert abs(ratio) < 3
+
+
+def test_one_gap_however_it_is_reported(codec, speech, encoded):
+    speaker, packets = encoded
+    one, many = codec.decoder_stream(speaker), codec.decoder_stream(speaker)
+    a = [one.push(p) for p in packets[:6]] + [one.push(None, 8)]
+    b = [many.push(p) for p in packets[:6]] + [many.push(None, 4), many.push(None, 4)]
+    for stream, pieces in ((one, a), (many, b)):
+        pieces += [stream.push(p) for p in packets[8:]] + [stream.finish(len(speech))]
+    a, b = np.concatenate(a), np.concatenate(b)
+    assert np.abs(a - b).max() < 1e-5 * np.abs(a).max()
+
+
+def test_a_gap_adds_no_delay(codec, speech, encoded):
+    whole, damaged = ([len(piece) for piece in decode(codec, encoded, len(speech), lost)] for lost in ((), {4, 5, 11}))
+    assert whole == damaged
+
+
+def test_nothing_but_losses_is_silence(codec):
+    stream = codec.decoder_stream(np.zeros(8, np.int64))
+    samples = np.concatenate([stream.push(None, SIZE) for _ in range(20)] + [stream.finish(20 * SIZE * HOP)])
+    assert np.abs(samples).max() < 1e-3
+    assert len(samples) == 20 * SIZE * HOP
