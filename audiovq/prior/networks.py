@@ -115,6 +115,14 @@ class CodeEmbedding(nn.Module):
             vectors[0, 1 : sizes[0], : waves.shape[1]] = waves
         self.vectors = nn.Parameter(vectors)
 
+    @torch.no_grad()
+    def begin_from(self, tables: Tensor) -> None:
+        """Start the vectors of codes from a codec's codebooks (K, V, D), their leading directions, at unit variance."""
+        for vectors, table in zip(self.vectors[-len(tables) :], tables.float(), strict=True):
+            centred = table - table.mean(0)
+            directions = torch.linalg.svd(centred, full_matrices=False)[2][: vectors.shape[1]]
+            vectors[: len(table), : len(directions)] = centred @ directions.T / centred.std()
+
     def forward(self, codes: Tensor) -> Tensor:
         """(B, F, S) -> (B, F, S, E)."""
         streams = torch.arange(self.n_streams, device=codes.device)
