@@ -172,3 +172,21 @@ def test_training_can_learn_a_pitch_that_codes_follow():
         loss.backward()
         optimizer.step()
     assert prior.eval().nll(streams)[:, :, 1:].mean((0, 2)).max() < 0.2
+
+
+@pytest.mark.parametrize("dim", [4, 12])
+def test_vectors_of_codes_start_where_the_codebooks_are(dim):
+    """As near to each other as in the codebook, where there is room for all of its dimensions; pitch stays."""
+    prior = make_prior(pitch_values=70, embedding_dim=dim)
+    tables = (
+        torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(1)) * torch.tensor([3.0, 1, 0.1])[:, None, None]
+    )
+    before = prior.embedding.vectors.detach().clone()
+    prior.embedding.begin_from(tables)
+    found = prior.embedding.vectors.detach()
+    assert torch.equal(found[0], before[0])
+    assert torch.equal(found[1:, 50:], before[1:, 50:])
+    for table, vectors in zip(tables, found[1:, :50], strict=True):
+        wanted = torch.cdist(table, table) / (table - table.mean(0)).std()
+        distances = torch.cdist(vectors, vectors)
+        assert (distances <= wanted + 1e-4).all() if dim < 8 else torch.allclose(distances, wanted, atol=1e-3)
