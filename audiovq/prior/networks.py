@@ -121,7 +121,8 @@ class CodeEmbedding(nn.Module):
         for vectors, table in zip(self.vectors[-len(tables) :], tables.float(), strict=True):
             centred = table - table.mean(0)
             directions = torch.linalg.svd(centred, full_matrices=False)[2][: vectors.shape[1]]
-            vectors[: len(table), : len(directions)] = centred @ directions.T / centred.std()
+            start = centred @ directions.T / centred.std()
+            vectors[: len(table)] = F.pad(start, (0, vectors.shape[1] - len(directions)))
 
     def forward(self, codes: Tensor) -> Tensor:
         """(B, F, S) -> (B, F, S, E)."""
