@@ -15,6 +15,8 @@ from audiovq.errors import AudioVQError
 from audiovq.nn.transformer import FeedForward, RootMeanSquareNorm, Transformer
 from audiovq.nn.wavenet_stack import WaveNetBackbone
 
+HEAD_SCALE, FIRST_HEAD_SCALE = 0.15, 0.3
+"""Factors of head rows that start as the codes' vectors; codes of the first codebook last over several frames."""
 BACKBONES: dict[str, Any] = {"transformer": Transformer, "wavenet": WaveNetBackbone}
 
 
@@ -232,6 +234,19 @@ class PriorNetworks(nn.Module):
         #: A causal sequence model (B, F, C) -> (B, F, C) with ``start`` and ``step``.
         self.backbone: Any = BACKBONES[kind](width, **settings)
         self.depth = DepthModel(width, self.sizes, embedding_dim, **depth)
+
+    @torch.no_grad()
+    def begin_from(self, tables: Tensor) -> None:
+        """Start the codes' vectors, and their rows of the heads, from a codec's codebooks (K, V, D).
+
+        What holds for one code then holds for those near to it: that a code follows itself is one linear map, not one
+        fact for each code.
+        """
+        self.embedding.begin_from(tables)
+        dim = min(self.embedding.vectors.shape[2], self.depth.depth_width)
+        for stream, size in enumerate(self.sizes):
+            scale = FIRST_HEAD_SCALE if stream == self.n_side else HEAD_SCALE
+            self.depth.heads[stream, :size, :dim] = scale * self.embedding.vectors[stream, :size, :dim]
 
     @property
     def absent(self) -> int:

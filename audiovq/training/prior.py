@@ -73,7 +73,7 @@ class CodePriorTask(EMATask):
             **prior,
         )
         if cache.tables is not None:
-            model.embedding.begin_from(cache.tables)
+            model.begin_from(cache.tables)
         super().__init__(model, **settings)
         self.cache, self.languages = cache, languages
         self.speakers = FiniteScalarQuantizer([facts.speaker_levels]).to(self.device)
