@@ -2,15 +2,14 @@
 
     python benchmarks/entropy.py [--json] [--corpus debian_speech] [--model NAME|DIR] [--rounds 15] [--limit N]
 
-Savings: every bitrate, sizes of whole files (header, checksums and all) with and without entropy coding;
+Savings: 1, 2, 4 and 8 codebooks, sizes of whole files (header, checksums and all) with and without entropy coding;
 ``utterances``: each utterance a file (they last some two seconds), ``stretches``: a speaker's utterances joined to six
 seconds, as `audiovq evaluate` does, ``voices``: all that a speaker says in one file. Every file is read again and
-compared. Beside them bits a code: ``ideal``, what the model's integers give the codes of the utterances; ``float``,
-what the float network gave before it became integers (from the recipe's entropy.json, when it is of this model);
+compared. Beside them bits a code: ``ideal``, what the model's integers give the codes of the utterances;
 ``restarting`` and ``running``: the integers on the voices' codes, starting anew with every packet as files do, and not.
 
-Times: coding ten seconds of test speech from WAV to .avq at 2 kb/s and back, with and without entropy coding in turns,
-processor time on one thread; the median of the turns' ratios.
+Times: coding ten seconds of test speech from WAV to .avq with four codebooks and back, with and without entropy coding
+in turns, processor time on one thread; the median of the turns' ratios.
 """
 
 from __future__ import annotations
@@ -22,13 +21,12 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-RECORD = Path(__file__).resolve().parents[1] / "recipes" / "debian_speech" / "entropy.json"
-BITRATES = (0.5, 1.0, 2.0, 4.0)
+CODEBOOKS = (1, 2, 4, 8)
 
 
 def file_size(encoded: Any, codec: Any, n_codebooks: int, entropy_coding: bool) -> int:
@@ -36,9 +34,8 @@ def file_size(encoded: Any, codec: Any, n_codebooks: int, entropy_coding: bool) 
     import torch
 
     from audiovq.bitstream import load_encoded, save_encoded
-    from audiovq.speech.codec import EncodedSpeech
 
-    part = EncodedSpeech(encoded.codes[:, :n_codebooks], encoded.speaker, encoded.n_samples)
+    part = replace(encoded, codes=encoded.codes[:, :n_codebooks])
     out = io.BytesIO()
     save_encoded(part, out, codec, entropy_coding)
     if entropy_coding:
@@ -49,31 +46,26 @@ def file_size(encoded: Any, codec: Any, n_codebooks: int, entropy_coding: bool) 
 
 
 def savings(codec: Any, groups: dict[str, list[Any]]) -> dict[str, Any]:
-    """Shares of the bytes saved, by bitrate and by kind of files."""
+    """Shares of the bytes saved, by number of codebooks and by kind of files."""
     results: dict[str, Any] = {}
-    for bitrate in BITRATES:
-        n_codebooks = next(n for n, offered in enumerate(codec.bitrates, 1) if abs(offered - bitrate) < 1e-6)
+    for n_codebooks in (n for n in CODEBOOKS if n <= codec.n_codebooks):
         entry: dict[str, Any] = {}
         for name, items in groups.items():
             sizes = [sum(file_size(item, codec, n_codebooks, coded) for item in items) for coded in (False, True)]
             entry[name] = {"files": len(items), "packed_bytes": sizes[0], "bytes": sizes[1]}
             entry[name]["saving"] = round(1 - sizes[1] / sizes[0], 4)
-        results[f"{bitrate:g}"] = entry
+        results[str(n_codebooks)] = entry
     return results
 
 
 def ideals(codec: Any, coder: Any, groups: dict[str, list[Any]]) -> dict[str, Any]:
-    """Bits a code, by bitrate."""
-    record = json.loads(RECORD.read_text()) if RECORD.is_file() else {"hash": None}
+    """Bits a code, by number of codebooks."""
     results: dict[str, Any] = {}
-    for bitrate in BITRATES:
-        n = next(n for n, offered in enumerate(codec.bitrates, 1) if abs(offered - bitrate) < 1e-6)
+    for n in (n for n in CODEBOOKS if n <= codec.n_codebooks):
         entry = {"ideal": mean_bits(coder, groups["utterances"], n, codec.packet_frames)}
-        if record["hash"] == codec.model_hash.hex():
-            entry["float"] = record["bits_per_code"]["test"][str(n)]["float"]
         entry["restarting"] = mean_bits(coder, groups["voices"], n, codec.packet_frames)
         entry["running"] = mean_bits(coder, groups["voices"], n, 1 << 30)
-        results[f"{bitrate:g}"] = entry
+        results[str(n)] = entry
     return results
 
 
@@ -82,14 +74,16 @@ def mean_bits(coder: Any, items: list[Any], n_codebooks: int, packet_frames: int
     total, count = 0.0, 0
     for item in items:
         codes = item.codes[0, :n_codebooks].numpy()
+        voiced = None if item.pitch is None else (item.pitch[0] > 0).numpy()
         for start in range(0, codes.shape[1], packet_frames):
-            total += coder.bits(codes[:, start : start + packet_frames])
+            stretch = slice(start, start + packet_frames)
+            total += coder.bits(codes[:, stretch], None if voiced is None else voiced[stretch])
         count += codes.size
     return round(total / count, 4)
 
 
 def overheads(codec: Any, waveform: np.ndarray, rounds: int) -> dict[str, float]:
-    """Time with entropy coding over time without, at 2 kb/s, and microseconds a code."""
+    """Time with entropy coding over time without, with four codebooks, and microseconds a code."""
     import soundfile
 
     from audiovq.bitstream import decode_file, encode_file
@@ -160,7 +154,7 @@ def main() -> None:
     codec = SpeechCodec.from_pretrained(options.model)
     coder = coder_for(codec)
     if coder is None:
-        raise SystemExit(f"model {codec.name} has no entropy model: run recipes/debian_speech/fit_entropy.py")
+        raise SystemExit(f"model {codec.name} has no entropy model: run recipes/speech/entropy.py")
     groups, waveform = test_items(codec, options.corpus, options.limit)
     results: dict[str, Any] = {"model": codec.model_hash.hex(), "saving": savings(codec, groups)}
     results["bits_per_code"] = ideals(codec, coder, groups)

@@ -7,7 +7,8 @@
 both draw from the softmax. GPT-2 runs by its own `generate` and by a bare loop under `torch.inference_mode`; we compare
 with the quicker of the two. All take turns, and medians of processor time count.
 
-``codes_per_second_*`` is the whole prior with its eight books, each code a token of 1024: what generating speech takes.
+``codes_per_second_*`` is the whole prior with pitch and eight codebooks, each code a token of 1024 and pitch not
+counted: what generating speech takes.
 ``speech_10s_seconds`` is one stream of ten seconds, sampled and decoded. ``int8_nats`` is what rounding the weights to
 8 bits moves the likelihood of random codes by, ``deviation`` the largest difference of the compiled sampler to the full
 forward pass with the same weights.
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-LAYERS, WIDTH, HEADS, VOCABULARY = 6, 384, 6, 1024
+LAYERS, WIDTH, HEADS, VOCABULARY, PITCH = 6, 384, 6, 1024, 177
 
 
 def make_gpt2(n_positions: int) -> Any:
@@ -76,7 +77,7 @@ def gpt2_generate(model: Any, batch: int, steps: int) -> None:
         )
 
 
-def make_prior(n_codebooks: int) -> Any:
+def make_prior(n_codebooks: int, pitch_values: int = 0) -> Any:
     """Our prior with random weights, all of them away from zero."""
     import torch
 
@@ -84,7 +85,8 @@ def make_prior(n_codebooks: int) -> Any:
 
     torch.manual_seed(0)
     backbone = {"kind": "transformer", "n_layers": LAYERS, "n_heads": HEADS, "n_groups": 2, "window": 256}
-    prior = CodePrior(n_codebooks, VOCABULARY, WIDTH, backbone, {"depth_width": 256, "hidden": 512, "n_layers": 2})
+    depth = {"depth_width": 256, "hidden": 512, "n_layers": 2}
+    prior = CodePrior(n_codebooks, VOCABULARY, WIDTH, backbone, depth, pitch_values=pitch_values)
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -105,7 +107,7 @@ def rates(functions: dict[str, Callable[[], object]], tokens: dict[str, int], ro
 
 def measure_ratios(steps: int, rounds: int) -> dict[str, float]:
     """One stream and a batch of 16, in turns."""
-    gpt2, single, whole = make_gpt2(max(1024, steps + 1)), make_prior(1), make_prior(8)
+    gpt2, single, whole = make_gpt2(max(1024, steps + 1)), make_prior(1), make_prior(8, PITCH)
     functions: dict[str, Callable[[], object]] = {}
     tokens = {}
     for label, batch in (("one_stream", 1), ("batch16", 16)):
@@ -139,15 +141,16 @@ def measure_deviation() -> dict[str, float]:
     from audiovq.prior.sampling import SamplingConfig
     from audiovq.prior.speech import rounded
 
-    prior = make_prior(8)
-    codes = torch.randint(0, VOCABULARY, (2, 8, 300), generator=torch.Generator().manual_seed(0))
+    prior = make_prior(8, PITCH)
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.cat([torch.randint(0, size, (2, 1, 300), generator=generator) for size in prior.sizes], dim=1)
     with torch.inference_mode():
         exact = prior.nll(codes).mean()
         prior.load_state_dict(rounded(prior))
         moved = float(abs(prior.nll(codes).mean() - exact))
         hidden, _ = prior.hidden(codes)
-        stepper = CompiledStepper(prior.packed(), prior.conditioner(2, None).numpy(), SamplingConfig(), 8)
-        before, largest = torch.full((2, 8), prior.absent), 0.0
+        stepper = CompiledStepper(prior.packed(), prior.conditioner(2, None).numpy(), SamplingConfig(), prior.n_streams)
+        before, largest = torch.full((2, prior.n_streams), prior.absent), 0.0
         for frame in range(codes.shape[2]):
             stepped = torch.from_numpy(stepper.hidden(before.numpy()).copy())
             largest = max(largest, float((stepped - hidden[:, frame]).abs().max()))
@@ -169,6 +172,7 @@ def measure_speech(model: str | None, folder: str | None, seconds: float, rounds
         codec = SpeechCodec.from_pretrained(model)
         prior = make_prior(8)
         config = {**prior.config, "n_codebooks": codec.n_codebooks, "speaker_dim": codec.speaker_encoder.dim}
+        config |= {"codebook_size": codec.codebook_size, "pitch_values": PITCH * codec.has_pitch}
         source, trained = SpeechPrior(codec, CodePrior(**config).eval()), False
     speaker = [0] * source.codec.speaker_encoder.dim
     parts: dict[str, list[float]] = {"sampled": [], "decoded": [], "clock": []}

@@ -18,7 +18,8 @@ from audiovq.interfaces import Codec
 class EntropyCoder:
     """Codes rows by an `EntropyModel`: bytes there, the same rows back.
 
-    Rows of codes are (R, K, F) int64 with K up to the model's codebooks, rows of speakers (R, S) int64.
+    Rows of codes are (R, K, F) int64 with K up to the model's codebooks, rows of speakers (R, S) int64. The model of a
+    codec with coded pitch also knows which frames are voiced, (R, F) uint8, before it sees a code; None: none of them.
     """
 
     def __init__(self, model: EntropyModel) -> None:
@@ -29,47 +30,55 @@ class EntropyCoder:
         row = np.zeros((1, 1, 1), np.int64)
         self.decode_codes(self.encode_codes(row), 1, 1, 1)
 
-    def can_code(self, n_codebooks: int, code_bits: int, speaker_size: int, speaker_bits: int) -> bool:
+    def can_code(
+        self, n_codebooks: int, code_bits: int, speaker_size: int, speaker_bits: int, has_pitch: bool = False
+    ) -> bool:
         """Whether the model has probabilities for such rows."""
         model = self.model
         return (
             n_codebooks <= model.n_codebooks
+            and model.has_pitch == has_pitch
             and 1 << code_bits == model.codebook_size
             and model.speaker.shape == (speaker_size, 1 << speaker_bits)
         )
 
-    def encode_codes(self, rows: np.ndarray) -> bytes:
-        """Rows (R, K, F), R at least 1 -> bytes."""
+    def encode_codes(self, rows: np.ndarray, voiced: np.ndarray | None = None) -> bytes:
+        """Rows (R, K, F), R at least 1, and their voicing -> bytes."""
         from constriction import stream
 
         from audiovq.bitstream.entropy_kernels import distributions, make_memory
 
-        _, n_books, n_frames = rows.shape
+        n_rows, n_books, n_frames = rows.shape
+        known = _voicing(voiced, n_rows, n_frames)
         memory = make_memory(self.model.network, n_frames)
         weights = np.empty((n_books * n_frames, self.model.codebook_size), np.float32)
         encoder, family = stream.queue.RangeEncoder(), whole_categorical()
-        for row in rows:
+        for row, voicing in zip(rows, known, strict=True):
             row = np.ascontiguousarray(row, np.int64)
-            distributions(self.model.network, memory, row, weights)
+            distributions(self.model.network, memory, voicing, row, weights)
             encoder.encode(np.ascontiguousarray(row.T, np.int32).reshape(-1), family, weights)
         return seal(encoder)
 
-    def decode_codes(self, data: bytes, n_rows: int, n_books: int, n_frames: int) -> np.ndarray | None:
+    def decode_codes(
+        self, data: bytes, n_rows: int, n_books: int, n_frames: int, voiced: np.ndarray | None = None
+    ) -> np.ndarray | None:
         """Inverse of `encode_codes` -> (R, K, F) int64; None where the bytes are not such rows."""
         from audiovq.bitstream.entropy_kernels import decode_rows, make_memory
 
         rows = np.zeros((n_rows, n_books, n_frames), np.int64)
         memory = make_memory(self.model.network, n_frames)
-        read = decode_rows(self.model.network, memory, np.frombuffer(data, np.uint8), rows)
+        known = _voicing(voiced, n_rows, n_frames)
+        read = decode_rows(self.model.network, memory, known, np.frombuffer(data, np.uint8), rows)
         return rows if len(data) <= read else None
 
-    def bits(self, row: np.ndarray) -> float:
-        """What the model's integers give a row of codes (K, F): the ideal length, without the coder's rounding."""
+    def bits(self, row: np.ndarray, voiced: np.ndarray | None = None) -> float:
+        """Ideal length, without the coder's rounding, of a row of codes (K, F) whose frames are voiced (F,) or not."""
         from audiovq.bitstream.entropy_kernels import PRECISION, distributions, make_memory
 
         row = np.ascontiguousarray(row, np.int64)
         weights = np.empty((row.size, self.model.codebook_size), np.float32)
-        distributions(self.model.network, make_memory(self.model.network, row.shape[1]), row, weights)
+        (voicing,) = _voicing(None if voiced is None else voiced[None], 1, row.shape[1])
+        distributions(self.model.network, make_memory(self.model.network, row.shape[1]), voicing, row, weights)
         chosen = weights[np.arange(row.size), row.T.reshape(-1)]
         return float((PRECISION - np.log2(chosen.astype(np.float64) + 1)).sum())
 
@@ -94,6 +103,11 @@ class EntropyCoder:
         except AssertionError:  # what the library raises where no symbol fits
             return None
         return np.stack(rows).astype(np.int64)
+
+
+def _voicing(voiced: np.ndarray | None, n_rows: int, n_frames: int) -> np.ndarray:
+    """Voicing (R, F) uint8 as the kernels read it."""
+    return np.zeros((n_rows, n_frames), np.uint8) if voiced is None else np.ascontiguousarray(voiced, np.uint8)
 
 
 #: The coders of each codec by the identity of their entropy model; None: the one that files are written with.

@@ -32,6 +32,9 @@ class Network(NamedTuple):
     first_weight: np.ndarray  # (T0, D, H) int8
     first_multiplier: np.ndarray  # (H,) int64
     condition: np.ndarray  # (K, H) int64
+    voicing_offsets: np.ndarray  # (O,) int64, none for a codec without coded pitch
+    voicing_weight: np.ndarray  # (O, H) int8
+    voicing_multiplier: np.ndarray  # (H,) int64
     delays: np.ndarray  # (L, T) int64
     weight: np.ndarray  # (L, T, H, H) int8
     multiplier: np.ndarray  # (L, H) int64
@@ -109,16 +112,23 @@ def _add_product(out, x, weight):
 
 
 @compiled
-def _step(network, memory, n_books, t):
-    """The state of frame ``t`` from the frames before it, to ``memory.states[-1, t]``."""
+def _step(network, memory, voiced, n_books, t):
+    """The state of frame ``t`` from the frames before it and voicing (F,), to ``memory.states[-1, t]``."""
     width = network.condition.shape[1]
-    acc = memory.products[0, :width]
+    acc, side = memory.products[0, :width], memory.products[1, :width]
     acc[:] = 0
+    side[:] = 0
+    for i in range(len(network.voicing_offsets)):
+        place = t + network.voicing_offsets[i]
+        if 0 <= place < len(voiced) and voiced[place]:
+            for j in range(width):
+                side[j] += network.voicing_weight[i, j]
     for i in range(len(network.first_delays)):
         if t >= network.first_delays[i]:
             _add_product(acc, memory.sums[t - network.first_delays[i]], network.first_weight[i])
     for i in range(width):
-        value = ((acc[i] * network.first_multiplier[i] + HALF) >> SHIFT) + network.condition[n_books - 1, i]
+        value = acc[i] * network.first_multiplier[i] + side[i] * network.voicing_multiplier[i]
+        value = ((value + HALF) >> SHIFT) + network.condition[n_books - 1, i]
         memory.states[0, t, i] = min(max(value, 0), MAX_ACTIVATION)
     for layer in range(len(network.weight)):
         acc[:] = 0
@@ -176,13 +186,13 @@ def _account(network, memory, book, t, code):
 
 
 @compiled
-def distributions(network, memory, codes, weights):
-    """What the network gives each code of a row ``codes (K, F)`` -> ``weights (F * K, V)`` float32, whole numbers."""
+def distributions(network, memory, voiced, codes, weights):
+    """Weights of each code of a row ``codes (K, F)``, whole numbers, to ``weights (F * K, V)`` float32."""
     n_books, n_frames = codes.shape
     memory.sums[:] = 0
     bounds, n_values = memory.bounds, weights.shape[1]
     for t in range(n_frames):
-        _step(network, memory, n_books, t)
+        _step(network, memory, voiced, n_books, t)
         before = 0
         for book in range(n_books):
             factor = _bound(network, memory, book, t, before)
@@ -208,8 +218,10 @@ def _next_word(data, position):
 
 
 @compiled
-def decode_rows(network, memory, data, codes):
-    """Range-decode ``codes (R, K, F)`` from bytes -> the number of bytes asked for; -1 where no code fits.
+def decode_rows(network, memory, voiced, data, codes):
+    """Range-decode ``codes (R, K, F)``, given ``voiced (R, F)``, from bytes -> the number of bytes asked for.
+
+    It is -1 where no code fits.
 
     The coder is that of constriction's ``RangeDecoder`` (64 bits of state, words of 32).
     """
@@ -223,7 +235,7 @@ def decode_rows(network, memory, data, codes):
     for r in range(n_rows):
         memory.sums[:] = 0
         for t in range(n_frames):
-            _step(network, memory, n_books, t)
+            _step(network, memory, voiced[r], n_books, t)
             before = 0
             for book in range(n_books):
                 factor = _bound(network, memory, book, t, before)

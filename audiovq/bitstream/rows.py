@@ -13,19 +13,20 @@ import numpy as np
 
 from audiovq.bitstream.bits import from_bytes, pack_bits, to_bytes, unpack_bits
 
-#: Rows (R, ...) -> bytes.
-Encode = Callable[[np.ndarray], bytes]
-#: Bytes and the number of rows R -> rows (R, ...); None where the bytes are not such rows.
-Decode = Callable[[bytes, int], "np.ndarray | None"]
+#: Rows (R, ...) and the numbers (R,) of their channels -> bytes.
+Encode = Callable[[np.ndarray, np.ndarray], bytes]
+#: Bytes and the numbers (R,) of channels -> their rows (R, ...); None where the bytes are not such rows.
+Decode = Callable[[bytes, np.ndarray], "np.ndarray | None"]
 
 
 def pack_rows(rows: np.ndarray, bits: int, encode: Encode | None = None) -> bytes:
     """Rows (C, ...) of values of ``bits`` bits -> bytes; by ``encode`` where that is shorter."""
     same = np.array([np.array_equal(rows[i], rows[i - 1]) for i in range(1, len(rows))], np.uint8)
-    stored = rows[np.concatenate([[True], same == 0])]
+    channels = np.flatnonzero(np.concatenate([[True], same == 0]))
+    stored = rows[channels]
     packed = to_bytes(same, *(pack_bits(row, bits) for row in stored))
     if encode is not None:
-        coded = to_bytes(same) + encode(stored)
+        coded = to_bytes(same) + encode(stored, channels)
         if len(coded) < len(packed):
             return coded
     return packed
@@ -45,12 +46,12 @@ def unpack_rows(
     if len(stream) < n_rows - 1:
         return None
     same = stream[: n_rows - 1].astype(bool)
-    n_stored, each = n_rows - int(same.sum()), int(np.prod(shape)) * bits
-    used = n_rows - 1 + n_stored * each
+    channels, each = np.flatnonzero(np.concatenate([[True], ~same])), int(np.prod(shape)) * bits
+    used = n_rows - 1 + len(channels) * each
     if decode is not None and len(data) < -(-used // 8):
         begin = (n_rows + 6) // 8
         filled = stream[n_rows - 1 : 8 * begin].any()
-        values = None if filled or len(data) == begin else decode(data[begin:], n_stored)
+        values = None if filled or len(data) == begin else decode(data[begin:], channels)
     elif len(data) != -(-used // 8) or stream[used:].any():
         values = None
     else:

@@ -64,7 +64,7 @@ class _SpeechWriter:
     ) -> None:
         code_bits, size = (codec.codebook_size - 1).bit_length(), speakers.shape[1]
         coder = coder_for(codec) if entropy_coding else None
-        fits = coder is not None and coder.can_code(n_codebooks, code_bits, size, codec.speaker_bits)
+        fits = coder is not None and coder.can_code(n_codebooks, code_bits, size, codec.speaker_bits, has_pitch)
         self.coder = coder if fits else None
         self.header = SpeechHeader(
             model_hash=codec.model_hash,

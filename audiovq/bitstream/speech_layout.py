@@ -17,7 +17,7 @@ import numpy as np
 from audiovq.bitstream.bits import decode_varint, decode_varints, encode_varint
 from audiovq.bitstream.container import FLAG_ENTROPY_CODED, FLAG_PITCH, MEDIA_SPEECH, DamagedError, Header
 from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch
-from audiovq.bitstream.rows import Decode, pack_rows, rows_are_coded, unpack_rows
+from audiovq.bitstream.rows import Decode, Encode, pack_rows, rows_are_coded, unpack_rows
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.media.waveform import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
@@ -88,7 +88,13 @@ class SpeechHeader:
         body = b"".join(encode_varint(n) for n in (self.sample_rate, channels, *numbers)) + self.entropy_id
         rows = self.coded_speakers
         if rows is None:
-            encode = coder.encode_speakers if coder and self.entropy_coded else None
+            encode: Encode | None = None
+            if coder is not None and self.entropy_coded:
+                found = coder
+
+                def encode(stored: np.ndarray, channels: np.ndarray) -> bytes:
+                    return found.encode_speakers(stored)
+
             rows = pack_rows(self.speakers, self.speaker_bits, encode)
         flags = FLAG_ENTROPY_CODED * self.entropy_coded | FLAG_PITCH * self.has_pitch
         return Header(MEDIA_SPEECH, self.model_hash, body + rows, flags)
@@ -135,7 +141,11 @@ class SpeechHeader:
         if self.coded_speakers is None:
             return self
         shape = self.speakers.shape[1:]
-        rows = unpack_rows(self.coded_speakers, self.n_channels, shape, self.speaker_bits, coder.decode_speakers)
+
+        def decode(data: bytes, channels: np.ndarray) -> np.ndarray | None:
+            return coder.decode_speakers(data, len(channels))
+
+        rows = unpack_rows(self.coded_speakers, self.n_channels, shape, self.speaker_bits, decode)
         if rows is None:
             raise DamagedError("its header is damaged")
         return replace(self, speakers=rows, coded_speakers=None)
@@ -168,7 +178,13 @@ class SpeechHeader:
         if codes.shape[:2] != (self.n_channels, self.n_codebooks) or not 1 <= n_frames <= self.packet_frames:
             raise ValueError(f"codes {codes.shape} do not fit the header")
         short = n_frames < self.packet_frames
-        encode = coder.encode_codes if coder and self.entropy_coded else None
+        encode: Encode | None = None
+        if coder is not None and self.entropy_coded:
+            found, voiced = coder, voicing_of([packet.pitch for packet in packets], n_frames)
+
+            def encode(stored: np.ndarray, channels: np.ndarray) -> bytes:
+                return found.encode_codes(stored, voiced[channels])
+
         side = pack_side(packets) if self.has_pitch else b""
         return (encode_varint(n_frames) if short else b"") + side + pack_rows(codes, self.code_bits, encode), short
 
@@ -203,9 +219,10 @@ class SpeechHeader:
             if coder is None:
                 raise AudioVQError("its packets are entropy-coded: they are read with the model that wrote them")
             found = coder
+            voiced = voicing_of([None] * self.n_channels if pitch is None else pitch, n_frames)
 
-            def decode(coded: bytes, n_rows: int) -> np.ndarray | None:
-                return found.decode_codes(coded, n_rows, *shape)
+            def decode(coded: bytes, channels: np.ndarray) -> np.ndarray | None:
+                return found.decode_codes(coded, len(channels), *shape, voiced[channels])
 
         codes = unpack_rows(data, self.n_channels, shape, self.code_bits, decode)
         if codes is None:
@@ -237,6 +254,15 @@ class SpeechHeader:
         if tracks is None:
             raise DamagedError("a packet has a damaged pitch track")
         return list(payload[start : start + self.n_channels]), tracks, place + size
+
+
+def voicing_of(tracks: Sequence[np.ndarray | None] | np.ndarray, n_frames: int) -> np.ndarray:
+    """Which frames are voiced, (channels, F) uint8, by pitch codes of each channel; none where there is no pitch.
+
+    Moving a pitch leaves it as it is, so that codes stay readable whose probabilities depend on it.
+    """
+    rows = [np.zeros(n_frames, np.uint8) if track is None else (track > 0).astype(np.uint8) for track in tracks]
+    return np.stack(rows)
 
 
 def pack_side(packets: Sequence[Packet]) -> bytes:

@@ -118,7 +118,8 @@ class SpeechReader:
             AudioVQError: when it cannot read them.
         """
         header = self.header
-        if not coder.can_code(header.n_codebooks, header.code_bits, header.speakers.shape[1], header.speaker_bits):
+        sizes = (header.n_codebooks, header.code_bits, header.speakers.shape[1], header.speaker_bits)
+        if not coder.can_code(*sizes, header.has_pitch):
             raise AudioVQError(f"does not fit the entropy model of its model {header.model_hash.hex()}")
         self._coder, self.header = coder, header.resolve(coder)
 

@@ -216,6 +216,8 @@ def generation(
     top_p: options.TopP = None,
     seed: options.Seed = 0,
     dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech (needs the extra eval).")] = True,
+    words: Annotated[int, typer.Option(min=0, help="English samples that Whisper reads; 0: none.")] = 40,
+    prompts: Annotated[int, typer.Option(min=0, help="Held-out excerpts of 3 s that are continued; 0: none.")] = 16,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -228,17 +230,16 @@ def generation(
     corpora = names(data)
     source = SpeechPrior.from_pretrained(model, prior)
     sampling = source.prior.sampling.override(temperature, top_k, top_p)
+    lengths: dict[str, Any] = {"n_samples": samples, "seconds": seconds, "n_prompts": prompts}
     settings = Settings(
-        n_samples=samples,
-        seconds=seconds,
+        **lengths,
+        **vars(sampling),
         seed=seed,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
         n_codebooks=codebooks or source.prior.drawn_codebooks,
         dnsmos=dnsmos,
+        n_words=words if "en" in source.prior.conditioner.languages else 0,
     )
-    about = {"data": corpora, **about_model(source.codec), "prior": source.prior.name}
+    about = {"data": corpora, **about_model(source.codec)}
     with progress_bar() as progress:
         cache = cached_codes(source.codec, corpora, progress=lambda done, total: progress("coding", done, total))
         report = evaluate_generation(source, cache, split, settings, about, progress)

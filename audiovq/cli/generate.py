@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +73,10 @@ def speech(
     format: Annotated[str, typer.Option(metavar="wav|avq|both", help="What to write.")] = "wav",
     force: options.Force = False,
 ) -> None:
-    """Sample speech: unconditionally (it will not form meaningful sentences), by a speaker, or as a continuation."""
+    """Sample speech: unconditionally (it will not form meaningful sentences), by a speaker, or as a continuation.
+
+    A continuation keeps the prompt's pitch, level and codes, and its speaker unless another one is named.
+    """
     from audiovq.cli import checks
 
     targets = plan_samples(output, samples, (".wav", ".avq"), format, force)
@@ -203,8 +206,18 @@ def _write_speech(codec: SpeechCodec, encoded: EncodedSpeech, targets: Sequence[
             codec.save(encoded, path)
             continue
         stream = codec.decoder_stream(encoded.speaker[0].numpy(), decoder)
-        codes, size = encoded.codes[0].numpy(), codec.packet_frames
         with create_audio(path, codec.sample_rate, 1) as writer:
-            for start in range(0, codes.shape[1], size):
-                writer.write(stream.push(Packet(codes[:, start : start + size]))[:, None])
+            for packet in _packets(encoded, codec.packet_frames):
+                writer.write(stream.push(packet)[:, None])
             writer.write(stream.finish(int(encoded.n_samples[0]))[:, None])
+
+
+def _packets(encoded: EncodedSpeech, size: int) -> Iterator[Packet]:
+    """The packets of one item of coded speech."""
+    codes = encoded.codes[0].numpy()
+    for index, start in enumerate(range(0, codes.shape[1], size)):
+        stretch = slice(start, start + size)
+        if encoded.pitch is None or encoded.level is None:
+            yield Packet(codes[:, stretch])
+        else:
+            yield Packet(codes[:, stretch], encoded.pitch[0, stretch].numpy(), int(encoded.level[0, index]))

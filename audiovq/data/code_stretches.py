@@ -13,24 +13,49 @@ from audiovq.data.utterance import CodedUtterance
 
 
 class CodeTape:
-    """All of a speaker's coded utterances end to end, in a ring: see `audiovq.data.crops.Tape`."""
+    """All of a speaker's coded utterances end to end, in a ring: see `audiovq.data.crops.Tape`.
+
+    Attributes:
+        utterances: in their order.
+        streams: (S, F) uint16, pitch first where the codec codes it, then the codebooks.
+        n_side: streams before the codebooks.
+        starts: first frame of each utterance.
+    """
 
     def __init__(self, utterances: Sequence[CodedUtterance]) -> None:
         self.utterances = list(utterances)
-        self.codes = np.concatenate([u.codes for u in utterances], axis=1)  # (K, F) uint16
+        self.n_side = int(utterances[0].pitch is not None)
+        self.streams = np.concatenate([streams_of(u) for u in utterances], axis=1)
         self.starts = np.cumsum([0, *(u.n_frames for u in utterances[:-1])])
 
     @property
+    def codes(self) -> np.ndarray:
+        """(K, F) uint16."""
+        return self.streams[self.n_side :]
+
+    @property
+    def pitch(self) -> np.ndarray | None:
+        """(F,) uint16 pitch codes; None for a codec without coded pitch."""
+        return self.streams[0] if self.n_side else None
+
+    @property
     def n_frames(self) -> int:
-        return self.codes.shape[1]
+        return self.streams.shape[1]
 
     def read(self, start: int, n_frames: int) -> np.ndarray:
-        """(K, n_frames) int64 from ``start`` on, around the ring."""
-        return self.codes.take(np.arange(start, start + n_frames), axis=1, mode="wrap").astype(np.int64)
+        """Streams (S, n_frames) int64 from ``start`` on, around the ring."""
+        return self.streams.take(np.arange(start, start + n_frames), axis=1, mode="wrap").astype(np.int64)
 
     def at(self, frame: int) -> CodedUtterance:
-        """Which utterance a frame belongs to."""
+        """The utterance that a frame belongs to."""
         return self.utterances[int(np.searchsorted(self.starts, frame % self.n_frames, side="right")) - 1]
+
+
+def streams_of(utterance: CodedUtterance) -> np.ndarray:
+    """Streams (S, F) uint16 of one utterance: pitch first where the codec codes it, then the codebooks."""
+    if utterance.pitch is None:
+        return np.asarray(utterance.codes)
+    return np.concatenate([utterance.pitch[None].astype(np.uint16), utterance.codes])
 
 
 def make_tapes(utterances: Sequence[CodedUtterance]) -> list[CodeTape]:
@@ -47,8 +72,8 @@ class CodeStretches(Dataset[dict[str, Any]]):
     Half of the items begin where a recording begins and see no frame before it; the others begin anywhere. The speaker
     vector is that of a random recording of the same tape: at sampling it comes from elsewhere, too.
 
-    Items: ``codes (K, F)`` with ``absent`` for books that are left out, ``before (K,)``, ``voice (S,)`` integers,
-    ``language``, ``keep_speaker``, ``keep_language``.
+    Items: ``codes``, streams (S, F) with ``absent`` for codebooks that are left out, ``before``, the frame before them,
+    ``voice``, a quantized speaker vector, ``language``, ``keep_speaker``, ``keep_language``.
 
     Args:
         tapes: from `make_tapes`.
@@ -57,7 +82,7 @@ class CodeStretches(Dataset[dict[str, Any]]):
         absent: the number that stands for no code.
         seed: of all draws.
         condition_dropout: probability with which each condition is left out.
-        book_dropout: probability that only the first few books are shown.
+        book_dropout: probability that only the first few codebooks are shown.
         temper: the exponent of the speakers' durations.
     """
 
@@ -84,16 +109,16 @@ class CodeStretches(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, index))
         tape = self.tapes[min(int(np.searchsorted(self._cumulative, rng.random())), len(self.tapes) - 1)]
-        n_books = tape.codes.shape[0]
+        n_books = len(tape.codes)
         if rng.random() < 0.5:
             start = int(rng.choice(tape.starts))
-            before = np.full(n_books, self.absent)
+            before = np.full(len(tape.streams), self.absent)
         else:
             start = int(rng.integers(tape.n_frames))
             before = tape.read(start - 1, 1)[:, 0]
         codes = tape.read(start, self.n_frames)
         if rng.random() < self.book_dropout and n_books > 1:
-            shown = int(rng.integers(1, n_books))
+            shown = tape.n_side + int(rng.integers(1, n_books))
             codes[shown:] = before[shown:] = self.absent
         voice = tape.utterances[int(rng.integers(len(tape.utterances)))].voice
         return {
@@ -123,7 +148,7 @@ class CodeRuns(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         tape, start = self.places[index]
         n = min(self.n_frames, tape.n_frames - start)
-        codes = np.full((tape.codes.shape[0], self.n_frames), self.absent)
+        codes = np.full((len(tape.streams), self.n_frames), self.absent)
         codes[:, :n] = tape.read(start, n)
         before = tape.read(start - 1, 1)[:, 0] if start else np.full(len(codes), self.absent)
         return {

@@ -32,6 +32,7 @@ def _open_prepared(root: Path, split: str | None, recipe: str) -> list[Utterance
 
 
 _LOADERS = {
+    "packed": "audiovq.data.packed:open_utterances",
     "debian_speech": "audiovq.data.corpora:_debian_speech",
     "kokoro_speech": "audiovq.data.corpora:_kokoro_speech",
     "vctk": "audiovq.data.standard:open_vctk",
@@ -80,7 +81,8 @@ def open_corpus(
     if name in _LOADERS:
         module, _, function = _LOADERS[name].partition(":")
         loader: Loader = getattr(import_module(module), function)
-        folder = Path(root).expanduser() if root is not None else cache_dir() / "data" / name
+        usual = cache_dir() / ("packed" if name == "packed" else f"data/{name}")
+        folder = Path(root).expanduser() if root is not None else usual
         return loader(folder, split, **options)
     path = Path(name).expanduser()
     if not path.is_dir():

@@ -160,6 +160,50 @@ def open_packed(folder: str | Path | None = None) -> tuple[PackedCorpus, PackedC
     return PackedCorpus.open(base / "train"), PackedCorpus.open(base / "validation")
 
 
+@dataclass(frozen=True)
+class _PackedReader:
+    """Reads one utterance of a packed corpus."""
+
+    path: Path
+    start: int
+    n_samples: int
+
+    def read(self, start: int, n_samples: int | None) -> np.ndarray:
+        """See `audiovq.data.utterance.Reader`."""
+        n = self.n_samples - start if n_samples is None else min(n_samples, self.n_samples - start)
+        samples = np.memmap(self.path, "<i2", "r", 2 * (self.start + start), (max(n, 0),))
+        return samples.astype(np.float32) / 32768
+
+
+def open_utterances(folder: Path, split: str | None = None, minutes: float | None = None) -> list[Utterance]:
+    """The utterances of the packed corpora ``train`` and ``validation`` in a folder, without transcripts.
+
+    Args:
+        folder: of both.
+        split: one of them; None: both.
+        minutes: at most so much of each, utterances at even distances; None: all.
+
+    Raises:
+        AudioVQError: when there is no packed corpus, or it is damaged.
+    """
+    utterances = []
+    for name in ("train", "validation"):
+        if split not in (None, name):
+            continue
+        try:
+            lines = json.loads((folder / name / "index.json").read_text())
+            seconds = sum(line["n_samples"] for line in lines) / SAMPLE_RATE
+            step = 1 if minutes is None else max(-(-seconds // (60 * minutes)), 1)
+            for line in lines[:: int(step)]:
+                reader = _PackedReader(folder / name / "samples.i16", line["start"], line["n_samples"])
+                about: dict[str, Any] = {key: line[key] for key in ("id", "speaker", "language", "group")}
+                about |= {"seconds": line["n_samples"] / SAMPLE_RATE, "split": name, "reader": reader}
+                utterances.append(Utterance(text=None, source="packed", licence="", **about))
+        except (OSError, ValueError, KeyError) as error:
+            raise AudioVQError(f"no packed corpus in {folder / name}, or it is damaged: {error}") from error
+    return utterances
+
+
 def _read_only(array: np.ndarray) -> Tensor:
     import warnings
 

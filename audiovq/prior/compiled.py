@@ -73,10 +73,11 @@ class PackedPrior:
                 packer.add(linear.weight)
             norms += [block.attention_norm.scale, block.feed_forward_norm.scale]
         self.n_backbone = len(packer.matrices)
-        into = depth.into.weight.unflatten(0, (prior.n_codebooks, depth.depth_width))
-        for k in range(prior.n_codebooks):
+        into = depth.into.weight.unflatten(0, (prior.n_streams, depth.depth_width))
+        for k, size in enumerate(prior.sizes):
             packer.add(into[k])
-            packer.add(depth.heads[k])
+            packer.add(depth.heads[k, :size])
+        self.sizes = np.array(prior.sizes, np.int64)
         for matrix in depth.below:
             packer.add(matrix)
         for layer in depth.layers:
@@ -102,11 +103,11 @@ class CompiledStepper:
         packed: the weights.
         offset: (B, C) float32, the conditions' vector that is added to every input.
         config: sampling settings.
-        n_codebooks: number of codebooks to sample.
+        n_streams: number of streams to sample.
     """
 
-    def __init__(self, packed: PackedPrior, offset: np.ndarray, config: SamplingConfig, n_codebooks: int) -> None:
-        self.packed, self.n_codebooks = packed, n_codebooks
+    def __init__(self, packed: PackedPrior, offset: np.ndarray, config: SamplingConfig, n_streams: int) -> None:
+        self.packed, self.n_streams = packed, n_streams
         self.offset = np.ascontiguousarray(offset, np.float32)
         self.settings = np.array([config.temperature, config.top_k, config.top_p], np.float64)
         n = len(offset)
@@ -119,7 +120,7 @@ class CompiledStepper:
         self.length = 0
 
     def hidden(self, codes: np.ndarray) -> np.ndarray:
-        """The frame before (B, K) -> the backbone's output (B, C) for the next frame; valid until the next call."""
+        """The frame before (B, S) -> the backbone's output (B, C) for the next frame; valid until the next call."""
         p = self.packed
         cos, sin = rotary_table(torch.tensor([self.length]), p.head_dim).numpy()[:, 0]
         backbone_step(
@@ -151,11 +152,12 @@ class CompiledStepper:
             return None
         p = self.packed
         self.rows[:, : p.width] = hidden
-        sampled = np.empty((len(codes), self.n_codebooks), np.int64)
+        sampled = np.empty((len(codes), self.n_streams), np.int64)
         depth_step(
             self.rows,
             sampled,
             np.ascontiguousarray(uniforms),
+            p.sizes,
             p.vectors,
             p.weights,
             p.scales,

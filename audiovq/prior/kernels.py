@@ -212,17 +212,17 @@ def sample_code(logits: np.ndarray, uniform: float, temperature: float, top_k: i
 def backbone_step(
     codes, offset, vectors, weights, scales, matrices, norms, keys, values, length, window, cos, sin, eps, x, a, b
 ):
-    """The frame before (B, K) -> the backbone's output in ``a``; ``x``, ``a``, ``b`` are workspaces, one row each.
+    """The frame before (B, S) -> the backbone's output in ``a``; ``x``, ``a``, ``b`` are workspaces, one row each.
 
     Matrices are in the order of use: entry, then project, mix, expand and reduce of each layer.
     """
-    n_rows, n_codebooks = codes.shape
+    n_rows, n_streams = codes.shape
     n_layers, n_groups, n_panels = keys.shape[0], keys.shape[2], keys.shape[3]
     width, dim = offset.shape[1], vectors.shape[2]
     n_heads = width // (2 * len(cos))
     scores = np.empty((n_heads // n_groups, n_panels * PANEL), np.float32)
     for row in range(n_rows):
-        for k in range(n_codebooks):
+        for k in range(n_streams):
             for i in range(dim):
                 a[row, k * dim + i] = vectors[k, codes[row, k], i]
     multiply(a, x, weights, scales, matrices[0])
@@ -243,17 +243,17 @@ def backbone_step(
 
 
 @compiled
-def depth_step(hidden, sampled, uniforms, vectors, weights, scales, matrices, norms, eps, how, known, x, a, b):
-    """The backbone's output (B, C) -> codes of the frame's first codebooks into ``sampled`` (B, K').
+def depth_step(hidden, sampled, uniforms, sizes, vectors, weights, scales, matrices, norms, eps, how, known, x, a, b):
+    """The backbone's output (B, C) -> codes of the frame's first streams into ``sampled`` (B, S').
 
-    Matrices: into and head of each codebook, the K - 1 that add a code's vector, then expand and reduce of each layer.
+    Matrices: into and head of each stream, the S - 1 that add a code's vector, then expand and reduce of each layer.
     """
-    n_rows, n_codebooks = sampled.shape
+    n_rows, n_streams = sampled.shape
     total, depth_width, dim = vectors.shape[0], known.shape[1], vectors.shape[2]
     n_layers = norms.shape[0] - 1
     below, layers = 2 * total, 3 * total - 1
     known[:] = 0
-    for k in range(n_codebooks):
+    for k in range(n_streams):
         multiply(hidden, x, weights, scales, matrices[2 * k])
         add(x, known, depth_width)
         for layer in range(n_layers):
@@ -265,9 +265,9 @@ def depth_step(hidden, sampled, uniforms, vectors, weights, scales, matrices, no
         normalise(x, a, norms[n_layers, :depth_width], eps)
         multiply(a, b, weights, scales, matrices[2 * k + 1])
         for row in range(n_rows):
-            logits = b[row, : vectors.shape[1] - 1]
+            logits = b[row, : sizes[k]]
             sampled[row, k] = sample_code(logits, uniforms[row, k], how[0], int(how[1]), how[2])
-        if k + 1 < n_codebooks:
+        if k + 1 < n_streams:
             for row in range(n_rows):
                 for i in range(dim):
                     a[row, i] = vectors[k, sampled[row, k], i]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,10 +21,12 @@ Progress = Callable[[int, int], None]
 class CodePrior(PriorNetworks):
     """``p(codes) = prod_t prod_k p(code[k, t] | codes before frame t, codes below k of frame t, condition)``.
 
-    A backbone at the frame rate reads the sum of each frame's codes' vectors; a small depth model then predicts the
-    codes of the frame one after the other (Lee et al. 2022). A frame costs one step of the backbone, whatever the
-    number of codebooks. Fewer codebooks are modelled by the same weights: in training some items have only their first
-    ones.
+    A backbone at the frame rate reads the vectors of each frame's codes; a small depth model then predicts the codes of
+    the frame one after the other (Lee et al. 2022). A frame costs one step of the backbone, whatever the number of
+    codebooks. Fewer codebooks are modelled by the same weights: in training some items have only their first ones.
+
+    Codes are (B, S, F), a row for each stream: the pitch codes first, for a codec with coded pitch, then the codebooks,
+    coarse to fine. S may be less than all.
 
     Args:
         n_codebooks, codebook_size: of the codec.
@@ -32,6 +35,7 @@ class CodePrior(PriorNetworks):
         embedding_dim: of a code's vector.
         speaker_dim: of the codec's speaker vectors; 0 for none.
         languages: ISO 639 codes of the supported languages.
+        pitch_values: number of pitch codes of the codec; 0 for a codec without coded pitch.
         codec: the model hash, in hexadecimal, of the codec whose codes are modelled; "" for none.
         name: for messages.
         temperature, top_p: defaults of sampling, see `SamplingConfig`.
@@ -51,6 +55,7 @@ class CodePrior(PriorNetworks):
         embedding_dim: int = 64,
         speaker_dim: int = 0,
         languages: Sequence[str] = (),
+        pitch_values: int = 0,
         codec: str = "",
         name: str = "prior",
         temperature: float = 1.0,
@@ -58,7 +63,15 @@ class CodePrior(PriorNetworks):
         drawn_codebooks: int | None = None,
     ) -> None:
         super().__init__(
-            n_codebooks, codebook_size, width, backbone, depth or {}, embedding_dim, speaker_dim, languages
+            n_codebooks,
+            codebook_size,
+            pitch_values,
+            width,
+            backbone,
+            depth or {},
+            embedding_dim,
+            speaker_dim,
+            languages,
         )
         self.config: dict[str, Any] = dict(  # noqa: C408
             n_codebooks=n_codebooks,
@@ -69,6 +82,7 @@ class CodePrior(PriorNetworks):
             embedding_dim=embedding_dim,
             speaker_dim=speaker_dim,
             languages=list(languages),
+            pitch_values=pitch_values,
             codec=codec,
             name=name,
             temperature=temperature,
@@ -81,56 +95,61 @@ class CodePrior(PriorNetworks):
         self.codec, self.name = codec, name
 
     def complete(self, codes: Tensor) -> Tensor:
-        """Codes (B, K', F) of the first codebooks -> (B, K, F), the others absent.
+        """Codes (B, S', F) of the first streams -> (B, S, F), the others absent.
 
         Raises:
-            ValueError: for more codebooks than the model has.
+            ValueError: for more streams than the model has.
         """
-        missing = self.n_codebooks - codes.shape[1]
+        missing = self.n_streams - codes.shape[1]
         if missing < 0:
-            raise ValueError(f"codes have {codes.shape[1]} codebooks, the prior has {self.n_codebooks}")
+            found, known = codes.shape[1] - self.n_side, self.n_codebooks
+            raise ValueError(f"codes have {found} codebooks, the prior has {known}")
         return F.pad(codes, (0, 0, 0, missing), value=self.absent)
 
     def hidden(
         self, codes: Tensor, condition: Condition | None = None, before: Tensor | None = None, **keep: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The backbone's outputs (B, F, C) and the vectors (B, F, K, E) of complete codes (B, K, F).
+        """The backbone's outputs (B, F, C) and the vectors (B, F, S, E) of complete codes (B, S, F).
 
         Args:
             codes: with absent ones, see `complete`.
             condition: of each item.
-            before: (B, K), the frame before the first; None: absent, at the start of a recording.
+            before: (B, S), the frame before the first; None: absent, at the start of a recording.
             keep: ``keep_speaker``, ``keep_language``: see `Conditioner`.
         """
         if before is None:
             before = codes.new_full(codes.shape[:2], self.absent)
-        frames = torch.cat([before[:, None], codes.transpose(1, 2)], dim=1)  # (B, 1 + F, K)
+        frames = torch.cat([before[:, None], codes.transpose(1, 2)], dim=1)  # (B, 1 + F, S)
         embedded = self.embedding(frames)
         inputs = self.entry(embedded[:, :-1].flatten(2))
         inputs = inputs + self.conditioner(len(codes), condition, **keep)[:, None]
         return self.backbone(inputs), embedded[:, 1:]
 
     def logits(self, codes: Tensor, condition: Condition | None = None, before: Tensor | None = None) -> Tensor:
-        """(B, K', F) -> (B, K', F, V): the logits of each code given all codes before it, teacher-forced."""
-        n_codebooks = codes.shape[1]
+        """(B, S', F) -> (B, S', F, V): the logits of each code given all codes before it, teacher-forced.
+
+        V is the largest number of codes of a stream; what the others do not have is -inf.
+        """
+        n_streams, n_values = codes.shape[1], max(self.sizes)
         hidden, embedded = self.hidden(self.complete(codes), condition, before)
         x = self.depth(hidden.flatten(0, 1), embedded.flatten(0, 1))
-        rows = torch.stack([self.depth.logits(x[:, k], k) for k in range(n_codebooks)])
+        found = [self.depth.logits(x[:, k], k) for k in range(n_streams)]
+        rows = torch.stack([F.pad(row, (0, n_values - row.shape[-1]), value=-math.inf) for row in found])
         return rows.unflatten(1, (codes.shape[0], -1)).transpose(0, 1)
 
     def nll(
         self, codes: Tensor, condition: Condition | None = None, before: Tensor | None = None, **keep: Tensor
     ) -> Tensor:
-        """(B, K', F) -> (B, K', F), nats of each code; 0 where it is absent."""
+        """(B, S', F) -> (B, S', F), nats of each code; 0 where it is absent."""
         complete = self.complete(codes)
         hidden, embedded = self.hidden(complete, condition, before, **keep)
         x = self.depth(hidden.flatten(0, 1), embedded.flatten(0, 1))
-        # One codebook at a time, so that no tensor is larger than its logits. Unbound rather than indexed: the gradient
+        # One stream at a time, so that no tensor is larger than its logits. Unbound rather than indexed: the gradient
         # of an index is as large as the tensor that was indexed.
         nats = []
-        rows = zip(x.unbind(1), self.depth.heads.unbind(0), complete.unbind(1), strict=True)
-        for row, head, target in list(rows)[: codes.shape[1]]:
-            logits = F.linear(row, head).float()
+        rows = zip(x.unbind(1), self.depth.heads.unbind(0), self.sizes, complete.unbind(1), strict=True)
+        for row, head, size, target in list(rows)[: codes.shape[1]]:
+            logits = F.linear(row, head[:size]).float()
             loss = F.cross_entropy(logits, target.flatten(), ignore_index=self.absent, reduction="none")
             nats.append(loss)
         return torch.stack(nats).unflatten(1, (codes.shape[0], -1)).transpose(0, 1)
@@ -149,7 +168,7 @@ class CodePrior(PriorNetworks):
         fast: bool | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Sample ``n`` sequences -> (n, K', P + n_frames), the prompt's codes first.
+        """Sample ``n`` sequences -> (n, S', P + n_frames), the prompt's codes first.
 
         Sequence i is a function of ``(seed, first + i)`` alone, whatever ``n`` is.
 
@@ -157,10 +176,10 @@ class CodePrior(PriorNetworks):
             n_frames: number of frames to sample.
             n: number of sequences, sampled together.
             condition: of each sequence, or one item for all.
-            prompt: (1 or n, at least K', P) codes to continue.
+            prompt: (1 or n, at least S', P) codes to continue.
             sampling: temperature, top-k and top-p; None: temperature 1, all codes.
             seed: random seed.
-            n_codebooks: K', number of codebooks to sample; None for all.
+            n_codebooks: number of codebooks to sample, pitch not counted; None for all.
             first: number of the first sequence.
             fast: use the compiled sampler (a transformer on the CPU only), which rounds weights to 8 bits; None: where
                 possible. A prior loaded from its folder has such weights already.
@@ -174,34 +193,36 @@ class CodePrior(PriorNetworks):
             raise AudioVQError(f"prior {self.name} has 1 to {self.n_codebooks} codebooks, got {n_codebooks}")
         if n_frames < 0 or n < 1:
             raise AudioVQError(f"cannot sample {n} sequences of {n_frames} frames")
-        given = self._prompt(prompt, n, n_codebooks)
-        stepper = self._stepper(n, condition, sampling or SamplingConfig(), n_codebooks, fast)
+        n_streams = self.n_side + n_codebooks
+        given = self._prompt(prompt, n, n_streams)
+        stepper = self._stepper(n, condition, sampling or SamplingConfig(), n_streams, fast)
         generators = [np.random.default_rng([seed, first + i]) for i in range(n)]
-        uniforms = np.stack([rng.random((n_frames, n_codebooks), np.float32) for rng in generators])
+        uniforms = np.stack([rng.random((n_frames, n_streams), np.float32) for rng in generators])
         total = given.shape[2] + n_frames
-        codes = np.full((total + 1, n, self.n_codebooks), self.absent)
-        codes[1 : 1 + given.shape[2], :, :n_codebooks] = given.transpose(2, 0, 1)
+        codes = np.full((total + 1, n, self.n_streams), self.absent)
+        codes[1 : 1 + given.shape[2], :, :n_streams] = given.transpose(2, 0, 1)
         for frame in range(total):
             new = frame - given.shape[2]
             if new < 0:
                 stepper.advance(codes[frame], None)
             else:
-                codes[frame + 1, :, :n_codebooks] = stepper.advance(codes[frame], uniforms[:, new])
+                codes[frame + 1, :, :n_streams] = stepper.advance(codes[frame], uniforms[:, new])
             if progress is not None:
                 progress(frame + 1, total)
-        return torch.from_numpy(codes[1:, :, :n_codebooks].transpose(1, 2, 0).copy())
+        return torch.from_numpy(codes[1:, :, :n_streams].transpose(1, 2, 0).copy())
 
-    def _prompt(self, prompt: Tensor | None, n: int, n_codebooks: int) -> np.ndarray:
+    def _prompt(self, prompt: Tensor | None, n: int, n_streams: int) -> np.ndarray:
         if prompt is None:
-            return np.zeros((n, n_codebooks, 0), np.int64)
-        if prompt.shape[0] not in (1, n) or prompt.shape[1] < n_codebooks:
+            return np.zeros((n, n_streams, 0), np.int64)
+        if prompt.shape[0] not in (1, n) or prompt.shape[1] < n_streams:
             raise AudioVQError(
-                f"a prompt of shape {tuple(prompt.shape)} does not fit {n} sequences of {n_codebooks} codebooks"
+                f"a prompt of shape {tuple(prompt.shape)} does not fit {n} sequences of {n_streams - self.n_side} "
+                "codebooks"
             )
-        return np.broadcast_to(prompt[:, :n_codebooks].numpy(), (n, n_codebooks, prompt.shape[2]))
+        return np.broadcast_to(prompt[:, :n_streams].numpy(), (n, n_streams, prompt.shape[2]))
 
     def _stepper(
-        self, n: int, condition: Condition | None, sampling: SamplingConfig, n_codebooks: int, fast: bool | None
+        self, n: int, condition: Condition | None, sampling: SamplingConfig, n_streams: int, fast: bool | None
     ) -> Any:
         # The compiled sampler reads inputs in fours.
         head_dim = self.width // self.config["backbone"].get("n_heads", 1)
@@ -217,8 +238,8 @@ class CodePrior(PriorNetworks):
         if able and fast is not False:
             from audiovq.prior.compiled import CompiledStepper  # needs a cache folder
 
-            return CompiledStepper(self.packed(), offset.cpu().numpy(), sampling, n_codebooks)
-        return Stepper(self, offset, sampling, n_codebooks)
+            return CompiledStepper(self.packed(), offset.cpu().numpy(), sampling, n_streams)
+        return Stepper(self, offset, sampling, n_streams)
 
     def packed(self) -> Any:
         """The weights in the form of the compiled sampler; cached until `train` or `load_state_dict` changes them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from audiovq.errors import AudioVQError
 from audiovq.nn.transformer import FeedForward, RootMeanSquareNorm, Transformer
 from audiovq.nn.wavenet_stack import WaveNetBackbone
 
+HEAD_SCALE, FIRST_HEAD_SCALE = 0.15, 0.3
+"""Factors of head rows that start as the codes' vectors; codes of the first codebook last over several frames."""
 BACKBONES: dict[str, Any] = {"transformer": Transformer, "wavenet": WaveNetBackbone}
 
 
@@ -93,29 +96,44 @@ class Conditioner(nn.Module):
 
 
 class CodeEmbedding(nn.Module):
-    """A small vector for each code of each codebook, read by the backbone and by the depth model.
+    """A small vector for each code of each stream, read by the backbone and by the depth model.
 
-    Each codebook has an additional row for an absent code, when fewer codebooks are modelled.
+    Each stream has an additional row for an absent code, when fewer codebooks are modelled.
+
+    Args:
+        sizes: number of codes of each stream.
+        dim: channels of a vector.
+        has_pitch: whether the first stream is pitch: its vectors begin as sines of it, since near pitches are alike.
     """
 
-    def __init__(self, n_codebooks: int, codebook_size: int, dim: int) -> None:
+    def __init__(self, sizes: Sequence[int], dim: int, has_pitch: bool = False) -> None:
         super().__init__()
-        self.n_codebooks, self.codebook_size, self.dim = n_codebooks, codebook_size, dim
-        self.vectors = nn.Parameter(torch.randn(n_codebooks, codebook_size + 1, dim))
+        self.n_streams, self.absent = len(sizes), max(sizes)
+        vectors = torch.randn(len(sizes), self.absent + 1, dim)
+        if has_pitch:
+            periods = 4 * 2 ** (torch.arange(dim // 4) * 7 / max(dim // 4, 1))  # steps: 4 to 512, above the whole scale
+            phase = 2 * math.pi * torch.arange(1, sizes[0])[:, None] / periods
+            waves = math.sqrt(2) * torch.cat([phase.sin(), phase.cos()], dim=1)
+            vectors[0, 1 : sizes[0], : waves.shape[1]] = waves
+        self.vectors = nn.Parameter(vectors)
 
-    @property
-    def absent(self) -> int:
-        """The number that stands for no code."""
-        return self.codebook_size
+    @torch.no_grad()
+    def begin_from(self, tables: Tensor) -> None:
+        """Start the vectors of codes from a codec's codebooks (K, V, D), their leading directions, at unit variance."""
+        for vectors, table in zip(self.vectors[-len(tables) :], tables.float(), strict=True):
+            centred = table - table.mean(0)
+            directions = torch.linalg.svd(centred, full_matrices=False)[2][: vectors.shape[1]]
+            start = centred @ directions.T / centred.std()
+            vectors[: len(table)] = F.pad(start, (0, vectors.shape[1] - len(directions)))
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, F, K) -> (B, F, K, E)."""
-        codebooks = torch.arange(self.n_codebooks, device=codes.device)
-        return self.vectors[codebooks, codes]
+        """(B, F, S) -> (B, F, S, E)."""
+        streams = torch.arange(self.n_streams, device=codes.device)
+        return self.vectors[streams, codes]
 
 
 class DepthModel(nn.Module):
-    """Code k of a frame from the backbone's output and the frame's codes below k (the depth step of Lee et al. 2022).
+    """Stream k of a frame from the backbone's output and the frame's codes below k (the depth step of Lee et al. 2022).
 
     In a residual quantizer the sum of the coarser codes' vectors is the latent as far as it is known, so the coarser
     codes enter as a sum of learned vectors, followed by small feed-forward layers; there is no attention::
@@ -125,7 +143,7 @@ class DepthModel(nn.Module):
 
     Args:
         width: channels of the backbone's output.
-        n_codebooks, codebook_size: of the codec.
+        sizes: number of codes of each stream.
         embedding_dim: channels of the codes' vectors.
         depth_width, hidden, n_layers: channels, channels inside the feed-forward layers, and their number.
     """
@@ -133,22 +151,21 @@ class DepthModel(nn.Module):
     def __init__(
         self,
         width: int,
-        n_codebooks: int,
-        codebook_size: int,
+        sizes: Sequence[int],
         embedding_dim: int,
         depth_width: int = 256,
         hidden: int = 512,
         n_layers: int = 2,
     ) -> None:
         super().__init__()
-        self.n_codebooks, self.depth_width = n_codebooks, depth_width
-        self.into = nn.Linear(width, n_codebooks * depth_width, bias=False)
-        # Maps of the codes' vectors into the sum; no code follows that of the last codebook.
-        self.below = nn.Parameter(torch.randn(n_codebooks - 1, depth_width, embedding_dim) * embedding_dim**-0.5)
+        self.sizes, self.n_streams, self.depth_width = tuple(sizes), len(sizes), depth_width
+        self.into = nn.Linear(width, self.n_streams * depth_width, bias=False)
+        # Maps of the codes' vectors into the sum; no code follows that of the last stream.
+        self.below = nn.Parameter(torch.randn(self.n_streams - 1, depth_width, embedding_dim) * embedding_dim**-0.5)
         self.norms = nn.ModuleList([RootMeanSquareNorm(depth_width) for _ in range(n_layers)])
         self.layers = nn.ModuleList([FeedForward(depth_width, hidden) for _ in range(n_layers)])
         self.norm = RootMeanSquareNorm(depth_width)
-        self.heads = nn.Parameter(torch.randn(n_codebooks, codebook_size, depth_width) * 0.02)
+        self.heads = nn.Parameter(torch.randn(self.n_streams, max(sizes), depth_width) * 0.02)
 
     def refine(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D), the input of a head."""
@@ -157,18 +174,18 @@ class DepthModel(nn.Module):
         return self.norm(x)
 
     def forward(self, hidden: Tensor, embedded: Tensor) -> Tensor:
-        """The backbone's output (N, C), vectors of the frame's codes (N, K, E) -> inputs of the heads (N, K, D)."""
-        x = self.into(hidden).unflatten(-1, (self.n_codebooks, self.depth_width))
+        """The backbone's output (N, C), vectors of the frame's codes (N, S, E) -> inputs of the heads (N, S, D)."""
+        x = self.start(hidden)
         known = torch.einsum("nke,kde->nkd", embedded[:, :-1], self.below.to(embedded.dtype))
         return self.refine(x + F.pad(known.cumsum(1), (0, 0, 1, 0)))
 
     def start(self, hidden: Tensor) -> Tensor:
-        """The backbone's output (N, C) -> its map for each codebook (N, K, D)."""
-        return self.into(hidden).unflatten(-1, (self.n_codebooks, self.depth_width))
+        """The backbone's output (N, C) -> its map for each stream (N, S, D)."""
+        return self.into(hidden).unflatten(-1, (self.n_streams, self.depth_width))
 
-    def logits(self, x: Tensor, codebook: int) -> Tensor:
-        """The input of a head (N, D) -> (N, V)."""
-        return F.linear(x, self.heads[codebook])
+    def logits(self, x: Tensor, stream: int) -> Tensor:
+        """The input of a head (N, D) -> (N, V), V the number of codes of that stream."""
+        return F.linear(x, self.heads[stream, : self.sizes[stream]])
 
 
 class PriorNetworks(nn.Module):
@@ -176,6 +193,7 @@ class PriorNetworks(nn.Module):
 
     Args:
         n_codebooks, codebook_size: of the codec.
+        pitch_values: number of pitch codes of the codec; 0 for a codec without coded pitch.
         width: the backbone's channels.
         backbone: ``kind`` ("transformer" or "wavenet") and further arguments of `Transformer` or `WaveNetBackbone`.
         depth: further arguments of `DepthModel`.
@@ -191,6 +209,7 @@ class PriorNetworks(nn.Module):
         self,
         n_codebooks: int,
         codebook_size: int,
+        pitch_values: int,
         width: int,
         backbone: dict[str, Any],
         depth: dict[str, Any],
@@ -204,12 +223,30 @@ class PriorNetworks(nn.Module):
         if kind not in BACKBONES:
             raise AudioVQError(f"unknown backbone {kind!r}; choose from {', '.join(BACKBONES)}")
         self.n_codebooks, self.codebook_size, self.width = n_codebooks, codebook_size, width
-        self.embedding = CodeEmbedding(n_codebooks, codebook_size, embedding_dim)
-        self.entry = nn.Linear(n_codebooks * embedding_dim, width, bias=False)
+        #: Streams before the codebooks: pitch, for a codec that codes it.
+        self.n_side = int(pitch_values > 0)
+        #: Number of codes of each stream: pitch first, then the codebooks, coarse to fine.
+        self.sizes = (pitch_values,) * self.n_side + (codebook_size,) * n_codebooks
+        self.n_streams = len(self.sizes)
+        self.embedding = CodeEmbedding(self.sizes, embedding_dim, self.n_side > 0)
+        self.entry = nn.Linear(self.n_streams * embedding_dim, width, bias=False)
         self.conditioner = Conditioner(width, speaker_dim, languages)
         #: A causal sequence model (B, F, C) -> (B, F, C) with ``start`` and ``step``.
         self.backbone: Any = BACKBONES[kind](width, **settings)
-        self.depth = DepthModel(width, n_codebooks, codebook_size, embedding_dim, **depth)
+        self.depth = DepthModel(width, self.sizes, embedding_dim, **depth)
+
+    @torch.no_grad()
+    def begin_from(self, tables: Tensor) -> None:
+        """Start the codes' vectors, and their rows of the heads, from a codec's codebooks (K, V, D).
+
+        What holds for one code then holds for those near to it: that a code follows itself is one linear map, not one
+        fact for each code.
+        """
+        self.embedding.begin_from(tables)
+        dim = min(self.embedding.vectors.shape[2], self.depth.depth_width)
+        for stream, size in enumerate(self.sizes):
+            scale = FIRST_HEAD_SCALE if stream == self.n_side else HEAD_SCALE
+            self.depth.heads[stream, :size, :dim] = scale * self.embedding.vectors[stream, :size, :dim]
 
     @property
     def absent(self) -> int:

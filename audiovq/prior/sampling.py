@@ -56,21 +56,21 @@ class Stepper:
         prior: the networks.
         offset: (B, C), the conditions' vector that is added to every input.
         config: sampling settings.
-        n_codebooks: number of codebooks to sample.
+        n_streams: number of streams to sample.
     """
 
-    def __init__(self, prior: PriorNetworks, offset: Tensor, config: SamplingConfig, n_codebooks: int) -> None:
-        self.prior, self.offset, self.config, self.n_codebooks = prior, offset, config, n_codebooks
+    def __init__(self, prior: PriorNetworks, offset: Tensor, config: SamplingConfig, n_streams: int) -> None:
+        self.prior, self.offset, self.config, self.n_streams = prior, offset, config, n_streams
         self.state = prior.backbone.start(len(offset), offset)
 
     def hidden(self, codes: Tensor) -> Tensor:
-        """The frame before (B, K) -> the backbone's output (B, C) for the next frame."""
+        """The frame before (B, S) -> the backbone's output (B, C) for the next frame."""
         embedded = self.prior.embedding(codes[:, None])[:, 0]
         return self.prior.backbone.step(self.prior.entry(embedded.flatten(1)) + self.offset, self.state)
 
     @torch.no_grad()
     def advance(self, codes: np.ndarray, uniforms: np.ndarray | None) -> np.ndarray | None:
-        """The frame before (B, K) and uniform numbers in [0, 1), (B, K') -> the next frame (B, K').
+        """The frame before (B, S) and uniform numbers in [0, 1), (B, S') -> the next frame (B, S').
 
         Without numbers nothing is sampled; the frame only enters the cache.
         """
@@ -83,11 +83,11 @@ class Stepper:
         rows = prior.depth.start(hidden)
         known = torch.zeros_like(rows[:, 0])
         sampled = np.empty(uniforms.shape, np.int64)
-        for k in range(self.n_codebooks):
+        for k in range(self.n_streams):
             logits = prior.depth.logits(prior.depth.refine(rows[:, k] + known), k).float().cpu().numpy()
             for i, row in enumerate(logits):
                 sampled[i, k] = sample_code(row, uniforms[i, k], config.temperature, config.top_k, config.top_p)
-            if k + 1 < self.n_codebooks:
+            if k + 1 < self.n_streams:
                 chosen = torch.from_numpy(sampled[:, k]).to(self.offset.device)
                 known = known + prior.embedding.vectors[k, chosen] @ prior.depth.below[k].T
         return sampled

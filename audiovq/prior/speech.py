@@ -16,24 +16,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovq.codec.level import quantize_level
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
 from audiovq.int8 import SCALE, restore, round_rows
+from audiovq.interfaces import EncodedSpeech
 from audiovq.io import atomic_write
 from audiovq.prior.model import CodePrior, Progress
 from audiovq.prior.networks import Condition
 from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+from audiovq.speech.codec import SpeechCodec
 
 FOLDER = "prior"
 """Name of a codec's prior folder, beside the codec's weights."""
 BATCH = 16
 """Number of items that are sampled together."""
 _SPEAKERS = "voices."
+_USUAL_LEVEL = quantize_level(-20.0)
 
 
 class SpeechPrior:
-    """Samples speech: codes from the prior, speakers from a distribution or from the caller.
+    """Samples speech: pitch and codes from the prior, speakers from a distribution or from the caller.
+
+    The level is one for each item: the prompt's, or the usual one of the speaker.
 
     Args:
         codec: the codec whose codes are modelled.
@@ -41,7 +46,7 @@ class SpeechPrior:
         voices: the distribution of random speakers; None for none.
     """
 
-    def __init__(self, codec: SpeechCodec, prior: CodePrior, voices: SpeakerDistribution | None = None) -> None:
+    def __init__(self, codec: Any, prior: CodePrior, voices: SpeakerDistribution | None = None) -> None:
         self.codec, self.prior, self.voices = codec, prior, voices
 
     @classmethod
@@ -98,7 +103,7 @@ class SpeechPrior:
             progress: called with the number of frames done and the total.
 
         Returns:
-            The prompt's codes and the new ones, for `SpeechCodec.decode` or `SpeechCodec.save`.
+            The prompt's pitch and codes and the new ones, for `SpeechCodec.decode` or `SpeechCodec.save`.
 
         Raises:
             AudioVQError: for a length, language, prompt or number of codebooks that does not fit.
@@ -109,11 +114,10 @@ class SpeechPrior:
             raise AudioVQError(f"cannot sample {seconds:g} s of speech: give a longer duration")
         given = self._given(prompt)
         if n_codebooks is None:
-            n_codebooks = self.prior.drawn_codebooks if given is None else given.shape[1]
+            n_codebooks = self.prior.drawn_codebooks if given is None else given.shape[1] - self.prior.n_side
         who = self._speakers(n, speaker, prompt, seed, first)
         number = self.prior.conditioner.number(language)
-        with torch.no_grad():
-            condition = Condition(codec.speaker_encoder.decode(who).float(), torch.full((n,), number))
+        condition = condition_of(codec, {"voice": who, "language": torch.full((n,), number)})
         n_frames = -(-n_samples // codec.hop_length)
         parts, batches = [], range(0, n, BATCH)
         for start in batches:
@@ -122,8 +126,39 @@ class SpeechPrior:
             report = _part(progress, start // BATCH, len(batches))
             settings = (given, sampling, seed, n_codebooks, first + start)
             parts.append(self.prior.sample(n_frames, size, part, *settings, progress=report))
-        before = 0 if given is None else given.shape[2] * codec.hop_length
-        return EncodedSpeech(torch.cat(parts), who, torch.full((n,), before + n_samples))
+        return self._encoded(torch.cat(parts), who, n_samples, prompt)
+
+    def _encoded(self, streams: Tensor, who: Tensor, n_samples: int, prompt: EncodedSpeech | None) -> EncodedSpeech:
+        """Streams (B, S, F) as coded speech; the last ``n_samples`` are new."""
+        side, hop = self.prior.n_side, self.codec.hop_length
+        lengths = torch.full((len(who),), streams.shape[2] * hop - (-n_samples % hop))
+        if not side:
+            return EncodedSpeech(streams, who, lengths)
+        levels = self._levels(who, streams.shape[2], prompt)
+        return EncodedSpeech(streams[:, side:], who, lengths, streams[:, 0], levels)
+
+    def _levels(self, who: Tensor, n_frames: int, prompt: EncodedSpeech | None) -> Tensor:
+        """(n, P) level codes."""
+        n_packets = -(-n_frames // self.codec.packet_frames)
+        if prompt is not None and prompt.level is not None:
+            given = prompt.level[0, :n_packets]
+            usual = given.median().expand(n_packets - len(given))
+            return torch.cat([given, usual]).expand(len(who), -1)
+        found = [self.voices.level_of(vector.numpy()) if self.voices else None for vector in who]
+        levels = torch.tensor([_USUAL_LEVEL if level is None else level for level in found])
+        return levels[:, None].expand(-1, n_packets)
+
+    def streams(self, encoded: EncodedSpeech) -> Tensor:
+        """Coded speech as the prior's streams (B, S, F): pitch first where the codec codes it, then the codebooks.
+
+        Raises:
+            AudioVQError: for speech without coded pitch, and a prior that models it.
+        """
+        if not self.prior.n_side:
+            return encoded.codes
+        if encoded.pitch is None:
+            raise AudioVQError("this speech has no coded pitch, which the prior models")
+        return torch.cat([encoded.pitch[:, None], encoded.codes], dim=1)
 
     def _given(self, prompt: EncodedSpeech | None) -> Tensor | None:
         if prompt is None:
@@ -133,7 +168,7 @@ class SpeechPrior:
         whole = int(prompt.n_samples[0]) // self.codec.hop_length
         if whole < 1:
             raise AudioVQError("the prompt is shorter than one frame; give some seconds of speech")
-        return prompt.codes[:, :, :whole]
+        return self.streams(prompt)[:, :, :whole]
 
     def _speakers(
         self, n: int, speaker: np.ndarray | Tensor | None, prompt: EncodedSpeech | None, seed: int, first: int
@@ -154,7 +189,7 @@ def _part(progress: Progress | None, batch: int, n_batches: int) -> Progress | N
     return lambda done, total: progress(batch * total + done, n_batches * total)
 
 
-def condition_of(codec: SpeechCodec, batch: Mapping[str, Tensor]) -> Condition:
+def condition_of(codec: Any, batch: Mapping[str, Tensor]) -> Condition:
     """Conditions of a batch with quantized speaker vectors ``voice`` (B, S) and indices ``language`` (B,)."""
     with torch.no_grad():
         return Condition(codec.speaker_encoder.decode(batch["voice"]).float(), batch["language"])
@@ -207,8 +242,8 @@ def check_prior(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise AudioVQError(
-            f"no prior in {folder}: train one with `audiovq train experiment=prior_debian`, with task.codec=MODEL for "
-            "another codec than the default"
+            f"no prior in {folder}: train one with `audiovq train experiment=prior task.codec=MODEL`, on the codes of "
+            "that model"
         )
 
 
@@ -234,6 +269,6 @@ def load_prior(folder: str | Path, codec: Any = None) -> tuple[CodePrior, Speake
     if codec is not None and prior.codec != codec.model_hash.hex():
         raise AudioVQError(
             f"the prior in {folder} was trained on codes of model {prior.codec or 'none'}, not on those of "
-            f"{codec.name} ({codec.model_hash.hex()}); train one on them: audiovq train experiment=prior_debian"
+            f"{codec.name} ({codec.model_hash.hex()}); train one on them: audiovq train experiment=prior"
         )
     return prior.eval(), speakers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from audiovq.bitstream.entropy_kernels import MAX_ACTIVATION, MAX_STATE, PRECISION, SHIFT, Network
-from audiovq.training.entropy import EntropyNetwork
+from audiovq.bitstream.entropy_model import no_voicing
+from audiovq.training.entropy_network import EntropyNetwork
 
 if TYPE_CHECKING:
     from audiovq.data.utterance import CodedUtterance
@@ -43,17 +45,24 @@ def speaker_weights(utterances: Sequence[CodedUtterance], n_values: int) -> np.n
 
 
 @torch.no_grad()
-def to_integers(network: EntropyNetwork, codes: Sequence[Tensor]) -> Network:
+def to_integers(network: EntropyNetwork, packets: Sequence[tuple[Tensor, Tensor]]) -> Network:
     """The network in integers.
 
     Args:
         network: trained.
-        codes: some packets (B, K, F) int64, with all K books and with fewer: they tell how large the activations get.
+        packets: some codes (B, K, F) int64 and their voicing (B, F), with all K codebooks and with fewer: they show how
+            large the activations get.
     """
-    state_unit, hidden_units = _units(network, codes)
+    state_unit, hidden_units = _units(network, packets)
+    network = copy.deepcopy(network).cpu()
     embedding = network.embedding.double()
     sum_unit = embedding.abs().amax(dim=(0, 1)) / 127  # (D,)
     first = _matrix(network.first_weight * sum_unit[:, None], state_unit)
+    voicing = {name: array.astype(np.int64) for name, array in no_voicing(first[0].shape[2]).items()}
+    if network.voicing_offsets:
+        weight, multiplier = _matrix(network.voicing_weight[None], state_unit)
+        voicing = {"voicing_weight": weight[0], "voicing_multiplier": multiplier}
+        voicing["voicing_offsets"] = np.array(network.voicing_offsets, np.int64)
     later = [_matrix(weight * state_unit, state_unit) for weight in network.weight]
     state = [_matrix(w[None] * state_unit, unit) for w, unit in zip(network.state_weight, hidden_units, strict=True)]
     finer = hidden_units[1:]
@@ -66,6 +75,7 @@ def to_integers(network: EntropyNetwork, codes: Sequence[Tensor]) -> Network:
         first_weight=first[0],
         first_multiplier=first[1],
         condition=_rounded(network.condition / state_unit),
+        **voicing,
         delays=np.array(network.settings.delays, np.int64),
         weight=np.stack([weight for weight, _ in later]),
         multiplier=np.stack([multiplier for _, multiplier in later]),
@@ -84,12 +94,12 @@ def to_integers(network: EntropyNetwork, codes: Sequence[Tensor]) -> Network:
     )
 
 
-def _units(network: EntropyNetwork, codes: Sequence[Tensor]) -> tuple[float, list[float]]:
-    """What one unit of a state, and of each book's hidden layer, stands for, so that the largest ones seen just fit."""
+def _units(network: EntropyNetwork, packets: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, list[float]]:
+    """Values of one unit of a state, and of each codebook's hidden layer, so that the largest ones seen just fit."""
     top_state, top_step, top_hidden = 1e-3, 1e-3, [1e-3] * network.n_codebooks
-    for batch in codes:
+    for batch, voiced in packets:
         sums = network.partial_sums(batch)
-        states = network.states(sums[-1], batch.shape[1])
+        states = network.states(sums[-1], batch.shape[1], voiced)
         steps = [states[0], *(after - before for before, after in pairwise(states))]
         top_state = max(top_state, max(float(s.max()) for s in states))
         top_step = max(top_step, max(float(s.max()) for s in steps))

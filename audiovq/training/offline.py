@@ -217,10 +217,10 @@ def check_end(plan: Mapping[str, Any]) -> None:
 
 
 def _unpack(reader: PieceReader, work: Path) -> Path | None:
-    """Corpora and models; the folder of the state to start from."""
+    """Corpora, codes and models; the folder of the state to start from."""
     begun = time.perf_counter()
     reader.extract("cache/", work / "cache")
-    for split in ("train", "validation"):
+    for split in ("train", "validation") if reader.names("packed/") else ():
         unpack_corpus(reader, split, work / "cache" / "packed" / split)
     log.info("unpacked in %.1f s", time.perf_counter() - begun)
     if not reader.names(START):

@@ -62,7 +62,7 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
     What rarely changes comes first: when only code or weights change, most pieces stay as they are.
 
     Args:
-        given: configuration, resolved, of a task on packed corpora.
+        given: configuration, resolved, of a task on packed corpora or on codes.
         folder: of the pieces.
         options: what goes along.
         run: folder of a run whose state the training goes on from.
@@ -75,8 +75,10 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
     """
     if options.audio not in AUDIO:
         raise AudioVQError(f"audio is stored as {', '.join(AUDIO)}, not {options.audio!r}")
-    if "corpus" not in given["task"]:
-        raise AudioVQError("only tasks on packed corpora, those with task.corpus, can be trained from a pack")
+    if not {"corpus", "codes"} & set(given["task"]):
+        raise AudioVQError(
+            "only tasks on packed corpora or codes, those with task.corpus or task.codes, can be trained from a pack"
+        )
     check_end(given["training"])
     config: dict[str, Any] = json.loads(json.dumps(given))
     corpus = config["task"].get("corpus")
@@ -84,7 +86,9 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
     with tempfile.TemporaryDirectory() as temporary:
         wheels = download_wheels(options.have, options.python, Path(temporary))
         log.info("wheels: %s", ", ".join(path.name for path in wheels) or "none")
-        for split in ("train", "validation"):
+        if "codes" in config["task"]:
+            _add_codes(writer, config["task"])
+        for split in ("train", "validation") if "corpus" in config["task"] else ():
             base = Path(corpus) if corpus else cache_dir() / "packed"
             add_corpus(writer, base / split, split, options.audio, options.kbps, options.labels, _progress(split))
         if config["task"].get("listener_items"):
@@ -115,6 +119,16 @@ def _progress(split: str) -> Any:
             log.info("%s: %.1f hours", split, done / 3600)
 
     return tell
+
+
+def _add_codes(writer: PieceWriter, task: dict[str, Any]) -> None:
+    """The codes of a task, made now where they are missing; on the other machine it needs no codec and no corpora."""
+    from audiovq.training.prior import open_codes
+
+    folder = open_codes(task["codes"], task["codec"], task["corpora"]).folder
+    for path in sorted(folder.iterdir()):
+        writer.add(f"cache/codes/{folder.name}/{path.name}", path.read_bytes())
+    task |= {"codes": f"codes/{folder.name}", "codec": None, "corpora": []}
 
 
 def _add_code(writer: PieceWriter) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
-from audiovq.data.codes import CodesCache, cached_codes
+from audiovq.data.codes import CodesCache, CodesFacts, cached_codes
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
+from audiovq.interfaces import Codec
+from audiovq.io import cache_dir
+from audiovq.pitch_scale import N_VALUES
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
 from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.speech import FOLDER, condition_of, load_prior, save_prior
+from audiovq.prior.speech import FOLDER, load_prior, save_prior
+from audiovq.quantize import FiniteScalarQuantizer
 from audiovq.speech.codec import SpeechCodec
 from audiovq.training.batches import ordered_batches
 from audiovq.training.ema_task import EMATask
@@ -31,7 +36,7 @@ log = logging.getLogger("audiovq")
 
 
 class CodePriorTask(EMATask):
-    """Maximum likelihood of the codes.
+    """Maximum likelihood of the codes, and of pitch for a codec that codes it.
 
     Args:
         prior: constructor arguments of `CodePrior`, without those that the codec and the data decide.
@@ -39,6 +44,8 @@ class CodePriorTask(EMATask):
         corpora: see `audiovq.data.corpora`; their codes are made once and kept.
         condition_dropout, book_dropout: see `CodeStretches`.
         crop_seconds: of a training item.
+        codes: folder of codes that are there already, a path or relative to the cache; codec and corpora are then not
+            opened.
         settings: of `EMATask`.
     """
 
@@ -50,24 +57,28 @@ class CodePriorTask(EMATask):
         condition_dropout: float,
         book_dropout: float,
         crop_seconds: float,
+        codes: str | None = None,
         **settings: Any,
     ) -> None:
-        speech = SpeechCodec.from_pretrained(codec)
-        cache = code_corpora(speech, corpora)
+        cache = open_codes(codes, codec, corpora)
+        facts = cache.facts
         languages = sorted({u.language for u in cache.utterances if u.split == "train"} - {"und"})
         model = CodePrior(
-            n_codebooks=cache.n_codebooks,
-            codebook_size=cache.codebook_size,
-            speaker_dim=speech.speaker_encoder.dim,
+            n_codebooks=facts.n_codebooks,
+            codebook_size=facts.codebook_size,
+            speaker_dim=len(cache.utterances[0].voice),
             languages=languages,
-            codec=cache.codec,
+            pitch_values=N_VALUES + 1 if facts.has_pitch else 0,
+            codec=facts.codec,
             **prior,
         )
+        if cache.tables is not None:
+            model.begin_from(cache.tables)
         super().__init__(model, **settings)
-        self._codec = [speech.to(self.device)]  # in a list: its weights are no part of this task's state
         self.cache, self.languages = cache, languages
+        self.speakers = FiniteScalarQuantizer([facts.speaker_levels]).to(self.device)
         self.condition_dropout, self.book_dropout = condition_dropout, book_dropout
-        self.n_frames = round(crop_seconds * speech.frame_rate)
+        self.n_frames = round(crop_seconds * facts.frame_rate)
         self.audio_seconds = crop_seconds * self.batch_size
 
     def begin_from(self, source: str) -> None:
@@ -80,7 +91,7 @@ class CodePriorTask(EMATask):
         config = folder / "config.json"
         if config.is_file() and "backbone" not in json.loads(config.read_text()):
             folder = folder / FOLDER  # it is a codec's
-        prior, _ = load_prior(folder, self._codec[0])
+        prior, _ = load_prior(folder)
         theirs, own = prior.state_dict(), self.model.state_dict()
         if {k: t.shape for k, t in theirs.items()} != {k: t.shape for k, t in own.items()}:
             raise AudioVQError(f"the prior in {folder} has another shape: its configuration is {folder}/config.json")
@@ -104,20 +115,27 @@ class CodePriorTask(EMATask):
         chosen = np.linspace(0, len(runs) - 1, n).round().astype(int).tolist()
         return train, Subset(runs, chosen)
 
+    @torch.no_grad()
     def condition(self, batch: dict[str, Tensor]) -> Condition:
-        return condition_of(self._codec[0], batch)
+        """Conditions of a batch."""
+        return Condition(self.speakers.decode(batch["voice"].unsqueeze(1)).squeeze(1).float(), batch["language"])
 
-    def book_nats(self, prior: CodePrior, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Sum of nats and number of codes of each book, (K,) each."""
+    def stream_nats(self, prior: CodePrior, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum of nats and number of codes of each stream, (S,) each."""
         keep = {name: batch[name] for name in ("keep_speaker", "keep_language") if name in batch}
         nats = prior.nll(batch["codes"], self.condition(batch), batch["before"], **keep)
         return nats.sum((0, 2)), (batch["codes"] != prior.absent).sum((0, 2))
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        nats, counts = self.book_nats(model, batch)
+        nats, counts = self.stream_nats(model, batch)
         loss = nats.sum() / counts.sum()
-        books = {f"nats_book_{k + 1}": v for k, v in enumerate(nats / counts.clamp_min(1))}
-        return loss, {"nats": loss, **books}
+        return loss, {"nats": loss, **dict(zip(self.names, nats / counts.clamp_min(1), strict=True))}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the streams' figures."""
+        books = [f"nats_codebook_{k + 1}" for k in range(self.model.n_codebooks)]
+        return ["nats_pitch"] * self.model.n_side + books
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -127,34 +145,53 @@ class CodePriorTask(EMATask):
         sums = []
         for batch in ordered_batches(self.data[1], self.batch_size, self.device):
             with self.autocast():
-                sums.append(torch.stack(self.book_nats(self.average, batch)))
+                sums.append(torch.stack(self.stream_nats(self.average, batch)))
         nats, counts = torch.stack(sums).double().sum(0)
         mean = (nats / counts).tolist()
-        bits = sum(mean) * self._codec[0].frame_rate / math.log(2)
-        measures = {"loss": sum(mean) / len(mean), "bits_per_second": bits}
-        return measures | {f"nats_book_{k + 1}": value for k, value in enumerate(mean)}
+        bits = sum(mean) * self.cache.facts.frame_rate / math.log(2)
+        return {"loss": sum(mean) / len(mean), "bits_per_second": bits, **dict(zip(self.names, mean, strict=True))}
 
     def export(self, folder: Path) -> None:
-        """A prior's folder, with the density of the training voices."""
-        save_prior(self.average, folder, fit_voices(self.cache, self._codec[0]))
+        """A prior's folder, with the distribution of the training speakers."""
+        save_prior(self.average, folder, fit_speakers(self.cache))
 
 
-def code_corpora(codec: SpeechCodec, corpora: list[Any]) -> CodesCache:
-    """Codes from the cache, or made now, which the log tells."""
-    start = time.perf_counter()
+def open_codes(codes: str | None, codec: str | None, corpora: Sequence[Any]) -> CodesCache:
+    """The codes in a folder, or those of corpora by a codec: from the cache, or made now, which the log reports.
 
-    def tell(done: int, total: int) -> None:
-        if done % 1000 == 0 or done == total:
-            log.info("coded %d of %d recordings, %.0f s", done, total, time.perf_counter() - start)
+    Args:
+        codes: folder, a path or relative to the cache; None: ``codec`` and ``corpora`` say which.
+        codec: model's name or folder; None for the bundled one.
+        corpora: see `audiovq.data.corpora`.
 
-    return cached_codes(codec, corpora, progress=tell)
+    Raises:
+        AudioVQError: when they cannot be opened or made, or the codec knows its speakers by number.
+    """
+    if codes is not None:
+        return CodesCache(codes if Path(codes).is_dir() else cache_dir() / codes)
+    model: Codec = SpeechCodec.from_pretrained(codec)
+    if model.has_speaker_table:
+        raise AudioVQError(f"{model.name} knows its speakers by number: priors are for codecs with speaker vectors")
+    begun = shown = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        if time.perf_counter() - shown > 30 or done == total:
+            shown = time.perf_counter()
+            log.info("coded %d of %d recordings, %.0f s", done, total, shown - begun)
+
+    return cached_codes(model, corpora, progress=report)
 
 
-def fit_voices(cache: CodesCache, codec: SpeechCodec) -> SpeakerDistribution | None:
-    """The density of the training recordings' speaker vectors; None where a voice is a number in a table."""
-    if codec.has_speaker_table:
-        return None
+def fit_speakers(cache: CodesCache) -> SpeakerDistribution:
+    """The distribution of the training recordings' speaker vectors and levels."""
+    facts: CodesFacts = cache.facts
     train = cache.split("train")
-    seconds = np.array([u.n_samples / codec.sample_rate for u in train])
-    speakers = [u.speaker for u in train]
-    return SpeakerDistribution.fit(np.stack([u.voice for u in train]), speakers, seconds, codec.speaker_encoder.levels)
+    loudness = np.array([float(np.mean(u.levels)) for u in train if u.levels is not None])
+    return SpeakerDistribution.fit(
+        np.stack([u.voice for u in train]),
+        [u.speaker for u in train],
+        np.array([u.n_samples / facts.sample_rate for u in train]),
+        facts.speaker_levels,
+        loudness=loudness if facts.has_pitch else None,
+    )

@@ -181,7 +181,17 @@ def main() -> None:
     # The bundled voices are vectors of these very weights.
     subprocess.run([sys.executable, str(HERE.parent / "voice_conversion" / "make_speakers.py"), "speech"], check=True)
     if not options.no_entropy:
-        subprocess.run([sys.executable, str(HERE / "fit_entropy.py"), "--model", str(folder)], check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                str(HERE.parent / "speech" / "entropy.py"),
+                "--model",
+                str(folder),
+                "--corpus",
+                "debian_speech",
+            ],
+            check=True,
+        )
     if not options.no_measure:
         measure(options.limit)
     (folder / "README.md").write_text(card(folder, options.run, options.note))

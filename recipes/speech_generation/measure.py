@@ -24,8 +24,8 @@ CARD = """# The prior of {codec}
 An autoregressive model of the codes of audiovq's speech model: a transformer over frames, a small network over the
 books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate speech` samples from it.
 
-* **Trained by** `audiovq train experiment=prior_debian`, {steps} steps on codes of the speech model's training
-  data{before}.
+* **Trained by** `audiovq train experiment=prior data=debian_speech`, {steps} steps on codes of the speech model's
+  training data{before}.
   Sources, licences and what was left out are in that model's card. No test or validation recording was trained on.
 * **Drawn with** temperature {temperature}, top-p {top_p} and {books} of the codec's books where nothing is asked for,
   chosen on validation (`recipes/speech_generation/choose.py`).

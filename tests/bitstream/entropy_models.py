@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_kernels import PRECISION, Network, distributions, make_memory
-from audiovq.bitstream.entropy_model import EntropyModel
+from audiovq.bitstream.entropy_model import EntropyModel, no_voicing
 from tests.fake_codec import FakeCodec
 
 
@@ -17,7 +19,9 @@ class SmallCodec(FakeCodec):
     bitrates = (0.2, 0.4, 0.6)
 
 
-def random_model(codec: FakeCodec, seed: int = 0, width: int = 8, hidden: int = 12, dim: int = 6) -> EntropyModel:
+def random_model(
+    codec: FakeCodec, seed: int = 0, width: int = 8, hidden: int = 12, dim: int = 6, offsets: tuple[int, ...] = ()
+) -> EntropyModel:
     rng = np.random.default_rng(seed)
     books, values = codec.n_codebooks, codec.codebook_size
 
@@ -37,6 +41,7 @@ def random_model(codec: FakeCodec, seed: int = 0, width: int = 8, hidden: int = 
         first_weight=weights(3, dim, width),
         first_multiplier=numbers(1 << 17, 1 << 18, width),
         condition=numbers(-200, 200, books, width),
+        **no_voicing(width),
         delays=np.array([[0, 3], [0, 6]]),
         weight=weights(2, 2, width, width),
         multiplier=numbers(1 << 14, 1 << 15, 2, width),
@@ -53,10 +58,16 @@ def random_model(codec: FakeCodec, seed: int = 0, width: int = 8, hidden: int = 
         output_bias=numbers(-100, 100, books, values),
         exponential=exponential[: np.argmin(exponential > 0) + 1],
     )
+    if offsets:
+        network = network._replace(
+            voicing_offsets=np.array(offsets),
+            voicing_weight=weights(len(offsets), width),
+            voicing_multiplier=numbers(1 << 24, 1 << 25, width),
+        )
     return EntropyModel(codec.model_hash, network, speaker)
 
 
-def coder_of(codec: FakeCodec, seed: int = 0, **sizes: int) -> EntropyCoder:
+def coder_of(codec: FakeCodec, seed: int = 0, **sizes: Any) -> EntropyCoder:
     return EntropyCoder(random_model(codec, seed, **sizes))
 
 
@@ -67,14 +78,17 @@ def with_entropy(codec: FakeCodec, folder, seed: int = 0) -> FakeCodec:
     return codec
 
 
-def chosen_codes(coder: EntropyCoder, n_books: int, n_frames: int, likely: bool) -> np.ndarray:
+def chosen_codes(
+    coder: EntropyCoder, n_books: int, n_frames: int, likely: bool, voiced: np.ndarray | None = None
+) -> np.ndarray:
     """Codes (K, F) that the model finds likely, each one at random among its best, or always the least likely ones."""
     network, rng = coder.model.network, np.random.default_rng(5)
     codes = np.zeros((n_books, n_frames), np.int64)
     weights = np.zeros((codes.size, coder.model.codebook_size), np.float32)
+    voicing = np.zeros(n_frames, np.uint8) if voiced is None else voiced
     for t in range(n_frames):
         for book in range(n_books):
-            distributions(network, make_memory(network, n_frames), codes, weights)
+            distributions(network, make_memory(network, n_frames), voicing, codes, weights)
             order = np.argsort(weights[t * n_books + book])
             codes[book, t] = order[-1 - rng.integers(3)] if likely else order[0]
     return codes

@@ -123,7 +123,7 @@ def test_the_library_decodes_what_the_kernel_decodes():
     network = SMALL.model.network
     weights = np.zeros((60, 16), np.float32)
     for row in rows:
-        distributions(network, make_memory(network, 20), row, weights)
+        distributions(network, make_memory(network, 20), np.zeros(20, np.uint8), row, weights)
         assert (weights.sum(axis=1) == (1 << 24) - 16).all()
         found = decoder.decode(whole_categorical(), weights)
         assert np.array_equal(found.reshape(20, 3).T, row)

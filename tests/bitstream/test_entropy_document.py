@@ -10,7 +10,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from audiovq.bitstream.container import ContainerReader, Packet
+from audiovq.bitstream.entropy_kernels import distributions, make_memory
 from audiovq.bitstream.speech_layout import SpeechHeader
+from tests.bitstream.entropy_models import SmallCodec, random_model
 
 GOLDEN = Path(__file__).parent / "golden"
 TENSORS = {name: tensor.tolist() for name, tensor in load_file(GOLDEN / "entropy.safetensors").items()}
@@ -61,13 +63,19 @@ def clip(vector, high):
     return [min(max(a, 0), high) for a in vector]
 
 
-def state(sums, t):
-    n = TENSORS
+def state(sums, t, n=TENSORS, voiced=(), n_books=BOOKS):
     total = [0] * len(n["first_multiplier"])
     for delay, weight in zip(n["first_delays"], n["first_weight"], strict=True):
         if t >= delay:
             total = add(total, product(sums[t - delay], weight))
-    layers = [clip(add(rounded(times(total, n["first_multiplier"])), n["condition"][BOOKS - 1]), 1023)]
+    total = times(total, n["first_multiplier"])
+    known = [0] * len(total)
+    for offset, weight in zip(n.get("voicing_offsets", []), n.get("voicing_weight", []), strict=True):
+        if 0 <= t + offset < len(voiced) and voiced[t + offset]:
+            known = add(known, weight)
+    if "voicing_offsets" in n:
+        total = add(total, times(known, n["voicing_multiplier"]))
+    layers = [clip(add(rounded(total), n["condition"][n_books - 1]), 1023)]
     past = STATES[: t * (len(n["weight"]) + 1)]
     for i, delays in enumerate(n["delays"]):
         total = [0] * len(layers[0])
@@ -85,8 +93,7 @@ def state(sums, t):
 STATES: list[list[int]] = []
 
 
-def weights_of(s, partial, book, before):
-    n = TENSORS
+def weights_of(s, partial, book, before, n=TENSORS):
     a = times(product(s, n["state_weight"][book]), n["state_multiplier"][book])
     if book:
         a = add(a, times(product(partial, n["sum_weight"][book - 1]), n["sum_multiplier"][book - 1]))
@@ -127,6 +134,24 @@ def rows(data, shape_size, packed_bits, decode):
     for channel in range(CHANNELS):
         result.append(result[-1] if channel and same[channel - 1] == "1" else found.pop(0))
     return result, coded
+
+
+def test_states_with_voicing_from_the_document():
+    """The weights of first codes, in the document's words and by the kernels."""
+    model = random_model(SmallCodec(), offsets=(-1, 0, 2))
+    tensors = {name: array.tolist() for name, array in model.network._asdict().items()}
+    rng = np.random.default_rng(2)
+    codes, voiced = rng.integers(0, 16, (3, 12)), rng.integers(0, 2, 12).astype(np.uint8)
+    expected = np.empty((36, 16), np.float32)
+    distributions(model.network, make_memory(model.network, 12), voiced, codes, expected)
+    STATES.clear()
+    sums = []
+    for t in range(12):
+        found = state(sums, t, tensors, voiced.tolist())
+        weights = weights_of(found, None, 0, 0, tensors)
+        assert weights == expected[3 * t].astype(int).tolist()
+        sums.append(add(*(tensors["embedding"][book][codes[book, t]] for book in range(3))))
+    STATES.clear()
 
 
 def test_decoder_from_the_document():

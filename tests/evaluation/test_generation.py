@@ -11,7 +11,8 @@ import torch
 
 from audiovq.data.utterance import CodedUtterance
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergence, divergences, longest_copies
-from audiovq.evaluation.protocols.generation import Settings, describe_sound, distance, evaluate_generation, pauses
+from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
+from audiovq.evaluation.protocols.sound import describe_sound, distance, pauses
 from audiovq.prior import SpeechPrior
 from tests.prior.conftest import make_prior
 from tests.prior.test_speech import density

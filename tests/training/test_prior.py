@@ -123,7 +123,7 @@ def test_the_paper_s_prior_trains_too(corpus, model, tmp_path):
     }
     settings = config(corpus, model, tmp_path / "run")
     overrides = [
-        "experiment=prior_debian",
+        "experiment=prior",
         "prior=wavenet",
         f"data.corpora=[{{name: {corpus}}}]",
         f"run_dir={tmp_path / 'run'}",

@@ -72,9 +72,13 @@ class Whisper:
         # Numbers are to be words, as in the transcripts: no token with a digit may be written.
         vocabulary = self._model.hf_tokenizer.get_vocab()
         self._digits = [number for token, number in vocabulary.items() if re.fullmatch(r"Ġ?[^<|]*\d[^|>]*", token)]
-        self.read = remembered(self._transcribe)
+        self.read = remembered(lambda samples, language: self.read_scored(samples, language)[0])
 
-    def _transcribe(self, samples: np.ndarray, language: str) -> list[str]:
+    def read_scored(self, samples: np.ndarray, language: str) -> tuple[list[str], float | None]:
+        """(T,) at 16 kHz and an ISO 639 code -> words, and the log-probability of all tokens per word, in nats.
+
+        The log-probability is None without words.
+        """
         segments, _ = self._model.transcribe(
             np.ascontiguousarray(samples, dtype=np.float32),
             language=language,
@@ -86,7 +90,11 @@ class Whisper:
             no_repeat_ngram_size=_NO_REPEAT,
             max_new_tokens=min(_TOKENS + round(_TOKENS_PER_SECOND * len(samples) / SAMPLE_RATE), 400),
         )
-        return words(" ".join(segment.text for segment in segments), language)
+        parts = list(segments)
+        found = words(" ".join(part.text for part in parts), language)
+        # A segment's average is over its tokens and the one that ends it.
+        total = sum(part.avg_logprob * (len(part.tokens) + 1) for part in parts)
+        return found, total / len(found) if found else None
 
 
 @cache

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.stats import wasserstein_distance
 
 from audiovq.data.code_stretches import CodeRuns, CodeTape, make_tapes
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import make_metrics
-from audiovq.evaluation.metrics.f0 import FRAME_SECONDS, track_f0
-from audiovq.evaluation.protocol import SAMPLE_RATE, Pair, Progress, silent, tracked
+from audiovq.evaluation.metrics.recogniser import shared_whisper
+from audiovq.evaluation.protocol import Pair, Progress, silent, tracked
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergences, longest_copies
+from audiovq.evaluation.protocols.sound import PAUSE_EDGES, describe_sound
+from audiovq.evaluation.protocols.spoken_words import continue_prompts, read_words, summarize, word_list
 from audiovq.evaluation.report import FiguresReport, make_table
 from audiovq.evaluation.stats import Mean, mean_of
 from audiovq.interfaces import EncodedSpeech
@@ -30,13 +31,12 @@ if TYPE_CHECKING:
     from audiovq.prior.speech import SpeechPrior
 
 SAMPLES, REAL, OTHER = "samples", "real speech", "other real speech"
+WORDS_SECONDS = 8.0
+"""Length of the samples that Whisper reads."""
+PROMPT_SECONDS, CONTINUATION_SECONDS = 3.0, 5.0
+"""Lengths of prompts and of what follows them."""
 RUN_SECONDS = 10.24
 """Length of the runs that the likelihood is measured on."""
-SHORTEST_PAUSE = 0.1
-"""Seconds; shorter quiet parts, as a stop's closure, belong to speech."""
-QUIET_DB, SILENT_DB = 30.0, -65.0
-"""A quiet frame is so far below a recording's loud frames (their 95th percentile), or below full scale."""
-PAUSE_EDGES = np.concatenate([[0.1], np.geomspace(0.15, 3.0, 9), [np.inf]])
 _BATCH = 8
 _LABELS = {
     "pause_share": "share of pauses",
@@ -56,6 +56,8 @@ class Settings:
         temperature, top_k, top_p: of the distribution of each code.
         n_codebooks: None for all.
         dnsmos: whether to rate samples (needs the package speechmos).
+        n_words: English samples of `WORDS_SECONDS` that Whisper reads (needs faster-whisper); 0: none.
+        n_prompts: held-out excerpts that are continued (needs resemblyzer); 0: none.
     """
 
     n_samples: int = 24
@@ -66,6 +68,8 @@ class Settings:
     top_p: float = 1.0
     n_codebooks: int | None = None
     dnsmos: bool = True
+    n_words: int = 0
+    n_prompts: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,17 +91,46 @@ class GenerationReport(FiguresReport):
         likelihood = [
             (
                 name,
+                "" if found["nats_per_pitch"] is None else f"{found['nats_per_pitch']:.2f}",
                 f"{found['nats_per_code']:.3f}",
                 " ".join(f"{x:.2f}" for x in found["nats_per_code_by_codebook"]),
                 f"{found['bits_per_second']:.0f}",
             )
             for name, found in self.figures["likelihood"].items()
         ]
-        columns = ("model", "nats/code", "by codebook", "bits/s")
-        return [
+        columns = ("model", "nats/pitch", "nats/code", "by codebook", "bits/s")
+        tables = [
             make_table("Likelihood of held-out codes", columns, likelihood),
             make_table("Samples beside real speech", ("", SAMPLES, REAL, OTHER), self._samples()),
         ]
+        if "words" in self.figures:
+            tables.append(make_table("English by Whisper", ("", *self.figures["words"]), self._words()))
+        if "continuations" in self.figures:
+            tables.append(make_table("Continuations beside their prompts", ("", "mean"), self._continuations()))
+        return tables
+
+    def _words(self) -> list[tuple[str, ...]]:
+        labels = {
+            "n": "items",
+            "with_words": "share with real words, likelier than shuffled",
+            "real_word_share": "share of real words",
+            "words_per_item": "words per item",
+            "log_probability_per_word": "log-probability per word, nats",
+            "log_probability_per_word_shuffled": "the same, blocks of 0.3 s shuffled",
+        }
+        columns = self.figures["words"].values()
+        return [(label, *(_number(found[key]) for found in columns)) for key, label in labels.items()]
+
+    def _continuations(self) -> list[tuple[str, ...]]:
+        labels = {
+            "n": "prompts",
+            "speaker_cosine": "speaker cosine",
+            "median_apart_semitones": "medians of pitch apart, semitones",
+            "range_prompt_semitones": "pitch range of the prompt, semitones",
+            "range_continuation_semitones": "pitch range of the continuation, semitones",
+        }
+        found = self.figures["continuations"]
+        return [(label, _number(found[key])) for key, label in labels.items() if key in found]
 
     def _samples(self) -> list[tuple[str, ...]]:
         f = self.figures
@@ -115,6 +148,10 @@ class GenerationReport(FiguresReport):
             longest = (f"{f['copied'][name][key]['longest']:.2f}" for name in (SAMPLES, REAL))
             rows.append((f"longest copy of training, {key.replace('_', ' ')}, s", *longest, ""))
         return rows
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def evaluate_generation(
@@ -159,8 +196,13 @@ def evaluate_generation(
     if settings.dnsmos:
         rated = {name: rate(speech, progress) for name, speech in ((SAMPLES, drawn), (REAL, real))}
         figures["dnsmos"] = {name: asdict(mean) for name, mean in rated.items() if mean is not None}
+    if settings.n_words:
+        figures["words"] = words_of(source, test, settings, (about or {}).get("data", ()), progress)
+    if settings.n_prompts:
+        figures["continuations"] = continuations_of(source, test, settings)
     protocol = {
         "name": "generation",
+        "prior": source.prior.name,
         "split": split,
         **vars(settings),
         "n_codebooks": settings.n_codebooks or source.prior.n_codebooks,
@@ -190,39 +232,87 @@ def _copied(
 
 def real_speech(source: SpeechPrior, tapes: Sequence[CodeTape], settings: Settings, progress: Progress) -> Speech:
     """Recordings, coded with as many codebooks and decoded."""
-    codec, speech = source.codec, Speech([], [])
-    n_frames = round(settings.seconds * codec.frame_rate)
+    items, decode = excerpts(source, tapes, settings.seconds, settings.n_samples, settings), decoder_of(source)
+    waveforms = [decode(item) for item in tracked(items, "real speech", progress)]
+    return Speech([item.codes[0].numpy() for item in items], waveforms)
+
+
+def excerpts(
+    source: SpeechPrior, tapes: Sequence[CodeTape], seconds: float, n: int, settings: Settings
+) -> list[EncodedSpeech]:
+    """At most ``n`` excerpts of recordings, at even distances, of one item each."""
+    codec, items = source.codec, []
+    n_frames = round(seconds * codec.frame_rate)
     places = [(tape, start) for tape in tapes for start in range(0, tape.n_frames - n_frames + 1, n_frames)]
     places = places or [(tape, 0) for tape in tapes]  # little speech: all of it
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(settings.n_samples, len(places))).round().astype(int))
-    for tape, start in tracked([places[i] for i in chosen], "real speech", progress):
-        codes = tape.read(start, min(n_frames, tape.n_frames - start))[: settings.n_codebooks or codec.n_codebooks]
-        speaker = torch.from_numpy(tape.at(start).voice)[None]
-        length = torch.tensor([codes.shape[1] * codec.hop_length])
-        speech.codes.append(codes)
-        speech.waveforms.append(
-            codec.decode(EncodedSpeech(torch.from_numpy(codes)[None], speaker, length))[0, 0].numpy()
-        )
-    return speech
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(n, len(places))).round().astype(int))
+    for tape, start in (places[i] for i in chosen):
+        streams = tape.read(start, min(n_frames, tape.n_frames - start))[None]
+        codes = streams[:, tape.n_side :][:, : settings.n_codebooks or codec.n_codebooks]
+        utterance, length = tape.at(start), codes.shape[2] * codec.hop_length
+        pitch = level = None
+        if utterance.levels is not None:
+            n_packets = -(-codes.shape[2] // codec.packet_frames)
+            pitch, level = streams[:, 0], np.full((1, n_packets), round(float(utterance.levels.mean())))
+        items.append(EncodedSpeech(codes, utterance.voice[None], np.array([length]), pitch, level))  # type: ignore[arg-type]
+    return items
+
+
+def decoder_of(source: SpeechPrior) -> Callable[[EncodedSpeech], np.ndarray]:
+    """One item of coded speech -> waveform (T,)."""
+    return lambda item: source.codec.decode(item)[0, 0].numpy()
+
+
+def _sampling(settings: Settings) -> dict[str, Any]:
+    names = ("temperature", "top_k", "top_p", "seed", "n_codebooks")
+    return {name: getattr(settings, name) for name in names}
+
+
+def items_of(encoded: EncodedSpeech) -> list[EncodedSpeech]:
+    """A batch of coded speech as batches of one item."""
+    n = len(encoded.codes)
+    parts: list[dict[str, Any]] = [
+        {name: None if x is None else x[i : i + 1] for name, x in vars(encoded).items()} for i in range(n)
+    ]
+    return [EncodedSpeech(**part) for part in parts]
 
 
 def sampled_speech(source: SpeechPrior, settings: Settings, progress: Progress) -> Speech:
     """Samples by random speakers."""
-    encoded = source.generate(
-        settings.seconds,
-        settings.n_samples,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        seed=settings.seed,
-        n_codebooks=settings.n_codebooks,
-        progress=lambda done, total: progress("sampling", done, total),
-    )
-    waveforms = []
-    for i in tracked(range(settings.n_samples), "decoding", progress):
-        parts: dict[str, Any] = {name: None if x is None else x[i : i + 1] for name, x in vars(encoded).items()}
-        waveforms.append(source.codec.decode(EncodedSpeech(**parts))[0, 0].numpy())
+
+    def report(done: int, total: int) -> None:
+        progress("sampling", done, total)
+
+    encoded = source.generate(settings.seconds, settings.n_samples, progress=report, **_sampling(settings))
+    decode = decoder_of(source)
+    waveforms = [decode(item) for item in tracked(items_of(encoded), "decoding", progress)]
     return Speech(list(encoded.codes.numpy()), waveforms)
+
+
+def continuations_of(source: SpeechPrior, tapes: Sequence[CodeTape], settings: Settings) -> dict[str, Any]:
+    """Figures of continued excerpts."""
+    prompts = excerpts(source, tapes, PROMPT_SECONDS, settings.n_prompts, settings)
+    return continue_prompts(source, prompts, decoder_of(source), CONTINUATION_SECONDS, _sampling(settings))
+
+
+def words_of(
+    source: SpeechPrior, tapes: Sequence[CodeTape], settings: Settings, corpora: Sequence[Any], progress: Progress
+) -> dict[str, Any]:
+    """Words of English samples, and of a quarter as many English excerpts, coded and decoded."""
+    known, origin = word_list(corpora)
+    whisper, decode = shared_whisper(), decoder_of(source)
+    drawn = source.generate(WORDS_SECONDS, settings.n_words, language="en", **_sampling(settings))
+    english = [tape for tape in tapes if tape.utterances[0].language == "en"]
+    real = excerpts(source, english, WORDS_SECONDS, max(settings.n_words // 4, 1), settings) if english else []
+    found: dict[str, Any] = {}
+    for name, items in ((SAMPLES, items_of(drawn)), (REAL, real)):
+        readings = [
+            read_words(whisper, decode, item, known, settings.seed + i)
+            for i, item in enumerate(tracked(items, f"words of {name}", progress))
+        ]
+        if readings:
+            found[name] = {**summarize(readings), "word_list": origin, "n_known": len(known)}
+    return found
 
 
 def rate(speech: Speech, progress: Progress = silent) -> Mean | None:
@@ -236,10 +326,10 @@ def rate(speech: Speech, progress: Progress = silent) -> Mean | None:
 def prior_nats(
     source: SpeechPrior, tapes: Sequence[CodeTape], conditions: bool = True, progress: Progress = silent
 ) -> np.ndarray:
-    """Mean nats per code of each codebook (K,), in runs of about 10 s, each given the frame before it."""
+    """Mean nats per code of each stream (S,), in runs of about 10 s, each given the frame before it."""
     prior, codec = source.prior, source.codec
     runs = CodeRuns(tapes, prior.conditioner.languages, round(RUN_SECONDS * codec.frame_rate), prior.absent)
-    total, count = np.zeros(prior.n_codebooks), np.zeros(prior.n_codebooks)
+    total, count = np.zeros(prior.n_streams), np.zeros(prior.n_streams)
     for start in range(0, len(runs), _BATCH):
         progress("likelihood", start, len(runs))
         items = [runs[i] for i in range(start, min(start + _BATCH, len(runs)))]
@@ -258,108 +348,26 @@ def likelihoods(
     progress: Progress = silent,
 ) -> dict[str, dict[str, Any]]:
     """Nats per code and bits per second: the prior with and without its conditions, a trigram, the uniform prior."""
-    k, size = source.prior.n_codebooks, source.prior.codebook_size
-    trigram = Trigram([t.codes for t in train], [t.codes for t in validation], size)
+    prior, side = source.prior, source.prior.n_side
+    seen, fitted, held_out = ([t.codes for t in tapes] for tapes in (train, validation, test))
+    trigram = Trigram(seen, fitted, prior.codebook_size).nats(held_out)
+    if side:
+        seen, fitted, held_out = ([t.streams[:1] for t in tapes] for tapes in (train, validation, test))
+        trigram = np.concatenate([Trigram(seen, fitted, prior.sizes[0]).nats(held_out), trigram])
     rows = {
         "prior": prior_nats(source, test, True, progress),
         "prior, without conditions": prior_nats(source, test, False, progress),
-        "interpolated trigram": trigram.nats([t.codes for t in test]),
-        "uniform": np.full(k, math.log(size)),
+        "interpolated trigram": trigram,
+        "uniform": np.log(prior.sizes),
     }
     bits_per_second = source.codec.frame_rate / math.log(2)
     return {
         name: {
-            "nats_per_code": float(nats.mean()),
-            "nats_per_code_by_codebook": nats.tolist(),
+            "nats_per_pitch": float(nats[0]) if side else None,
+            "nats_per_code": float(nats[side:].mean()),
+            "nats_per_code_by_codebook": nats[side:].tolist(),
             "bits_per_second": float(nats.sum() * bits_per_second),
-            "bits_per_second_by_codebooks": (np.cumsum(nats) * bits_per_second).tolist(),
+            "bits_per_second_by_codebooks": (np.cumsum(nats) * bits_per_second)[side:].tolist(),
         }
         for name, nats in rows.items()
     }
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Pauses, voicing and F0 of a set of waveforms.
-
-    Attributes:
-        pause_share: of the time.
-        pauses_per_second: number of pauses in a second.
-        pause_seconds: length of each pause.
-        voiced_share: of the frames outside pauses.
-        f0: median F0 in Hz of each waveform with voiced frames.
-    """
-
-    pause_share: float
-    pauses_per_second: float
-    pause_seconds: list[float]
-    voiced_share: float
-    f0: list[float]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "pause_share": self.pause_share,
-            "pauses_per_second": self.pauses_per_second,
-            "voiced_share": self.voiced_share,
-            "pause_seconds_mean": float(np.mean(self.pause_seconds)) if self.pause_seconds else None,
-            "f0_median": float(np.median(self.f0)) if self.f0 else None,
-            "pause_histogram": self.histogram(),
-        }
-
-    def histogram(self) -> list[float]:
-        """Shares of pauses by length, between `PAUSE_EDGES`."""
-        counts, _ = np.histogram(self.pause_seconds, PAUSE_EDGES)
-        return (counts / max(counts.sum(), 1)).tolist()
-
-    def distances(self, other: Sound) -> dict[str, float | None]:
-        """To another set."""
-        return {
-            "pause_seconds": distance(self.pause_seconds, other.pause_seconds),
-            "f0_hz": distance(self.f0, other.f0),
-            "pause_share": abs(self.pause_share - other.pause_share),
-            "voiced_share": abs(self.voiced_share - other.voiced_share),
-        }
-
-
-def describe_sound(waveforms: Sequence[np.ndarray]) -> Sound:
-    """Measure waveforms (T,) at 16 kHz."""
-    lengths: list[float] = []
-    medians = []
-    n_frames = n_quiet = n_voiced = n_active = 0
-    for samples in waveforms:
-        quiet, track = pauses(samples), track_f0(samples)
-        lengths += [(stop - start) * FRAME_SECONDS for start, stop in runs_of(quiet)]
-        n_frames, n_quiet = n_frames + len(quiet), n_quiet + int(quiet.sum())
-        n_voiced, n_active = n_voiced + int((track[~quiet] > 0).sum()), n_active + int((~quiet).sum())
-        if (track > 0).any():
-            medians.append(float(np.median(track[track > 0])))
-    return Sound(
-        pause_share=n_quiet / max(n_frames, 1),
-        pauses_per_second=len(lengths) / (FRAME_SECONDS * max(n_frames, 1)),
-        pause_seconds=lengths,
-        voiced_share=n_voiced / max(n_active, 1),
-        f0=medians,
-    )
-
-
-def pauses(samples: np.ndarray) -> np.ndarray:
-    """Frames of 10 ms that belong to a pause of 0.1 s or more: (T,) -> (ceil(T / 160),) bool."""
-    size = round(FRAME_SECONDS * SAMPLE_RATE)
-    frames = np.pad(samples.astype(np.float64), (0, -len(samples) % size)).reshape(-1, size)
-    level = 10 * np.log10(np.square(frames).mean(1) + 1e-12)
-    quiet = level < max(np.percentile(level, 95) - QUIET_DB, SILENT_DB)
-    for start, stop in runs_of(quiet):
-        if stop - start < round(SHORTEST_PAUSE / FRAME_SECONDS):
-            quiet[start:stop] = False
-    return quiet
-
-
-def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:
-    """(start, stop) of each run of true values."""
-    steps = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
-    return list(zip(np.nonzero(steps == 1)[0].tolist(), np.nonzero(steps == -1)[0].tolist(), strict=True))
-
-
-def distance(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Earth mover's distance of two sets of numbers, in their unit; None where one is empty."""
-    return float(wasserstein_distance(first, second)) if len(first) and len(second) else None

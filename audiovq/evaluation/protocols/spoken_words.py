@@ -1,0 +1,178 @@
+"""Words in sampled speech, by Whisper, and what continuations keep of their prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from audiovq.conversion.pitch import median_hz
+from audiovq.data.corpora import open_corpora
+from audiovq.errors import AudioVQError
+from audiovq.evaluation.metrics.recogniser import words
+from audiovq.interfaces import EncodedSpeech
+from audiovq.io import cache_dir
+from audiovq.pitch_scale import STEPS_PER_OCTAVE
+
+if TYPE_CHECKING:
+    from audiovq.evaluation.metrics.recogniser import Whisper
+    from audiovq.prior.speech import SpeechPrior
+
+BLOCK_SECONDS = 0.3
+"""Blocks that codes are shuffled in: about a syllable, so that sounds stay and words do not."""
+FEWEST_WORDS = 3
+"""Fewer words are no transcript."""
+WORD_LISTS = (Path("/usr/share/dict/american-english"), Path("/usr/share/dict/words"))
+
+
+def word_list(corpora: Sequence[Any] = ()) -> tuple[frozenset[str], str]:
+    """English words, and where they are from: ``<cache>/data/words/en.txt``, a system's list, or else transcripts.
+
+    Args:
+        corpora: whose English transcripts are read where there is no list.
+
+    Raises:
+        AudioVQError: when there are no words.
+    """
+    for path in (cache_dir() / "data" / "words" / "en.txt", *WORD_LISTS):
+        if path.is_file():
+            return frozenset(words(path.read_text(encoding="utf-8"), "en")), str(path)
+    texts = [u.text for u in open_corpora(corpora, None) if u.language == "en" and u.text]
+    found = frozenset(word for text in texts for word in words(text, "en"))
+    if not found:
+        raise AudioVQError(
+            "no list of English words: install Debian's package wamerican, or run recipes/speech_generation/words.py"
+        )
+    return found, "English transcripts"
+
+
+def shuffled(codes: np.ndarray, block: int, rng: np.random.Generator) -> np.ndarray:
+    """Codes (..., F) with their blocks of ``block`` frames in another order; a shorter one at the end stays there."""
+    n_blocks = codes.shape[-1] // block
+    order = rng.permutation(n_blocks)
+    if n_blocks > 1 and (order == np.arange(n_blocks)).all():
+        order = np.roll(order, 1)
+    places = np.concatenate([np.arange(block) + block * i for i in order] or [np.zeros(0, np.int64)])
+    return np.concatenate([codes[..., places], codes[..., n_blocks * block :]], axis=-1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Whisper's transcripts of one item and of its codes shuffled.
+
+    Attributes:
+        text: words of the item.
+        log_probability: nats per word of the item; None without words.
+        shuffled_log_probability: the same of the shuffled codes.
+        real: share of the words that are in the word list.
+    """
+
+    text: list[str]
+    log_probability: float | None
+    shuffled_log_probability: float | None
+    real: float
+
+    @property
+    def speaks(self) -> bool:
+        """Whether all words are real, there are enough, and they are likelier than those of the shuffled codes."""
+        if self.log_probability is None or len(self.text) < FEWEST_WORDS or self.real < 1:
+            return False
+        return self.shuffled_log_probability is None or self.log_probability > self.shuffled_log_probability
+
+
+def read_words(
+    whisper: Whisper,
+    decode: Callable[[EncodedSpeech], np.ndarray],
+    encoded: EncodedSpeech,
+    known: frozenset[str],
+    seed: int,
+) -> Reading:
+    """Transcribe one item of English speech, whole and shuffled.
+
+    Args:
+        whisper: the recogniser.
+        decode: one item -> waveform (T,).
+        encoded: one item.
+        known: the word list.
+        seed: of the order of the blocks.
+    """
+    block = round(BLOCK_SECONDS * 50)
+    order = torch.from_numpy(shuffled(np.arange(encoded.codes.shape[2]), block, np.random.default_rng(seed)))
+    pitch = None if encoded.pitch is None else encoded.pitch[:, order]
+    other = EncodedSpeech(encoded.codes[:, :, order], encoded.speaker, encoded.n_samples, pitch, encoded.level)
+    text, likely = whisper.read_scored(decode(encoded), "en")
+    _, unlikely = whisper.read_scored(decode(other), "en")
+    return Reading(text, likely, unlikely, float(np.mean([word in known for word in text])) if text else 0.0)
+
+
+def summarize(readings: Sequence[Reading]) -> dict[str, Any]:
+    """Figures over items: share that speaks, words, log-probabilities."""
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        present = [value for value in values if value is not None]
+        return float(np.mean(present)) if present else None
+
+    return {
+        "n": len(readings),
+        "with_words": float(np.mean([reading.speaks for reading in readings])),
+        "real_word_share": mean([reading.real for reading in readings if reading.text]),
+        "words_per_item": float(np.mean([len(reading.text) for reading in readings])),
+        "log_probability_per_word": mean([reading.log_probability for reading in readings]),
+        "log_probability_per_word_shuffled": mean([reading.shuffled_log_probability for reading in readings]),
+        "transcripts": [" ".join(reading.text) for reading in readings],
+    }
+
+
+def semitones_between(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Distance of two pitch tracks' medians in semitones; None where one is unvoiced."""
+    low, high = median_hz([first]), median_hz([second])
+    return None if low is None or high is None else 12 * abs(float(np.log2(high / low)))
+
+
+def pitch_range(track: np.ndarray) -> float | None:
+    """Semitones between the 10th and 90th percentile of the voiced frames of pitch codes (F,)."""
+    voiced = track[track > 0]
+    if not len(voiced):
+        return None
+    return float(np.subtract(*np.percentile(voiced, [90, 10]))) * 12 / STEPS_PER_OCTAVE
+
+
+def continue_prompts(
+    source: SpeechPrior,
+    prompts: Sequence[EncodedSpeech],
+    decode: Callable[[EncodedSpeech], np.ndarray],
+    seconds: float,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Speaker cosine and pitch of continuations against their prompts.
+
+    Args:
+        source: the prior.
+        prompts: of one item each.
+        decode: one item -> waveform (T,).
+        seconds: of each continuation.
+        settings: further arguments of `SpeechPrior.generate`.
+    """
+    from audiovq.evaluation.metrics.speaker import SpeakerCosine
+
+    speaker, cosines, rows = SpeakerCosine(), [], []
+    for index, prompt in enumerate(prompts):
+        encoded = source.generate(seconds, prompt=prompt, first=index, **settings)
+        waveform, begin = decode(encoded), int(prompt.n_samples[0])
+        vectors = [speaker.embed(part) for part in (waveform[:begin], waveform[begin:])]
+        if vectors[0] is not None and vectors[1] is not None:
+            cosines.append(float(vectors[0] @ vectors[1]))
+        if encoded.pitch is not None:
+            track, n_frames = encoded.pitch[0].numpy(), prompt.codes.shape[2]
+            parts = track[:n_frames], track[n_frames:]
+            rows.append((semitones_between(*parts), *(pitch_range(part) for part in parts)))
+    known = [row for row in rows if None not in row]
+    figures: dict[str, Any] = {"n": len(prompts), "speaker_cosine": float(np.mean(cosines)) if cosines else None}
+    names = ("median_apart_semitones", "range_prompt_semitones", "range_continuation_semitones")
+    if known:
+        figures |= dict(zip(names, np.mean(np.array(known, float), axis=0).tolist(), strict=True))
+    return figures

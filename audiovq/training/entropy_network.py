@@ -1,0 +1,177 @@
+"""A small float network that predicts the codes of packets; `audiovq.training.entropy_integers` makes integers of it.
+
+The network sees a packet's past as sums of learned vectors, one for each code (as the codec's latents are sums of its
+codebooks' vectors), through a few dilated causal convolutions, once for each frame. Of a codec with coded pitch it also
+sees which frames are voiced, before and behind: pitch stands before the codes in a packet, and moving it leaves the
+voicing as it is. For each code of the frame, coarse to fine, one rectified layer adds what the coarser codes say, and
+gives a logit for every code of the codebook. It does not see the speaker vector: a file's speaker can be replaced
+without touching its packets, and it saved no bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from audiovq.data.utterance import CodedUtterance
+
+DIM = 64
+"""Channels of the codes' vectors where the codec's codebooks are not known."""
+
+
+@dataclass(frozen=True)
+class EntropySettings:
+    """Sizes of the network.
+
+    Attributes:
+        width, hidden: units of a frame's state and of each code's layer.
+        first_delays: frames back that the first convolution sees, 1 is the frame before.
+        delays: of each later convolution, counted from its own frame.
+        voicing_offsets: frames, counted from its own, whose voicing the first layer sees; for a codec with coded pitch.
+    """
+
+    width: int = 128
+    hidden: int = 128
+    first_delays: Sequence[int] = (1, 2, 3)
+    delays: Sequence[Sequence[int]] = ((0, 3), (0, 6))
+    voicing_offsets: Sequence[int] = (-3, -2, -1, 0, 1, 2, 3, 4)
+
+
+class EntropyNetwork(nn.Module):
+    """The float network.
+
+    Args:
+        tables: the codec's codebooks (K, V, D), where its vectors start.
+        settings: sizes.
+        has_pitch: whether the codec has coded pitch.
+    """
+
+    def __init__(self, tables: Tensor, settings: EntropySettings, has_pitch: bool = False) -> None:
+        super().__init__()
+        n_books, n_values, dim = tables.shape
+        width, hidden = settings.width, settings.hidden
+        n_layers, n_taps = len(settings.delays), len(settings.delays[0])
+        self.settings, self.n_codebooks, self.codebook_size = settings, n_books, n_values
+        self.voicing_offsets = tuple(settings.voicing_offsets) if has_pitch else ()
+        # Named and laid out as the integers are: matrices are (in, out).
+        self.embedding = nn.Parameter(tables / tables[0].std())
+        self.first_weight = _uniform(dim, len(settings.first_delays), dim, width)
+        self.condition = nn.Parameter(torch.zeros(n_books, width))
+        self.voicing_weight = nn.Parameter(torch.zeros(len(self.voicing_offsets), width))
+        self.weight = _uniform(width, n_layers, n_taps, width, width)
+        self.bias = nn.Parameter(torch.zeros(n_layers, width))
+        self.state_weight = _uniform(width, n_books, width, hidden)
+        self.sum_weight = _uniform(dim, n_books - 1, dim, hidden)
+        self.previous = nn.Parameter(torch.zeros(n_books - 1, n_values, hidden))
+        self.hidden_bias = _uniform(width, n_books, hidden)
+        self.output_weight = nn.Parameter(0.5 / math.sqrt(hidden) * torch.randn(n_books, hidden, n_values))
+        self.output_bias = nn.Parameter(torch.zeros(n_books, n_values))
+
+    def partial_sums(self, codes: Tensor) -> list[Tensor]:
+        """Codes (B, K, F) -> K + 1 sums (B, F, D): before the first codebook, before the second ... and of all."""
+        sums = [self.embedding.new_zeros(codes.shape[0], codes.shape[2], self.embedding.shape[2])]
+        for book in range(codes.shape[1]):
+            sums.append(sums[-1] + F.embedding(codes[:, book], self.embedding[book]))
+        return sums
+
+    def states(self, sums: Tensor, n_books: int, voiced: Tensor) -> list[Tensor]:
+        """Each layer's state (B, F, H), from sums (B, F, D) of the codes of frames before and from voicing (B, F)."""
+        total = self.condition[n_books - 1]
+        for weight, delay in zip(self.first_weight, self.settings.first_delays, strict=True):
+            total = total + _delayed(sums, delay) @ weight
+        for weight, offset in zip(self.voicing_weight, self.voicing_offsets, strict=True):
+            total = total + _delayed(voiced[..., None].to(weight.dtype), -offset) * weight
+        states = [F.relu(total)]
+        for weights, bias, delays in zip(self.weight, self.bias, self.settings.delays, strict=True):
+            total = bias
+            for weight, delay in zip(weights, delays, strict=True):
+                total = total + _delayed(states[-1], delay) @ weight
+            states.append(states[-1] + F.relu(total))
+        return states
+
+    def hidden(self, state: Tensor, partial: Tensor, codes: Tensor, book: int) -> Tensor:
+        """Units that decide on a codebook's code: (B, F, U)."""
+        total = torch.matmul(state, self.state_weight[book]) + self.hidden_bias[book]
+        if book:
+            total = total + partial @ self.sum_weight[book - 1]
+            total = total + F.embedding(codes[:, book - 1], self.previous[book - 1])
+        return F.relu(total)
+
+    def forward(self, codes: Tensor, voiced: Tensor) -> list[Tensor]:
+        """Logits (B, F, V) of each codebook, from codes (B, K, F) of packets and voicing (B, F).
+
+        Each depends on nothing that a decoder does not know before it.
+        """
+        n_books = codes.shape[1]
+        sums = self.partial_sums(codes)
+        state = self.states(sums[-1], n_books, voiced)[-1]
+        return [
+            self.hidden(state, sums[k], codes, k) @ self.output_weight[k] + self.output_bias[k] for k in range(n_books)
+        ]
+
+    def losses(self, codes: Tensor, voiced: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Bits of each codebook's codes, (K,): means over frames, or sums over those of ``mask (B, F)``."""
+        found = []
+        for book, logits in enumerate(self(codes, voiced)):
+            bits = F.cross_entropy(logits.flatten(0, 1).float(), codes[:, book].flatten(), reduction="none")
+            bits = bits / math.log(2)
+            found.append(bits.mean() if mask is None else (bits * mask.flatten()).sum())
+        return torch.stack(found)
+
+
+def _uniform(fan_in: int, *shape: int) -> nn.Parameter:
+    return nn.Parameter((2 * torch.rand(shape) - 1) / math.sqrt(fan_in))
+
+
+def _delayed(x: Tensor, delay: int) -> Tensor:
+    """(B, F, C) -> the same ``delay`` frames later (earlier, for a negative delay), zeros in the place of the rest."""
+    if delay < 0:
+        return F.pad(x, (0, 0, 0, -delay))[:, -delay:]
+    return F.pad(x, (0, 0, delay, 0))[:, : x.shape[1]] if delay else x
+
+
+def voicing_of(utterance: CodedUtterance) -> np.ndarray:
+    """Which frames are voiced, (F,) uint8; none for a codec without coded pitch."""
+    if utterance.pitch is None:
+        return np.zeros(utterance.n_frames, np.uint8)
+    return (utterance.pitch > 0).astype(np.uint8)
+
+
+def packets_of(utterances: Sequence[CodedUtterance], packet_frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Codes (K, F) and voicing (F,) uint8 of each packet of utterances, each utterance a file of its own."""
+    packets = []
+    for utterance in utterances:
+        voiced = voicing_of(utterance)
+        for start in range(0, utterance.n_frames, packet_frames):
+            stretch = slice(start, start + packet_frames)
+            packets.append((np.asarray(utterance.codes[:, stretch], np.int64), voiced[stretch]))
+    return packets
+
+
+@torch.no_grad()
+def ideal_bits(
+    network: EntropyNetwork, utterances: Sequence[CodedUtterance], packet_frames: int, n_codebooks: int
+) -> np.ndarray:
+    """Bits that the float network gives the packets of utterances, each a file of its own: (K,) sums by codebook."""
+    packets, device = packets_of(utterances, packet_frames), network.embedding.device
+    packets.sort(key=lambda packet: packet[0].shape[1])
+    total = np.zeros(n_codebooks)
+    for first in range(0, len(packets), 16):
+        group = packets[first : first + 16]
+        longest = group[-1][0].shape[1]
+        codes = torch.zeros(len(group), n_codebooks, longest, dtype=torch.int64)
+        mask, voiced = torch.zeros(len(group), longest), torch.zeros(len(group), longest)
+        for i, (packet, voicing) in enumerate(group):
+            codes[i, :, : packet.shape[1]] = torch.from_numpy(packet[:n_codebooks])
+            mask[i, : packet.shape[1]] = 1
+            voiced[i, : packet.shape[1]] = torch.from_numpy(voicing)
+        total += network.losses(codes.to(device), voiced.to(device), mask.to(device)).cpu().double().numpy()
+    return total
