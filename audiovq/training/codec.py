@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiovq.codec.codec import Reconstruction, SpeechCodec
+from audiovq.codec.codec import SpeechCodec
 from audiovq.codec.level import TARGET_DB, frame_levels
+from audiovq.codec.networks import Reconstruction
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import encoder_folder
