@@ -147,7 +147,8 @@ class ChunkedDecoder:
 
         Arguments are those of a call.
         """
-        side = side_features(pitch[None], torch.tensor([n_codebooks >= self.decoder.direct_from]))[0]
+        has_direct = torch.tensor([n_codebooks >= self.decoder.direct_from], device=pitch.device)
+        side = side_features(pitch[None], has_direct)[0]
         rows = torch.cat([latents, side]).t().contiguous()
         span = self.entry(Span(rows, start, ENDLESS if total is None else total))
         for i, units in enumerate(self.stages):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.audio import recordings
 from audiovq.codec.batch import join_packets, padded, split_packets
+from audiovq.codec.batches import encode_batch
 from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
 from audiovq.codec.decoder import SourceFilterDecoder
 from audiovq.codec.encoder import SpeechEncoder
@@ -168,12 +169,22 @@ class SpeechCodec(nn.Module):
         self._chunked.clear()
         return super().train(mode)
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch (``to``, ``float``, ...); also forgets what was folded for inference."""
+        self._chunked.clear()
+        return super()._apply(*args, **kwargs)
+
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As in torch; also forgets what was folded for inference."""
         self._chunked.clear()
         return super().load_state_dict(*args, **kwargs)
 
     # -- coding -------------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
 
     @property
     def bitrates(self) -> list[float]:
@@ -234,7 +245,9 @@ class SpeechCodec(nn.Module):
     ) -> EncodedSpeech:
         """Code a batch (B, 1, T), one recording (T,), or a list of B recordings (T_i,) of any lengths.
 
-        Each item gets the codes it would get alone. Integer samples are scaled by their type.
+        Each item gets the codes it would get alone. Integer samples are scaled by their type. On an accelerator
+        (``codec.to("cuda")``) packets of equal length are coded together, see `audiovq.codec.batches`; the result is
+        on the CPU.
 
         Args:
             waveform: samples in -1..1, or integers.
@@ -248,13 +261,21 @@ class SpeechCodec(nn.Module):
                 that the model does not have.
         """
         items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
-        packets, speakers = [], []
-        for item in items:
-            stream = self.encoder_stream(n_codebooks, packet_frames)
-            packets.append(stream.push(item) + stream.finish())
-            speakers.append(torch.from_numpy(stream.speaker))
+        if self.device.type == "cpu":
+            coded = [self._encode_stream(item, n_codebooks, packet_frames) for item in items]
+        else:
+            coded = encode_batch(self, items, n_codebooks, packet_frames)
+        packets, speakers = zip(*coded, strict=True)
         size = self.check_packet_frames(packet_frames)
-        return join_packets(packets, speakers, [len(item) for item in items], size)
+        return join_packets(packets, [torch.from_numpy(one) for one in speakers], [len(item) for item in items], size)
+
+    def _encode_stream(
+        self, samples: np.ndarray, n_codebooks: int | None, packet_frames: int | None
+    ) -> tuple[list[Packet], np.ndarray]:
+        stream = self.encoder_stream(n_codebooks, packet_frames)
+        packets = stream.push(samples) + stream.finish()
+        assert stream.speaker is not None
+        return packets, stream.speaker
 
     def decode(
         self,
@@ -335,7 +356,7 @@ class SpeechCodec(nn.Module):
         waveform = torch.from_numpy(HighPass(self.sample_rate)(samples))[None]
         loudest = float(frame_levels(waveform, self.hop_length).max()) if len(samples) >= self.hop_length else TARGET_DB
         waveform = waveform * 10 ** ((TARGET_DB - max(loudest, LOWEST_DB)) / 20)
-        return self.speaker_encoder.levels_of(waveform[None])[0].double().numpy()
+        return self.speaker_encoder.levels_of(waveform[None].to(self.device))[0].double().cpu().numpy()
 
     def convert(
         self,
@@ -436,7 +457,8 @@ class SpeechCodec(nn.Module):
         if "content" not in self._chunked:
             self._chunked["content"] = ChunkedTrunk(self.encoder.content)
         if self._chunked.get("speaker") != key:
-            vector = self.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])[0]
+            quantized = torch.from_numpy(np.asarray(speaker, np.int64))[None].to(self.device)
+            vector = self.speaker_encoder.decode(quantized)[0]
             self._chunked["speaker"], self._chunked["detail"] = key, ChunkedTrunk(self.encoder.detail, vector)
         content = self._chunked["content"](samples, start, total)
         detail = self._chunked["detail"](samples, start, total, source)

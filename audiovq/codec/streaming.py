@@ -162,13 +162,13 @@ class EncoderStream:
         low = max(first - context, 0)
         high = end + context if total is None else min(end + context, total)
         self._track(high + 1 if total is None else min(high + 1, total), total)
-        window = torch.from_numpy(self._samples.read(low * hop, high * hop))
+        window = torch.from_numpy(self._samples.read(low * hop, high * hop)).to(codec.device)
         self._level = max(self._loudest(window), self._level - FALL_DB * (end - first) / codec.frame_rate)
         window = window * 10 ** ((TARGET_DB - self._level) / 20)
-        source = torch.from_numpy(self._source.read(low * hop, high * hop))
+        source = torch.from_numpy(self._source.read(low * hop, high * hop)).to(codec.device)
         latents = codec.latents(window, source, low * hop, None if total is None else total * hop, self.speaker)
         rows = latents.rows[first - latents.start : end - latents.start]
-        codes = codec.quantizer.encode(rows.t()[None].contiguous(), self.n_codebooks)[0].numpy()
+        codes = codec.quantizer.encode(rows.t()[None].contiguous(), self.n_codebooks)[0].cpu().numpy()
         pitch = np.array(self._pitch[first - self._pitch_start : end - self._pitch_start], np.int64)
         self._next = end
         self._forget(max(end - context, 0))
@@ -181,7 +181,7 @@ class EncoderStream:
         window = torch.from_numpy(self._samples.read(0, (behind if total is None else min(behind, total)) * self._hop))
         window = window * 10 ** ((TARGET_DB - self._loudest(window)) / 20)
         stretch = window[None, None, : min(end * self._hop, self._received)]
-        return codec.speaker_encoder.encode(stretch)[0].numpy()
+        return codec.speaker_encoder.encode(stretch.to(codec.device))[0].cpu().numpy()
 
     def _loudest(self, window: Tensor) -> float:
         return max(float(frame_levels(window[None], self._hop).max()), LOWEST_DB)
@@ -193,7 +193,7 @@ class EncoderStream:
         if until > known:
             low = max(known - context, 0)
             high = until + context if total is None else min(until + context, total)
-            window = torch.from_numpy(self._samples.read(low * hop, high * hop))
+            window = torch.from_numpy(self._samples.read(low * hop, high * hop)).to(self.codec.device)
             window = window * 10 ** ((TARGET_DB - self._loudest(window)) / 20)
             codes, start = self.codec.chunked_pitch()(window, low * hop, None if total is None else total * hop)
             self._pitch += codes[known - start : until - start].tolist()
@@ -231,8 +231,8 @@ class DecoderStream:
     def __init__(self, codec: SpeechCodec, speaker: np.ndarray, further: int = 0) -> None:
         self.codec, self._hop = codec, codec.hop_length
         self._context = codec.decoder.context_frames + further
-        vector = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
-        self._decoder = ChunkedDecoder(codec.decoder, vector[0])
+        quantized = torch.from_numpy(np.asarray(speaker, np.int64))[None].to(codec.device)
+        self._decoder = ChunkedDecoder(codec.decoder, codec.speaker_encoder.decode(quantized)[0])
         self._margin = self._decoder.margin + further * self._hop
         self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
         self._source = Samples()
@@ -278,10 +278,10 @@ class DecoderStream:
     def _append(self, packet: Packet) -> None:
         if packet.pitch is None or packet.level is None:
             raise ValueError("a packet of this codec has pitch and level")
-        codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None]
+        codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None].to(self.codec.device)
         pitch = torch.from_numpy(np.asarray(packet.pitch, np.int64))
         level = float(dequantize_level(packet.level))
-        frames = Frames(self.codec.quantizer.decode(codes)[0], pitch, torch.full((len(pitch),), level))
+        frames = Frames(self.codec.quantizer.decode(codes)[0].cpu(), pitch, torch.full((len(pitch),), level))
         if self._lost:
             self._conceal(0, frames)
         self._n_codebooks, self._lost, self._last = len(packet.codes), 0, frames
@@ -318,9 +318,9 @@ class DecoderStream:
         part = slice(begin - self._start, end - self._start)
         source = torch.from_numpy(self._source.read(first * hop - margin, until * hop + margin))
         total = self._end if ended else None
-        latents, pitch = self._latents[:, part], self._pitch[part]
+        latents, pitch, source = (t.to(self.codec.device) for t in (self._latents[:, part], self._pitch[part], source))
         piece = self._decode(latents, pitch, begin, total, first, until, source)
-        samples = piece.numpy() * self._gain(first * hop, until * hop)
+        samples = piece.cpu().numpy() * self._gain(first * hop, until * hop)
         self._emitted = until
         self._forget()
         self._given += len(samples)

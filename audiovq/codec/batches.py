@@ -1,0 +1,198 @@
+"""Coding whole recordings in batches, for accelerators: the packets of `EncoderStream`, many at a time.
+
+A stream computes packet after packet, which leaves a GPU idle. Here all windows of equal length, whichever recordings
+they are from, go through the networks together. Packets, contexts and levels are those of the stream; sums are taken
+in another order, so that a code may differ where two are equally near (fewer than one frame in a thousand).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audiovq.codec.level import FALL_DB, LOWEST_DB, TARGET_DB, HighPass, frame_levels, quantize_level
+from audiovq.codec.streaming import full_precision
+from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
+
+if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
+
+BATCH_FRAMES = 30_000
+"""Frames of a batch of windows: ten minutes of audio, about 3 GB of activations."""
+
+
+@dataclass
+class _Window:
+    """Frames ``low`` to ``high`` of an item, of which ``first`` to ``last`` are wanted."""
+
+    item: int
+    first: int
+    last: int
+    low: int
+    high: int
+
+    @property
+    def wanted(self) -> slice:
+        """The wanted frames within the window."""
+        return slice(self.first - self.low, self.last - self.low)
+
+
+class _Recording:
+    """One item on its way through the networks."""
+
+    def __init__(self, codec: SpeechCodec, samples: np.ndarray, device: torch.device) -> None:
+        bad = ~np.isfinite(samples)
+        if bad.any():
+            where = int(np.argmax(bad)) / codec.sample_rate
+            raise AudioVQError(f"the audio has NaN or infinite samples, the first at {where:.3f} s; repair it first")
+        if not len(samples):
+            raise AudioVQError("the audio is empty: there is nothing to code")
+        self.n_samples = len(samples)
+        self.n_frames = -(-len(samples) // codec.hop_length)
+        filtered = torch.from_numpy(HighPass(codec.sample_rate)(samples)).to(device)
+        self.signal = F.pad(filtered, (0, self.n_frames * codec.hop_length - len(samples)))
+        self.pitch = torch.zeros(self.n_frames, dtype=torch.int64, device=device)
+        self.source = self.signal
+        self.packets: list[Packet] = []
+        self.levels: list[float] = []
+
+
+@full_precision
+def encode_batch(
+    codec: SpeechCodec,
+    items: Sequence[np.ndarray],
+    n_codebooks: int | None = None,
+    packet_frames: int | None = None,
+    batch_frames: int = BATCH_FRAMES,
+) -> list[tuple[list[Packet], np.ndarray]]:
+    """Code recordings (T_i,) at the codec's rate on the codec's device -> packets and speaker vector of each.
+
+    Args:
+        codec: the model, in evaluation mode.
+        items: float32 samples.
+        n_codebooks, packet_frames: codebooks to use, and frames of a packet; None: the model's default.
+        batch_frames: frames that go through the networks at a time.
+
+    Raises:
+        AudioVQError: for an empty, NaN or infinite recording, or a number of codebooks or frames that the model does not
+            have.
+    """
+    n, hop, size = codec.check_n_codebooks(n_codebooks), codec.hop_length, codec.check_packet_frames(packet_frames)
+    recordings = [_Recording(codec, np.asarray(item, np.float32).reshape(-1), codec.device) for item in items]
+
+    def cut(windows: list[_Window]) -> tuple[Tensor, Tensor]:
+        """Windows (B, T) of the signals, and the level of each (B,) in dB."""
+        stack = torch.stack([recordings[w.item].signal[w.low * hop : w.high * hop] for w in windows])
+        return stack, frame_levels(stack, hop).amax(1).clamp_min(LOWEST_DB)
+
+    for group in _grouped(_pitch_windows(codec, recordings, size), batch_frames):
+        samples, levels = cut(group)
+        tracks = codec.pitch.track(_normalised(samples, levels)[:, None])
+        for window, track in zip(group, tracks, strict=True):
+            recordings[window.item].pitch[window.first : window.last] = track[window.wanted]
+    windows = _packet_windows(codec, recordings, size)
+    for group in _grouped(windows, batch_frames):
+        for window, level in zip(group, cut(group)[1].tolist(), strict=True):
+            recordings[window.item].levels[window.first // size] = level
+    for recording in recordings:
+        recording.source = codec.source(recording.pitch[None])[0, 0]
+        recording.levels = _fall(recording, size, codec.frame_rate)
+    speakers = _speakers(codec, recordings, batch_frames)
+    vectors = codec.speaker_encoder.decode(speakers)
+    for group in _grouped(windows, batch_frames):
+        samples, _ = cut(group)
+        levels = torch.tensor([recordings[w.item].levels[w.first // size] for w in group]).to(samples)
+        source = torch.stack([recordings[w.item].source[w.low * hop : w.high * hop] for w in group])
+        speaker = vectors[[w.item for w in group]]
+        latents = codec.encoder(_normalised(samples, levels)[:, None], speaker, source[:, None])
+        codes = codec.quantizer.encode(latents[:, :, group[0].wanted].contiguous(), n).cpu().numpy()
+        for window, one in zip(group, codes, strict=True):
+            _put(recordings[window.item], window, one, size)
+    return [(recording.packets, speaker) for recording, speaker in zip(recordings, speakers.cpu().numpy(), strict=True)]
+
+
+def _put(recording: _Recording, window: _Window, codes: np.ndarray, packet_frames: int) -> None:
+    index = window.first // packet_frames
+    pitch = recording.pitch[window.first : window.last].cpu().numpy()
+    recording.packets[index] = Packet(codes, pitch, quantize_level(recording.levels[index]))
+
+
+def _packet_windows(codec: SpeechCodec, recordings: list[_Recording], size: int) -> list[_Window]:
+    """A window for each packet with the encoder's context."""
+    context, windows = codec.encoder.context_frames, []
+    for item, recording in enumerate(recordings):
+        for first in range(0, recording.n_frames, size):
+            last = min(first + size, recording.n_frames)
+            low, high = max(first - context, 0), min(last + context, recording.n_frames)
+            windows.append(_Window(item, first, last, low, high))
+        n_packets = -(-recording.n_frames // size)
+        recording.packets = [Packet(np.zeros((0, 0), np.int64))] * n_packets
+        recording.levels = [0.0] * n_packets
+    return windows
+
+
+def _pitch_windows(codec: SpeechCodec, recordings: list[_Recording], size: int) -> list[_Window]:
+    """The stretches whose pitch a stream measures at once: up to a frame behind a packet's context, each."""
+    context, windows = codec.pitch.context_frames, []
+    for item, recording in enumerate(recordings):
+        known, total = 0, recording.n_frames
+        for first in range(0, total, size):
+            until = min(first + size + codec.encoder.context_frames + 1, total)
+            if until > known:
+                windows.append(_Window(item, known, until, max(known - context, 0), min(until + context, total)))
+                known = until
+    return windows
+
+
+def _grouped(windows: list[_Window], batch_frames: int) -> Iterator[list[_Window]]:
+    """Windows of equal length and context together, as many as fit a batch."""
+    by_shape: dict[tuple[int, int, int], list[_Window]] = {}
+    for window in windows:
+        shape = (window.high - window.low, window.first - window.low, window.last - window.first)
+        by_shape.setdefault(shape, []).append(window)
+    for shape in sorted(by_shape, reverse=True):
+        size = max(batch_frames // shape[0], 1)
+        for i in range(0, len(by_shape[shape]), size):
+            yield by_shape[shape][i : i + size]
+
+
+def _normalised(samples: Tensor, levels: Tensor) -> Tensor:
+    """Windows (B, T) brought from their levels (B,) in dB to the level that the networks expect."""
+    return samples * (10 ** ((TARGET_DB - levels) / 20))[:, None]
+
+
+def _fall(recording: _Recording, packet_frames: int, frame_rate: float) -> list[float]:
+    """Levels of packets that fall no faster than `FALL_DB` a second."""
+    level, levels = -np.inf, []
+    for index, loudest in enumerate(recording.levels):
+        n_frames = min(packet_frames, recording.n_frames - index * packet_frames)
+        level = max(loudest, level - FALL_DB * n_frames / frame_rate)
+        levels.append(level)
+    return levels
+
+
+def _speakers(codec: SpeechCodec, recordings: list[_Recording], batch_frames: int) -> Tensor:
+    """Quantized speaker vectors (B, S), as of `EncoderStream`: of a stretch that does not depend on the packets."""
+    hop, size, context = codec.hop_length, codec.packet_frames, codec.encoder.context_frames
+    by_length: dict[tuple[int, int], list[int]] = {}
+    for item, recording in enumerate(recordings):
+        lengths = min(size * hop, recording.n_samples), min(size + context, recording.n_frames) * hop
+        by_length.setdefault(lengths, []).append(item)
+    result: list[Tensor] = [torch.zeros(0)] * len(recordings)
+    for (length, around), members in by_length.items():
+        step = max(batch_frames * hop // around, 1)
+        for i in range(0, len(members), step):
+            group = members[i : i + step]
+            stack = torch.stack([recordings[item].signal[:around] for item in group])
+            levels = frame_levels(stack, hop).amax(1).clamp_min(LOWEST_DB)
+            vectors = codec.speaker_encoder.encode(_normalised(stack, levels)[:, None, :length])
+            for item, vector in zip(group, vectors, strict=True):
+                result[item] = vector
+    return torch.stack(result)
