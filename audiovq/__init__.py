@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from audiovq.codec.transformers_api import AudioVQFeatureExtractor, AudioVQModel
     from audiovq.image.codec import EncodedImage, ImageCodec
     from audiovq.prior.speech import SpeechPrior
     from audiovq.speech.codec import EncodedSpeech, SpeechCodec
 
 _LAZY = {
+    "AudioVQFeatureExtractor": "audiovq.codec.transformers_api",
+    "AudioVQModel": "audiovq.codec.transformers_api",
     "EncodedImage": "audiovq.image.codec",
     "ImageCodec": "audiovq.image.codec",
     "SpeechCodec": "audiovq.speech.codec",
@@ -23,7 +26,16 @@ _LAZY = {
     "SpeechPrior": "audiovq.prior.speech",
 }
 
-__all__ = ["EncodedImage", "EncodedSpeech", "ImageCodec", "SpeechCodec", "SpeechPrior", "__version__"]
+__all__ = [
+    "AudioVQFeatureExtractor",
+    "AudioVQModel",
+    "EncodedImage",
+    "EncodedSpeech",
+    "ImageCodec",
+    "SpeechCodec",
+    "SpeechPrior",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,14 @@ from audiovq.cli.options import refuse
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
+    from audiovq.cli.progress import Display
+    from audiovq.data.token_cluster import Cluster
     from audiovq.data.token_files import CodesModel
+    from audiovq.data.token_writing import Tell
+    from audiovq.interfaces import Progress
+
+HOURS_EVERY = 10.0
+"""Seconds between two lines on how much is done on a cluster."""
 
 
 def tokenize(
@@ -23,11 +30,13 @@ def tokenize(
         str,
         typer.Argument(
             metavar="FOLDER",
-            help="Recordings (speaker/utterance.wav, a transcript .txt beside it), or a prepared corpus by its folder "
-            "or name (debian_speech, vctk ...).",
+            help="Recordings (speaker/utterance.wav, a transcript .txt beside it), here or by URL (s3://bucket/folder), "
+            "or a prepared corpus by its folder or name (debian_speech, vctk ...).",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="SHARDS", help="Folder for the shards.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="SHARDS", help="Folder for the shards, here or by URL.")
+    ],
     format: Annotated[
         str, typer.Option(metavar="tar|parquet", help="tar: as WebDataset reads them; parquet needs pyarrow.")
     ] = "tar",
@@ -43,7 +52,28 @@ def tokenize(
         bool, typer.Option("--mono", help="Mix all channels down to one; without it each is an item.")
     ] = False,
     language: Annotated[str, typer.Option(help="ISO 639 code of a folder's recordings.")] = "und",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that code side by side; the files are the same.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that code side by side; the files are the same. Default: 1; with --engine ray as many as "
+            "the cluster has CPUs, or GPUs.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Processes of this machine, or a Ray cluster (extra ray).")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto", help="The Ray cluster; default: one of this machine.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda", help="Where the model runs; cuda codes in batches.")
+    ] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
     shard_files: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings in a shard.")] = 1000,
     force: Annotated[bool, typer.Option("-f", "--force", help="Begin anew over shards that are there.")] = False,
@@ -51,36 +81,31 @@ def tokenize(
     """Write the codes of a corpus as shards for training language models of speech.
 
     SHARDS gets shard-00000.tar (or .parquet) and so on, and a manifest.json. Called again it goes on where it was
-    stopped; recordings that are new get shards of their own. Recordings that cannot be coded are told in a line each
-    and left out, and the exit code is 1 then.
+    stopped; recordings that are new get shards of their own. With --engine ray a cluster codes, shard by shard; every
+    machine of it needs audiovq, the model, and a way to FOLDER and SHARDS. Recordings that cannot be coded are
+    reported in a line each and left out, and the exit code is 1 then.
     """
     from audiovq.cli.progress import Display
+    from audiovq.data.places import is_url
     from audiovq.data.token_pool import Coding
     from audiovq.data.token_sources import list_sources
-    from audiovq.data.token_writing import Tell, write_tokens
+    from audiovq.data.token_writing import write_tokens
 
     whose = model_of(model, codebooks, bitrate)
     check_format(format)
-    if output.exists() and not output.is_dir():
+    check_device(device)
+    cluster = cluster_of(context, engine, address, workers)
+    if not is_url(output) and Path(output).exists() and not Path(output).is_dir():
         raise AudioVQError(f"{output}: is a file; name a folder for the shards")
     sources = list_sources(corpus, language)
     if not isinstance(sources[0].place, str):
         refuse(context, ("language",), "for plain folders; a prepared corpus has its languages")
     start = time.perf_counter()
-    with Display(1) as display, display.file(str(output)) as bar:
-
-        class Lines(Tell):
-            def fault(self, id: str, reason: str) -> None:
-                display.line(f"audiovq: {id}: {reason}")
-
-            def remark(self, id: str, text: str) -> None:
-                display.line(f"audiovq: {id}: {text}")
-
-            def progress(self, done: int, total: int) -> None:
-                bar(done, total)
-
-        coding = Coding(model, whose.n_codebooks, mono, threads)
-        result = write_tokens(sources, output, whose, coding, format, workers, shard_files, force, Lines())
+    with Display(1) as display, display.file(output) as bar:
+        lines = _lines(display, bar, start, cluster is not None)
+        coding = Coding(model, whose.n_codebooks, mono, threads, device)
+        settings = (coding, format, workers or 1, shard_files, force, lines, cluster)
+        result = write_tokens(sources, output, whose, *settings)
     elapsed = time.perf_counter() - start
     found = result.manifest
     print(
@@ -98,6 +123,59 @@ def tokenize(
         raise AudioVQError(
             f"{total} recording{'s' * (total > 1)} could not be coded; {output}/manifest.json lists them"
         )
+
+
+def _lines(display: Display, bar: Progress, start: float, hours: bool) -> Tell:
+    """News on the terminal; with ``hours`` a line now and then says how much audio is done."""
+    from audiovq.data.token_writing import Tell
+
+    class Lines(Tell):
+        seconds, shown = 0.0, start
+
+        def fault(self, id: str, reason: str) -> None:
+            display.line(f"audiovq: {id}: {reason}")
+
+        def remark(self, id: str, text: str) -> None:
+            display.line(f"audiovq: {id}: {text}")
+
+        def progress(self, done: int, total: int) -> None:
+            bar(done, total)
+
+        def shard(self, name: str, n_items: int, seconds: float) -> None:
+            now = time.perf_counter()
+            self.seconds += seconds
+            if hours and now - self.shown >= HOURS_EVERY:
+                self.shown = now
+                rate = self.seconds / (now - start)
+                display.line(f"{self.seconds / 3600:.2f} h of audio coded, {rate:.0f} hours an hour")
+
+    return Lines()
+
+
+def check_device(device: str) -> None:
+    """See that there is such a device here.
+
+    Raises:
+        AudioVQError: when not.
+    """
+    if device != "cpu" and device.split(":")[0] != "cuda":
+        raise AudioVQError(f"--device is cpu or cuda, not {device!r}")
+
+
+def cluster_of(context: typer.Context, engine: str, address: str | None, workers: int | None) -> Cluster | None:
+    """The Ray cluster that is asked for; None for processes of this machine.
+
+    Raises:
+        AudioVQError: for an engine that there is not, and an address without a cluster.
+    """
+    from audiovq.data.token_cluster import Cluster
+
+    if engine == "ray":
+        return Cluster(address, workers)
+    if engine != "local":
+        raise AudioVQError(f"--engine is local or ray, not {engine!r}")
+    refuse(context, ("address",), "that of a Ray cluster; add --engine ray")
+    return None
 
 
 def check_format(format: str) -> None:

@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from audiovq.data.places import Folder, modified
 from audiovq.data.token_files import SUFFIXES, CodesModel
 from audiovq.data.token_sources import TokenSource
 from audiovq.errors import AudioVQError
-from audiovq.io import atomic_write, errors_about
+from audiovq.io import errors_about
 
 MANIFEST, PROGRESS = "manifest.json", ".progress"
 FORMAT, VERSION = "audiovq-tokens", 1
@@ -37,26 +37,26 @@ class ShardPlan:
         AudioVQError: when the folder was begun otherwise, or holds something else.
     """
 
-    def __init__(self, folder: Path, model: CodesModel, container: str, mono: bool) -> None:
+    def __init__(self, folder: Folder, model: CodesModel, container: str, mono: bool) -> None:
         self.folder, self.model, self.container = folder, model, container
         self.shards: list[list[str]] = []
         # A model under another name gives the same codes.
         self._settings = {k: v for k, v in asdict(model).items() if k != "name"}
         self._settings |= {"format": container, "channels": "mixed" if mono else "each on its own"}
-        self._path = folder / PROGRESS / "plan.json"
-        if not self._path.is_file():
-            if any(folder.glob("shard-*")):
-                raise AudioVQError(f"{folder} holds shards of something else: name another folder")
-            return
+        self._name = f"{PROGRESS}/plan.json"
         try:
-            known = json.loads(self._path.read_text(encoding="utf-8"))
+            known = json.loads(folder.read(self._name))
             self.shards, before = known["shards"], known["settings"]
+        except FileNotFoundError:
+            if folder.glob("shard-*"):
+                raise AudioVQError(f"{folder.name} holds shards of something else: name another folder") from None
+            return
         except (ValueError, KeyError) as error:
-            raise AudioVQError(f"{self._path} is damaged ({error}); -f begins anew") from None
+            raise AudioVQError(f"{folder.at(self._name)} is damaged ({error}); -f begins anew") from None
         for name, value in self._settings.items():
             if before.get(name) != value:
                 raise AudioVQError(
-                    f"{folder} was begun with {name.replace('_', ' ')} {before.get(name)}, not {value}: name another "
+                    f"{folder.name} was begun with {name.replace('_', ' ')} {before.get(name)}, not {value}: name another "
                     "folder, or -f begins anew"
                 )
 
@@ -73,17 +73,17 @@ class ShardPlan:
             self.shards[-1].append(source.id)
             size, n_bytes = size + 1, n_bytes + source.n_bytes
         if len(self.shards) > before:
-            _write_json(self._path, {"settings": self._settings, "shards": self.shards})
+            _write_json(self.folder, self._name, {"settings": self._settings, "shards": self.shards})
 
     def _mended(self, sources: Sequence[TokenSource]) -> set[str]:
         """Recordings that could not be coded, and whose files are newer than the word of that."""
         places = {source.id: source.place for source in sources}
         mended = set()
         for index, faults in self._faults().items():
-            when = (self.folder / PROGRESS / f"{index:05d}.json").stat().st_mtime
+            when = modified(self.folder.at(self._record_name(index))) if faults else 0.0
             for id, _ in faults:
                 place = places.get(id)
-                if isinstance(place, str) and Path(place).stat().st_mtime > when:
+                if isinstance(place, str) and modified(place) > when:
                     mended.add(id)
         return mended
 
@@ -93,22 +93,25 @@ class ShardPlan:
         records = ((index, self.record(index)) for index in range(len(self.shards)))
         return {i: [f for f in record["faults"] if last.get(f[0]) == i] for i, record in records if record is not None}
 
-    def file(self, index: int) -> Path:
-        """Where a shard is written."""
-        return self.folder / f"shard-{index:05d}{SUFFIXES[self.container]}"
+    def file(self, index: int) -> str:
+        """Name of a shard in the folder."""
+        return f"shard-{index:05d}{SUFFIXES[self.container]}"
+
+    def _record_name(self, index: int) -> str:
+        return f"{PROGRESS}/{index:05d}.json"
 
     def record(self, index: int) -> dict[str, Any] | None:
         """What is known of a shard when it is finished and still there."""
         try:
-            found = json.loads((self.folder / PROGRESS / f"{index:05d}.json").read_text(encoding="utf-8"))
-            there = not found["items"] or self.file(index).stat().st_size == found["bytes"]
+            found = json.loads(self.folder.read(self._record_name(index)))
+            there = not found["items"] or self.folder.size(self.file(index)) == found["bytes"]
         except (OSError, ValueError, KeyError):
             return None
         return found if there else None
 
     def finish(self, index: int, record: dict[str, Any]) -> None:
         """Keep what is known of a finished shard."""
-        _write_json(self.folder / PROGRESS / f"{index:05d}.json", record)
+        _write_json(self.folder, self._record_name(index), record)
 
     def write_manifest(self) -> dict[str, Any]:
         """Write what readers begin with, and give it back. All shards are finished by then."""
@@ -134,30 +137,32 @@ class ShardPlan:
             "faults": [{"id": id, "reason": reason} for faults in self._faults().values() for id, reason in faults],
             "remarks": [{"id": id, "remark": text} for record in records for id, text in record.get("remarks", [])],
         }
-        _write_json(self.folder / MANIFEST, manifest)
+        _write_json(self.folder, MANIFEST, manifest)
         return manifest
 
 
-def clear(folder: Path, everything: bool) -> None:
+def clear(folder: Folder, everything: bool) -> None:
     """Delete what a call that was killed has left, and with ``everything`` all shards with their manifest and plan."""
     patterns = [".shard-*", ".manifest-*", f"{PROGRESS}/.*"]
     if everything:
         patterns += ["shard-*.tar", "shard-*.parquet", MANIFEST, f"{PROGRESS}/*.json"]
     for pattern in patterns:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink()
+        for name in folder.glob(pattern):
+            folder.remove(name)
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """See that nobody else writes into the folder meanwhile, where the system can tell.
+def alone(folder: Folder) -> Iterator[None]:
+    """See that nobody else writes into the folder meanwhile, where the system can tell: not in remote stores.
 
     Raises:
         AudioVQError: when somebody does, or the folder cannot be written.
     """
-    lock = folder / PROGRESS / "lock"
-    with errors_about(str(folder), "written"):
+    if folder.path is None:
+        yield
+        return
+    lock = folder.path / PROGRESS / "lock"
+    with errors_about(folder.name, "written"):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     with file:
@@ -167,12 +172,12 @@ def alone(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AudioVQError(f"{folder} is being written by another call: wait for it") from None
+                raise AudioVQError(f"{folder.name} is being written by another call: wait for it") from None
             except OSError:  # some file systems cannot lock
                 pass
         yield
 
 
-def _write_json(path: Path, content: Any) -> None:
-    with errors_about(str(path), "written"), atomic_write(path) as temporary:
+def _write_json(folder: Folder, name: str, content: Any) -> None:
+    with folder.writing(name) as temporary:
         temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

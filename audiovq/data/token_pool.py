@@ -31,6 +31,7 @@ class Coding:
         n_codebooks: to keep.
         mono: mix channels.
         threads: of one process.
+        device: where the model runs, as torch names it.
         load: gives the codec for ``model``; None: `SpeechCodec.from_pretrained`.
     """
 
@@ -38,6 +39,7 @@ class Coding:
     n_codebooks: int
     mono: bool = False
     threads: int = 1
+    device: str = "cpu"
     load: Callable[[str | None], Any] | None = None
 
     def codec(self) -> Any:
@@ -49,7 +51,15 @@ class Coding:
             return self.load(self.model)
         from audiovq.speech.codec import SpeechCodec
 
-        return SpeechCodec.from_pretrained(self.model)
+        codec = SpeechCodec.from_pretrained(self.model)
+        if self.device == "cpu":
+            return codec
+        if not hasattr(codec, "device"):
+            raise AudioVQError(f"model {codec.name} runs on the CPU alone; leave out --device")
+        try:
+            return codec.to(self.device)
+        except (AssertionError, RuntimeError):  # a PyTorch without CUDA, or a machine without a GPU
+            raise AudioVQError(f"PyTorch sees no device {self.device} here; leave out --device") from None
 
 
 def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -> Iterator[Coded]:
@@ -59,10 +69,10 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
         AudioVQError: for a model that cannot be loaded, and for a process that was ended from outside.
     """
     if workers == 1:
-        codec = coding.codec()
-        for source in sources:
-            yield _code_one(codec, coding, source, lambda: False)
+        yield from code_with(coding.codec(), coding, sources)
         return
+    if coding.device != "cpu":
+        raise AudioVQError(f"one process codes on {coding.device}; leave out --workers, or use --engine ray")
     waiting: deque[Future[Coded]] = deque()
     with _pool(coding, workers) as pool:
         try:
@@ -79,9 +89,25 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
             ) from error
 
 
+def code_with(codec: Any, coding: Coding, sources: Iterable[TokenSource]) -> Iterator[Coded]:
+    """As `code_all` in this process, with a model that is loaded."""
+    if coding.device == "cpu":
+        for source in sources:
+            yield _code_one(codec, coding, source, lambda: False)
+    else:
+        from audiovq.data.token_batches import code_batches
+
+        yield from code_batches(codec, sources, coding.n_codebooks, coding.mono, _guarded)
+
+
 def _code_one(codec: Any, coding: Coding, source: TokenSource, stopping: Callable[[], bool]) -> Coded:
+    return _guarded(source, lambda: code_source(codec, source, coding.n_codebooks, coding.mono, stopping))
+
+
+def _guarded(source: TokenSource, work: Callable[[], Any]) -> Any:
+    """The result of ``work``, or why the recording cannot be coded."""
     try:
-        return code_source(codec, source, coding.n_codebooks, coding.mono, stopping)
+        return work()
     except AudioVQError as error:
         fault = str(error)
         return Coded(source.id, source.n_bytes, [], fault.removeprefix(f"{shown(str(source.place))}: "))

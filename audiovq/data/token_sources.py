@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiovq.data.corpora import NAMES, open_corpus
+from audiovq.data.places import find_files, is_url, local_copy, read_text
 from audiovq.data.shards import MANIFEST, ShardReader
 from audiovq.data.splits import split_of
 from audiovq.data.token_files import TokenizedUtterance
@@ -67,7 +69,7 @@ class Coded:
 
 
 def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
-    """The recordings of a folder, or of a prepared corpus by folder or name, in one fixed order.
+    """The recordings of a folder (a URL is one, too), or of a prepared corpus by folder or name, in one fixed order.
 
     In a plain folder the first folder below is the speaker, as in `audiovq.data.folder`; nothing is opened, so that
     files which are no audio show when their turn comes.
@@ -75,6 +77,8 @@ def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
     Raises:
         AudioVQError: when there is no such folder or corpus, or no recording in it.
     """
+    if is_url(corpus):
+        return _list_remote(corpus, language)
     root = Path(corpus).expanduser()
     if root.is_dir() and not (root / MANIFEST).is_file():
         return _list_folder(root, language)
@@ -90,22 +94,31 @@ def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
 
 def _list_folder(root: Path, language: str) -> list[TokenSource]:
     # Names with a dot in front are hidden: among them are files that are just being written.
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in READABLE + CONTAINER_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    files = sorted(path for path in root.rglob("*") if _is_recording(path) and path.is_file())
+    found = [(path.relative_to(root), path.stat().st_size, str(path)) for path in files]
+    return _sources(str(root), root.resolve().name, found, language)
+
+
+def _list_remote(root: str, language: str) -> list[TokenSource]:
+    found = sorted((Path(name), size) for name, size in find_files(root).items() if _is_recording(Path(name)))
+    places = [(path, size, f"{root.rstrip('/')}/{path.as_posix()}") for path, size in found]
+    return _sources(root, Path(root.rstrip("/")).name, places, language)
+
+
+def _is_recording(path: Path) -> bool:
+    return path.suffix.lower() in READABLE + CONTAINER_SUFFIXES and not path.name.startswith(".")
+
+
+def _sources(root: str, name: str, files: list[tuple[Path, int, str]], language: str) -> list[TokenSource]:
+    """Files as (path below the folder, bytes, place) -> what is to be coded."""
     if not files:
         raise AudioVQError(f"{root}: no recordings in this folder ({', '.join(READABLE)})")
-    name = root.resolve().name
     sources: dict[str, TokenSource] = {}
-    for path in files:
-        within = path.relative_to(root)
+    for within, n_bytes, place in files:
         id, speaker = shown(within.as_posix()), shown(f"{name}/{within.parts[0] if len(within.parts) > 1 else name}")
         while id in sources:  # what one name has in bytes another may have in letters
             id += "'"
-        split = split_of(path.name)
-        sources[id] = TokenSource(id, speaker, language, split, path.stat().st_size, str(path))
+        sources[id] = TokenSource(id, speaker, language, split_of(within.name), n_bytes, place)
     return list(sources.values())
 
 
@@ -128,11 +141,25 @@ def code_source(
     Raises:
         AudioVQError: for a recording that cannot be read or coded.
     """
+    with open_source(source) as (audio, text):
+        return _code(codec, source, audio, n_codebooks, mono, text, stopping)
+
+
+@contextmanager
+def open_source(source: TokenSource) -> Iterator[tuple[Any, str | None]]:
+    """The audio of a recording, and its transcript."""
     if isinstance(source.place, Utterance):
-        with _Samples(source.place) as audio:
-            return _code(codec, source, audio, n_codebooks, mono, source.place.text, stopping)
-    with open_audio(source.place) as audio:
-        return _code(codec, source, audio, n_codebooks, mono, _transcript(Path(source.place)), stopping)
+        yield _Samples(source.place), source.place.text
+    elif not is_url(source.place):
+        with open_audio(source.place) as audio:
+            yield audio, _transcript(source.place)
+    else:
+        with local_copy(source.place) as path:
+            try:
+                with open_audio(path) as audio:
+                    yield audio, _transcript(source.place)
+            except AudioVQError as error:
+                raise AudioVQError(str(error).replace(str(path), source.place)) from error
 
 
 class _Samples:
@@ -142,12 +169,6 @@ class _Samples:
         self.sample_rate, self.n_channels, self.n_read = utterance.sample_rate, 1, 0
         self.remarks: list[str] = []
         self._utterance = utterance
-
-    def __enter__(self) -> _Samples:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def count_channels(self, mono: bool) -> int:
         return 1
@@ -186,11 +207,21 @@ def _code(
         push(resampler.push(block))
     n_samples = n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate)
     push(resampler.finish(n_samples))
-    items: list[TokenizedUtterance] = []
+    coded = []
     for c, stream in enumerate(streams):
-        codes = np.concatenate(packets[c] + [p.codes.astype(np.uint16) for p in stream.finish()], axis=1)
+        rest = [p.codes.astype(np.uint16) for p in stream.finish()]
         assert stream.speaker is not None
-        if items and np.array_equal(items[-1].codes, codes) and np.array_equal(items[-1].voice, stream.speaker):
+        coded.append((np.concatenate(packets[c] + rest, axis=1), stream.speaker))
+    return Coded(source.id, source.n_bytes, make_items(source, text, audio, coded, n_samples), remarks=audio.remarks)
+
+
+def make_items(
+    source: TokenSource, text: str | None, audio: Any, coded: Sequence[tuple[np.ndarray, np.ndarray]], n_samples: int
+) -> list[TokenizedUtterance]:
+    """Items of a recording's channels, each codes (K, F) and speaker vector (S,), but of those that repeat another."""
+    items: list[TokenizedUtterance] = []
+    for c, (codes, speaker) in enumerate(coded):
+        if items and np.array_equal(items[-1].codes, codes) and np.array_equal(items[-1].voice, speaker):
             continue
         items.append(
             TokenizedUtterance(
@@ -198,8 +229,8 @@ def _code(
                 speaker=source.speaker,
                 language=source.language,
                 split=source.split,
-                codes=codes,
-                voice=np.asarray(stream.speaker, np.int64),
+                codes=codes.astype(np.uint16),
+                voice=np.asarray(speaker, np.int64),
                 n_samples=n_samples,
                 text=text,
                 seconds=audio.n_read / audio.sample_rate,
@@ -207,14 +238,15 @@ def _code(
                 channel=c,
             )
         )
-    return Coded(source.id, source.n_bytes, items, remarks=audio.remarks)
+    return items
 
 
-def _transcript(path: Path) -> str | None:
+def _transcript(place: str) -> str | None:
     """The ``.txt`` beside a recording."""
+    name = place[: len(place) - len(Path(place).suffix)] + ".txt"
     try:
-        return path.with_suffix(".txt").read_text(encoding="utf-8").strip() or None
+        return read_text(name).strip() or None
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise AudioVQError(f"{path.with_suffix('.txt')}: cannot be read as text: {error}") from error
+        raise AudioVQError(f"{name}: cannot be read as text: {error}") from error

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from audiovq.data.places import Folder
 from audiovq.data.token_files import CodesModel, create_shard
 from audiovq.data.token_plan import SHARD_ITEMS, ShardPlan, alone, clear
 from audiovq.data.token_pool import Coding, code_all
 from audiovq.data.token_sources import Coded, TokenSource
-from audiovq.errors import AudioVQError
-from audiovq.io import atomic_write
+
+if TYPE_CHECKING:
+    from audiovq.data.token_cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,29 @@ class Tokenized:
     seconds: float
     n_coded: int
     manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard that is to be written.
+
+    Attributes:
+        index: its number.
+        sources: by their ids; None for recordings that are gone.
+    """
+
+    index: int
+    sources: list[tuple[str, TokenSource | None]]
+
+    @property
+    def known(self) -> list[TokenSource]:
+        """The recordings that are there."""
+        return [source for _, source in self.sources if source is not None]
+
+    def coded(self, stream: Iterator[Coded]) -> Iterator[Coded]:
+        """The results for `known`, which come from ``stream``, among those that say of a recording that it is gone."""
+        for id, source in self.sources:
+            yield Coded(id, 0, [], "no such file any more") if source is None else next(stream)
 
 
 class Tell:
@@ -60,6 +82,7 @@ def write_tokens(
     shard_items: int = SHARD_ITEMS,
     anew: bool = False,
     tell: Tell | None = None,
+    cluster: Cluster | None = None,
 ) -> Tokenized:
     """Code recordings into the shards of a folder, or go on with it. The files do not depend on ``workers``.
 
@@ -67,7 +90,8 @@ def write_tokens(
 
     Args:
         sources: from `list_sources`.
-        folder: for the shards; one that was begun keeps its settings, and recordings it knows stay as they are.
+        folder: for the shards, a path or a URL; one that was begun keeps its settings, and recordings it knows stay as
+            they are.
         model: whose codes are written.
         coding: how; ``coding.model`` is that model.
         container: "tar" or "parquet".
@@ -75,63 +99,80 @@ def write_tokens(
         shard_items: recordings in a shard.
         anew: throw away what the folder holds of an earlier call.
         tell: is told how it goes.
+        cluster: Ray's, to code on instead of on processes of this machine.
 
     Raises:
         AudioVQError: for a folder of other settings or in use, and one that cannot be written. Recordings that cannot
             be coded raise nothing: they are in the manifest.
     """
-    folder, tell = Path(folder), tell or Tell()
-    with alone(folder):
-        clear(folder, anew)
-        plan = ShardPlan(folder, model, container, coding.mono)
+    place, tell = Folder(folder), tell or Tell()
+    with alone(place):
+        clear(place, anew)
+        plan = ShardPlan(place, model, container, coding.mono)
         plan.extend(sources, shard_items)
-        seconds, n_coded = _write_missing(plan, sources, coding, workers, tell)
+        tasks = _missing(plan, sources)
+        if cluster is not None and tasks:
+            from audiovq.data.token_cluster import write_on_ray
+
+            seconds, n_coded = write_on_ray(plan, tasks, coding, cluster, tell)
+        else:
+            seconds, n_coded = _write_here(plan, tasks, coding, workers, tell)
         return Tokenized(seconds, n_coded, plan.write_manifest())
 
 
-def _write_missing(
-    plan: ShardPlan, sources: Sequence[TokenSource], coding: Coding, workers: int, tell: Tell
-) -> tuple[float, int]:
-    """Write the shards that are not finished; seconds and recordings coded."""
+def _missing(plan: ShardPlan, sources: Sequence[TokenSource]) -> list[ShardTask]:
+    """The shards that are not finished."""
     by_id = {source.id: source for source in sources}
     missing = [index for index in range(len(plan.shards)) if plan.record(index) is None]
-    wanted = [(index, id) for index in missing for id in plan.shards[index]]
-    known = [by_id[id] for _, id in wanted if id in by_id]
+    return [ShardTask(index, [(id, by_id.get(id)) for id in plan.shards[index]]) for index in missing]
+
+
+def _write_here(
+    plan: ShardPlan, tasks: Sequence[ShardTask], coding: Coding, workers: int, tell: Tell
+) -> tuple[float, int]:
+    """Write shards with processes of this machine; seconds and recordings coded."""
+    known = [source for task in tasks for source in task.known]
     total, done, seconds, n_coded = sum(source.n_bytes for source in known), 0, 0.0, 0
     # One stream of recordings through all shards, so that no process waits at a shard's end.
-    coded = code_all(known, coding, workers) if known else iter(())
+    stream = code_all(known, coding, workers) if known else iter(())
+
+    def counted(task: ShardTask) -> Iterator[Coded]:
+        nonlocal done, seconds, n_coded
+        for one in task.coded(stream):
+            yield one
+            seconds, n_coded = seconds + sum(item.seconds for item in one.items), n_coded + bool(one.items)
+            done += one.n_bytes
+            tell.progress(done, total)
+
     try:
-        for index, group in groupby(wanted, key=lambda pair: pair[0]):
-            record: dict[str, Any] = {"file": plan.file(index).name, "items": 0, "frames": 0, "seconds": 0.0}
-            record |= {"faults": [], "remarks": []}
-            with _writing(plan.file(index)) as temporary:
-                shard = create_shard(temporary, plan.container, plan.model, f"{index:05d}-")
-                for _, id in group:
-                    one = next(coded) if id in by_id else Coded(id, 0, [], "no such file any more")
-                    _add(shard, one, record, tell)
-                    seconds, n_coded = seconds + sum(i.seconds for i in one.items), n_coded + bool(one.items)
-                    done += one.n_bytes
-                    tell.progress(done, total)
-                shard.close()
-                record |= {"bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
-            if not record["items"]:
-                plan.file(index).unlink()
-            plan.finish(index, record)
+        for task in tasks:
+            record = write_shard(plan.folder, plan.file(task.index), plan.model, plan.container, counted(task), tell)
+            plan.finish(task.index, record)
             tell.shard(record["file"], record["items"], record["seconds"])
     finally:
-        if hasattr(coded, "close"):
-            coded.close()
+        if hasattr(stream, "close"):
+            stream.close()
     return seconds, n_coded
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    try:
-        with atomic_write(path) as temporary:
-            yield temporary
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise AudioVQError(f"{path}: cannot be written: {reason[:1].lower()}{reason[1:]}") from error
+def write_shard(
+    folder: Folder, name: str, model: CodesModel, container: str, coded: Iterable[Coded], tell: Tell
+) -> dict[str, Any]:
+    """Write one shard of what is coded -> what is known of it, for `ShardPlan.finish`. Without items there is no file.
+
+    Raises:
+        AudioVQError: when it cannot be written.
+    """
+    record: dict[str, Any] = {"file": name, "items": 0, "frames": 0, "seconds": 0.0, "faults": [], "remarks": []}
+    with folder.writing(name) as temporary:
+        shard = create_shard(temporary, container, model, f"{Path(name).stem.removeprefix('shard-')}-")
+        for one in coded:
+            _add(shard, one, record, tell)
+        shard.close()
+        record |= {"bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
+    if not record["items"]:
+        folder.remove(name)
+    return record
 
 
 def _add(shard: Any, coded: Coded, record: dict[str, Any], tell: Tell) -> None:
