@@ -30,8 +30,8 @@ def tokenize(
         str,
         typer.Argument(
             metavar="FOLDER",
-            help="Recordings (speaker/utterance.wav, a transcript .txt beside it), here or by URL (s3://bucket/folder), "
-            "or a prepared corpus by its folder or name (debian_speech, vctk ...).",
+            help="Recordings (speaker/utterance.wav, a transcript .txt beside it), here or by URL "
+            "(s3://bucket/folder), or a prepared corpus by its folder or name (debian_speech, vctk ...).",
         ),
     ],
     output: Annotated[

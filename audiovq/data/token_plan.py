@@ -56,8 +56,8 @@ class ShardPlan:
         for name, value in self._settings.items():
             if before.get(name) != value:
                 raise AudioVQError(
-                    f"{folder.name} was begun with {name.replace('_', ' ')} {before.get(name)}, not {value}: name another "
-                    "folder, or -f begins anew"
+                    f"{folder.name} was begun with {name.replace('_', ' ')} {before.get(name)}, not {value}: name "
+                    "another folder, or -f begins anew"
                 )
 
     def extend(self, sources: Sequence[TokenSource], shard_items: int) -> None:
