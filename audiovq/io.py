@@ -275,15 +275,28 @@ def open_output(target: Place) -> Iterator[BinaryIO]:
             atomic.__exit__(None, None, None)
 
 
+def _is_live(stream: Any) -> bool:
+    """Whether somebody may be waiting at the other end: a pipe, a socket, a device."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode)
+
+
 class _Output:
-    """A binary stream whose errors name the place that is written."""
+    """A binary stream whose errors name the place that is written; what is written to a pipe goes out at once."""
 
     def __init__(self, stream: Any, label: str) -> None:
         self._stream, self.name = stream, label
+        self._live = _is_live(stream)
 
     def write(self, data: bytes) -> int:
         with errors_about(self.name, "written"):
-            return self._stream.write(data)
+            n_written = self._stream.write(data)
+            if self._live:
+                self._stream.flush()
+            return n_written
 
     def flush(self) -> None:
         with errors_about(self.name, "written"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +118,8 @@ def encode_file(
     """
     with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
         n_channels = audio.count_channels(mono)
-        channels = [codec.encoder_stream(n_codebooks, packet_frames) for _ in range(n_channels)]
+        begin = codec.encoder_stream if disguise is None else partial(disguise.encoder_stream, codec)
+        channels = [begin(n_codebooks, packet_frames) for _ in range(n_channels)]
         writer: _SpeechWriter | None = None
 
         def write(packets: list[list[Packet]], ended: bool = False) -> None:

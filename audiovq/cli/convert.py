@@ -41,6 +41,16 @@ def convert(
         str,
         typer.Option("-o", "--output", metavar="OUT", help="A file (.avq: stays coded), a folder, or - (WAV)."),
     ],
+    source_voice: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="A recording of the one who speaks: live conversion then waits neither for the voice nor for the "
+            "register.",
+            show_default=False,
+        ),
+    ] = None,
     codebooks: Annotated[
         int | None,
         typer.Option(
@@ -105,7 +115,7 @@ def convert(
     codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
     own = None if codes_alone else model or conversion_model()
     checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [own])
-    for name in to:
+    for name in to if source_voice is None else [*to, source_voice]:
         checks.check_voice(name, None if codes_alone else checks.facts(own))
     packet_frames = None if codes_alone else packet_frames_for(checks.facts(own), packet)
     models = Models(threads, seed)
@@ -127,17 +137,30 @@ def convert(
                 print(f"audiovq: {found.name}: warning: {line}", file=sys.stderr)
         return voices[codec.model_hash]
 
+    def source(codec: Codec) -> TargetVoice:
+        from audiovq.conversion.targets import target_voice
+
+        if not codec.has_pitch:
+            raise AudioVQError(f"--from is for models with coded pitch, which {codec.name} has not")
+        key = b"source" + codec.model_hash
+        if key not in voices:
+            voices[key] = target_voice(codec, [source_voice or ""])
+        return voices[key]
+
     def prepare() -> None:
         # What is wrong with the target shows before the first file is begun.
         if model is not None or any(not _is_coded(job.source) for job in jobs if job.source != "-"):
             voice(choose(None))
+            if source_voice is not None:
+                source(choose(None))
 
     def work(job: Job, progress: Progress) -> CodingReport:
         from audiovq.conversion.files import convert_file
 
         own = (codebooks, register, decoder, mono, progress, colour)
         formats = _raw_formats(job, raw, rate, channels)
-        return convert_file(job.source, job.target, choose, voice, *own, *formats, packet_frames)
+        speaks = None if source_voice is None else source
+        return convert_file(job.source, job.target, choose, voice, *own, *formats, packet_frames, speaks)
 
     run(jobs, force, models, prepare, work)
 
@@ -145,10 +168,10 @@ def convert(
 #: Options without effect, by whether source and target are coded, and the reason.
 _WITHOUT_EFFECT = {
     (True, True): (
-        ("codebooks", "timbre", "decoder", "seed", "mono", "packet"),
+        ("codebooks", "timbre", "decoder", "seed", "mono", "packet", "source_voice"),
         "for audio; a coded file that stays coded gets another speaker and pitch",
     ),
-    (True, False): (("mono", "packet"), "for audio; coded files keep their channels and packets"),
+    (True, False): (("mono", "packet", "source_voice"), "for audio; coded files keep their channels and packets"),
     (False, True): (("timbre", "decoder", "seed"), "for audio; the output stays coded"),
 }
 _WHAT_HAPPENS = {"timbre": "keep"}

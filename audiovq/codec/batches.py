@@ -81,8 +81,8 @@ def encode_batch(
         batch_frames: frames that go through the networks at a time.
 
     Raises:
-        AudioVQError: for an empty, NaN or infinite recording, or a number of codebooks or frames that the model does not
-            have.
+        AudioVQError: for an empty, NaN or infinite recording, or a number of codebooks or frames that the model does
+            not have.
     """
     n, hop, size = codec.check_n_codebooks(n_codebooks), codec.hop_length, codec.check_packet_frames(packet_frames)
     recordings = [_Recording(codec, np.asarray(item, np.float32).reshape(-1), codec.device) for item in items]
@@ -144,7 +144,7 @@ def _pitch_windows(codec: SpeechCodec, recordings: list[_Recording], size: int) 
     for item, recording in enumerate(recordings):
         known, total = 0, recording.n_frames
         for first in range(0, total, size):
-            until = min(first + size + codec.encoder.context_frames + 1, total)
+            until = min(first + size + codec.encoder.detail.context_frames + 1, total)
             if until > known:
                 windows.append(_Window(item, known, until, max(known - context, 0), min(until + context, total)))
                 known = until

@@ -53,13 +53,13 @@ class Trunk(nn.Module):
         self.hop_length = self.filterbank.stride if self.filterbank else 1
         before = self.filterbank.out_channels if self.filterbank else 1
         layers: list[nn.Module] = []
-        reach = (self.filterbank.padding + self.hop_length) if self.filterbank else 0
+        reach = self.filterbank.padding if self.filterbank else 0
         for width, stride, kernel_size, stage_dilations in zip(channels, strides, kernel_sizes, dilations, strict=True):
             if (kernel_size - stride) % 2 or kernel_size < stride:
                 raise ValueError(f"kernel_size {kernel_size} and stride {stride} must differ by an even number >= 0")
             padding = (kernel_size - stride) // 2
             layers.append(nn.Conv1d(before, width, kernel_size, stride=stride, padding=padding))
-            reach += (padding + stride) * self.hop_length
+            reach += padding * self.hop_length
             self.hop_length *= stride
             for dilation in stage_dilations:
                 unit = DilatedResidualUnit(width, dilation=dilation, condition_dim=condition_dim)

@@ -116,7 +116,9 @@ class EncoderStream:
     @property
     def lookahead(self) -> int:
         """Samples behind a packet that coding it waits for; the first packet also waits for the speaker's stretch."""
-        return (self.codec.encoder.context_frames + 1 + self.codec.pitch.context_frames) * self._hop
+        encoder = self.codec.encoder
+        pitch = encoder.detail.context_frames + 1 + self.codec.pitch.context_frames
+        return max(encoder.context_frames, pitch) * self._hop
 
     @full_precision
     def push(self, samples: np.ndarray) -> list[Packet]:
@@ -161,7 +163,9 @@ class EncoderStream:
             self.speaker = self._measure_speaker(total)
         low = max(first - context, 0)
         high = end + context if total is None else min(end + context, total)
-        self._track(high + 1 if total is None else min(high + 1, total), total)
+        # The detail trunk alone reads the source, which leads over to the pitch of the frame behind.
+        tracked = end + codec.encoder.detail.context_frames + 1
+        self._track(tracked if total is None else min(tracked, total), total)
         window = torch.from_numpy(self._samples.read(low * hop, high * hop)).to(codec.device)
         self._level = max(self._loudest(window), self._level - FALL_DB * (end - first) / codec.frame_rate)
         window = window * 10 ** ((TARGET_DB - self._level) / 20)

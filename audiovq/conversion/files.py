@@ -136,7 +136,7 @@ def convert_audio(
     with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
         n_channels = audio.count_channels(mono)
         back = Resampler(codec.sample_rate, audio.sample_rate, n_channels)
-        encoders = [codec.encoder_stream(n_codebooks, packet_frames) for _ in range(n_channels)]
+        encoders = [disguise.encoder_stream(codec, n_codebooks, packet_frames) for _ in range(n_channels)]
         decoders = [disguise.decoder_stream(codec, decoder) for _ in range(n_channels)]
         output = None
         n_model = 0
@@ -177,6 +177,7 @@ def convert_file(
     raw: RawFormat | None = None,
     raw_target: RawFormat | None = None,
     packet_frames: int | None = None,
+    source_voice: Callable[[Codec], TargetVoice] | None = None,
 ) -> CodingReport:
     """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
 
@@ -190,6 +191,7 @@ def convert_file(
         timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
         raw, raw_target: formats of audio without a header that is read, and that is written.
         packet_frames: frames of a packet, for audio; the model's default when None.
+        source_voice: gives the voice of the source, for audio; None: measured at its beginning, which it waits for.
 
     Raises:
         AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
@@ -217,7 +219,7 @@ def convert_file(
 
         return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks, raw_target)
     own = model(None)
-    disguise = make_disguise(voice(own), own, pitch, timbre)
+    disguise = make_disguise(voice(own), own, pitch, timbre, None if source_voice is None else source_voice(own))
     books = own.conversion_codebooks if n_codebooks is None else n_codebooks
     if coded:
         return encode_file(source, target, own, books, mono, progress, disguise, raw=raw, packet_frames=packet_frames)

@@ -43,12 +43,13 @@ class PitchMover:
     Args:
         pitch: as `SpeechCodec.convert` takes it.
         target_hz: the target's median; None where it is not known, which leaves the pitch where it is.
+        source_hz: the source's median, where it is known beforehand: no packet waits then.
 
     Raises:
         AudioVQError: for an interval of more than two octaves.
     """
 
-    def __init__(self, pitch: Pitch, target_hz: float | None) -> None:
+    def __init__(self, pitch: Pitch, target_hz: float | None, source_hz: float | None = None) -> None:
         if not isinstance(pitch, str) and not abs(pitch) <= MOST_SEMITONES:
             raise AudioVQError(f"pitch can be moved by up to {MOST_SEMITONES:g} semitones, not by {pitch:g}")
         if isinstance(pitch, str) and pitch not in ("auto", "keep"):
@@ -61,6 +62,8 @@ class PitchMover:
             self.semitones = 0.0
         elif pitch != "auto":
             self.semitones = float(pitch)
+        elif source_hz is not None:
+            self.semitones = self._interval(source_hz)
 
     def push(self, packets: Sequence[Packet]) -> list[list[Packet]]:
         """The next packet of each channel -> what is ready, moved."""
@@ -75,13 +78,16 @@ class PitchMover:
         """What was waiting, moved."""
         if self.semitones is None:
             tracks = [packet.pitch for row in self._waiting for packet in row if packet.pitch is not None]
-            source_hz = median_hz(tracks)
-            known = source_hz is not None and self._target_hz is not None
-            self.semitones = 12 * float(np.log2(self._target_hz / source_hz)) if known else 0.0  # type: ignore[operator]
-            self.semitones = float(np.clip(self.semitones, -MOST_SEMITONES, MOST_SEMITONES))
+            self.semitones = self._interval(median_hz(tracks))
         moved = [[self._moved(packet) for packet in row] for row in self._waiting]
         self._waiting = []
         return moved
+
+    def _interval(self, source_hz: float | None) -> float:
+        """Semitones from the source's median to the target's; 0 where one is not known."""
+        if source_hz is None or self._target_hz is None:
+            return 0.0
+        return float(np.clip(12 * np.log2(self._target_hz / source_hz), -MOST_SEMITONES, MOST_SEMITONES))
 
     def _moved(self, packet: Packet) -> Packet:
         if packet.pitch is None:

@@ -15,7 +15,7 @@ from audiovq.conversion.spectral_match import MatchedStream, Timbre, check_timbr
 from audiovq.conversion.target import TargetVoice
 
 if TYPE_CHECKING:
-    from audiovq.interfaces import Codec, DecoderStream, Packet
+    from audiovq.interfaces import Codec, DecoderStream, EncoderStream, Packet
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Disguise:
         shift: moves its pitch before it is coded, or None.
         spectrum: the long-term average spectrum that what is decoded gets, or None.
         mover: moves coded pitch, for a model that has it, or None.
+        source: the quantized speaker vector (S,) of the source, where it is known beforehand.
         remarks: what was noticed on the way.
     """
 
@@ -34,9 +35,16 @@ class Disguise:
     shift: Shifter | None = None
     spectrum: np.ndarray | None = None
     mover: PitchMover | None = None
+    source: np.ndarray | None = None
     remarks: list[str] = field(default_factory=list)
     _opening: list[np.ndarray] = field(default_factory=list)
     _n_heard: int = 0
+
+    def encoder_stream(self, codec: Codec, n_codebooks: int | None, packet_frames: int | None) -> EncoderStream:
+        """Codes one channel of the source, see `SpeechCodec.encoder_stream`."""
+        if self.source is None:
+            return codec.encoder_stream(n_codebooks, packet_frames)
+        return codec.encoder_stream(n_codebooks, packet_frames, self.source)
 
     def decoder_stream(self, codec: Codec, decoder: str = "parallel") -> DecoderStream | MatchedStream:
         """Decodes one channel in this voice, see `SpeechCodec.decoder_stream`."""
@@ -66,17 +74,24 @@ class Disguise:
         return None if self.shift is None else self.shift.finish()
 
 
-def make_disguise(voice: TargetVoice, codec: Codec, pitch: Pitch = "auto", timbre: Timbre = "auto") -> Disguise:
+def make_disguise(
+    voice: TargetVoice,
+    codec: Codec,
+    pitch: Pitch = "auto",
+    timbre: Timbre = "auto",
+    source: TargetVoice | None = None,
+) -> Disguise:
     """The target's vector with what goes with it, as asked; see `SpeechCodec.convert`. For one source.
 
-    A model with coded pitch has it moved in its packets; what is decoded keeps its spectrum then.
+    ``source`` is the voice of the source, where it is known beforehand: nothing waits until it is measured then. A model with coded pitch has it moved in its packets; what is decoded keeps its spectrum then.
 
     Raises:
         AudioVQError: when there is too little speech of the target.
     """
     check_timbre(timbre)
     if codec.has_pitch:
-        return Disguise(voice.vector(), mover=PitchMover(pitch, voice.pitch))
+        mover = PitchMover(pitch, voice.pitch, None if source is None else source.pitch)
+        return Disguise(voice.vector(), mover=mover, source=None if source is None else source.vector())
     spectrum = voice.spectrum if timbre == "auto" else None
     return Disguise(voice.vector(), make_shifter(codec.sample_rate, pitch, voice.pitch), spectrum)
 

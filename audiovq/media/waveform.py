@@ -54,7 +54,7 @@ READABLE = (*WRITABLE, ".oga", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", "
 #: Suffixes of audio without a header.
 RAW_SUFFIXES = (".raw", ".pcm")
 
-_RESAMPLE_FRAMES = 8192
+_RESAMPLE_SECONDS = 0.04
 
 
 def n_resampled(n: int, source_rate: int, target_rate: int) -> int:
@@ -65,7 +65,7 @@ def n_resampled(n: int, source_rate: int, target_rate: int) -> int:
 class Resampler:
     """Resample a stream of blocks with soxr (HQ) so that the output depends on the samples alone.
 
-    The input goes through in blocks of one fixed size, whatever size it arrives in. Equal rates leave it as it is.
+    The input goes through in blocks of 40 ms, whatever size it arrives in. Equal rates pass it on at once, as it is.
     """
 
     def __init__(self, source_rate: int, target_rate: int, n_channels: int = 1) -> None:
@@ -74,20 +74,23 @@ class Resampler:
         self._stream = None
         if source_rate != target_rate:
             self._stream = soxr.ResampleStream(source_rate, target_rate, n_channels, dtype="float32", quality="HQ")
-        self._n_channels = n_channels
+        self._n_channels, self._block = n_channels, max(round(_RESAMPLE_SECONDS * source_rate), 1)
         self._waiting: list[np.ndarray] = []
         self._n_waiting = 0
         self._given = 0
 
     def push(self, block: np.ndarray) -> np.ndarray:
         """(n, channels) -> the output that is ready, (m, channels)."""
+        if self._stream is None:
+            self._given += len(block)
+            return block
         self._waiting.append(block)
         self._n_waiting += len(block)
-        if self._n_waiting < _RESAMPLE_FRAMES:
+        if self._n_waiting < self._block:
             return np.zeros((0, self._n_channels), np.float32)
         data = np.concatenate(self._waiting)
-        whole = len(data) - len(data) % _RESAMPLE_FRAMES
-        parts = [self._resample(data[i : i + _RESAMPLE_FRAMES]) for i in range(0, whole, _RESAMPLE_FRAMES)]
+        whole = len(data) - len(data) % self._block
+        parts = [self._resample(data[i : i + self._block]) for i in range(0, whole, self._block)]
         self._waiting, self._n_waiting = [data[whole:].copy()], len(data) - whole
         self._given += sum(map(len, parts))
         return np.concatenate(parts)
