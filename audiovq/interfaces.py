@@ -169,6 +169,10 @@ class VoiceConversion(Protocol):
     #: What the user should know of the source.
     remarks: list[str]
 
+    def encoder_stream(self, codec: Codec, n_codebooks: int | None, packet_frames: int | None) -> EncoderStream:
+        """Code one channel of the source."""
+        ...
+
     def decoder_stream(self, codec: Codec, decoder: str = "parallel") -> DecoderStream:
         """Decode one channel in the target's voice."""
         ...

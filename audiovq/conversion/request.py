@@ -83,7 +83,8 @@ def make_disguise(
 ) -> Disguise:
     """The target's vector with what goes with it, as asked; see `SpeechCodec.convert`. For one source.
 
-    ``source`` is the voice of the source, where it is known beforehand: nothing waits until it is measured then. A model with coded pitch has it moved in its packets; what is decoded keeps its spectrum then.
+    A model with coded pitch has it moved in its packets; what is decoded keeps its spectrum then. ``source`` is the
+    voice of the source, where it is known beforehand: nothing waits until it is measured then.
 
     Raises:
         AudioVQError: when there is too little speech of the target.

@@ -14,8 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from audiovq.hub import BUNDLED, codes_hash
 from audiovq.io import cache_dir
+from recipes.model_card import HEADS
 
 HERE = Path(__file__).resolve().parent
 RESULTS, OTHERS, PICTURE = HERE / "results.json", HERE / "results_other_splits.json", HERE / "results.png"
@@ -194,7 +197,7 @@ def main() -> None:
         )
     if not options.no_measure:
         measure(options.limit)
-    (folder / "README.md").write_text(card(folder, options.run, options.note))
+    (folder / "README.md").write_text(HEADS["speech"] + card(folder, options.run, options.note))
     print(f"bundled {options.run / 'best'} as {folder}")
 
 

@@ -13,11 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from bundle import COLUMNS, HERE, RESULTS, tables
 
 from audiovq.hub import BUNDLED, DEFAULTS, codes_hash
 from audiovq.io import atomic_write, cache_dir
 from audiovq.speech.wavenet_files import load_wavenet, save_wavenet
+from recipes.model_card import HEADS
 
 MEASURED = HERE / "results_wavenet.json"
 CARD = """# The WaveNet of the model {model}
@@ -117,7 +120,8 @@ def main() -> None:
     if not options.no_measure:
         measure(options.model, options.limit)
     with atomic_write(folder / "wavenet" / "README.md") as path:
-        path.write_text(card(options.run, options.model, temperature, options.note), encoding="utf-8")
+        text = HEADS["wavenet"] + card(options.run, options.model, temperature, options.note)
+        path.write_text(text, encoding="utf-8")
     size = (folder / "wavenet" / "model.safetensors").stat().st_size
     print(f"{folder / 'wavenet'}: {size / 1e6:.1f} MB, reads the codes of {made_for.hex()}")
 

@@ -12,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import torch
 from common import RESULTS, run_folder
 
@@ -20,6 +22,7 @@ from audiovq.hub import DEFAULTS, bundled_folder
 from audiovq.image import ImageCodec
 from audiovq.io import atomic_write
 from audiovq.prior.image import ImagePrior, prior_folder
+from recipes.model_card import HEADS
 
 CARD = """# {name}
 
@@ -81,7 +84,7 @@ def main() -> None:
         "flat_ssim": flat["ssim"],
     }
     with atomic_write(target / "README.md") as path:
-        path.write_text(CARD.format(**told))
+        path.write_text(HEADS["photo"] + CARD.format(**told))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{target}: {size / 1e6:.1f} MB")
 

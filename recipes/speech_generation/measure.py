@@ -15,9 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from audiovq.hub import model_folder
 from audiovq.io import atomic_write
 from audiovq.prior.speech import FOLDER, load_prior
+from recipes.model_card import HEADS
 
 CARD = """# The prior of {codec}
 
@@ -98,7 +101,7 @@ def write_card(folder: Path, results: dict[str, Any]) -> None:
         tables=summary(results),
     )
     with atomic_write(folder / "README.md") as path:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(HEADS["prior"] + text, encoding="utf-8")
 
 
 def main() -> None:

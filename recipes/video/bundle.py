@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
@@ -21,6 +24,7 @@ from audiovq.hub import bundled_folder, load_weights, save_weights
 from audiovq.io import atomic_write, cache_dir
 from audiovq.video import VideoModel
 from audiovq.video.dynamics import LatentDynamics
+from recipes.model_card import HEADS
 
 MOST_BYTES = 4_000_000
 CARD = """# doom: a world in latent space
@@ -90,7 +94,7 @@ def bundle(parts: dict[str, Path], out: Path) -> None:
         "hash": frames.model_hash.hex(),
     }
     with atomic_write(out / "README.md") as path:
-        path.write_text(CARD.format(**told))
+        path.write_text(HEADS["doom"] + CARD.format(**told))
     print(f"{out}: {told['weights']:.1f} million weights, {size / 1e6:.1f} MB, {len(codes)} beginnings")
 
 
