@@ -2,8 +2,8 @@
 
     python benchmarks/latency.py [--model NAME|DIR] [--packet 80,200] [--seconds 10] [--live] [--json]
 
-``parts`` are the samples behind a frame that each part needs, from the model. ``behind`` is measured: pieces of 20 ms go
-through an encoder stream and a decoder stream (speaker vector known beforehand, pitch kept), and what has gone in is
+``parts`` are the samples behind a frame that each part needs, from the model. ``behind`` is measured: pieces of 20 ms
+go through an encoder stream and a decoder stream (speaker vector known beforehand, pitch kept), and what has gone in is
 compared with what has come out, at the end of each piece; the clock plays no part. ``real_time_factor`` is CPU seconds
 for a second of audio, on one thread. ``--live`` feeds `audiovq convert - -o -` with raw samples as fast as a microphone
 gives them and measures with the clock when each comes out; a busy machine adds to that.
