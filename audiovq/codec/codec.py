@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.audio import recordings
 from audiovq.codec.batch import join_packets, padded, split_packets
-from audiovq.codec.batches import encode_batch
+from audiovq.codec.batches import encode_items
 from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
 from audiovq.codec.decoder import SourceFilterDecoder
 from audiovq.codec.encoder import SpeechEncoder
@@ -261,21 +261,9 @@ class SpeechCodec(nn.Module):
                 that the model does not have.
         """
         items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
-        if self.device.type == "cpu":
-            coded = [self._encode_stream(item, n_codebooks, packet_frames) for item in items]
-        else:
-            coded = encode_batch(self, items, n_codebooks, packet_frames)
-        packets, speakers = zip(*coded, strict=True)
-        size = self.check_packet_frames(packet_frames)
-        return join_packets(packets, [torch.from_numpy(one) for one in speakers], [len(item) for item in items], size)
-
-    def _encode_stream(
-        self, samples: np.ndarray, n_codebooks: int | None, packet_frames: int | None
-    ) -> tuple[list[Packet], np.ndarray]:
-        stream = self.encoder_stream(n_codebooks, packet_frames)
-        packets = stream.push(samples) + stream.finish()
-        assert stream.speaker is not None
-        return packets, stream.speaker
+        packets, speakers = zip(*encode_items(self, items, n_codebooks, packet_frames), strict=True)
+        vectors, lengths = [torch.from_numpy(one) for one in speakers], [len(item) for item in items]
+        return join_packets(packets, vectors, lengths, self.check_packet_frames(packet_frames))
 
     def decode(
         self,
