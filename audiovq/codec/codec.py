@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.audio import recordings
 from audiovq.codec.batch import join_packets, padded, split_packets
-from audiovq.codec.batches import encode_items
 from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
 from audiovq.codec.decoder import SourceFilterDecoder
 from audiovq.codec.encoder import SpeechEncoder
@@ -24,6 +23,7 @@ from audiovq.codec.pitch import PitchTracker, pitch_to_hz
 from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
 from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory, full_precision
+from audiovq.codec.windows import encode_items
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
@@ -246,7 +246,7 @@ class SpeechCodec(nn.Module):
         """Code a batch (B, 1, T), one recording (T,), or a list of B recordings (T_i,) of any lengths.
 
         Each item gets the codes it would get alone. Integer samples are scaled by their type. On an accelerator
-        (``codec.to("cuda")``) packets of equal length are coded together, see `audiovq.codec.batches`; the result is
+        (``codec.to("cuda")``) packets of equal length are coded together, see `audiovq.codec.windows`; the result is
         on the CPU.
 
         Args:

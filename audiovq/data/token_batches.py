@@ -1,4 +1,4 @@
-"""Coding recordings on an accelerator: whole recordings in batches, see `audiovq.codec.batches`."""
+"""Coding recordings on an accelerator: whole recordings in batches, see `audiovq.codec.windows`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def code_batches(
 
 
 def _code(codec: SpeechCodec, batch: list[Loaded | Coded], n_codebooks: int) -> Iterator[Coded]:
-    from audiovq.codec.batches import encode_batch
+    from audiovq.codec.windows import encode_batch
 
     loaded = [one for one in batch if isinstance(one, Loaded)]
     channels = [channel for one in loaded for channel in one.channels]
