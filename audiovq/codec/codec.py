@@ -18,7 +18,7 @@ from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, frame_levels
 from audiovq.codec.networks import CodecNetworks
 from audiovq.codec.packets import join_packets, padded, split_packets
 from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory, full_precision
-from audiovq.codec.windows import encode_batch
+from audiovq.codec.windows import encode_items
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
@@ -158,21 +158,9 @@ class SpeechCodec(CodecNetworks):
                 that the model does not have.
         """
         items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
-        if self.device.type == "cpu":
-            coded = [self._encode_stream(item, n_codebooks, packet_frames) for item in items]
-        else:
-            coded = encode_batch(self, items, n_codebooks, packet_frames)
-        packets, speakers = zip(*coded, strict=True)
-        vectors = [torch.from_numpy(vector) for vector in speakers]
-        return join_packets(packets, vectors, [len(item) for item in items], self.check_packet_frames(packet_frames))
-
-    def _encode_stream(
-        self, samples: np.ndarray, n_codebooks: int | None, packet_frames: int | None
-    ) -> tuple[list[Packet], np.ndarray]:
-        stream = self.encoder_stream(n_codebooks, packet_frames)
-        packets = stream.push(samples) + stream.finish()
-        assert stream.speaker is not None
-        return packets, stream.speaker
+        packets, speakers = zip(*encode_items(self, items, n_codebooks, packet_frames), strict=True)
+        vectors, lengths = [torch.from_numpy(one) for one in speakers], [len(item) for item in items]
+        return join_packets(packets, vectors, lengths, self.check_packet_frames(packet_frames))
 
     def decode(
         self,

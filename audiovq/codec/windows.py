@@ -64,6 +64,21 @@ class _Recording:
         self.levels: list[float] = []
 
 
+def encode_items(
+    codec: SpeechCodec, items: Sequence[np.ndarray], n_codebooks: int | None, packet_frames: int | None
+) -> list[tuple[list[Packet], np.ndarray]]:
+    """As `encode_batch`; on the CPU each recording alone through its stream, so that codes depend on nothing else."""
+    if codec.device.type != "cpu":
+        return encode_batch(codec, items, n_codebooks, packet_frames)
+    coded = []
+    for item in items:
+        stream = codec.encoder_stream(n_codebooks, packet_frames)
+        packets = stream.push(item) + stream.finish()
+        assert stream.speaker is not None
+        coded.append((packets, stream.speaker))
+    return coded
+
+
 @full_precision
 def encode_batch(
     codec: SpeechCodec,

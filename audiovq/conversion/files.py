@@ -182,13 +182,11 @@ def convert_file(
     """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
 
     Args:
-        source: a path, ``-`` for standard input, or a binary file object.
-        target: a path (format by suffix), ``-`` for standard output (WAV), or a binary file object (WAV).
+        source, target: paths, ``-`` for the standard streams, or binary file objects; by suffix, else WAV is written.
         codec: the model, or what gives it: for the hash that an .avq file carries, for None the one for audio.
         voice: gives the target as a model hears it (see `target_voice`).
-        n_codebooks, pitch, decoder: see `SpeechCodec.convert`; for .avq files the pitch can only be kept.
+        n_codebooks, pitch, decoder, timbre: see `SpeechCodec.convert`; what stays coded cannot have a timbre.
         mono: mix all channels of audio down to one first.
-        timbre: see `SpeechCodec.convert`; what stays coded cannot have it.
         raw, raw_target: formats of audio without a header that is read, and that is written.
         packet_frames: frames of a packet, for audio; the model's default when None.
         source_voice: gives the voice of the source, for audio; None: measured at its beginning, which it waits for.
