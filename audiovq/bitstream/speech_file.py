@@ -145,13 +145,9 @@ def encode_file(
                 progress(audio.n_read, audio.n_frames)
         assert writer is not None
         writer.container.finish(audio.n_read)
-        return CodingReport(
-            audio.n_read / audio.sample_rate,
-            n_channels,
-            writer.container.n_bytes,
-            audio.n_clipped,
-            remarks=audio.remarks + ([] if disguise is None else disguise.remarks),
-        )
+        remarks = audio.remarks + ([] if disguise is None else disguise.remarks)
+        seconds = audio.n_read / audio.sample_rate
+        return CodingReport(seconds, n_channels, writer.container.n_bytes, audio.n_clipped, remarks=remarks)
 
 
 def model_blocks(

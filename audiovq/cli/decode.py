@@ -6,54 +6,58 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Rate, Raw, Threads, WaveNetSeed
+from audiovq.cli.options import Channels, Decoder, Force, Rate, Raw, Threads, WaveNetSeed
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
 
 
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="A file (.wav, .flac, .ogg, .opus, .mp3, .aiff), a folder, or -. Without it: .wav beside each input.",
+    ),
+]
+Streams = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="The WaveNet draws in stretches of 4 s, N at a time, and fades them together: 4 are 1.2 to 1.4 times "
+        "as fast. Every N above 1 gives the same samples.",
+    ),
+]
+Conceal = Annotated[
+    bool,
+    typer.Option(
+        "--conceal",
+        help="Decode a damaged file and warn about lost parts: gaps are bridged, beyond 0.16 s they fade to "
+        "silence. Without it a damaged file is an error.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="Without it: the bundled model that wrote the file."),
+]
+
+
 def decode(
     context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(metavar="IN...", help=".avq files, folders, or - for standard input.")],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="OUT",
-            help="A file (.wav, .flac, .ogg, .opus, .mp3, .aiff), a folder, or -. Without it: .wav beside each input.",
-        ),
-    ] = None,
-    decoder: Annotated[
-        str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
-    ] = "parallel",
+    output: Output = None,
+    decoder: Decoder = "parallel",
     seed: WaveNetSeed = 0,
-    streams: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="The WaveNet draws in stretches of 4 s, N at a time, and fades them together: 4 are 1.2 to 1.4 times "
-            "as fast. Every N above 1 gives the same samples.",
-        ),
-    ] = 1,
-    conceal: Annotated[
-        bool,
-        typer.Option(
-            "--conceal",
-            help="Decode a damaged file and warn about lost parts: gaps are bridged, beyond 0.16 s they fade to "
-            "silence. Without it a damaged file is an error.",
-        ),
-    ] = False,
+    streams: Streams = 1,
+    conceal: Conceal = False,
     raw: Raw = None,
     rate: Rate = None,
     channels: Channels = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|DIR", help="Without it: the bundled model that wrote the file."),
-    ] = None,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
+    model: Model = None,
+    force: Force = False,
     threads: Threads = 1,
 ) -> None:
     """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.

@@ -7,47 +7,51 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
-from audiovq.cli.options import Channels, Packet, Rate, Raw, Threads
+from audiovq.cli.options import Channels, Force, Packet, Rate, Raw, Threads
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
 
 
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IN...",
+        help="Audio files, images (PNG, JPEG, WebP), videos (GIF, MP4), folders, or - for standard input.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="OUT", help="A file, a folder, or -. Without it: beside each input."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|DIR",
+        help="A bundled model (audiovq models), a folder with a model, or runs/NAME. Without it: the default one.",
+    ),
+]
+EntropyCoding = Annotated[
+    bool,
+    typer.Option("--entropy-coding/--no-entropy-coding", help="Smaller files with the same codes, if the model can."),
+]
+
+
 def encode(
     context: typer.Context,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IN...",
-            help="Audio files, images (PNG, JPEG, WebP), videos (GIF, MP4), folders, or - for standard input.",
-        ),
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", metavar="OUT", help="A file, a folder, or -. Without it: beside each input."),
-    ] = None,
+    inputs: Inputs,
+    output: Output = None,
     bitrate: Annotated[float | None, typer.Option(metavar="KBPS", help=bitrate_help(), show_default=False)] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|DIR",
-            help="A bundled model (audiovq models), a folder with a model, or runs/NAME. Without it: the default one.",
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
+    model: Model = None,
+    force: Force = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
     sound: Annotated[bool, typer.Option("--sound", help="Code the sound of videos rather than their images.")] = False,
     raw: Raw = None,
     rate: Rate = None,
     channels: Channels = None,
     packet: Packet = None,
-    entropy_coding: Annotated[
-        bool,
-        typer.Option(
-            "--entropy-coding/--no-entropy-coding", help="Smaller files with the same codes, if the model can."
-        ),
-    ] = True,
+    entropy_coding: EntropyCoding = True,
     threads: Threads = 1,
 ) -> None:
     """Encode speech, images or videos to .avq files.
