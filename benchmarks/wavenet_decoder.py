@@ -37,7 +37,7 @@ def make_codec(settings: Sequence[str]) -> Any:
     sizes = (codec.encoder.latent_dim, backbone.channels[-1], codec.speaker_encoder.dim)
     wavenet = WaveNetDecoder(*sizes, codec.hop_length, backbone.rate, **decoder).eval()
     sampler = WaveNetSampler(wavenet)
-    codec.add_decoder("wavenet", lambda speaker, seed: WaveNetStream(codec, wavenet, sampler, speaker, seed))
+    codec.add_decoder("wavenet", lambda owner, speaker, seed: WaveNetStream(owner, wavenet, sampler, speaker, seed))
     rate = wavenet.steps_per_frame * codec.frame_rate
     print(f"{wavenet.stack.macs_per_step * rate / 1e9:.2f} GMAC for a second in the recurrence, {rate:g} steps")
     return codec
