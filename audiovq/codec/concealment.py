@@ -73,7 +73,7 @@ def bridge(before: Frames | None, after: Frames | None, n_frames: int, frame_rat
 
 
 def _pitch(left: Frames, right: Frames, weight: Tensor) -> Tensor:
-    """Pitch codes in a straight line between two frames; voicing changes in the middle where it differs on both sides."""
+    """Pitch codes in a straight line between two frames; voicing changes in the middle where theirs differs."""
     low, high = left.pitch, right.pitch
     if (low > UNVOICED) == (high > UNVOICED):
         return torch.lerp(low.float(), high.float(), weight).round().long()
