@@ -26,6 +26,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
 from audiovq.nn.chunked_conv import Span
+from audiovq.nn.precision import check_float32, full_precision
 
 if TYPE_CHECKING:
     #: A recording, where one is, or a bundled voice's name.
@@ -122,17 +123,6 @@ class SpeechCodec(CodecNetworks):
             raise AudioVQError(f"model {self.name} has packets of 1 to {self.packet_frames} frames, not of {n}")
         return n
 
-    def check_precision(self) -> None:
-        """See that the weights are float32.
-
-        Raises:
-            AudioVQError: when they are not: codes would depend on the machine.
-        """
-        found = {parameter.dtype for parameter in self.parameters()} - {torch.float32}
-        if found:
-            name = str(found.pop()).removeprefix("torch.")
-            raise AudioVQError(f"model {self.name} codes in float32 alone, its weights are {name}: call .float()")
-
     def encode(
         self,
         waveform: Tensor | np.ndarray | Sequence[Tensor | np.ndarray],
@@ -205,7 +195,7 @@ class SpeechCodec(CodecNetworks):
             AudioVQError: for a number of codebooks or of frames that the model does not have, and weights that are not
                 float32.
         """
-        self.check_precision()
+        check_float32(self)
         n_codebooks, packet_frames = self.check_n_codebooks(n_codebooks), self.check_packet_frames(packet_frames)
         return EncoderStream(self, n_codebooks, packet_frames, speaker)
 
@@ -229,7 +219,7 @@ class SpeechCodec(CodecNetworks):
         Raises:
             AudioVQError: for a decoder that the model does not have, and weights that are not float32.
         """
-        self.check_precision()
+        check_float32(self)
         if decoder not in self.decoders:
             raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
         return self._decoders[decoder](self, speaker, self.seed if seed is None else seed)
@@ -237,7 +227,7 @@ class SpeechCodec(CodecNetworks):
     @full_precision
     def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
         """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64: these can be averaged."""
-        self.check_precision()
+        check_float32(self)
         waveform = torch.from_numpy(HighPass(self.sample_rate)(samples))[None]
         loudest = float(frame_levels(waveform, self.hop_length).max()) if len(samples) >= self.hop_length else TARGET_DB
         waveform = waveform * 10 ** ((TARGET_DB - max(loudest, LOWEST_DB)) / 20)

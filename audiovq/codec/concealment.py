@@ -46,21 +46,22 @@ def bridge(before: Frames | None, after: Frames | None, n_frames: int, frame_rat
     """``n_frames`` frames for a gap.
 
     Args:
-        before: the last frame before the gap; None at the beginning of a recording.
-        after: the first frame behind it; None while that is not known.
+        before: what precedes the gap, of which the last frame counts; None at the beginning of a recording.
+        after: what follows it, of which the first frame counts; None while that is not known.
         n_frames: length of the gap, at least 1.
         frame_rate: frames a second.
 
     Raises:
         ValueError: when neither side is known.
     """
-    left, right = before or after, after or before
-    if left is None or right is None:
+    sides = [frames for frames in (before and before[-1:], after and after[:1]) if frames is not None]
+    if not sides:
         raise ValueError("a gap needs a frame on one of its sides")
+    left, right = sides[0], sides[-1]
     place = torch.arange(1, n_frames + 1, dtype=torch.float32)
     weight = place / (n_frames + 1)
-    latents = torch.lerp(left.latents[:, -1:], right.latents[:, :1], weight)
-    level = torch.lerp(left.level[-1:], right.level[:1], weight)
+    latents = torch.lerp(left.latents, right.latents, weight)
+    level = torch.lerp(left.level, right.level, weight)
     near = place if after is None else place.flip(0) if before is None else torch.minimum(place, place.flip(0))
     fall = FALL_DB_PER_SECOND * (near / frame_rate - HELD_SECONDS).clamp_min(0.0)
     silent = fall >= SILENT_DB - 1e-3
@@ -72,8 +73,8 @@ def bridge(before: Frames | None, after: Frames | None, n_frames: int, frame_rat
 
 
 def _pitch(left: Frames, right: Frames, weight: Tensor) -> Tensor:
-    """Pitch codes in a straight line; voicing changes in the middle where it differs on both sides."""
-    low, high = left.pitch[-1:], right.pitch[:1]
+    """Pitch codes in a straight line between two frames; voicing changes in the middle where theirs differs."""
+    low, high = left.pitch, right.pitch
     if (low > UNVOICED) == (high > UNVOICED):
         return torch.lerp(low.float(), high.float(), weight).round().long()
     return torch.where(weight <= 0.5, low, high)

@@ -18,9 +18,7 @@ audio gives the same bits from a file, a pipe or a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -41,27 +39,13 @@ from audiovq.codec.pitch import pitch_to_hz
 from audiovq.codec.source import HarmonicSource
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
+from audiovq.nn.precision import full_precision
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
 
 LEVEL_RAMP = 80
 """Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """The function without gradients and without autocast: codes and samples depend on neither."""
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return function(*args, **kwargs)
-
-    return call
 
 
 class Samples:

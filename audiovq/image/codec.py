@@ -19,6 +19,7 @@ from audiovq.hub import load_codec, model_folder, save_weights
 from audiovq.image.likelihoods import LIKELIHOODS, Bound
 from audiovq.image.nets import Level, PixelDecoder
 from audiovq.image.tiling import tiles
+from audiovq.nn.precision import check_float32, full_precision
 from audiovq.quantize import Quantized
 
 
@@ -161,7 +162,7 @@ class ImageCodec(nn.Module):
         """Parameters of the pixels -> the mean of their distribution, (B, C, H, W) in [0, 1]."""
         return (0.5 * self.likelihood.mean(parameters) + 0.5).clamp(0, 1)
 
-    @torch.no_grad()
+    @full_precision
     def encode_batch(self, images: Tensor) -> tuple[Tensor, ...]:
         """Codes (B, K, h, w) of each level for images in [0, 1], sides multiples of the stride, all at once.
 
@@ -179,7 +180,7 @@ class ImageCodec(nn.Module):
         """Codes of each level (B, K, h, w) -> quantized latents (B, D, h, w), coarse to fine."""
         return [stage.quantizer.decode(c) for stage, c in zip(self._stages(), codes, strict=True)]
 
-    @torch.no_grad()
+    @full_precision
     def decode_batch(self, codes: Sequence[Tensor]) -> Tensor:
         """Codes (B, K, h, w) of each level -> images (B, C, H, W) in [0, 1], all at once, without tiles."""
         return self.mean_image(self.decoder(self.latents_of(codes)))
@@ -209,13 +210,15 @@ class ImageCodec(nn.Module):
         bits = [(k * (n - 1).bit_length()) for k, n, _ in self.levels]
         return sum(h * w * b for (h, w), b in zip(self.grid(size), bits, strict=True))
 
-    @torch.no_grad()
+    @full_precision
     def encode(self, images: Tensor) -> EncodedImage:
         """Encode images (B, C, H, W) of any size, float in [0, 1] or uint8. Edges are repeated up to the stride.
 
         Raises:
-            AudioVQError: for another shape or type, and values outside of [0, 1] or not finite.
+            AudioVQError: for another shape or type, values outside of [0, 1] or not finite, and weights that are not
+                float32.
         """
+        check_float32(self)
         images = check_pixels(images, self.image_channels, "images (B, {}, H, W)", self.name)
         height, width = images.shape[2:]
         right, below = -width % self.stride, -height % self.stride
@@ -231,13 +234,14 @@ class ImageCodec(nn.Module):
                     tile.paste(target[i : i + 1], part, stride)
         return EncodedImage(tuple(codes), (height, width))
 
-    @torch.no_grad()
+    @full_precision
     def decode(self, encoded: EncodedImage) -> Tensor:
         """Decode to images (B, C, H, W) in [0, 1] of their original size.
 
         Raises:
-            AudioVQError: for codes that do not fit the model or the size.
+            AudioVQError: for codes that do not fit the model or the size, and weights that are not float32.
         """
+        check_float32(self)
         grids = self.grid(encoded.size)
         expected = [(k, *grid) for (k, _, _), grid in zip(self.levels, grids, strict=True)]
         if [tuple(c.shape[1:]) for c in encoded.codes] != expected:

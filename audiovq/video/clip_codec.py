@@ -17,6 +17,7 @@ from audiovq.hub import load_codec, read_config, save_weights
 from audiovq.image.codec import check_pixels, from_bytes, to_bytes
 from audiovq.image.likelihoods import Gaussian
 from audiovq.image.nets import halvings, make_quantizer
+from audiovq.nn.precision import check_float32, full_precision
 from audiovq.quantize import Quantized
 
 
@@ -120,15 +121,17 @@ class ClipCodec(nn.Module):
         """Height and width of the codes for frames of this size in pixels."""
         return [(-(-size[0] // self.stride), -(-size[1] // self.stride))]
 
-    @torch.no_grad()
+    @full_precision
     def encode(self, clips: Tensor) -> EncodedClip:
         """Encode clips (B, 3, T, H, W) of any size, float in [0, 1] or uint8.
 
         Edges and the last frame are repeated up to the strides.
 
         Raises:
-            AudioVQError: for another shape or type, and values outside of [0, 1] or not finite.
+            AudioVQError: for another shape or type, values outside of [0, 1] or not finite, and weights that are not
+                float32.
         """
+        check_float32(self)
         clips = check_pixels(clips, self.image_channels, "video clips (B, {}, T, H, W)", self.name)
         frames, height, width = clips.shape[2:]
         ends = (0, -width % self.stride, 0, -height % self.stride, 0, -frames % self.time_stride)
@@ -137,13 +140,14 @@ class ClipCodec(nn.Module):
         codes = [self.quantizer.encode(self.encoder(2 * padded[i : i + 1] - 1)) for i in range(len(padded))]
         return EncodedClip(torch.cat(codes), (frames, height, width))
 
-    @torch.no_grad()
+    @full_precision
     def decode(self, encoded: EncodedClip) -> Tensor:
         """Decode to clips (B, 3, T, H, W) in [0, 1] of their original size.
 
         Raises:
-            AudioVQError: for codes that do not fit the size.
+            AudioVQError: for codes that do not fit the size, and weights that are not float32.
         """
+        check_float32(self)
         frames, height, width = encoded.size
         expected = (self.levels[0][0], -(-frames // self.time_stride), *self.grid((height, width))[0])
         if tuple(encoded.codes.shape[1:]) != expected:

@@ -46,6 +46,14 @@ def test_a_short_gap_leads_from_one_side_to_the_other():
     assert found.level.tolist() == [-19.0, -18.0, -17.0]
 
 
+def test_the_frames_next_to_the_gap_count():
+    two = Frames(torch.tensor([[0.0, 1.0]]), torch.tensor([30, 40]), torch.tensor([-30.0, -20.0]))
+    ends = (bridge(two, None, 1, 50.0), bridge(None, two, 1, 50.0), bridge(two, two, 1, 50.0))
+    assert [float(found.latents) for found in ends] == [1.0, 0.0, 0.5]
+    assert [int(found.pitch) for found in ends] == [40, 30, 35]
+    assert [float(found.level) for found in ends] == [-20.0, -30.0, -25.0]
+
+
 def test_voicing_changes_in_the_middle():
     assert bridge(frame(0.0, 40, -20.0), frame(1.0, 0, -20.0), 4, 50.0).pitch.tolist() == [40, 40, 0, 0]
 

@@ -32,6 +32,18 @@ def test_codes_do_not_depend_on_the_batch(codec):
         assert all(torch.equal(a[0], b[i]) for a, b in zip(alone.codes, together.codes, strict=True))
 
 
+def test_other_precisions_are_refused_and_autocast_changes_nothing(codec):
+    images = smooth_images(2, 40, 36)
+    encoded = codec.encode(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = codec.encode(images)
+        assert torch.equal(codec.decode(again), codec.decode(encoded))
+    assert all(torch.equal(a, b) for a, b in zip(again.codes, encoded.codes, strict=True))
+    for call in (lambda: codec.half().encode(images), lambda: codec.bfloat16().decode(encoded)):
+        with pytest.raises(AudioVQError, match=r"ImageCodec codes in float32 alone"):
+            call()
+
+
 def test_tiled_images_equal_whole_ones(codec):
     images = smooth_images(1, 400, 40)
     tiled = codec.encode(images)

@@ -31,6 +31,18 @@ def test_codes_do_not_depend_on_the_batch():
         assert torch.equal(codec.encode(clips[i : i + 1]).codes, whole[i : i + 1])
 
 
+def test_other_precisions_are_refused_and_autocast_changes_nothing():
+    codec, clips = make_codec(), torch.rand(1, 3, 6, 12, 12)
+    encoded = codec.encode(clips)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codec.encode(clips).codes, encoded.codes)
+        again = codec.decode(encoded)
+    assert torch.equal(again, codec.decode(encoded))
+    for call in (lambda: codec.half().encode(clips), lambda: codec.bfloat16().decode(encoded)):
+        with pytest.raises(AudioVQError, match=r"ClipCodec codes in float32 alone"):
+            call()
+
+
 def test_training_reaches_every_weight():
     codec = make_codec().train()
     clips = torch.rand(2, 3, 4, 8, 8)
