@@ -17,7 +17,7 @@ from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
 from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, frame_levels
 from audiovq.codec.networks import CodecNetworks
 from audiovq.codec.packets import join_packets, padded, split_packets
-from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory, full_precision
+from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
 from audiovq.codec.windows import encode_items
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
