@@ -18,6 +18,7 @@ audio gives the same bits from a file, a pipe or a batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
