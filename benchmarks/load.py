@@ -99,10 +99,10 @@ def coding_ms(model: str | None) -> float:
     """Processor time in ms of coding one short recording of a new speaker in memory, the median of 30."""
     import torch
 
-    from audiovq.speech.codec import SpeechCodec
+    import audiovq
 
     torch.set_num_threads(1)
-    codec: Any = SpeechCodec.from_pretrained(model)
+    codec: Any = audiovq.SpeechCodec.from_pretrained(model)
     times = []
     for seed in range(32):
         samples = noise_bursts(SHORT_SECONDS, seed)

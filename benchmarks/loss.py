@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+import audiovq
+
 RATE = 16000
 OPUS_VOIP, OPUS_BITRATE, OPUS_LOSS, OPUS_BANDWIDTH, OPUS_LOOKAHEAD, WIDE_BAND = 2048, 4002, 4014, 4008, 4027, 1103
 
@@ -211,7 +213,6 @@ def show(results: list[dict[str, Any]], percents: list[float]) -> None:
 def main() -> None:
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.protocol import join_utterances, sample_excerpts
-    from audiovq.speech.codec import SpeechCodec
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument("--rates", default="0,2,5,10,20", help="per cent of packets lost, the first one 0")
     options = parser.parse_args()
     percents = [float(one) for one in options.rates.split(",")]
-    codec: Any = SpeechCodec.from_pretrained(options.model).eval()
+    codec: Any = audiovq.SpeechCodec.from_pretrained(options.model).eval()
     books = [int(one) for one in options.codebooks.split(",") if one] or [codec.default_n_codebooks]
     systems = [audiovq_system(codec, n, options.packet) for n in books]
     opus = Opus()
