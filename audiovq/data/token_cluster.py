@@ -41,6 +41,14 @@ class Cluster:
     address: str | None = None
     workers: int | None = None
 
+    def write(self, plan: ShardPlan, tasks: Sequence[ShardTask], coding: Coding, tell: Tell) -> tuple[float, int]:
+        """Write the shards of ``tasks``; seconds and recordings coded.
+
+        Raises:
+            AudioVQError: when Ray is missing or cannot be reached, and when a worker cannot load the model or write.
+        """
+        return write_on_ray(plan, tasks, coding, self, tell)
+
 
 class CodeShard:
     """A worker: holds the model, and codes and writes the shards that Ray hands it."""

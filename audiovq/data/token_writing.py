@@ -6,16 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from audiovq.data.places import Folder
 from audiovq.data.token_files import CodesModel, create_shard
 from audiovq.data.token_plan import SHARD_ITEMS, ShardPlan, alone, clear
 from audiovq.data.token_pool import Coding, code_all
 from audiovq.data.token_sources import Coded, TokenSource
-
-if TYPE_CHECKING:
-    from audiovq.data.token_cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,13 @@ class Tell:
         """Bytes of recordings done and in all."""
 
 
+class ShardWriter(Protocol):
+    """Another place to code than processes of this machine, such as `audiovq.data.token_cluster.Cluster`."""
+
+    def write(self, plan: ShardPlan, tasks: Sequence[ShardTask], coding: Coding, tell: Tell) -> tuple[float, int]:
+        """Write the shards of ``tasks``; seconds and recordings coded."""
+
+
 def write_tokens(
     sources: Sequence[TokenSource],
     folder: str | Path,
@@ -82,7 +86,7 @@ def write_tokens(
     shard_items: int = SHARD_ITEMS,
     anew: bool = False,
     tell: Tell | None = None,
-    cluster: Cluster | None = None,
+    cluster: ShardWriter | None = None,
 ) -> Tokenized:
     """Code recordings into the shards of a folder, or go on with it. The files do not depend on ``workers``.
 
@@ -99,7 +103,7 @@ def write_tokens(
         shard_items: recordings in a shard.
         anew: throw away what the folder holds of an earlier call.
         tell: is told how it goes.
-        cluster: Ray's, to code on instead of on processes of this machine.
+        cluster: to code on, instead of on processes of this machine.
 
     Raises:
         AudioVQError: for a folder of other settings or in use, and one that cannot be written. Recordings that cannot
@@ -112,9 +116,7 @@ def write_tokens(
         plan.extend(sources, shard_items)
         tasks = _missing(plan, sources)
         if cluster is not None and tasks:
-            from audiovq.data.token_cluster import write_on_ray
-
-            seconds, n_coded = write_on_ray(plan, tasks, coding, cluster, tell)
+            seconds, n_coded = cluster.write(plan, tasks, coding, tell)
         else:
             seconds, n_coded = _write_here(plan, tasks, coding, workers, tell)
         return Tokenized(seconds, n_coded, plan.write_manifest())
