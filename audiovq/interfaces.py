@@ -72,6 +72,14 @@ class EncodedSpeech:
                 value = torch.from_numpy(np.array(value, np.int64))
             setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
 
+    def item(self, index: int) -> EncodedSpeech:
+        """One item of the batch, as a batch of one."""
+        part = slice(index, index + 1)
+        pitch, level = (None if value is None else value[part] for value in (self.pitch, self.level))
+        return EncodedSpeech(
+            self.codes[part], self.speaker[part], self.n_samples[part], pitch, level, self.packet_frames
+        )
+
 
 class EncoderStream(Protocol):
     """One channel of waveform in, packets out."""

@@ -147,7 +147,7 @@ def _sample_speech(
                     **settings,
                 )
                 for i, paths in enumerate(batch):
-                    _write_speech(source.codec, _item(encoded, i), paths, decoder)
+                    _write_speech(source.codec, encoded.item(i), paths, decoder)
                     tell(size + i + 1, 2 * size)
             total += float(encoded.n_samples.sum()) / source.codec.sample_rate
     return total
@@ -164,7 +164,7 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
 
     codec = source.codec
     if is_avq(path):
-        prompt = _item(codec.load(path), 0)
+        prompt = codec.load(path).item(0)
     else:
         with errors_about(path), open_audio(path) as audio:
             blocks = [block for block in model_blocks(audio, codec, mono=True) if block is not None]
@@ -176,15 +176,6 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
     if codebooks is not None and codebooks > n_codebooks:
         raise AudioVQError(f"{path} has {n_codebooks} codebooks, {codebooks} were asked for")
     return prompt
-
-
-def _item(encoded: EncodedSpeech, i: int) -> EncodedSpeech:
-    from audiovq.interfaces import EncodedSpeech
-
-    parts: dict[str, Any] = {
-        name: x if x is None or isinstance(x, int) else x[i : i + 1] for name, x in vars(encoded).items()
-    }
-    return EncodedSpeech(**parts)
 
 
 def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:
@@ -207,7 +198,7 @@ def _write_speech(codec: SpeechCodec, encoded: EncodedSpeech, targets: Sequence[
             continue
         stream = codec.decoder_stream(encoded.speaker[0].numpy(), decoder)
         with create_audio(path, codec.sample_rate, 1) as writer:
-            for packet in _packets(encoded, codec.packet_frames):
+            for packet in _packets(encoded, encoded.packet_frames or codec.packet_frames):
                 writer.write(stream.push(packet)[:, None])
             writer.write(stream.finish(int(encoded.n_samples[0]))[:, None])
 

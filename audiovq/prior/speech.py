@@ -134,12 +134,12 @@ class SpeechPrior:
         lengths = torch.full((len(who),), streams.shape[2] * hop - (-n_samples % hop))
         if not side:
             return EncodedSpeech(streams, who, lengths)
-        levels = self._levels(who, streams.shape[2], prompt)
-        return EncodedSpeech(streams[:, side:], who, lengths, streams[:, 0], levels)
+        size = (prompt.packet_frames if prompt is not None else None) or self.codec.packet_frames
+        levels = self._levels(who, -(-streams.shape[2] // size), prompt)
+        return EncodedSpeech(streams[:, side:], who, lengths, streams[:, 0], levels, size)
 
-    def _levels(self, who: Tensor, n_frames: int, prompt: EncodedSpeech | None) -> Tensor:
+    def _levels(self, who: Tensor, n_packets: int, prompt: EncodedSpeech | None) -> Tensor:
         """(n, P) level codes."""
-        n_packets = -(-n_frames // self.codec.packet_frames)
         if prompt is not None and prompt.level is not None:
             given = prompt.level[0, :n_packets]
             usual = given.median().expand(n_packets - len(given))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def spoken_by(encoded: EncodedSpeech, vector: np.ndarray, hz: float | None) -> E
         ((packet,),) = mover.push([Packet(np.zeros((0, len(track)), np.int64), track)]) or mover.finish()
         pitch = torch.from_numpy(packet.pitch)[None]
     speaker = torch.from_numpy(np.asarray(vector, np.int64))[None]
-    return EncodedSpeech(encoded.codes, speaker, encoded.n_samples, pitch, encoded.level)
+    return replace(encoded, speaker=speaker, pitch=pitch)
 
 
 def main() -> None:

@@ -117,10 +117,12 @@ def test_generated_speech_has_pitch_and_the_level_of_its_speaker(source, tmp_pat
         assert levels.tolist() == [150 + 5 * nearest] * 2
     waveform = source.codec.decode(encoded)
     assert waveform.shape == (3, 1, 11280)
-    one = EncodedSpeech(**{name: value[:1] for name, value in vars(encoded).items()})
+    one = encoded.item(0)
     source.codec.save(one, tmp_path / "a.avq")
     loaded = source.codec.load(tmp_path / "a.avq")
-    assert all(torch.equal(getattr(loaded, name), value) for name, value in vars(one).items())
+    assert loaded.packet_frames == one.packet_frames == 30
+    for name in ("codes", "speaker", "n_samples", "pitch", "level"):
+        assert torch.equal(getattr(loaded, name), getattr(one, name))
     assert torch.equal(source.codec.decode(loaded), waveform[:1])
 
 
@@ -209,3 +211,14 @@ def test_a_prior_that_starts_from_codebooks_learns_sooner_that_codes_last():
             optimizer.step()
         nats.append(prior.eval().nll(streams)[:, 1].mean().item())
     assert nats[1] < nats[0]
+
+
+def test_a_prompt_keeps_its_packets(source):
+    """A prompt coded in other packets than the codec's: its levels stay with their packets."""
+    prompt = source.codec.encode([0.1 * speech_like(1.2)], n_codebooks=3)
+    prompt.level, prompt.packet_frames = torch.tensor([[150, 155, 160, 165, 170, 175]]), 10
+    encoded = source.generate(0.5, prompt=prompt)
+    assert encoded.packet_frames == 10
+    assert encoded.level.shape == (1, 9)
+    assert encoded.level[0, :6].tolist() == prompt.level[0].tolist()
+    assert source.codec.decode(encoded).shape == (1, 1, 60 * 320 + 8000)

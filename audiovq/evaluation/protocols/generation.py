@@ -270,11 +270,7 @@ def _sampling(settings: Settings) -> dict[str, Any]:
 
 def items_of(encoded: EncodedSpeech) -> list[EncodedSpeech]:
     """A batch of coded speech as batches of one item."""
-    n = len(encoded.codes)
-    parts: list[dict[str, Any]] = [
-        {name: None if x is None else x[i : i + 1] for name, x in vars(encoded).items()} for i in range(n)
-    ]
-    return [EncodedSpeech(**part) for part in parts]
+    return [encoded.item(i) for i in range(len(encoded.codes))]
 
 
 def sampled_speech(source: SpeechPrior, settings: Settings, progress: Progress) -> Speech:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ def read_words(
     block = round(BLOCK_SECONDS * 50)
     order = torch.from_numpy(shuffled(np.arange(encoded.codes.shape[2]), block, np.random.default_rng(seed)))
     pitch = None if encoded.pitch is None else encoded.pitch[:, order]
-    other = EncodedSpeech(encoded.codes[:, :, order], encoded.speaker, encoded.n_samples, pitch, encoded.level)
+    other = replace(encoded, codes=encoded.codes[:, :, order], pitch=pitch)
     text, likely = whisper.read_scored(decode(encoded), "en")
     _, unlikely = whisper.read_scored(decode(other), "en")
     return Reading(text, likely, unlikely, float(np.mean([word in known for word in text])) if text else 0.0)
