@@ -15,7 +15,7 @@ LONG_FUNCTIONS = {
     "speech/wavenet.py:__init__",
     "training/codec.py:__init__",
 }
-MOST_FILES = {"files run by encode": 49, "files run by decode": 48}
+MOST_FILES = {"files run by encode": 51, "files run by decode": 50}
 
 
 def test_no_module_imports_itself_by_way_of_others():

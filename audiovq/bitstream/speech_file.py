@@ -117,9 +117,8 @@ def encode_file(
             the target then.
     """
     with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
-        n_channels = audio.count_channels(mono)
         begin = codec.encoder_stream if disguise is None else partial(disguise.encoder_stream, codec)
-        channels = [begin(n_codebooks, packet_frames) for _ in range(n_channels)]
+        channels = [begin(n_codebooks, packet_frames) for _ in range(audio.count_channels(mono))]
         writer: _SpeechWriter | None = None
 
         def write(packets: list[list[Packet]], ended: bool = False) -> None:
@@ -145,9 +144,9 @@ def encode_file(
                 progress(audio.n_read, audio.n_frames)
         assert writer is not None
         writer.container.finish(audio.n_read)
-        remarks = audio.remarks + ([] if disguise is None else disguise.remarks)
-        seconds = audio.n_read / audio.sample_rate
-        return CodingReport(seconds, n_channels, writer.container.n_bytes, audio.n_clipped, remarks=remarks)
+        remarks, seconds = list(audio.remarks), audio.n_read / audio.sample_rate
+        remarks += [] if disguise is None else disguise.remarks
+        return CodingReport(seconds, len(channels), writer.container.n_bytes, audio.n_clipped, remarks=remarks)
 
 
 def model_blocks(
