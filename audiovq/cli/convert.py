@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Packet, Rate, Raw, Threads, WaveNetSeed, given
+from audiovq.cli.options import Channels, Decoder, Force, Packet, Rate, Raw, Threads, WaveNetSeed, given
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -23,66 +23,74 @@ if TYPE_CHECKING:
 MOST_SEMITONES = 24
 
 
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="IN...", help="Audio or .avq files, folders, or - for standard input.")
+]
+To = Annotated[
+    list[str],
+    typer.Option(
+        "--to",
+        metavar="TARGET",
+        help="Target speaker: a recording, an .avq file, or the name of a bundled speaker (audiovq speakers). "
+        "Repeat it to average several.",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option("-o", "--output", metavar="OUT", help="A file (.avq: stays coded), a folder, or - (WAV)."),
+]
+SourceVoice = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="SOURCE",
+        help="A recording of the one who speaks: live conversion then waits neither for the voice nor for the "
+        "register.",
+        show_default=False,
+    ),
+]
+Codebooks = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Use the first N codebooks; fewer keep less of the source's speaker. Without it: the model's number.",
+    ),
+]
+PitchOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|keep|SEMITONES",
+        help="auto: move the pitch to the target's median; keep: leave it; a number: move it by so many semitones.",
+    ),
+]
+Timbre = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|keep",
+        help="auto: match the target's long-term average spectrum (audio output only; a pipe waits 10 s); keep: "
+        "leave it as decoded.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="Without it: the bundled one for conversion, or that of an .avq file."),
+]
+
+
 def convert(
     context: typer.Context,
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="IN...", help="Audio or .avq files, folders, or - for standard input.")
-    ],
-    to: Annotated[
-        list[str],
-        typer.Option(
-            "--to",
-            metavar="TARGET",
-            help="Target speaker: a recording, an .avq file, or the name of a bundled speaker (audiovq speakers). "
-            "Repeat it to average several.",
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Option("-o", "--output", metavar="OUT", help="A file (.avq: stays coded), a folder, or - (WAV)."),
-    ],
-    source_voice: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="SOURCE",
-            help="A recording of the one who speaks: live conversion then waits neither for the voice nor for the "
-            "register.",
-            show_default=False,
-        ),
-    ] = None,
-    codebooks: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Use the first N codebooks; fewer keep less of the source's speaker. Without it: the model's number.",
-        ),
-    ] = None,
-    pitch: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|keep|SEMITONES",
-            help="auto: move the pitch to the target's median; keep: leave it; a number: move it by so many semitones.",
-        ),
-    ] = "auto",
-    timbre: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|keep",
-            help="auto: match the target's long-term average spectrum (audio output only; a pipe waits 10 s); keep: "
-            "leave it as decoded.",
-        ),
-    ] = "auto",
-    decoder: Annotated[
-        str, typer.Option(metavar="parallel|wavenet", help="Which of the model's decoders.")
-    ] = "parallel",
+    inputs: Inputs,
+    to: To,
+    output: Output,
+    source_voice: SourceVoice = None,
+    codebooks: Codebooks = None,
+    pitch: PitchOption = "auto",
+    timbre: Timbre = "auto",
+    decoder: Decoder = "parallel",
     seed: WaveNetSeed = 0,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|DIR", help="Without it: the bundled one for conversion, or that of an .avq file."),
-    ] = None,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")] = False,
+    model: Model = None,
+    force: Force = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels of audio down to one.")] = False,
     raw: Raw = None,
     rate: Rate = None,
@@ -98,71 +106,100 @@ def convert(
     With --raw, audio that is read has no header, and so has what goes to standard output or into .raw and .pcm files.
     """
     from audiovq.cli import checks
-    from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models, packet_frames_for
+    from audiovq.cli.jobs import run
+    from audiovq.cli.loading import packet_frames_for
+    from audiovq.conversion.files import convert_file
     from audiovq.conversion.spectral_match import check_timbre
     from audiovq.hub import bundled_models, conversion_model
+
+    register, colour = parse_pitch(pitch), check_timbre(timbre)
+    jobs = _jobs(context, inputs, output, raw, rate, channels)
+    codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
+    first = None if codes_alone else model or conversion_model()
+    checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [first])
+    for name in to if source_voice is None else [*to, source_voice]:
+        checks.check_voice(name, None if codes_alone else checks.facts(first))
+    packet_frames = None if codes_alone else packet_frames_for(checks.facts(first), packet)
+    voices = _Voices(to, source_voice, model, threads, seed)
+
+    def prepare() -> None:
+        # Errors of the target are reported before the first file is begun.
+        if model is not None or any(not _is_coded(job.source) for job in jobs if job.source != "-"):
+            voices.target(voices.model(None))
+            if source_voice is not None:
+                voices.source(voices.model(None))
+
+    def work(job: Job, progress: Progress) -> CodingReport:
+        settings = (codebooks, register, decoder, mono, progress, colour)
+        formats = _raw_formats(job, raw, rate, channels)
+        source = None if source_voice is None else voices.source
+        return convert_file(
+            job.source, job.target, voices.model, voices.target, *settings, *formats, packet_frames, source
+        )
+
+    run(jobs, force, voices.models, prepare, work)
+
+
+def _jobs(
+    context: typer.Context, inputs: list[str], output: str, raw: str | None, rate: int | None, channels: int | None
+) -> list[Job]:
+    """The files to convert; a job has a fault where options were given that have no effect on it."""
+    from audiovq.cli.jobs import plan
     from audiovq.media.containers import CONTAINER_SUFFIXES
     from audiovq.media.waveform import RAW_SUFFIXES, READABLE, check_writable
 
-    register, colour = parse_pitch(pitch), check_timbre(timbre)
     suffixes = (*READABLE, *CONTAINER_SUFFIXES, ".avq") if raw is None else (*RAW_SUFFIXES, ".avq")
     jobs = plan(inputs, output, suffixes, lambda name: ".avq" if _is_coded(name) else ".wav")
     for job in jobs:
         if not _is_coded(job.target):
             check_writable(job.target, _raw_formats(job, raw, rate, channels)[1])
-    jobs = [job if job.fault else _refused(context, job) for job in jobs]
-    codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
-    own = None if codes_alone else model or conversion_model()
-    checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [own])
-    for name in to if source_voice is None else [*to, source_voice]:
-        checks.check_voice(name, None if codes_alone else checks.facts(own))
-    packet_frames = None if codes_alone else packet_frames_for(checks.facts(own), packet)
-    models = Models(threads, seed)
-    voices: dict[bytes, TargetVoice] = {}
+    return [job if job.fault else _refused(context, job) for job in jobs]
 
-    def choose(model_hash: bytes | None) -> SpeechCodec:
-        if model is not None or model_hash is None:
-            return models.load(model or conversion_model())
-        return models.by_hash(model_hash)
 
-    def voice(codec: Codec) -> TargetVoice:
+class _Voices:
+    """The models that the inputs need, and for each of them the target's voice and the source's."""
+
+    def __init__(self, targets: list[str], source: str | None, model: str | None, threads: int, seed: int) -> None:
+        from audiovq.cli.loading import Models
+
+        self._targets, self._source, self._model = targets, source or "", model
+        self.models = Models(threads, seed)
+        self._target_voices: dict[bytes, TargetVoice] = {}
+        self._source_voices: dict[bytes, TargetVoice] = {}
+
+    def model(self, model_hash: bytes | None) -> SpeechCodec:
+        """The model for a coded file with this hash; None: for audio."""
+        from audiovq.hub import conversion_model
+
+        if self._model is not None or model_hash is None:
+            return self.models.load(self._model or conversion_model())
+        return self.models.by_hash(model_hash)
+
+    def target(self, codec: Codec) -> TargetVoice:
+        """The target for this model, made once; its warnings are printed then."""
         from audiovq.conversion.targets import target_voice
 
-        if codec.model_hash not in voices:
-            found = target_voice(codec, to)
-            found.vector()  # what cannot be used is an error, with no warnings before it
-            voices[codec.model_hash] = found
-            for line in found.warnings():
-                print(f"audiovq: {found.name}: warning: {line}", file=sys.stderr)
-        return voices[codec.model_hash]
+        if codec.model_hash not in self._target_voices:
+            voice = target_voice(codec, self._targets)
+            voice.vector()  # what cannot be used is an error, with no warnings before it
+            self._target_voices[codec.model_hash] = voice
+            for line in voice.warnings():
+                print(f"audiovq: {voice.name}: warning: {line}", file=sys.stderr)
+        return self._target_voices[codec.model_hash]
 
-    def source(codec: Codec) -> TargetVoice:
+    def source(self, codec: Codec) -> TargetVoice:
+        """The source's voice for this model, made once.
+
+        Raises:
+            AudioVQError: for a model without coded pitch.
+        """
         from audiovq.conversion.targets import target_voice
 
         if not codec.has_pitch:
             raise AudioVQError(f"--from is for models with coded pitch, which {codec.name} has not")
-        key = b"source" + codec.model_hash
-        if key not in voices:
-            voices[key] = target_voice(codec, [source_voice or ""])
-        return voices[key]
-
-    def prepare() -> None:
-        # What is wrong with the target shows before the first file is begun.
-        if model is not None or any(not _is_coded(job.source) for job in jobs if job.source != "-"):
-            voice(choose(None))
-            if source_voice is not None:
-                source(choose(None))
-
-    def work(job: Job, progress: Progress) -> CodingReport:
-        from audiovq.conversion.files import convert_file
-
-        own = (codebooks, register, decoder, mono, progress, colour)
-        formats = _raw_formats(job, raw, rate, channels)
-        speaks = None if source_voice is None else source
-        return convert_file(job.source, job.target, choose, voice, *own, *formats, packet_frames, speaks)
-
-    run(jobs, force, models, prepare, work)
+        if codec.model_hash not in self._source_voices:
+            self._source_voices[codec.model_hash] = target_voice(codec, [self._source])
+        return self._source_voices[codec.model_hash]
 
 
 #: Options without effect, by whether source and target are coded, and the reason.

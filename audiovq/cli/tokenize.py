@@ -10,73 +10,77 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
-from audiovq.cli.options import refuse
+from audiovq.cli.options import Force, refuse
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.cli.progress import Display
     from audiovq.data.token_cluster import Cluster
     from audiovq.data.token_files import CodesModel
-    from audiovq.data.token_writing import Tell
+    from audiovq.data.token_writing import Tell, Tokenized
     from audiovq.interfaces import Progress
 
 HOURS_EVERY = 10.0
 """Seconds between two lines on how much is done on a cluster."""
 
 
+Corpus = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER",
+        help="Recordings (speaker/utterance.wav, a transcript .txt beside it), here or by URL "
+        "(s3://bucket/folder), or a prepared corpus by its folder or name (debian_speech, vctk ...).",
+    ),
+]
+Output = Annotated[str, typer.Option("-o", "--output", metavar="SHARDS", help="Folder for the shards, here or by URL.")]
+Format = Annotated[
+    str, typer.Option(metavar="tar|parquet", help="tar: as WebDataset reads them; parquet needs pyarrow.")
+]
+Codebooks = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Keep the first N codebooks; without it the model's default."),
+]
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or runs/NAME.")
+]
+Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels down to one; without it each is an item.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes that code side by side; the files are the same. Default: 1; with --engine ray as many as "
+        "the cluster has CPUs, or GPUs.",
+        show_default=False,
+    ),
+]
+Engine = Annotated[
+    str, typer.Option(metavar="local|ray", help="Processes of this machine, or a Ray cluster (extra ray).")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT|auto", help="The Ray cluster; default: one of this machine.", show_default=False),
+]
+Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the model runs; cuda codes in batches.")]
+
+
 def tokenize(
     context: typer.Context,
-    corpus: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER",
-            help="Recordings (speaker/utterance.wav, a transcript .txt beside it), here or by URL "
-            "(s3://bucket/folder), or a prepared corpus by its folder or name (debian_speech, vctk ...).",
-        ),
-    ],
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="SHARDS", help="Folder for the shards, here or by URL.")
-    ],
-    format: Annotated[
-        str, typer.Option(metavar="tar|parquet", help="tar: as WebDataset reads them; parquet needs pyarrow.")
-    ] = "tar",
-    codebooks: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Keep the first N codebooks; without it the model's default."),
-    ] = None,
+    corpus: Corpus,
+    output: Output,
+    format: Format = "tar",
+    codebooks: Codebooks = None,
     bitrate: Annotated[float | None, typer.Option(help="The same in " + bitrate_help(), show_default=False)] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or runs/NAME.")
-    ] = None,
-    mono: Annotated[
-        bool, typer.Option("--mono", help="Mix all channels down to one; without it each is an item.")
-    ] = False,
+    model: Model = None,
+    mono: Mono = False,
     language: Annotated[str, typer.Option(help="ISO 639 code of a folder's recordings.")] = "und",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Processes that code side by side; the files are the same. Default: 1; with --engine ray as many as "
-            "the cluster has CPUs, or GPUs.",
-            show_default=False,
-        ),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="Processes of this machine, or a Ray cluster (extra ray).")
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT|auto", help="The Ray cluster; default: one of this machine.", show_default=False
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="cpu|cuda", help="Where the model runs; cuda codes in batches.")
-    ] = "cpu",
+    workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
+    device: Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
     shard_files: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings in a shard.")] = 1000,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Begin anew over shards that are there.")] = False,
+    force: Force = False,
 ) -> None:
     """Write the codes of a corpus as shards for training language models of speech.
 
@@ -106,7 +110,15 @@ def tokenize(
         coding = Coding(model, whose.n_codebooks, mono, threads, device)
         settings = (coding, format, workers or 1, shard_files, force, lines, cluster)
         result = write_tokens(sources, output, whose, *settings)
-    elapsed = time.perf_counter() - start
+    _report(output, result, time.perf_counter() - start)
+
+
+def _report(output: str, result: Tokenized, elapsed: float) -> None:
+    """Print what was written.
+
+    Raises:
+        AudioVQError: when recordings could not be coded.
+    """
     found = result.manifest
     print(
         f"{output}: {len(found['shards'])} shards, {found['items']:,} items, {found['hours']:.2f} h of audio, "
