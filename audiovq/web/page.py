@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
 
@@ -80,7 +80,7 @@ def shown_progress(progress: gr.Progress, text: str) -> Progress:
 
 def _audio_input(label: str, elem_id: str, visible: bool = True) -> gr.Audio:
     """Upload or microphone, without Gradio's button that would share the recording."""
-    sources = ["upload", "microphone"]
+    sources: list[Literal["upload", "microphone"]] = ["upload", "microphone"]
     return gr.Audio(sources=sources, type="filepath", label=label, elem_id=elem_id, visible=visible, buttons=[])
 
 
