@@ -117,6 +117,7 @@ def write_tokens(
         tasks = _missing(plan, sources)
         if cluster is not None and tasks:
             seconds, n_coded = cluster.write(plan, tasks, coding, tell)
+            clear(place, False)  # a worker that was killed leaves its unfinished file
         else:
             seconds, n_coded = _write_here(plan, tasks, coding, workers, tell)
         return Tokenized(seconds, n_coded, plan.write_manifest())

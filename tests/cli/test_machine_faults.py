@@ -146,11 +146,12 @@ def test_interrupts_leave_nothing_of_other_commands(coded, tmp_path, verb):
 
 
 def test_the_second_of_two_that_write_one_folder_of_shards(run, wav, codec, tmp_path):
+    from audiovq.data.places import Folder
     from audiovq.data.token_plan import alone
 
     save_weights(codec, tmp_path / "model")
     wav("in/a.wav")
-    with alone(tmp_path / "out"):
+    with alone(Folder(tmp_path / "out")):
         done = run("tokenize", "in", "-o", "out", "--model", "model")
     assert (done.code, done.lines) == (1, ["audiovq: out is being written by another call: wait for it"])
     assert run("tokenize", "in", "-o", "out", "--model", "model").code == 0

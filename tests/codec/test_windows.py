@@ -78,6 +78,7 @@ def test_the_fake_device_refuses_what_a_gpu_refuses():
         assert (there.cpu() + torch.ones(3)).numpy().tolist() == [2, 2, 2]
 
 
+@pytest.mark.external
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_has_the_codes_of_the_cpu(items):
     expected = make_codec().encode(items)

@@ -41,6 +41,7 @@ def ray():
                 pytest.skip(str(error))
 
 
+@pytest.mark.external
 def test_a_cluster_writes_the_same_shards_and_does_a_killed_workers_again(tmp_path, ray):
     corpus, model = make_corpus(tmp_path / "in"), save_model(tmp_path / "model")
     expected = tokenize(corpus, tmp_path / "one", model)

@@ -44,6 +44,7 @@ def test_a_store_by_url(memory, tmp_path):
     check_round_trip(memory, tmp_path)
 
 
+@pytest.mark.external
 def test_s3(tmp_path, monkeypatch):
     pytest.importorskip("s3fs")
     server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)

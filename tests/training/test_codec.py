@@ -187,7 +187,7 @@ def test_the_state_keeps_its_names(corpus, tmp_path):
     """Checkpoints and codecs of earlier runs are read by these."""
     task = make_task(config("speech", corpus, tmp_path, MODEL))
     parts = {name.partition(".")[0] for name in task.state_dict()}
-    assert parts == {"model", "average", "discriminator", "teacher"}
+    assert parts == {"model", "average", "discriminator", "teacher", "loudness"}
     assert set(task.optimizers) == {"model", "discriminator"}
 
 
