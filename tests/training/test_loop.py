@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -233,7 +234,12 @@ def command(tmp_path):
         arguments = ["train", "--config-dir", str(tmp_path / "configs"), f"run_dir={tmp_path / folder}", *overrides]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [*start, "audiovq", *arguments], env=environment, capture_output=True, text=True, timeout=300
+            [*start, "audiovq", *arguments],
+            env=environment,
+            preexec_fn=lambda: signal.signal(SIGINT, signal.SIG_DFL),  # in the background it is ignored
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
     return run
