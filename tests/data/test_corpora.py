@@ -69,6 +69,7 @@ def test_two_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(utterance.load(), (one + other) / 2, atol=2e-4)
 
 
+@pytest.mark.external  # Debian's ffmpeg
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_ffmpeg_reads_channels_of_opposite_phase(tmp_path):
     one = voice(0.5, 16000, 120)
