@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 TOP_HZ = 7900.0
 """No harmonic lies above; Nyquist is at 8 kHz."""
+NOISE_SCALE = 4096
+"""Value of 1.0 in the file of the noise table."""
 RAMP = 80
 """Samples over which the source rises where voicing begins, and falls where it ends."""
 
@@ -135,6 +138,39 @@ class HarmonicSource:
         return wave.flatten().numpy()
 
 
+def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50) -> np.ndarray:
+    """White noise of unit power whose short-time magnitudes are nearly constant, periodic in its length.
+
+    Magnitudes of Gaussian noise fluctuate by half of their mean in every bin of every window: beside a recording, whose
+    own noise fluctuates in its own way, that doubles the distance to it. Starting from Gaussian noise, this
+    alternates between equal magnitudes and spectra that belong to a signal (Griffin and Lim 1984).
+
+    Args:
+        n_samples: a multiple of a quarter of ``window_length``.
+        window_length: of the Hann windows, in samples.
+        iterations: after 50 the fluctuation is a fifth of the mean.
+
+    Returns:
+        (n_samples,) float64.
+    """
+    step = window_length // 4
+    if n_samples % step:
+        raise ValueError(f"{n_samples} samples are no multiple of {step}")
+    window = np.hanning(window_length + 1)[:-1]
+    place = (np.arange(0, n_samples, step)[:, None] + np.arange(window_length)) % n_samples
+    noise = np.random.RandomState(0).standard_normal(n_samples)
+    for _ in range(iterations):
+        spectra = np.fft.rfft(noise[place] * window)
+        frames = np.fft.irfft(spectra / np.abs(spectra).clip(1e-6), window_length) * window
+        noise = np.bincount(place.ravel(), frames.ravel(), n_samples)
+        noise /= noise.std()
+    return noise
+
+
 def noise_table(n_frames: int, hop_length: int) -> Tensor:
-    """White noise of unit power, (n_frames * hop_length,), the same on every machine and with every version."""
-    return torch.from_numpy(np.random.RandomState(0).standard_normal(n_frames * hop_length)).float()
+    """`smooth_noise` of unit power, (n_frames * hop_length,), the same on every machine and with every version.
+
+    It is read from `noise.npy`, sixteen bits a sample, and starts again behind its end.
+    """
+    path = Path(__file__).with_name("noise.npy")
+    return torch.from_numpy(np.resize(np.load(path), n_frames * hop_length) / np.float32(NOISE_SCALE))

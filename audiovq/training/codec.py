@@ -64,9 +64,10 @@ class CodecTask(Task):
         sampler: further arguments of `CropSampler`.
         batch_size, crop_frames, other_frames: of a step.
         learning_rate, weight_decay, average_decay: AdamW, and the moving average of the weights.
-        weights: of the losses ``mel, magnitude, complex, waveform, envelope, level, quantizer, listener, teacher,
-            loudness, adversarial, feature``.
+        weights: of the losses ``mel, magnitude, complex, waveform, harmonics, disturbance, envelope, level, quantizer,
+            listener, teacher, loudness, adversarial, feature``.
         phase_from: fewest codebooks of an item that is asked for the phase.
+        harmonics_from: fewest codebooks of an item that is asked for the phase of its lowest harmonics.
         listener_items: items of a batch that Whisper's encoder hears; 0 leaves it out.
         listener_layers: of its layers, from the first on.
         adversarial_from: share of the run after which the discriminators begin.
@@ -93,6 +94,7 @@ class CodecTask(Task):
         weight_decay: float = 0.01,
         average_decay: float = 0.999,
         phase_from: int = 5,
+        harmonics_from: int = 2,
         listener_items: int = 4,
         listener_layers: int = 4,
         adversarial_from: float = 0.5,
@@ -128,7 +130,7 @@ class CodecTask(Task):
             listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
             self.listener.append(listener.lower(torch.bfloat16) if self.mixed and listener.mel.is_cuda else listener)
         self.listener_items, self.listener_layers = listener_items, listener_layers
-        self.phase_from, self.average_decay = phase_from, average_decay
+        self.phase_from, self.harmonics_from, self.average_decay = phase_from, harmonics_from, average_decay
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
         self.batch_size, self.seed = batch_size, seed
         self.to(self.device)
@@ -198,7 +200,9 @@ class CodecTask(Task):
             assert coded.quantized.n_codebooks is not None
             with_phase = (coded.quantized.n_codebooks >= self.phase_from) & ~batch.converted
             phase = to_device(with_phase.nonzero()[:, 0], self.device)
-            terms = dict(self.spectral(decoded, target, phase))
+            with_harmonics = (coded.quantized.n_codebooks >= self.harmonics_from) & ~batch.converted
+            low = to_device(with_harmonics.nonzero()[:, 0], self.device)
+            terms = dict(self.spectral(decoded, target, phase, low, coded.pitch > 0))
             terms["waveform"] = decoded.new_zeros(())
             if len(phase):
                 share = len(phase) / len(target)
@@ -297,7 +301,8 @@ class CodecTask(Task):
     def begin_from(self, source: Mapping[str, str] | str) -> None:
         """Take weights from model folders: all from one, or for each prefix of the codec's weights from another.
 
-        Codebooks get statistics that fit their vectors.
+        Codebooks get statistics that fit their vectors; residual units that the folders lack begin as identities, so
+        that a deeper network starts from what a shallower one has learned.
 
         Raises:
             AudioVQError: when a folder has no such weights.
@@ -317,6 +322,9 @@ class CodecTask(Task):
             codebooks = [name.removesuffix("vectors") for name in taken if name.endswith("codebook.vectors")]
             stale = {name for name in own if name.startswith(tuple(codebooks)) and name not in taken}
             own = {name: tensor for name, tensor in own.items() if name not in stale}
+            for name in own.keys() - theirs.keys():  # residual units that the weights lack begin as identities
+                if name.startswith(part) and name.endswith((".mix.weight", ".mix.bias")):
+                    own[name] = torch.zeros_like(own[name])
         self.model.load_state_dict(own)
         self.average.load_state_dict(own)
         self.fit_heads()

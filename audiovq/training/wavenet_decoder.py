@@ -197,7 +197,7 @@ class WaveNetDecoderTask(Task):
 
     def scores(self, decoded: Tensor, original: Tensor) -> dict[str, float]:
         """Means over the items (B, T)."""
-        terms = self.spectral(decoded.float(), original, torch.zeros(0, dtype=torch.int64, device=self.device))
+        terms = self.spectral(decoded.float(), original)
         values = {name: float(terms[name]) for name in ("mel", "magnitude")}
         pairs = [
             Decoded(str(i), a.cpu().numpy(), b.float().cpu().numpy())

@@ -135,6 +135,22 @@ def test_a_run_from_weights_starts_with_statistics_that_fit_them(corpus, tmp_pat
         torch.testing.assert_close(codebook.vectors, vectors, rtol=1e-3, atol=1e-5)
 
 
+def test_a_deeper_decoder_starts_from_what_a_shallower_one_has_learned(corpus, tmp_path):
+    train(config("speech", corpus, tmp_path / "first", MODEL))
+    dilations = json.loads((tmp_path / "first" / "latest" / "config.json").read_text())["decoder"]["dilations"]
+    deeper = {"model.decoder.dilations": [[*stage, 1] for stage in dilations]}
+    models = []
+    for name, changes in (("same", {}), ("deeper", deeper)):
+        task = make_task(config("speech", corpus, tmp_path / name, MODEL, **changes))
+        task.begin_from(str(tmp_path / "first" / "latest"))
+        models.append(task.model.eval())
+    latents, pitch = torch.randn(1, models[0].encoder.latent_dim, 20), torch.full((1, 20), 40)
+    condition = torch.randn(1, models[0].speaker_encoder.dim)
+    same, deep = (model.decoder(latents, pitch, condition, torch.tensor([3])) for model in models)
+    assert len(models[1].state_dict()) > len(models[0].state_dict())
+    torch.testing.assert_close(same, deep)
+
+
 def test_two_processes_train_the_codec(corpus, tmp_path):
     """Through steps in which their items have other numbers of codebooks and other conversions."""
     arguments = overrides("speech", corpus, tmp_path / "run", MODEL, **{"model.quantizer.book_weights": [1, 0.1, 0.1]})
