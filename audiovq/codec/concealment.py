@@ -78,3 +78,32 @@ def _pitch(left: Frames, right: Frames, weight: Tensor) -> Tensor:
     if (low > UNVOICED) == (high > UNVOICED):
         return torch.lerp(low.float(), high.float(), weight).round().long()
     return torch.where(weight <= 0.5, low, high)
+
+
+def fill_gaps(latents: Tensor, pitch: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+    """Bridges over short gaps of whole batches, for training: lost frames become what `bridge` puts in their place.
+
+    Args:
+        latents: (B, C, F).
+        pitch: (B, F) pitch codes.
+        lost: (B, F) bool; items of which nothing is left stay as they are.
+
+    Returns:
+        Latents and pitch codes of the same shapes.
+    """
+    lost = lost & ~lost.all(dim=1, keepdim=True)
+    n_frames = lost.shape[1]
+    place = torch.arange(n_frames, device=lost.device).expand_as(lost)
+    before = torch.where(lost, -1, place).cummax(dim=1).values
+    after = torch.where(lost, n_frames, place).flip(1).cummin(dim=1).values.flip(1)
+    left = torch.where(before < 0, after, before)
+    right = torch.where(after == n_frames, before, after)
+    weight = (place - left).float() / (right - left).clamp_min(1)
+    wide = latents.shape[1]
+    ends = [latents.gather(2, end[:, None].expand(-1, wide, -1)) for end in (left, right)]
+    filled = torch.lerp(ends[0], ends[1], weight[:, None].to(latents.dtype))
+    low, high = pitch.gather(1, left), pitch.gather(1, right)
+    between = torch.lerp(low.float(), high.float(), weight).round().to(pitch.dtype)
+    alike = (low > UNVOICED) == (high > UNVOICED)
+    moved = torch.where(alike, between, torch.where(weight <= 0.5, low, high))
+    return torch.where(lost[:, None], filled, latents), torch.where(lost, moved, pitch)

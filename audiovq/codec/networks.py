@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from audiovq.codec.concealment import fill_gaps
 from audiovq.codec.decoder import SourceFilterDecoder
 from audiovq.codec.encoder import SpeechEncoder
 from audiovq.codec.pitch import PitchTracker, pitch_to_hz
@@ -101,6 +102,7 @@ class CodecNetworks(nn.Module):
         target_speaker: Tensor | None = None,
         target_pitch: Tensor | None = None,
         n_codebooks: int | Tensor | None = None,
+        lost: Tensor | None = None,
     ) -> Reconstruction:
         """Code and decode.
 
@@ -110,6 +112,7 @@ class CodecNetworks(nn.Module):
             target_speaker: (B, S) vectors to decode with; None: the same.
             target_pitch: (B, F) pitch codes to decode with; None: those of ``waveform``.
             n_codebooks: one number or (B,) for each item; None: drawn in training, all in evaluation.
+            lost: (B, F) bool, frames that the decoder does not get: their neighbours bridge them.
         """
         pitch = self.pitch.track(waveform)
         latents = self.encoder(waveform, speaker, self.source(pitch))
@@ -117,5 +120,6 @@ class CodecNetworks(nn.Module):
         pitch = pitch if target_pitch is None else target_pitch
         target_speaker = speaker if target_speaker is None else target_speaker
         books = (quantized.codes[:, :, 0] >= 0).sum(1)
-        decoded = self.decoder(quantized.latents, pitch, target_speaker, books)
+        received = (quantized.latents, pitch) if lost is None else fill_gaps(quantized.latents, pitch, lost)
+        decoded = self.decoder(*received, target_speaker, books)
         return Reconstruction(decoded, quantized, pitch)

@@ -39,6 +39,9 @@ from audiovq.training.whisper import WhisperEncoder
 
 log = logging.getLogger("audiovq")
 
+GAP_FRAMES, GAP_RATE = 3, 0.1
+"""Length of the gaps that the decoder learns to bridge, and the share of the frames that they take."""
+
 
 def loudness(waveform: Tensor) -> Tensor:
     """Levels (B, F) of the frames of (B, T), in units of 10 dB above a floor 50 dB below the nominal level."""
@@ -68,6 +71,7 @@ class CodecTask(Task):
             listener, teacher, loudness, adversarial, feature``.
         phase_from: fewest codebooks of an item that is asked for the phase.
         harmonics_from: fewest codebooks of an item that is asked for the phase of its lowest harmonics.
+        gap_share: share of items of which the decoder loses packets of 60 ms, one in ten.
         listener_items: items of a batch that Whisper's encoder hears; 0 leaves it out.
         listener_layers: of its layers, from the first on.
         adversarial_from: share of the run after which the discriminators begin.
@@ -95,6 +99,7 @@ class CodecTask(Task):
         average_decay: float = 0.999,
         phase_from: int = 5,
         harmonics_from: int = 2,
+        gap_share: float = 0.0,
         listener_items: int = 4,
         listener_layers: int = 4,
         adversarial_from: float = 0.5,
@@ -129,6 +134,7 @@ class CodecTask(Task):
         if listener_items:
             listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
             self.listener.append(listener.lower(torch.bfloat16) if self.mixed and listener.mel.is_cuda else listener)
+        self.gap_share = gap_share
         self.listener_items, self.listener_layers = listener_items, listener_layers
         self.phase_from, self.harmonics_from, self.average_decay = phase_from, harmonics_from, average_decay
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
@@ -169,7 +175,7 @@ class CodecTask(Task):
         self._training_mode()
         batch = self.train_crops.draw(self.batch_size, np.random.default_rng((self.seed, place.step, rank())))
         with self.autocast():
-            coded = self.code(self.model, batch)
+            coded = self.code(self.model, batch, lost=self.draw_gaps(len(batch.target)))
         terms = self.losses(coded, batch)
         if place.progress >= self.adversarial_from:
             terms |= self.adversarial(batch.target[:, None], coded.waveform, place.rate)
@@ -180,7 +186,18 @@ class CodecTask(Task):
         logged = {name: term.detach() for name, term in terms.items()} | {"gradient": norm}
         return logged | {name: metrics[name] for name in ("perplexity", "perplexity/detail") if name in metrics}
 
-    def code(self, codec: SpeechCodec, batch: Batch, n_codebooks: int | None = None) -> Reconstruction:
+    def draw_gaps(self, n: int) -> Tensor | None:
+        """Frames (n, F) that are lost, stretches of ``GAP_FRAMES`` of some items; None without ``gap_share``."""
+        if not self.gap_share:
+            return None
+        n_frames = self.train_crops.crop_frames
+        packets = torch.rand(n, -(-n_frames // GAP_FRAMES)) < GAP_RATE
+        packets &= torch.rand(n, 1) < self.gap_share
+        return to_device(packets.repeat_interleave(GAP_FRAMES, dim=1)[:, :n_frames], self.device)
+
+    def code(
+        self, codec: SpeechCodec, batch: Batch, n_codebooks: int | None = None, lost: Tensor | None = None
+    ) -> Reconstruction:
         """Encode the sources and decode them as the targets' speakers, on the targets' pitch."""
         items = batch.converted.nonzero()[:, 0]
         if self.device.type != "cpu":  # always the same shapes; of unconverted items both stretches are the same
@@ -191,7 +208,7 @@ class CodecTask(Task):
             speaker, of_sources = codec.speaker_encoder(others[:, None]).split([len(batch.target), len(items)])
             source_speaker = speaker.index_copy(0, items, of_sources)
         pitch = codec.pitch.track(batch.target[:, None])
-        return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks)
+        return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks, lost)
 
     def losses(self, coded: Reconstruction, batch: Batch) -> dict[str, Tensor]:
         """All terms but the adversarial ones."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.concealment import HELD_SECONDS, Frames, bridge
+from audiovq.codec.concealment import HELD_SECONDS, Frames, bridge, fill_gaps
 from audiovq.codec.level import LOWEST_DB
 from tests.codec.tiny import HOP, make_codec, speech_like
 
@@ -52,6 +52,23 @@ def test_the_frames_next_to_the_gap_count():
     assert [float(found.latents) for found in ends] == [1.0, 0.0, 0.5]
     assert [int(found.pitch) for found in ends] == [40, 30, 35]
     assert [float(found.level) for found in ends] == [-20.0, -30.0, -25.0]
+
+
+def test_gaps_of_a_batch_are_filled_as_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(4, 3, 20, generator=generator)
+    pitch = torch.randint(1, 60, (4, 20), generator=generator) * (torch.rand(4, 20, generator=generator) < 0.7)
+    lost = torch.zeros(4, 20, dtype=torch.bool)
+    lost[0, :3] = lost[1, 5:8] = lost[1, 11:12] = lost[2, 18:] = lost[3] = True
+    filled, moved = fill_gaps(latents, pitch, lost)
+    assert torch.equal(filled[3], latents[3])
+    assert torch.equal(filled[1][:, ~lost[1]], latents[1][:, ~lost[1]])
+    for item, low, high in ((0, 0, 3), (1, 5, 8), (1, 11, 12), (2, 18, 20)):
+        whole = Frames(latents[item], pitch[item], torch.zeros(20))
+        before, after = (whole[:low] if low else None), (whole[high:] if high < 20 else None)
+        wanted = bridge(before, after, high - low, 50.0)
+        torch.testing.assert_close(filled[item][:, low:high], wanted.latents)
+        assert torch.equal(moved[item][low:high], wanted.pitch)
 
 
 def test_voicing_changes_in_the_middle():

@@ -51,6 +51,7 @@ MODEL = {
     "task.crop_frames": 16,
     "task.other_frames": 20,
     "task.phase_from": 2,
+    "task.gap_share": 0.5,
     "task.listener_items": 0,
     "task.adversarial_from": 0.4,
     "task.adversarial_samples": 3200,
