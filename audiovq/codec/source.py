@@ -158,7 +158,7 @@ def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50)
         raise ValueError(f"{n_samples} samples are no multiple of {step}")
     window = np.hanning(window_length + 1)[:-1]
     place = (np.arange(0, n_samples, step)[:, None] + np.arange(window_length)) % n_samples
-    noise = np.random.RandomState(0).standard_normal(n_samples)
+    noise: np.ndarray = np.random.RandomState(0).standard_normal(n_samples)
     for _ in range(iterations):
         spectra = np.fft.rfft(noise[place] * window)
         frames = np.fft.irfft(spectra / np.abs(spectra).clip(1e-6), window_length) * window

@@ -145,21 +145,24 @@ class CodecTask(Task):
         self.train_crops = CropSampler(train, crop_frames, other_frames, **options)
         self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
         self.audio_seconds = batch_size * crop_frames * FRAME / rate
-        self.trained = [
-            p
-            for p in (*self.model.parameters(), *self.teacher.parameters(), *self.loudness.parameters())
-            if p.requires_grad
-        ]
-        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
-        self.optimizers = {
-            "model": torch.optim.AdamW(self._groups(slow or {}), learning_rate, weight_decay=weight_decay, **shared),
-            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, **shared),
-        }
-        self.rates = {"model": learning_rate, "discriminator": adversarial_rate}
+        self._make_optimizers(learning_rate, adversarial_rate, weight_decay, slow or {})
         if compile:  # what takes most of the time; the average, and so validation, stays as it is
             encoder, decoder = self.model.encoder, self.model.decoder
             parts = (encoder.content, encoder.detail, decoder.backbone, self.model.speaker_encoder.units)
             compile_modules((*parts, self.discriminator), log.info)
+
+    def _make_optimizers(
+        self, learning_rate: float, adversarial_rate: float, weight_decay: float, slow: Mapping[str, float]
+    ) -> None:
+        """Optimizers of the codec, with the maps from its content vectors, and of the discriminators."""
+        parts = (self.model, self.teacher, self.loudness)
+        self.trained = [p for part in parts for p in part.parameters() if p.requires_grad]
+        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
+        self.optimizers = {
+            "model": torch.optim.AdamW(self._groups(slow), learning_rate, weight_decay=weight_decay, **shared),
+            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, **shared),
+        }
+        self.rates = {"model": learning_rate, "discriminator": adversarial_rate}
 
     def _groups(self, slow: Mapping[str, float]) -> list[dict[str, Any]]:
         """Trained parameters by the factor of their learning rate."""
