@@ -163,7 +163,7 @@ def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50)
         spectra = np.fft.rfft(noise[place] * window)
         frames = np.fft.irfft(spectra / np.abs(spectra).clip(1e-6), window_length) * window
         noise = np.bincount(place.ravel(), frames.ravel(), n_samples)
-        noise /= noise.std()
+        noise = noise / noise.std()
     return noise
 
 
