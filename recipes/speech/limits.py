@@ -1,4 +1,4 @@
-"""Where the distance of decoded speech comes from: PESQ and a recogniser's distance with a part taken from the original.
+"""Where the loss of decoded speech is: PESQ and a recogniser's distance with one part of it taken from the original.
 
     python recipes/speech/limits.py [--model MODEL] [--codebooks 2,4,8] [--items 16]
 
