@@ -26,29 +26,29 @@ from recipes.model_card import HEADS
 
 CARD = """# {name}
 
-Image codec of audiovq: VQ-VAE-2 (Razavi et al. 2019) with two levels, and a PixelCNN prior for each.
-{weights:.1f} million weights with the priors, theirs in 8 bits.
+Image codec: VQ-VAE-2 (Razavi et al. 2019) with two levels and a PixelCNN prior for each level.
+{weights:.1f} million parameters including the priors, which are stored in 8 bits.
 
-* **Codes**: {levels}: {bits:.3f} bits a pixel.
-* **Trained by** `python recipes/images/hierarchy.py` (runs image_hierarchy128, image_top_prior and
-  image_bottom_prior; {steps} steps of the codec).
-* **Data**: 128x128 crops of 30 of 39 photographs shrunk to a short side of 400 pixels, from the Debian packages
-  lomiri-wallpapers-16.04 and -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the files' names), mate-backgrounds
-  (GPL-2+) and plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. The other nine are for
-  validation and testing.
-* **Licence of the weights**: trained on the sources above; where a licence reaches weights, they are to be shared under
+* **Codes**: {levels}; {bits:.3f} bits per pixel.
+* **Training**: `python recipes/images/hierarchy.py`, {steps} steps for the codec.
+* **Data**: 128x128 crops of 30 of 39 photographs, scaled to a short side of 400 pixels, from the Debian packages
+  lomiri-wallpapers-16.04 and -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the file names), mate-backgrounds (GPL-2+)
+  and plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. The other nine photographs
+  are the validation and test sets.
+* **Licence of the weights**: trained on the sources above; where a licence extends to weights, they are shared under
   CC-BY-SA-4.0 and GPL-2+ with the attribution above. The code is Apache-2.0.
 * **Hash in files**: `{hash}`.
 
 ## Figures
 
-By `python recipes/images/hierarchy.py`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f},
-mean squared error {error:.2f}e-3; lossless bound
-{bits_per_dim:.3f} bits for each value with a uniform prior{with_prior}.
-One level with as many bits, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}, mean squared error
-{flat_error:.2f}e-3. (Figures of the run's weights, before the priors were rounded.)
+`python recipes/images/hierarchy.py`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}, mean
+squared error {error:.2f}e-3; bound on lossless coding {bits_per_dim:.3f} bits per subpixel with a uniform prior{with_prior}.
+One level at the same rate, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}, mean squared error
+{flat_error:.2f}e-3. (Measured before the priors were rounded to 8 bits.)
 
-Few photographs were seen: faces, text and drawings come back blurred, and what the priors draw is texture rather than
+## Limitations
+
+The training set is small: faces, text and drawings are blurred, and samples from the priors show textures rather than
 scenes.
 """
 
@@ -69,11 +69,11 @@ def main() -> None:
     bundled = ImagePrior.from_pretrained(target).codec  # refuses priors of other codes
     figures, flat = results["hierarchy"]["two levels"], results["hierarchy"]["one level"]
     with_prior = figures.get("bits_per_dim_with_prior")
-    told = {
+    facts = {
         **figures,
         "name": DEFAULTS["image"],
         "weights": sum(p.numel() for model in (codec, *priors) for p in model.parameters()) / 1e6,
-        "levels": ", ".join(f"{k} of {n} for each {s}x{s} pixels" for k, n, s in codec.levels),
+        "levels": ", ".join(f"{k} x log2({n}) bits per {s}x{s} pixels" for k, n, s in codec.levels),
         "bits": figures["code_bits_per_pixel"],
         "steps": json.loads((source / "training.json").read_text())["step"],
         "hash": bundled.model_hash.hex(),
@@ -84,7 +84,7 @@ def main() -> None:
         "flat_ssim": flat["ssim"],
     }
     with atomic_write(target / "README.md") as path:
-        path.write_text(HEADS["photo"] + CARD.format(**told))
+        path.write_text(HEADS["photo"] + CARD.format(**facts))
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{target}: {size / 1e6:.1f} MB")
 

@@ -1,5 +1,5 @@
-"""Fifth stage: put the trained frame codec, dynamics and blind twin into the package, where `audiovq evaluate video`
-and `audiovq generate video` find them.
+"""Fifth stage: bundle the frame codec, the dynamics and the baseline without buttons for `audiovq evaluate video`
+and `audiovq generate video`.
 
     python recipes/video/bundle.py [--frames RUN] [--dynamics RUN] [--blind RUN] [--out DIR]
 """
@@ -27,21 +27,21 @@ from audiovq.video.dynamics import LatentDynamics
 from recipes.model_card import HEADS
 
 MOST_BYTES = 4_000_000
-CARD = """# doom: a world in latent space
+CARD = """# doom: a world model in latent space
 
-The next frames of a 3-D world from six frames and the buttons held, all in latent space (van den Oord et al. 2017,
-section 4.3). {weights:.1f} million weights, those of the dynamics in 8 bits.
+Predicts the next frames of a 3-D world from six frames and the pressed buttons, in latent space (van den Oord et al.
+2017, section 4.3). {weights:.1f} million parameters; those of the dynamics are stored in 8 bits.
 
 * **frames**: VQ-VAE of single 84x84 frames, {levels}; {steps[frames]} steps of `experiment=video_frames`.
-* **dynamics**: six frames and five buttons (turn left, turn right, forward, left, right) -> the next frame's codes;
+* **dynamics**: six frames and five buttons (turn left, turn right, forward, left, right) -> codes of the next frame;
   {steps[dynamics]} steps of `experiment=video_dynamics`.
-* **blind**: the baseline without the buttons; {steps[blind]} steps of `experiment=video_dynamics task.blind=true`.
-* **starts.safetensors**: codes of six frames of some validation episodes, where
-  `audiovq generate video` begins.
-* **Data**: frames recorded from ViZDoom's scenario my_way_home by `recipes/video/record.py`; test and validation
-  episodes were left out.
-* **Licence of the weights**: the scenario's textures are Freedoom's (BSD-3-Clause); the weights have the package's
-  licence, Apache-2.0.
+* **blind**: the baseline without buttons; {steps[blind]} steps of
+  `experiment=video_dynamics task.blind=true name=video_blind`.
+* **starts.safetensors**: codes of six frames of several validation episodes, the starts of `audiovq generate video`.
+* **Data**: frames of ViZDoom's scenario my_way_home, recorded by `recipes/video/record.py`; test and validation
+  episodes are not trained on.
+* **Licence of the weights**: the textures of the scenario are Freedoom's (BSD-3-Clause); the weights have the licence
+  of the package, Apache-2.0.
 * **Hash in files**: `{hash}`.
 
 ## Figures
@@ -50,12 +50,12 @@ section 4.3). {weights:.1f} million weights, those of the dynamics in 8 bits.
 Not measured yet.
 <!-- end of figures -->
 
-## What it is bad at
+## Limitations
 
-* It knows this one map: other pictures come out as its walls.
-* What comes into view and was not seen before is a blur with `mean`, which foresees with the least error. `likeliest`
-  and `sample` are sharper and err more.
-* It has no memory beyond six frames: a room that was left is not the same when one turns back.
+* The model knows one map: other videos are reconstructed with its walls.
+* Unseen areas are blurred with `mean`, which has the smallest error; `likeliest` and `sample` are sharper, with larger
+  errors.
+* There is no memory beyond six frames: after turning away and back, a room looks different.
 """
 N_STARTS = 8  # beginnings that generate goes on from, of the validation episodes
 
@@ -87,15 +87,15 @@ def bundle(parts: dict[str, Path], out: Path) -> None:
     with atomic_write(out / "starts.safetensors") as path:
         path.write_bytes(save(starts))
     frames = models[0].frames
-    told = {
+    facts = {
         "weights": sum(p.numel() for m in (frames, *(m.dynamics for m in models)) for p in m.parameters()) / 1e6,
-        "levels": ", ".join(f"{k} of {n} for each {s}x{s} pixels" for k, n, s in frames.levels),
+        "levels": ", ".join(f"{k} x log2({n}) bits per {s}x{s} pixels" for k, n, s in frames.levels),
         "steps": {name: json.loads((out / name / "training.json").read_text())["step"] for name in parts},
         "hash": frames.model_hash.hex(),
     }
     with atomic_write(out / "README.md") as path:
-        path.write_text(HEADS["doom"] + CARD.format(**told))
-    print(f"{out}: {told['weights']:.1f} million weights, {size / 1e6:.1f} MB, {len(codes)} beginnings")
+        path.write_text(HEADS["doom"] + CARD.format(**facts))
+    print(f"{out}: {facts['weights']:.1f} million weights, {size / 1e6:.1f} MB, {len(codes)} beginnings")
 
 
 def main() -> None:

@@ -30,9 +30,9 @@ HIGHEST_PSNR = 50.0
 """Cap in dB: where nothing moves, repeating the last frame is without error."""
 ROWS = {
     "": "dynamics with actions",
-    "_blind_to_actions": "the same, blind to actions",
+    "_blind_to_actions": "the same without actions",
     "_repeat_last": "repeating the last frame",
-    "_codec": "the true frames through the codec",
+    "_codec": "reconstruction of the true frames",
 }
 """Suffixes of the figures' names and what they are of."""
 _BATCH = 8
