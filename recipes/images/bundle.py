@@ -32,8 +32,8 @@ Image codec: VQ-VAE-2 (Razavi et al. 2019) with two levels and a PixelCNN prior 
 * **Codes**: {levels}; {bits:.3f} bits per pixel.
 * **Training**: `python recipes/images/hierarchy.py`, {steps} steps for the codec.
 * **Data**: 128x128 crops of 30 of 39 photographs, scaled to a short side of 400 pixels, from the Debian packages
-  lomiri-wallpapers-16.04 and -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the file names), mate-backgrounds (GPL-2+)
-  and plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. The other nine photographs
+  lomiri-wallpapers-16.04 and -20.04 (CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0; authors in the file names), mate-backgrounds
+  (GPL-2+) and plasma-workspace-wallpapers (GPL-2+), prepared by `recipes/images/prepare.py`. The other nine photographs
   are the validation and test sets.
 * **Licence of the weights**: trained on the sources above; where a licence extends to weights, they are shared under
   CC-BY-SA-4.0 and GPL-2+ with the attribution above. The code is Apache-2.0.
@@ -42,7 +42,8 @@ Image codec: VQ-VAE-2 (Razavi et al. 2019) with two levels and a PixelCNN prior 
 ## Figures
 
 `python recipes/images/hierarchy.py`, {crops} crops of test photographs: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}, mean
-squared error {error:.2f}e-3; bound on lossless coding {bits_per_dim:.3f} bits per subpixel with a uniform prior{with_prior}.
+squared error {error:.2f}e-3; bound on lossless coding {bits_per_dim:.3f} bits per subpixel with a uniform
+prior{with_prior}.
 One level at the same rate, in the same run: PSNR {flat_psnr:.2f} dB, SSIM {flat_ssim:.3f}, mean squared error
 {flat_error:.2f}e-3. (Measured before the priors were rounded to 8 bits.)
 
