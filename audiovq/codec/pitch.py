@@ -12,6 +12,11 @@ from audiovq.nn import ChannelNorm, DilatedResidualUnit
 from audiovq.pitch_scale import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 
 
+CERTAINTY = 0.85
+"""Probability from which on a frame is coded as unvoiced. In doubt it gets a pitch: the decoder can turn harmonics down
+where a pitch is given, but not make any where there is none (creaky voice, and where voicing begins and ends)."""
+
+
 def pitch_to_hz(codes: Tensor) -> Tensor:
     """Pitch codes (any shape, int64) -> fundamental frequency in Hz, float64; 0 where unvoiced."""
     hz = LOWEST_HZ * torch.exp2((codes.double() - 1) / STEPS_PER_OCTAVE)
@@ -107,9 +112,9 @@ class PitchTracker(nn.Module):
         return decide(self(waveform))
 
 
-def decide(logits: Tensor) -> Tensor:
-    """Logits (B, N_VALUES + 1, F) -> pitch codes (B, F): unvoiced where that has half of the probability, else the most
-    probable step."""
+def decide(logits: Tensor, certainty: float = CERTAINTY) -> Tensor:
+    """Logits (B, N_VALUES + 1, F) -> pitch codes (B, F): unvoiced where that is more probable than ``certainty``, else
+    the most probable step."""
     probability = torch.softmax(logits.float(), dim=1)
     voiced = probability[:, 1:]
-    return torch.where(probability[:, 0] > 0.5, 0, voiced.argmax(dim=1) + 1)
+    return torch.where(probability[:, 0] > certainty, 0, voiced.argmax(dim=1) + 1)

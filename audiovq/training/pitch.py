@@ -109,7 +109,7 @@ class PitchTask(Task):
             waveform, labels = self.batch(self.validation_corpus, 32, rng)
             logits = self.average(waveform)
             total["loss"] += float(self.loss(logits, labels)) / rounds
-            for name, value in errors(decide(logits), labels).items():
+            for name, value in errors(decide(logits, 0.5), labels).items():
                 total[name] += value / rounds
         return total
 
