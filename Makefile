@@ -36,8 +36,6 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/debian_speech/prepare.py
 	$(BIN)/audiovq train experiment=speech_debian
 	$(BIN)/python recipes/debian_speech/bundle.py
-	$(BIN)/audiovq train experiment=wavenet_debian
-	$(BIN)/python recipes/debian_speech/bundle_wavenet.py
 	$(BIN)/audiovq train experiment=prior data=debian_speech
 	$(BIN)/python recipes/speech_generation/bundle.py
 	$(BIN)/python recipes/speech_generation/choose.py

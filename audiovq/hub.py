@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +95,14 @@ def _is_model(folder: Path, media: Media) -> bool:
 def has_wavenet(folder: Path | None) -> bool:
     """Whether a model's folder holds a WaveNet decoder."""
     return folder is not None and (folder / WAVENET / "config.json").is_file()
+
+
+def missing_decoder(model: str, decoder: str, decoders: Sequence[str]) -> AudioVQError:
+    """The error for a decoder that a model does not have: what it has, and how it gets a WaveNet."""
+    text = f"model {model} has no decoder {decoder!r}; it has: {', '.join(decoders)}"
+    if decoder == WAVENET:
+        text += "; train one by audiovq train experiment=wavenet task.codec=MODEL (docs/wavenet.md)"
+    return AudioVQError(text)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

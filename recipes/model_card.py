@@ -28,7 +28,6 @@ HEADS = {
     "conversion": front_matter("audio-to-audio", ["voice-conversion"], SPEECH_LANGUAGES),
     "tokens": front_matter("feature-extraction", ["speech-tokenizer"], SPEECH_LANGUAGES),
     "prior": front_matter("unconditional-audio-generation", ["speech"], SPEECH_LANGUAGES),
-    "wavenet": front_matter("audio-to-audio", ["wavenet", "vocoder"], SPEECH_LANGUAGES),
     "photo": front_matter("unconditional-image-generation", ["vq-vae-2", "image-codec"]),
     "doom": front_matter("image-to-video", ["video-prediction", "world-model"]),
 }

@@ -31,8 +31,9 @@ def check_decoder(decoder: str, models: list[str | None]) -> None:
     """
     found = [facts(model) for model in models]
     if found and all(decoder not in model.decoders for model in found):
-        names, decoders = found[0].name, ", ".join(found[0].decoders)
-        raise AudioVQError(f"model {names} has no decoder {decoder!r}; it has: {decoders}")
+        from audiovq.hub import missing_decoder
+
+        raise missing_decoder(found[0].name, decoder, found[0].decoders)
 
 
 def check_voice(name: str, model: ModelFacts | None) -> None:

@@ -22,15 +22,6 @@ Output = Annotated[
         help="A file (.wav, .flac, .ogg, .opus, .mp3, .aiff), a folder, or -. Without it: .wav beside each input.",
     ),
 ]
-Streams = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="The WaveNet draws in stretches of 4 s, N at a time, and fades them together: 4 are 1.2 to 1.4 times "
-        "as fast. Every N above 1 gives the same samples.",
-    ),
-]
 Conceal = Annotated[
     bool,
     typer.Option(
@@ -51,7 +42,6 @@ def decode(
     output: Output = None,
     decoder: Decoder = "parallel",
     seed: WaveNetSeed = 0,
-    streams: Streams = 1,
     conceal: Conceal = False,
     raw: Raw = None,
     rate: Rate = None,
@@ -75,17 +65,15 @@ def decode(
     from audiovq.media.waveform import RAW_SUFFIXES, check_writable
 
     if holds_visual(inputs):
-        speech_only = ("decoder", "seed", "streams", "conceal", "raw", "rate", "channels")
+        speech_only = ("decoder", "seed", "conceal", "raw", "rate", "channels")
         refuse(context, speech_only, "for sound; the inputs hold images or videos")
         return decode_visual(inputs, output, model, force, threads)
     check_decoder(decoder, list(bundled_models()) if model is None else [model])
-    if decoder != "wavenet":
-        refuse(context, ("streams",), "for --decoder wavenet")
     target_format = raw_target(raw, rate, channels)
     jobs = plan(inputs, output, [".avq"], ".wav" if target_format is None else RAW_SUFFIXES[0])
     for job in jobs:
         check_writable(job.target, target_format)
-    models = Models(threads, seed, entropy_coding=True, wavenet_streams=streams)
+    models = Models(threads, seed, entropy_coding=True)
 
     def prepare() -> None:
         if model is not None:

@@ -24,16 +24,14 @@ class Models:
         threads: that torch may use. One by default: the tensors of a packet are too small to be worth sharing out, and
             a machine's other cores are better used by other files.
         seed: of what decoders draw.
-        wavenet_streams: see `SpeechCodec.wavenet_streams`.
         entropy_coding: get the models' entropy coders ready as well.
 
     Attributes:
         seconds: spent on loading.
     """
 
-    def __init__(self, threads: int = 1, seed: int = 0, entropy_coding: bool = False, wavenet_streams: int = 1) -> None:
+    def __init__(self, threads: int = 1, seed: int = 0, entropy_coding: bool = False) -> None:
         self._threads, self._seed, self._entropy_coding = threads, seed, entropy_coding
-        self._streams = wavenet_streams
         self._loaded: dict[str | None, SpeechCodec] = {}
         self.seconds = 0.0
 
@@ -52,7 +50,7 @@ class Models:
 
                 torch.set_num_threads(self._threads)
                 codec = SpeechCodec.from_pretrained(name_or_dir)
-                codec.seed, codec.wavenet_streams = self._seed, self._streams
+                codec.seed = self._seed
                 if self._entropy_coding:
                     from audiovq.bitstream.entropy import coder_for
 

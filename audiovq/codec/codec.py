@@ -23,7 +23,7 @@ from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
 from audiovq.errors import AudioVQError
-from audiovq.hub import has_wavenet, load_codec, model_folder
+from audiovq.hub import has_wavenet, load_codec, missing_decoder, model_folder
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
 from audiovq.nn.chunked_conv import Span
 from audiovq.nn.precision import check_float32, full_precision
@@ -221,7 +221,7 @@ class SpeechCodec(CodecNetworks):
         """
         check_float32(self)
         if decoder not in self.decoders:
-            raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
+            raise missing_decoder(self.name, decoder, self.decoders)
         return self._decoders[decoder](self, speaker, self.seed if seed is None else seed)
 
     @full_precision

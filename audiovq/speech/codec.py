@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from audiovq.codec.codec import SpeechCodec as WithPitch
 from audiovq.codec.speaker import SpeakerEncoder, SpeakerTable
 from audiovq.errors import AudioVQError
-from audiovq.hub import has_wavenet, load_codec, model_folder, read_config
+from audiovq.hub import load_codec, missing_decoder, model_folder, read_config
 from audiovq.interfaces import EncodedSpeech, Packet
 from audiovq.quantize import Quantized, ResidualVectorQuantizer
 from audiovq.speech.encoder import SpeechEncoder
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from audiovq.conversion.spectral_match import Timbre
     from audiovq.conversion.target import TargetVoice
     from audiovq.speech.stream import DecoderStream, EncoderStream
-    from audiovq.speech.wavenet import WaveNetDecoder
-    from audiovq.wavenet.sampler import WaveNetSampler
 
     #: Something that tells a voice: a recording, or where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
@@ -42,7 +40,7 @@ class SpeechCodec(nn.Module):
 
     Args:
         encoder, quantizer, decoder: constructor arguments of `SpeechEncoder`, `ResidualVectorQuantizer` and
-            `ParallelDecoder`; ``decoder=None`` for a model whose WaveNet is its only decoder.
+            `ParallelDecoder`.
         speaker_encoder: constructor arguments of `SpeakerEncoder`, or of `SpeakerTable` when ``n_speakers`` is there.
         sample_rate: Hz.
         packet_frames: latents of a packet.
@@ -56,7 +54,7 @@ class SpeechCodec(nn.Module):
         encoder: dict[str, Any],
         quantizer: dict[str, Any],
         speaker_encoder: dict[str, Any],
-        decoder: dict[str, Any] | None,
+        decoder: dict[str, Any],
         sample_rate: int = 16000,
         packet_frames: int = 200,
         default_n_codebooks: int = 4,
@@ -85,21 +83,14 @@ class SpeechCodec(nn.Module):
         self.speaker_encoder: SpeakerTable | SpeakerEncoder = (
             SpeakerTable(**speaker_encoder) if self.has_speaker_table else SpeakerEncoder(**speaker_encoder)
         )
-        #: None where a WaveNet is the only decoder, which nobody but `decoder_stream` needs to know.
-        self.decoder: ParallelDecoder = None  # type: ignore[assignment]
-        if decoder is not None:
-            speaker_dim = self.speaker_encoder.dim
-            self.decoder = ParallelDecoder(latent_dim, speaker_dim, hop_length=self.hop_length, **decoder)
+        speaker_dim = self.speaker_encoder.dim
+        self.decoder = ParallelDecoder(latent_dim, speaker_dim, hop_length=self.hop_length, **decoder)
         self.n_codebooks: int = quantizer["n_codebooks"]
         self.codebook_size: int = quantizer["codebook_size"]
         self.default_n_codebooks = default_n_codebooks
         self.conversion_codebooks = conversion_codebooks or default_n_codebooks
         self._span_encoder: SpanEncoder | None = None
-        self._wavenet: tuple[WaveNetDecoder, WaveNetSampler] | None = None
-        #: Seed of the noise that the WaveNet decoder draws with.
         self.seed = 0
-        #: Above 1, the WaveNet decoder draws recordings in stretches of 4 s, so many at a time: see `StretchedStream`.
-        self.wavenet_streams = 1
         #: Whether files carry pitch and level beside the codes.
         self.has_pitch = False
         #: See `audiovq.hub.codes_hash`; files carry it. Zero for a model that was not loaded.
@@ -187,7 +178,7 @@ class SpeechCodec(nn.Module):
 
         Args:
             encoded: what `encode` gave.
-            decoder: ``parallel``, or ``wavenet`` where the model has one.
+            decoder: ``parallel``.
             speaker: other speaker vectors (B, S) to speak with, as integers: this converts the voice.
 
         Raises:
@@ -326,37 +317,12 @@ class SpeechCodec(nn.Module):
             AudioVQError: for a decoder this model has not.
         """
         if decoder not in self.decoders:
-            raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: {', '.join(self.decoders)}")
-        if decoder == "parallel":
-            from audiovq.speech.stream import ParallelStream
+            raise missing_decoder(self.name, decoder, self.decoders)
+        from audiovq.speech.stream import ParallelStream
 
-            return ParallelStream(self, speaker)
-        from audiovq.speech.wavenet_stream import WaveNetStream
-
-        if self.wavenet_streams > 1:
-            from audiovq.speech.wavenet_stretches import StretchedStream
-
-            return StretchedStream(self, *self.wavenet(), speaker, self.seed, n_streams=self.wavenet_streams)
-        return WaveNetStream(self, *self.wavenet(), speaker, self.seed)
+        return ParallelStream(self, speaker)
 
     @property
     def decoders(self) -> list[str]:
         """Names of the decoders that the model has."""
-        found = self._wavenet is not None or has_wavenet(self.folder)
-        return ["parallel"] * (self.decoder is not None) + ["wavenet"] * found
-
-    def wavenet(self) -> tuple[WaveNetDecoder, WaveNetSampler]:
-        """The WaveNet that lies in the model's folder, and its sampler; loaded when it is first asked for.
-
-        Raises:
-            AudioVQError: when there is none, it is damaged, or it was made for another model.
-        """
-        if self._wavenet is None:
-            from audiovq.speech.wavenet_files import load_wavenet
-            from audiovq.wavenet.sampler import WaveNetSampler
-
-            if self.folder is None:
-                raise AudioVQError(f"model {self.name} was not loaded from a folder that could hold a WaveNet")
-            wavenet = load_wavenet(self.folder, self.model_hash)
-            self._wavenet = wavenet, WaveNetSampler(wavenet)
-        return self._wavenet
+        return ["parallel"]

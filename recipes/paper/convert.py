@@ -1,6 +1,7 @@
-"""Measure voice conversion by a run of the paper's set-up: recordings of validation speakers, decoded with another number.
+"""Measure voice conversion by a run of the paper's set-up: recordings decoded with another speaker's number.
 
-    python recipes/paper/convert.py RUN [--items 24] [--seconds 4] [--seed 0] [--temperature 1] [--json FILE] [--audio DIR]
+    python recipes/paper/convert.py RUN [--items 24] [--seconds 4] [--seed 0] [--temperature 1]
+        [--json FILE] [--audio DIR]
 
 RUN is the folder of a run of `audiovq train experiment=paper_vctk`. Sources are at even distances in the validation
 recordings that last at least ``--seconds``; each is converted to the next source's speaker. Rows: the unconverted
@@ -106,7 +107,10 @@ def main() -> None:
     pairs = choose(recordings, options.items, options.seconds)
     for i, (source, target) in enumerate(pairs, 1):
         samples = source.load(0, round(options.seconds * SAMPLE_RATE))
-        waveform, names = torch.from_numpy(samples)[None, None], {"decoded": source.speaker, "converted": target.speaker}
+        waveform, names = (
+            torch.from_numpy(samples)[None, None],
+            {"decoded": source.speaker, "converted": target.speaker},
+        )
         systems = {"source": samples}
         for system, name in names.items():
             number = torch.tensor([model.number(name)])

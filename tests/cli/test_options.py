@@ -56,7 +56,6 @@ def test_options_of_speech_when_images_are_encoded(run, picture, options, name):
     [
         ["--decoder", "nonsense"],
         ["--decoder", "parallel"],
-        ["--streams", 9],
         ["--seed", 0],
         ["--conceal"],
         ["--raw", "s16le"],
@@ -117,12 +116,6 @@ def test_the_others_of_a_folder_are_converted(run, wav):
     assert done.lines[0].startswith("audiovq: in/b.avq: --mono is for audio")
     assert done.lines[-1] == "audiovq: 1 of 2 files failed"
     assert files("out") == ["a.wav"]
-
-
-def test_streams_need_the_wavenet(run, wav):
-    wav()
-    assert run("encode", "a.wav").code == 0
-    check_refusal(run("decode", "a.avq", "-o", "b.wav", "--streams", 4), "--streams", "--decoder wavenet")
 
 
 def test_options_of_raw_audio_alone(run, wav):

@@ -1,33 +1,40 @@
-"""The WaveNet decoder through the command line: seeds and streams."""
+"""The WaveNet decoder through the command line: seeds, and what a model without one says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 
 from audiovq.cli import main
-from audiovq.hub import codes_hash, save_weights
+from audiovq.codec.codec import SpeechCodec
+from audiovq.hub import save_weights
+from audiovq.pitch_scale import N_VALUES
+from audiovq.prior.speakers import SpeakerDistribution
 from audiovq.prior.speech import save_prior
-from audiovq.speech.codec import SpeechCodec
-from audiovq.speech.wavenet_files import save_wavenet
+from audiovq.wavenet.streaming import save_wavenet
+from tests.codec.tiny import make_codec, speech_like
 from tests.prior.conftest import make_prior
-from tests.prior.test_speech import density
-from tests.speech.test_wavenet import wavenet
+from tests.wavenet.tiny import make_wavenet
 
 
 @pytest.fixture
-def call(codec, speech, tmp_path, monkeypatch):
+def call(tmp_path, monkeypatch):
     """Run a command with a tiny model that has a WaveNet; the bytes of the file it writes."""
     monkeypatch.chdir(tmp_path)
-    save_weights(codec, "model", torch.float32)
-    save_wavenet(wavenet("bands"), "model", codes_hash(Path("model")), torch.float32)
+    save_weights(make_codec(), "model", torch.float32)
+    wavenet = make_wavenet()
+    save_wavenet(wavenet.state_dict(), wavenet.config, "model")
     hash = SpeechCodec.from_pretrained("model").model_hash.hex()
-    prior = make_prior(n_codebooks=4, codebook_size=32, speaker_dim=6, codec=hash)
-    save_prior(prior, "model/prior", density()[0])
-    soundfile.write("a.wav", speech.numpy(), 16000)
+    sizes = {"n_codebooks": 4, "codebook_size": 32, "speaker_dim": 8, "pitch_values": N_VALUES + 1}
+    vectors = np.random.default_rng(0).integers(4, 12, (40, 8))
+    names = [f"s{i % 5}" for i in range(40)]
+    speakers = SpeakerDistribution.fit(vectors, names, np.full(40, 10.0), 16, loudness=np.full(40, 150.0))
+    save_prior(make_prior(codec=hash, **sizes), "model/prior", speakers)
+    soundfile.write("a.wav", speech_like(2.0), 16000)
     assert main(["encode", "a.wav", "--model", "model"]) == 0
 
     def run(verb, *arguments, output="out.wav", written="out.wav"):
@@ -53,7 +60,7 @@ def test_seeds(call):
 
 
 def test_the_seed_of_generate_reaches_the_decoder(call):
-    """The same codes, drawn greedily, sound differently."""
+    """The same codes, sampled greedily, are decoded to other samples."""
     greedy = ["--seconds", "0.3", "-n", "1", "--speaker", "a.avq", "--temperature", "0", "--format", "both"]
     coded, sound = [], []
     for seed in (1, 2):
@@ -65,7 +72,14 @@ def test_the_seed_of_generate_reaches_the_decoder(call):
     assert sound[0] != sound[1]
 
 
-def test_streams(call):
-    one, two, five = (call("decode", "a.avq", "--streams", n) for n in (1, 2, 5))
-    assert two == five
-    assert len(one) == len(two)
+def test_a_model_without_one_is_one_line_with_the_remedy(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    save_weights(make_codec(), "model", torch.float32)
+    soundfile.write("a.wav", speech_like(1.0), 16000)
+    assert main(["encode", "a.wav", "--model", "model"]) == 0
+    capfd.readouterr()
+    assert main(["decode", "a.avq", "-o", "out.wav", "--model", "model", "--decoder", "wavenet"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "has no decoder 'wavenet'; it has: parallel" in line
+    assert "audiovq train experiment=wavenet task.codec=MODEL" in line
+    assert not Path("out.wav").exists()

@@ -113,7 +113,7 @@ def test_other_corpora_are_packed_once(tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_is_one_clear_error(corpus, tmp_path):
-    with pytest.raises(AudioVQError, match="VCTK|torchaudio"):
+    with pytest.raises(AudioVQError, match=r"VCTK|torchaudio"):
         train(config_of(tmp_path / "run", f"data.root={tmp_path}"))
     with pytest.raises(AudioVQError, match="no packed corpus"):
         train(packed(tmp_path, tmp_path / "run"))

@@ -1,5 +1,7 @@
 """The WaveNet decoder: causal, sampled as the network says, the same however packets arrive."""
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -48,6 +50,26 @@ def test_an_output_depends_on_earlier_values_alone(wavenet):
     changed = (wavenet.outputs(values, prepared) != before).any(1)[0]
     assert not changed[:501].any()
     assert changed[501:560].any()
+
+
+@torch.no_grad()
+def test_a_likelihood_depends_on_earlier_values_and_on_lower_bands_of_its_step(wavenet):
+    coded, values, step = coded_frames(), wavenet.output.on_grid(0.1 * torch.randn(1, 4, FRAMES * 80)), 40
+
+    def nll(values):
+        parameters, shift = wavenet.parameters_and_shift(wavenet.outputs(values, prepared), values)
+        return wavenet.output.nll(parameters, values, shift, units)[0]
+
+    prepared = wavenet.prepare(coded)
+    units = wavenet.band_units(prepared.condition).repeat_interleave(wavenet.hold, dim=2)
+    before = nll(values)
+    for band in (0, 3):
+        changed = values.clone()
+        changed[:, band, step] = wavenet.output.on_grid(-changed[:, band, step] + 0.1)
+        different = nll(changed) != before
+        assert different[band:, step].all()
+        assert not different[:, :step].any()
+        assert not different[:band, step].any()
 
 
 def test_losses_have_gradients_everywhere():
@@ -141,6 +163,26 @@ def test_streamed_equals_whole(codec, speech):
     assert np.array_equal(np.concatenate(pieces), whole)
     assert np.array_equal(codec.decode(encoded, "wavenet", seed=5)[0, 0].numpy(), whole)
     assert not np.array_equal(codec.decode(encoded, "wavenet", seed=6)[0, 0].numpy(), whole)
+
+
+def test_a_lost_packet_keeps_the_length(codec, speech):
+    encoder = codec.encoder_stream()
+    packets = encoder.push(speech) + encoder.finish()
+    assert len(packets) > 2
+    stream = codec.decoder_stream(encoder.speaker, "wavenet")
+    pieces = [stream.push(packets[0]), stream.push(None, n_frames=packets[1].n_frames)]
+    pieces += [stream.push(packet) for packet in packets[2:]]
+    samples = np.concatenate([*pieces, stream.finish(len(speech))])
+    assert len(samples) == len(speech)
+    assert np.isfinite(samples).all()
+
+
+def test_damaged_files_are_one_clear_error(folder, speech, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "wavenet" / "model.safetensors").write_bytes(b"nothing")
+    codec = SpeechCodec.from_pretrained(tmp_path / "model")
+    with pytest.raises(AudioVQError, match="cannot be loaded"):
+        codec.decode(codec.encode(speech), "wavenet")
 
 
 def test_a_batch_is_decoded_as_its_items(codec):
