@@ -11,10 +11,6 @@ rows those of a tile::
 
     panel 0 |k=0: tile 0|tile 1|k=1: tile 0|tile 1|...  panel 1 |k=0: tile 2|tile 3|...
 
-Weights are float32, or pairs of bfloat16 in 32 bits: the lower half of each is the first vector's weight, and the
-whole, read as a float32, is the second's (`audiovq.kernels.wavenet_layout` rounds the upper half so that it is as near
-as bfloat16 gets, whatever lies below). That halves the memory to be read for one shift to every two multiply-adds.
-
 Every output is one chain of fused multiply-adds over k, whatever the number of rows: a stream gets the same bits alone
 and in a batch.
 """
@@ -71,26 +67,18 @@ def _pointer(builder, address):
     return builder.inttoptr(address, F32.as_pointer())
 
 
-def _load(builder, pointer, kind=VEC):
+def _load(builder, pointer):
     # Memory is aligned to whole vectors; where it is not, slow is better than wrong.
-    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=4)
+    return builder.load(builder.bitcast(pointer, VEC.as_pointer()), align=4)
 
 
 def _store(builder, value, pointer) -> None:
     builder.store(value, builder.bitcast(pointer, VEC.as_pointer()), align=4)
 
 
-def _load_weights(builder, w, row, n_vectors: int, kind):
-    """``n_vectors`` vectors of weights from place ``row`` on, as float32."""
-    if kind == types.float32:
-        return [_load(builder, builder.gep(w, [builder.add(row, _index(j * WIDTH))])) for j in range(n_vectors)]
-    vectors = []
-    for j in range(0, n_vectors, 2):
-        place = builder.add(builder.udiv(row, _index(2)), _index(j // 2 * WIDTH))
-        pair = _load(builder, builder.gep(w, [place]), IVEC)
-        lower = builder.shl(pair, ir.Constant(IVEC, [16] * WIDTH))
-        vectors += [builder.bitcast(lower, VEC), builder.bitcast(pair, VEC)]
-    return vectors
+def _load_weights(builder, w, row, n_vectors: int):
+    """``n_vectors`` vectors of weights from place ``row`` on."""
+    return [_load(builder, builder.gep(w, [builder.add(row, _index(j * WIDTH))])) for j in range(n_vectors)]
 
 
 def _broadcast(builder, value):
@@ -103,14 +91,14 @@ def _make_tile(rows: int, tiles: int, unroll: int = 4):
     """The kernel for ``rows`` rows of inputs and ``tiles`` neighbouring tiles of outputs."""
 
     @intrinsic
-    def tile(typing, out, os, a, as_, b, bs, w, ws, x, xs, k, kind):
+    def tile(typing, out, os, a, as_, b, bs, w, ws, x, xs, k):
         """out[r] = a[r] + b[r] + x[r] @ w for `rows` rows: each an address and the numbers from one row to the next.
 
-        k is a multiple of 4; out may be a; ``kind`` has the type of the weights: float32, or uint32 for pairs.
+        k is a multiple of 4; out may be a.
         """
 
         def generate(context, builder, signature, arguments):
-            out, os, a, as_, b, bs, w, ws, x, xs, k, _ = arguments
+            out, os, a, as_, b, bs, w, ws, x, xs, k = arguments
             out, a, b, w, x = (_pointer(builder, address) for address in (out, a, b, w, x))
 
             def at(pointer, step, r, j):
@@ -129,7 +117,7 @@ def _make_tile(rows: int, tiles: int, unroll: int = 4):
             totals = list(sums)
             for u in range(unroll):
                 ki = builder.add(i, _index(u))
-                weights = _load_weights(builder, w, builder.mul(ki, ws), tiles * VECTORS, signature.args[-1])
+                weights = _load_weights(builder, w, builder.mul(ki, ws), tiles * VECTORS)
                 for r in range(rows):
                     value = builder.load(builder.gep(x, [builder.add(builder.mul(xs, _index(r)), ki)]))
                     value = _broadcast(builder, value)
@@ -146,7 +134,7 @@ def _make_tile(rows: int, tiles: int, unroll: int = 4):
                 _store(builder, total, at(out, os, *cell))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 11, kind), generate
+        return types.void(*[types.int64] * 11), generate
 
     return tile
 

@@ -46,11 +46,9 @@ DILATION, RING, PAST, NOW, OUT, BIAS, BLOCKS = range(7)  # columns of `Network.l
 class Network(NamedTuple):
     """A network laid out for the kernel. Sizes ending in ``_width`` are padded: floats from one row to the next."""
 
-    weights: (
-        np.ndarray
-    )  # flat float32, or uint32 with a pair of bfloat16 each: panels of all matrices in the order of use
+    weights: np.ndarray  # flat float32: panels of all matrices in the order of use
     biases: np.ndarray  # flat float32
-    layers: np.ndarray  # (L, 7) int64, see DILATION etc.; weights and biases by the place of their first
+    layers: np.ndarray  # (L, 7) int64, see DILATION etc.; places in weights in bytes, of biases in numbers
     n_taps: int
     input_weight: np.ndarray  # (2 * n_values, x_width) float32: of the values, of these companded
     input_bias: np.ndarray  # (x_width,)
@@ -116,33 +114,32 @@ inlined = njit(error_model="numpy", forceinline=True)
 
 
 @njit(error_model="numpy")
-def matmul(out, os, a, as_, b, bs, w, x, xs, k, n, rows, size):
+def matmul(out, os, a, as_, b, bs, w, x, xs, k, n, rows):
     """out = a + b + x @ w for ``rows`` rows of k inputs and n outputs, a multiple of TILE.
 
-    Addresses, each with the floats from one row to the next; ``size`` is the bytes of a weight, and its type that of
-    the weights (see `vectors`).
+    Addresses, each with the floats from one row to the next (see `vectors`).
     """
     columns, start = 4 * TILE, 0
     while start < n:
         tiles = min((n - start) // TILE, 2)
         ws = tiles * TILE
         if rows == 1 and tiles == 2:
-            tile_1x2(out, os, a, as_, b, bs, w, ws, x, xs, k, size)
+            tile_1x2(out, os, a, as_, b, bs, w, ws, x, xs, k)
         else:
             for i in range(tiles):
-                o, c, d, v = out + i * columns, a + i * columns, b + i * columns, w + i * TILE * int(size)
+                o, c, d, v = out + i * columns, a + i * columns, b + i * columns, w + i * columns
                 for r in range(0, rows - 3, 4):
                     at = 4 * r
-                    tile_4x1(o + at * os, os, c + at * as_, as_, d + at * bs, bs, v, ws, x + at * xs, xs, k, size)
+                    tile_4x1(o + at * os, os, c + at * as_, as_, d + at * bs, bs, v, ws, x + at * xs, xs, k)
                 for r in range(rows // 4 * 4, rows):
                     at = 4 * r
-                    tile_1x1(o + at * os, os, c + at * as_, as_, d + at * bs, bs, v, ws, x + at * xs, xs, k, size)
-        out, a, b, w = out + tiles * columns, a + tiles * columns, b + tiles * columns, w + ws * k * int(size)
+                    tile_1x1(o + at * os, os, c + at * as_, as_, d + at * bs, bs, v, ws, x + at * xs, xs, k)
+        out, a, b, w = out + tiles * columns, a + tiles * columns, b + tiles * columns, w + 4 * ws * k
         start += ws
 
 
 @inlined
-def past_taps(p, row, layer, clock, size):
+def past_taps(p, row, layer, clock):
     """Fill ``pre`` of one layer for this step, or for this and the next ``BLOCK - 1``."""
     slot = clock % BLOCK
     if row[BLOCKS] and slot:
@@ -153,15 +150,15 @@ def past_taps(p, row, layer, clock, size):
     length = (p.n_taps - 1) * row[DILATION]
     for tap in range(1, p.n_taps):
         x = p.rings + 4 * (row[RING] + (clock - tap * row[DILATION]) % length) * p.batch * k
-        w = p.weights + row[PAST] + (tap - 1) * k * n * int(size)
+        w = p.weights + row[PAST] + 4 * (tap - 1) * k * n
         first, step = (p.zeros, p.none) if tap == 1 else (out, n)
-        matmul(out, n, first, step, p.zeros, p.none, w, x, k, k, n, rows, size)
+        matmul(out, n, first, step, p.zeros, p.none, w, x, k, k, n, rows)
 
 
 @inlined
-def layer_step(p, row, layer, clock, frame, size):
+def layer_step(p, row, layer, clock, frame):
     """Advance x and the sum of skips in ``y`` through one layer."""
-    past_taps(p, row, layer, clock, size)
+    past_taps(p, row, layer, clock)
     k, n, batch = p.x_width, p.z_width, p.batch
     ring = p.rings + 4 * (row[RING] + clock % ((p.n_taps - 1) * row[DILATION])) * batch * k
     for b in range(batch):
@@ -169,11 +166,11 @@ def layer_step(p, row, layer, clock, frame, size):
     step = p.condition_width
     condition = p.condition + 4 * (frame * batch * step + layer * n)
     pre = p.pre + 4 * (layer * BLOCK + clock % BLOCK) * batch * n
-    matmul(p.z, n, pre, n, condition, step, p.weights + row[NOW], p.y, p.y_width, k, n, batch, size)
+    matmul(p.z, n, pre, n, condition, step, p.weights + row[NOW], p.y, p.y_width, k, n, batch)
     for b in range(batch):
         gate(p.h + 4 * b * k, p.z + 4 * b * n, k)
     n = p.y_width
-    matmul(p.y, n, p.y, n, p.biases + 4 * row[BIAS], p.none, p.weights + row[OUT], p.h, k, k, n, batch, size)
+    matmul(p.y, n, p.y, n, p.biases + 4 * row[BIAS], p.none, p.weights + row[OUT], p.h, k, k, n, batch)
 
 
 @inlined
@@ -199,17 +196,17 @@ def input_layer(p, net, state, extra, t):
 
 
 @inlined
-def head(p, net, state, size):
+def head(p, net, state):
     """``logits`` from the sum of skips: rectifier, 1x1, rectifier, 1x1."""
     skip, hidden, logits = address(state.skip), address(state.hidden), address(state.logits)
     k, n, m = net.skip_width, net.hidden_width, net.logits_width
     for b in range(p.batch):
         rectify(skip + 4 * b * k, p.y + 4 * (b * p.y_width + p.x_width), k)
     w, bias = p.weights + net.head[0], p.biases + 4 * net.head[1]
-    matmul(hidden, n, bias, p.none, p.zeros, p.none, w, skip, k, k, n, p.batch, size)
+    matmul(hidden, n, bias, p.none, p.zeros, p.none, w, skip, k, k, n, p.batch)
     rectify(hidden, hidden, p.batch * n)
     w, bias = p.weights + net.head[2], p.biases + 4 * net.head[3]
-    matmul(logits, m, bias, p.none, p.zeros, p.none, w, hidden, n, n, m, p.batch, size)
+    matmul(logits, m, bias, p.none, p.zeros, p.none, w, hidden, n, n, m, p.batch)
 
 
 # Slices, reductions and searches are written out below: each of numpy's costs a second when the kernel is compiled.
@@ -295,7 +292,7 @@ def draw_step(net, state, b, noise, units, values, told, temperature):
 
 
 @compiled
-def run(net, state, condition, hold, noise, told, temperature, values, outputs, extra, size):
+def run(net, state, condition, hold, noise, told, temperature, values, outputs, extra):
     """Advance all streams by ``len(values)`` steps.
 
     Args:
@@ -307,7 +304,6 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
         values: (T, B, n_values) float32: written.
         outputs: of the network, (T, B, n_outputs) float32, written; or (0, ...) when nobody wants them.
         extra: added to what the layers get, (T, B, x_width) float32; or (0, ...) for nothing.
-        size: bytes of a weight, float32(4) for float32 or uint32(2) for pairs of bfloat16.
     """
     p = Places(
         address(net.weights),
@@ -334,8 +330,8 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
         input_layer(p, net, state, extra, t)
         for i in range(p.n_layers):
             row = (layers[i, 0], layers[i, 1], layers[i, 2], layers[i, 3], layers[i, 4], layers[i, 5], layers[i, 6])
-            layer_step(p, row, i, clock, t // hold, size)
-        head(p, net, state, size)
+            layer_step(p, row, i, clock, t // hold)
+        head(p, net, state)
         for b in range(p.batch):
             draw_step(net, state, b, noise[t], units[t // hold], values[t], t < told, temperature)
             if len(outputs):

@@ -27,8 +27,8 @@ from audiovq.kernels.wavenet import (
 from audiovq.nn.distributions import MuLawCategorical
 from audiovq.nn.wavenet_stack import WaveNetStack
 
-#: Bytes of a weight by its type, as the kernel wants them: see `audiovq.kernels.wavenet.run`.
-WEIGHTS = {"float32": np.float32(4), "bfloat16": np.uint32(2)}
+BYTES = 4
+"""Bytes of a weight."""
 
 
 class Recurrence(Protocol):
@@ -61,12 +61,12 @@ class Recurrence(Protocol):
 ALIGNMENT = 64  # bytes of a cache line: vectors that straddle two are read at half speed
 
 
-def aligned(shape: int | tuple[int, ...], dtype=np.float32) -> np.ndarray:
-    """Zeros that start at a cache line."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+def aligned(shape: int | tuple[int, ...]) -> np.ndarray:
+    """float32 zeros that start at a cache line."""
+    size = int(np.prod(shape)) * BYTES
     memory = np.zeros(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def up(n: int, multiple: int) -> int:
@@ -112,34 +112,13 @@ class _Store:
         return joined
 
 
-def in_pairs(weights: np.ndarray) -> np.ndarray:
-    """Panels of float32 weights -> half as many uint32, a pair of bfloat16 each (see `audiovq.kernels.vectors`).
-
-    The lower half is rounded to the nearest. The upper half is read with the lower one below it: it is rounded so that
-    the whole is nearest, which costs no accuracy against rounding alone.
-    """
-    first, second = np.moveaxis(weights.view(np.uint32).reshape(-1, 2, WIDTH), 1, 0).astype(np.int64)
-    lower = (first + 0x7FFF + (first >> 16 & 1)) >> 16
-    sign, magnitude = second & 0x80000000, second & 0x7FFFFFFF
-    # Zero is told as 2^-60: with something below it, it would be a denormal number, which some processors are slow at.
-    upper = sign >> 16 | (np.maximum(magnitude, 0x21800000) - lower + 0x8000) >> 16
-    packed = aligned(weights.size // 2, np.uint32)
-    packed[:] = (upper << 16 | lower).ravel()
-    return packed
-
-
-def lay_out(decoder: Recurrence, weights: str = "float32") -> Network:
+def lay_out(decoder: Recurrence) -> Network:
     """The weights of the decoder's stack for the kernel.
 
-    Args:
-        weights: "float32", or "bfloat16": rounded to 8 significant bits, arithmetic in float32 as before.
-
     Raises:
-        AudioVQError: for another type of weights, convolutions of one tap, or classes that fill no whole vectors.
+        AudioVQError: for convolutions of one tap, or classes that fill no whole vectors.
     """
     stack, output = decoder.stack, decoder.output
-    if weights not in WEIGHTS:
-        raise AudioVQError(f"weights of the sampler are float32 or bfloat16, not {weights!r}")
     if stack.kernel_size < 2:
         raise AudioVQError("the sampler needs convolutions of at least two taps")
     if isinstance(output, MuLawCategorical):
@@ -158,11 +137,9 @@ def lay_out(decoder: Recurrence, weights: str = "float32") -> Network:
     mix_bias = biases.add(placed(stack.mix.bias, (hidden_width,)))
     project = store.add_matrix(placed(matrix_of(stack.project), (logits_width, hidden_width)))
     project_bias = biases.add(placed(stack.project.bias, (logits_width,)))
-    size = int(WEIGHTS[weights])
-    layers[:, [PAST, NOW, OUT]] *= size
-    joined = store.join()
+    layers[:, [PAST, NOW, OUT]] *= BYTES
     return Network(
-        weights=joined if weights == "float32" else in_pairs(joined),
+        weights=store.join(),
         biases=biases.join(),
         layers=layers,
         n_taps=stack.kernel_size,
@@ -174,7 +151,7 @@ def lay_out(decoder: Recurrence, weights: str = "float32") -> Network:
         skip_width=skip_width,
         hidden_width=hidden_width,
         logits_width=logits_width,
-        head=np.array([mix * size, mix_bias, project * size, project_bias]),
+        head=np.array([mix * BYTES, mix_bias, project * BYTES, project_bias]),
         n_values=decoder.n_values,
         n_outputs=stack.out_channels,
         n_parameters=output.n_parameters,

@@ -70,11 +70,14 @@ class SpeakerCrops(Dataset[dict[str, Any]]):
 class PaperTask(EMATask):
     """Equation 3 of the paper: the likelihood by teacher forcing, the codebook loss and the commitment loss.
 
+    Equation 3 sums the likelihood over samples and the other terms over latents. Here all is divided by the number of
+    samples, so that the loss is in nats a sample.
+
     Args:
         model: arguments of `PaperVQVAE` without the speakers, who are those of the training corpus.
         corpora, corpus: see `packed_folder`.
         crop_frames: of a training crop, frames of 20 ms; validation crops are twice as long.
-        quantizer_weight: of the codebook and commitment losses beside the mean likelihood in nats.
+        quantizer_weight: of the codebook and commitment losses in equation 3, where it is 1.
         preview_items, preview_seconds: validation items that are sampled for TensorBoard; no items: none.
         settings: of `EMATask`.
 
@@ -116,7 +119,7 @@ class PaperTask(EMATask):
         names = ("perplexity", "usage_window")
         logged = {"bits": nll.mean() / math.log(2), "quantizer": quantized.loss}
         logged |= {name: quantized.metrics[name] for name in names}
-        return nll.mean() + self.quantizer_weight * quantized.loss, logged
+        return nll.mean() + self.quantizer_weight / model.hop_length * quantized.loss, logged
 
     def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bits of a sample (``loss``), and bits of a sample with the next item's speaker, which should be more."""

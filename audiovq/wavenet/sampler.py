@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiovq.kernels import wavenet as wavenet_kernel
 from audiovq.kernels.wavenet import State
-from audiovq.kernels.wavenet_layout import WEIGHTS, Recurrence, aligned, fresh_state, lay_out, lay_out_condition
+from audiovq.kernels.wavenet_layout import Recurrence, aligned, fresh_state, lay_out, lay_out_condition
 from audiovq.wavenet.model import UNITS
 
 logger = logging.getLogger(__name__)
@@ -35,21 +35,19 @@ class WaveNetSampler:
 
     Args:
         decoder: on the CPU, see `audiovq.kernels.wavenet_layout.Recurrence`.
-        weights: "float32", or "bfloat16", which halves the memory read at every step. See `lay_out`.
 
     Raises:
-        AudioVQError: for a decoder or weights that the kernel cannot take.
+        AudioVQError: for a decoder that the kernel cannot take.
     """
 
-    def __init__(self, decoder: Recurrence, weights: str = "float32") -> None:
+    def __init__(self, decoder: Recurrence) -> None:
         with torch.no_grad():
-            self.net = lay_out(decoder, weights)
+            self.net = lay_out(decoder)
             self._condition = lay_out_condition(decoder, self.net)
-        self.weights, self.hold, self.taps = weights, decoder.hold, decoder.taps
+        self.hold, self.taps = decoder.hold, decoder.taps
         self.has_extra = decoder.has_extra
         self.n_values, self.n_uniform = decoder.n_values, decoder.output.n_uniform
         self.n_outputs, self.receptive_field = decoder.stack.out_channels, decoder.stack.receptive_field
-        self._size = WEIGHTS[weights]
 
     def state(self, batch_size: int = 1) -> State:
         """State of a batch of streams before the first step, for `sample`, which updates it."""
@@ -131,7 +129,7 @@ class WaveNetSampler:
                 now = slice(first * self.hold, (first + len(part)) * self.hold)
                 wavenet_kernel.run(
                     self.net, state, self._project(part), self.hold, noise[now], n_given - now.start, temperatures,
-                    values[now], outputs[now], added[now], self._size,
+                    values[now], outputs[now], added[now],
                 )  # fmt: skip
         return torch.from_numpy(values).permute(1, 2, 0), torch.from_numpy(outputs).permute(1, 2, 0)
 
