@@ -264,6 +264,8 @@ def _sit(
     )
     if start is None and plan.get("init_from"):
         task.begin_from(plan["init_from"])
+    if isinstance(config.get("model"), dict):  # with what the task adds, such as the speakers of the corpus
+        config["model"] = task.average.config
     with atomic_write(out / CONFIG) as path:
         path.write_text(json.dumps(config) + "\n")
     run.fit(task)

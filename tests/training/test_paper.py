@@ -11,8 +11,13 @@ import torch
 
 pytest.importorskip("hydra")
 
+from omegaconf import OmegaConf
+
 from audiovq.data.packed import PackedCorpus, open_packed
 from audiovq.errors import AudioVQError
+from audiovq.training import packing
+from audiovq.training.offline import join, train_from_pack
+from audiovq.training.packing import PackOptions, write_pack
 from audiovq.training.paper import PaperTask, SpeakerCrops, packed_folder
 from audiovq.training.run import compose, train
 from audiovq.wavenet.paper import PaperVQVAE
@@ -110,6 +115,17 @@ def test_other_corpora_are_packed_once(tmp_path, monkeypatch):
     assert set(validation.ids).isdisjoint(again.ids)
     folder = train(config_of(tmp_path / "run", "data=folder", f"data.root={tmp_path}/speech"))
     assert PaperVQVAE.from_pretrained(folder / "latest").speakers == parts.speaker_names
+
+
+def test_training_from_a_pack(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "download_wheels", lambda *_: [])
+    config = OmegaConf.to_container(packed(corpus, tmp_path / "run", **{"training.max_steps": 2}))
+    write_pack(config, tmp_path / "pack", PackOptions(audio="int16"))
+    train_from_pack(tmp_path / "pack", tmp_path / "out", 5.0, tmp_path / "work")
+    assert join(tmp_path / "out", tmp_path / "run") == 2
+    # Here, the same command exports what is finished.
+    folder = train(packed(corpus, tmp_path / "run", **{"training.max_steps": 2}))
+    assert PaperVQVAE.from_pretrained(folder / "latest").number("tones/0") == 2
 
 
 def test_what_does_not_fit_is_one_clear_error(corpus, tmp_path):
