@@ -59,23 +59,23 @@ class Network(NamedTuple):
     hidden_width: int
     logits_width: int
     head: np.ndarray  # (4,) int64: places of weight, bias, weight, bias
-    n_values: int  # drawn at each step
-    n_outputs: int  # of the network: for each value its parameters, for each its coefficients, then the pairs'
+    n_values: int  # sampled at each step
+    n_outputs: int  # for each value its parameters, then for each its coefficients, then those of pairs
     n_parameters: int  # of the distribution of one value
-    kind: int  # CATEGORICAL or LOGISTICS
+    kind: int  # CATEGORICAL, or LOGISTICS, which a linear prediction moves
     levels: np.ndarray  # float32: the value of every class; one entry, the distance of two levels, with LOGISTICS
     low_scale: float  # least logarithm of the scale of a logistic
-    condition_width: int  # of what the condition says of a step: (L, z_width) of the gates, then n_values units
+    condition_width: int  # of a projected condition: (L, z_width) of the gates, then logarithms of n_values units
 
 
 class State(NamedTuple):
-    """What the past leaves behind, for a batch of streams, and memory for the values of a step."""
+    """Past inputs and values of a batch of streams, and memory for the computation of a step."""
 
     rings: np.ndarray  # inputs of every layer in the past, rows of (B, x_width)
     pre: np.ndarray  # the past taps' part of z, (L, BLOCK, B, z_width)
     past: np.ndarray  # (B, max(taps, 1), n_values) the last values, latest first
     clock: np.ndarray  # (1,) int64: steps so far
-    y: np.ndarray  # this and what follows: (B, width)
+    y: np.ndarray  # this and the following: (B, width)
     z: np.ndarray
     h: np.ndarray
     skip: np.ndarray
@@ -104,7 +104,7 @@ class Places(NamedTuple):
     y_width: int
     z_width: int
     condition_width: int
-    none: int  # 0: for one written as a literal, numba would compile a `matmul` of its own
+    none: int  # 0: with a literal 0, numba would compile a further `matmul`
 
 
 SOURCES = (__file__, str(vectors.__file__))
@@ -221,8 +221,8 @@ def highest(logits, at, n):
 
 
 @inlined
-def draw_class(net, state, at, uniform, sharpness):
-    """The value of the class whose stretch of the cumulated probabilities holds ``uniform``."""
+def sample_class(net, state, at, uniform, sharpness):
+    """Value of the first class whose cumulative probability exceeds ``uniform``."""
     p, n = state.probabilities, net.n_parameters
     exp_below(address(p), address(state.logits) + 4 * at, n, highest(state.logits, at, n), sharpness)
     total = np.float32(0)
@@ -240,10 +240,10 @@ def draw_class(net, state, at, uniform, sharpness):
 
 
 @inlined
-def draw_logistic(net, logits, at, noise, temperature, shift, unit):
-    """A component of the mixture by the first number, then its inverse distribution at the second, on the grid.
+def sample_logistics(net, logits, at, noise, temperature, shift, unit):
+    """Choose a component by the first random number, then invert its distribution at the second; on the grid.
 
-    ``unit`` is the logarithm of what the mixture is told in.
+    ``unit`` is the logarithm of the mixture's unit.
     """
     choice, uniform = noise[0], noise[1]
     n = net.n_parameters // 3
@@ -264,27 +264,25 @@ def draw_logistic(net, logits, at, noise, temperature, shift, unit):
 
 
 @inlined
-def draw_step(net, state, b, noise, units, values, told, temperature):
-    """The values of one step of stream ``b``, each knowing those before it, unless ``told``; moves the past on."""
+def sample_step(net, state, b, noise, units, values, given, temperature):
+    """Sample the values of one step of stream ``b`` one after the other, unless they are ``given``; update the past."""
     past, n, size, logits = state.past, net.n_values, net.n_parameters, state.logits
-    first = b * net.logits_width
-    taps = past.shape[1] if net.n_outputs > n * size else 0
+    first, taps = b * net.logits_width, past.shape[1]
     for i in range(n):
-        if told:
+        if given:
             continue
         at = first + i * size
         if net.kind == CATEGORICAL:
-            values[b, i] = draw_class(net, state, at, noise[b, i, 0], np.float32(1.0 / temperature[i]))
+            values[b, i] = sample_class(net, state, at, noise[b, i, 0], np.float32(1.0 / temperature[i]))
             continue
         shift, coefficients = 0.0, first + n * (size + i * taps)
         for k in range(taps):
             for j in range(n):
                 shift += logits[coefficients + k * n + j] * past[b, k, j]
-        if taps:
-            pairs = first + n * (size + n * taps) + i * (i - 1) // 2
-            for j in range(i):
-                shift += logits[pairs + j] * values[b, j]
-        values[b, i] = draw_logistic(net, logits, at, noise[b, i], temperature[i], shift, units[b, i])
+        pairs = first + n * (size + n * taps) + i * (i - 1) // 2
+        for j in range(i):
+            shift += logits[pairs + j] * values[b, j]
+        values[b, i] = sample_logistics(net, logits, at, noise[b, i], temperature[i], shift, units[b, i])
     for i in range(n):
         for k in range(past.shape[1] - 1, 0, -1):
             past[b, k, i] = past[b, k - 1, i]
@@ -292,18 +290,18 @@ def draw_step(net, state, b, noise, units, values, told, temperature):
 
 
 @compiled
-def run(net, state, condition, hold, noise, told, temperature, values, outputs, extra):
+def run(net, state, condition, hold, noise, n_given, temperature, values, outputs, extra):
     """Advance all streams by ``len(values)`` steps.
 
     Args:
-        condition: (F, B, condition_width) float32: what is added inside the gates, biases included, and units.
+        condition: (F, B, condition_width) float32: projected into the gates, biases included, and units.
         hold: steps that each of the F frames lasts.
         noise: (T, B, n_values, n_uniform) float32 between 0 and 1, both excluded.
-        told: the first so many steps are not drawn: their values stand in ``values`` already.
+        n_given: the first so many steps are not sampled: ``values`` has their values already.
         temperature: (n_values,) float64: divides logits, multiplies scales.
         values: (T, B, n_values) float32: written.
-        outputs: of the network, (T, B, n_outputs) float32, written; or (0, ...) when nobody wants them.
-        extra: added to what the layers get, (T, B, x_width) float32; or (0, ...) for nothing.
+        outputs: of the network, (T, B, n_outputs) float32, written; (0, ...) to leave them out.
+        extra: added to the first layer's input, (T, B, x_width) float32; (0, ...) for nothing.
     """
     p = Places(
         address(net.weights),
@@ -333,7 +331,7 @@ def run(net, state, condition, hold, noise, told, temperature, values, outputs, 
             layer_step(p, row, i, clock, t // hold)
         head(p, net, state)
         for b in range(p.batch):
-            draw_step(net, state, b, noise[t], units[t // hold], values[t], t < told, temperature)
+            sample_step(net, state, b, noise[t], units[t // hold], values[t], t < n_given, temperature)
             if len(outputs):
                 for i in range(net.n_outputs):
                     outputs[t, b, i] = state.logits[b * net.logits_width + i]

@@ -40,7 +40,7 @@ class Recurrence(Protocol):
         level: logarithms of the mixtures' units from the condition; None without units.
         n_values: of a step.
         hold: steps that one position of the condition lasts.
-        taps: steps of the linear prediction; 0 for none.
+        taps: steps of the linear prediction of mixtures; 0 for mu-law.
         has_extra: whether something is added to the first layer's input at each step.
     """
 
@@ -203,9 +203,9 @@ def gate_rows(matrix: Tensor, channels: int, width: int, start: int, height: int
 
 
 def lay_out_condition(decoder: Recurrence, net: Network) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (condition_channels, condition_width) and bias (condition_width,) of all that the condition is told by.
+    """Weight (condition_channels, condition_width) and bias (condition_width,) of the condition's projection.
 
-    That is the projection into the gates, and the logarithms of the mixtures' units (0 where there are none).
+    It gives the condition's part of the gates, and the logarithms of the mixtures' units (0 where there are none).
     """
     stack, c, width = decoder.stack, decoder.stack.channels, net.z_width
     layer: Any = stack.condition

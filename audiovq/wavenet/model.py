@@ -92,6 +92,9 @@ class WaveNetDecoder(nn.Module):
             are not as exact as recordings, and a prediction must not grow from step to step.
         band_gains: factors that bring the bands to similar size within [-1, 1].
         temperature: factor of the mixtures' scales in `SpeechCodec.decode`, one for all or one for each band.
+
+    Raises:
+        ValueError: for settings that do not fit each other.
     """
 
     gains: Tensor
@@ -122,8 +125,10 @@ class WaveNetDecoder(nn.Module):
         super().__init__()
         #: The arguments, as they are kept on disk.
         self.config: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
-        if kernel_size % 2 == 0 or hop_length % (n_bands * rate) or len(band_gains) != n_bands:
-            raise ValueError("kernel_size must be odd, a hop whole steps at the condition's rate, a gain for each band")
+        if kernel_size % 2 == 0 or taps < 1 or hop_length % (n_bands * rate) or len(band_gains) != n_bands:
+            raise ValueError(
+                "give an odd kernel_size, taps, a hop of whole steps of the condition, a gain for each band"
+            )
         self.hop_length, self.rate, self.taps, self.input_noise = hop_length, rate, taps, input_noise
         #: Values of a step, one of each band.
         self.n_values = n_bands

@@ -123,7 +123,7 @@ class WaveNetSampler:
             added[:, :, : extra.shape[1]] = _numbers(extra.permute(2, 0, 1))
         temperatures = np.array(np.broadcast_to(np.asarray(temperature, np.float64), self.n_values))
         chunk = max(CONDITION_ROWS // batch, 1)
-        with _saying_when_compiling():
+        with _compilation_logged():
             for first in range(0, n_frames, chunk):
                 part = frames[first : first + chunk]
                 now = slice(first * self.hold, (first + len(part)) * self.hold)
@@ -179,7 +179,7 @@ class Noise:
 
 
 @contextmanager
-def _saying_when_compiling():
+def _compilation_logged():
     """Log the compilation where the cache has no compiled kernel."""
 
     class Listener(event.Listener):
