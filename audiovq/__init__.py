@@ -8,21 +8,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.codec.transformers_api import AudioVQFeatureExtractor, AudioVQModel
     from audiovq.image.codec import EncodedImage, ImageCodec
     from audiovq.prior.speech import SpeechPrior
-    from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+from audiovq.interfaces import EncodedSpeech
 
 _LAZY = {
     "AudioVQFeatureExtractor": "audiovq.codec.transformers_api",
     "AudioVQModel": "audiovq.codec.transformers_api",
     "EncodedImage": "audiovq.image.codec",
     "ImageCodec": "audiovq.image.codec",
-    "SpeechCodec": "audiovq.speech.codec",
-    "EncodedSpeech": "audiovq.speech.codec",
+    "SpeechCodec": "audiovq.codec.codec",
+    "EncodedSpeech": "audiovq.interfaces",
     "SpeechPrior": "audiovq.prior.speech",
 }
 

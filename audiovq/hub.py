@@ -23,8 +23,6 @@ Media = Literal["speech", "image", "video"]
 BUNDLED = Path(__file__).resolve().parent / "pretrained"
 #: Default model of each medium.
 DEFAULTS: dict[Media, str] = {"speech": "speech", "image": "photo", "video": "doom"}
-#: Default model for voice conversion, where it is bundled.
-CONVERSION_MODEL = "conversion"
 #: Folder of a WaveNet decoder in a speech model's folder.
 WAVENET = "wavenet"
 #: Buffers of quantizers that only training reads; exported models leave them out.
@@ -46,11 +44,6 @@ def bundled_folder(media: Media) -> Path:
 def bundled_models(media: Media = "speech") -> list[str]:
     """Names of the bundled models of a medium."""
     return sorted(path.name for path in bundled_folder(media).glob("*") if _is_model(path, media))
-
-
-def conversion_model() -> str | None:
-    """Name of the default model for voice conversion; None where it is the default speech model."""
-    return CONVERSION_MODEL if CONVERSION_MODEL in bundled_models() else None
 
 
 def model_folder(name_or_dir: str | Path | None = None, media: Media = "speech") -> Path:
@@ -117,6 +110,18 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             raise ValueError("not a mapping")
     except (OSError, ValueError) as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: its config.json is damaged ({error})") from error
+    return config
+
+
+def read_speech_config(folder: str | Path) -> dict[str, Any]:
+    """As `read_config`, of a speech model.
+
+    Raises:
+        AudioVQError: also for a model of version 0.1.
+    """
+    config = read_config(folder)
+    if "speaker_encoder" in config and "pitch" not in config:
+        raise AudioVQError(f"the model in {folder} was made by audiovq 0.1 and has no pitch tracker: use audiovq 0.1")
     return config
 
 
@@ -202,10 +207,10 @@ def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str |
 def codes_hash(folder: str | Path) -> bytes:
     """Identifier of a model's codes, stored in files: 4 bytes of a SHA-256 over all that decides what codes mean.
 
-    Speech: the encoder's settings, the packets' length, and every tensor but the decoder's and the bits of codes (see
-    `audiovq.quantize.Codebook`): a decoder may be trained further, another one be added, or other codes be preferred,
-    and files that were written before can be read. Of a model with coded pitch it is the quantizer alone: encoder and
-    pitch tracker may be trained further, too. Images and video: levels or strides, and every tensor but the decoder's.
+    Speech: the encoder's settings, the packets' length, and the quantizer without the bits of codes (see
+    `audiovq.quantize.Codebook`): encoders, pitch tracker and decoder may be trained further, and another decoder be
+    added, and files that were written before can be read. Images and video: levels or strides, and every tensor but
+    the decoder's.
     """
     config = json.loads((Path(folder) / "config.json").read_text())
     if "time_stride" in config:
@@ -214,7 +219,7 @@ def codes_hash(folder: str | Path) -> bytes:
     if "levels" in config:
         levels = json.dumps([config["levels"], config["tile"]], sort_keys=True).encode()
         return hash_tensors(folder, levels, _is_visual_code)
-    left_out = ("decoder.", "encoder.", "pitch.", "speaker_encoder.") if "pitch" in config else ("decoder.",)
+    left_out = ("decoder.", "encoder.", "pitch.", "speaker_encoder.")
     start = json.dumps([config["encoder"], config["packet_frames"]], sort_keys=True).encode()
     return hash_tensors(
         folder, start, lambda name: not name.startswith(left_out) and not name.endswith(".codebook.bits")
@@ -279,8 +284,6 @@ class ModelFacts:
         name, sample_rate, hop_length, n_codebooks, codebook_size, default_n_codebooks: as of `SpeechCodec`.
         packet_frames: frames of its packets, the most that a file can ask for.
         decoders: names of its decoders.
-        n_speakers: of a model that knows its speakers by their numbers; 0 for others.
-        side_kbps: nominal rate of pitch and level, kb/s; 0 for a model without.
     """
 
     folder: Path
@@ -292,8 +295,6 @@ class ModelFacts:
     default_n_codebooks: int
     packet_frames: int
     decoders: tuple[str, ...]
-    n_speakers: int
-    side_kbps: float
 
     @property
     def model_hash(self) -> bytes:
@@ -305,7 +306,7 @@ class ModelFacts:
         """Nominal kb/s by the number of codebooks, ascending."""
         bits = (self.codebook_size - 1).bit_length()
         per_codebook = bits * self.sample_rate / self.hop_length / 1000
-        return [self.side_kbps + k * per_codebook for k in range(1, self.n_codebooks + 1)]
+        return [PITCH_AND_LEVEL_KBPS + k * per_codebook for k in range(1, self.n_codebooks + 1)]
 
 
 def model_facts(name_or_dir: str | Path | None = None) -> ModelFacts:
@@ -315,22 +316,19 @@ def model_facts(name_or_dir: str | Path | None = None) -> ModelFacts:
         AudioVQError: when there is no such model, or its configuration is damaged.
     """
     folder = model_folder(name_or_dir)
-    config = read_config(folder)
+    config = read_speech_config(folder)
     try:
-        encoder, quantizer = config["encoder"].get("detail", config["encoder"]), config["quantizer"]
-        stride = (encoder.get("filterbank") or {}).get("stride", 1)
+        encoder, quantizer = config["encoder"]["detail"], config["quantizer"]
         return ModelFacts(
             folder=folder,
             name=config.get("name", "unnamed"),
             sample_rate=config.get("sample_rate", 16000),
-            hop_length=stride * math.prod(encoder["strides"]),
+            hop_length=encoder["filterbank"]["stride"] * math.prod(encoder["strides"]),
             n_codebooks=quantizer["n_codebooks"],
             codebook_size=quantizer["codebook_size"],
             default_n_codebooks=config.get("default_n_codebooks", 4),
             packet_frames=config.get("packet_frames", 200),
-            decoders=("parallel",) * (config["decoder"] is not None) + ("wavenet",) * has_wavenet(folder),
-            n_speakers=config["speaker_encoder"].get("n_speakers", 0),
-            side_kbps=PITCH_AND_LEVEL_KBPS if "pitch" in config else 0.0,
+            decoders=("parallel",) + ("wavenet",) * has_wavenet(folder),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: its config.json is damaged ({error})") from error

@@ -25,13 +25,13 @@ class Packet:
 
     Attributes:
         codes: (K, F) int64.
-        pitch: (F,) int64 pitch codes, see `audiovq.codec.pitch`; None for a model without coded pitch.
-        level: level code, see `audiovq.codec.level`; None for a model without coded level.
+        pitch: (F,) int64 pitch codes, see `audiovq.codec.pitch`.
+        level: level code, see `audiovq.codec.level`.
     """
 
     codes: np.ndarray
-    pitch: np.ndarray | None = None
-    level: int | None = None
+    pitch: np.ndarray
+    level: int
 
     @property
     def n_frames(self) -> int:
@@ -51,16 +51,16 @@ class EncodedSpeech:
         codes: (B, K, F) int64, coarse to fine; frames beyond an item's end are zero.
         speaker: (B, S) int64, the quantized speaker vector.
         n_samples: (B,) int64, samples of each item at the codec's rate.
-        pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.pitch`); None for a model without.
-        level: (B, P) int64 level codes, one for each packet (`audiovq.codec.level`); None for a model without.
+        pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.pitch`).
+        level: (B, P) int64 level codes, one for each packet (`audiovq.codec.level`).
         packet_frames: frames of a packet; None: the codec's default.
     """
 
     codes: Tensor
     speaker: Tensor
     n_samples: Tensor
-    pitch: Tensor | None = None
-    level: Tensor | None = None
+    pitch: Tensor
+    level: Tensor
     packet_frames: int | None = None
 
     def __post_init__(self) -> None:
@@ -68,14 +68,14 @@ class EncodedSpeech:
 
         for name in ("codes", "speaker", "n_samples", "pitch", "level"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, torch.Tensor):
+            if not isinstance(value, torch.Tensor):
                 value = torch.from_numpy(np.array(value, np.int64))
             setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
 
     def item(self, index: int) -> EncodedSpeech:
         """One item of the batch, as a batch of one."""
         part = slice(index, index + 1)
-        pitch, level = (None if value is None else value[part] for value in (self.pitch, self.level))
+        pitch, level = self.pitch[part], self.level[part]
         return EncodedSpeech(
             self.codes[part], self.speaker[part], self.n_samples[part], pitch, level, self.packet_frames
         )
@@ -125,10 +125,6 @@ class Codec(Protocol):
     codebook_size: int
     default_n_codebooks: int
     conversion_codebooks: int
-    #: Whether packets carry pitch and level.
-    has_pitch: bool
-    #: Whether speakers are numbers rather than vectors made from speech.
-    has_speaker_table: bool
     #: Four bytes that files carry to name the model.
     model_hash: bytes
     #: Where the model was loaded from, or None.
@@ -170,12 +166,10 @@ class Codec(Protocol):
 
 
 class VoiceConversion(Protocol):
-    """What changes in a recording, or in its packets, on the way to another voice."""
+    """Conversion of a recording, or of its packets, to another speaker."""
 
     #: The quantized speaker vector (S,) of the target.
     vector: np.ndarray
-    #: What the user should know of the source.
-    remarks: list[str]
 
     def encoder_stream(self, codec: Codec, n_codebooks: int | None, packet_frames: int | None) -> EncoderStream:
         """Code one channel of the source."""
@@ -185,12 +179,12 @@ class VoiceConversion(Protocol):
         """Decode one channel in the target's voice."""
         ...
 
-    def push(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        """A block (n, channels) of the source -> what is to be encoded, (m, channels)."""
+    def observe(self, samples: np.ndarray, sample_rate: int) -> None:
+        """Note a block (n, channels) of the source, for `remarks`."""
         ...
 
-    def finish(self, sample_rate: int) -> np.ndarray | None:
-        """What is left to be encoded."""
+    def remarks(self) -> list[str]:
+        """Warnings about the source."""
         ...
 
     def move(self, packets: Iterable[Sequence[Packet]], ended: bool = False) -> list[Sequence[Packet]]:

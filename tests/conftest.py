@@ -24,23 +24,6 @@ if "AUDIOVQ_CACHE" not in os.environ:
 ALL = os.environ.get("AUDIOVQ_TEST_ALL") == "1"
 """Skipped tests fail, but for those marked ``external``: CI installs every extra."""
 
-TINY = {
-    "encoder": {
-        "latent_dim": 8,
-        "filterbank": {"n_filters": 8, "kernel_size": 320, "stride": 80},
-        "channels": [16, 16, 24],
-        "strides": [1, 2, 2],
-        "kernel_sizes": [1, 4, 4],
-        "dilations": [[1], [1], [1, 3]],
-    },
-    "quantizer": {"n_codebooks": 4, "codebook_size": 32, "init_after": None},
-    "speaker_encoder": {"dim": 6, "levels": 16, "channels": 16, "dilations": [1]},
-    "decoder": {"channels": [24, 16, 16], "upsample": [2, 2], "dilations": [[1, 3], [1], [1]]},
-    "packet_frames": 50,
-    "default_n_codebooks": 2,
-    "name": "tiny",
-}
-
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
@@ -71,17 +54,10 @@ def _one_thread():
 
 @pytest.fixture
 def codec():
-    """An untrained codec of 1 s packets whose every weight differs from its start, in evaluation mode."""
-    from audiovq.speech.codec import SpeechCodec
+    """An untrained codec of 1 s packets, in evaluation mode."""
+    from tests.codec.tiny import make_codec
 
-    torch.manual_seed(0)
-    codec = SpeechCodec(**TINY)
-    with torch.no_grad():
-        for parameter in codec.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-        for level in codec.quantizer.levels:
-            level.codebook.vectors.normal_(0, 0.3)
-    return codec.eval()
+    return make_codec(packet_frames=50, default_n_codebooks=2)
 
 
 @pytest.fixture

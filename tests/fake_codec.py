@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import Packet
+from tests.packets import PITCH, packet_of
 
 
 class FakeCodec:
@@ -20,8 +20,7 @@ class FakeCodec:
     frame_rate = 50.0
     bitrates = tuple(0.5 * k for k in range(1, 9))
     conversion_codebooks = 4
-    decoders, n_speakers = ("parallel",), 0
-    has_pitch = has_speaker_table = False
+    decoders = ("parallel",)
     n_speaker_levels, speaker_bits = 16, 4
     folder = None
 
@@ -29,8 +28,9 @@ class FakeCodec:
         self.name = name
         self.model_hash = zlib.crc32(name.encode()).to_bytes(4, "big")
 
-    def encoder_stream(self, n_codebooks=None, packet_frames=None):
-        return FakeEncoderStream(self, n_codebooks or self.default_n_codebooks, packet_frames or self.packet_frames)
+    def encoder_stream(self, n_codebooks=None, packet_frames=None, speaker=None):
+        sizes = (n_codebooks or self.default_n_codebooks, packet_frames or self.packet_frames)
+        return FakeEncoderStream(self, *sizes, speaker)
 
     def speaker_levels(self, samples):
         """Hears the loudness and no more."""
@@ -43,8 +43,8 @@ class FakeCodec:
 
 
 class FakeEncoderStream:
-    def __init__(self, codec, n_codebooks, packet_frames) -> None:
-        self.codec, self.n_codebooks, self.packet_frames, self.speaker = codec, n_codebooks, packet_frames, None
+    def __init__(self, codec, n_codebooks, packet_frames, speaker) -> None:
+        self.codec, self.n_codebooks, self.packet_frames, self.speaker = codec, n_codebooks, packet_frames, speaker
         self._samples, self._pieces, self._n = np.zeros(0, np.float32), [], 0
 
     def push(self, samples):
@@ -73,11 +73,11 @@ class FakeEncoderStream:
             self.speaker = _digits(samples, 32, 16)
         hop = self.codec.hop_length
         frames = [samples[i : i + hop] for i in range(0, len(samples), hop)]
-        return Packet(np.stack([_digits(frame, self.n_codebooks, 1024) for frame in frames], axis=1))
+        return packet_of(np.stack([_digits(frame, self.n_codebooks, 1024) for frame in frames], axis=1))
 
 
 class FakeDecoderStream:
-    """A frame's sound is a ramp that its codes and the speaker set; a lost frame is zero. One frame of lag."""
+    """A frame's sound is a ramp set by codes, pitch and speaker; a lost frame is zero. One frame of lag."""
 
     def __init__(self, codec, speaker) -> None:
         self.hop = codec.hop_length
@@ -86,7 +86,7 @@ class FakeDecoderStream:
         self._given = self._frames = 0
 
     def push(self, packet, n_frames=None):
-        frames = np.zeros((n_frames, self.hop)) if packet is None else self._sound(packet.codes)
+        frames = np.zeros((n_frames, self.hop)) if packet is None else self._sound(packet)
         self._frames += len(frames)
         whole = frames if self._frame is None else np.concatenate([self._frame, frames])
         self._frame = whole[-1:]
@@ -97,9 +97,10 @@ class FakeDecoderStream:
         assert (self._frames - 1) * self.hop < n_samples <= self._frames * self.hop
         return self._frame.reshape(-1)[: n_samples - self._given].astype(np.float32)
 
-    def _sound(self, codes):
+    def _sound(self, packet):
+        codes, pitch = packet.codes, (packet.pitch - PITCH)[:, None] / 5000
         value = (codes * np.arange(1, len(codes) + 1)[:, None]).sum(0) % 997 / 2000
-        return value[:, None] * np.linspace(-1, 1, self.hop) + self._level
+        return value[:, None] * np.linspace(-1, 1, self.hop) + self._level + pitch
 
 
 def _digits(samples, n, base):

@@ -18,8 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PRETRAINED = "audiovq/pretrained"
-# The separate models of version 0.1 leave the package once the speech model serves conversion and tokens.
-LIMIT = 80e6 if (ROOT / PRETRAINED / "conversion").is_dir() else 45e6
+LIMIT = 45e6
 
 
 def run(*command: object, **options) -> str:

@@ -18,8 +18,8 @@ from audiovq.interfaces import Codec
 class EntropyCoder:
     """Codes rows by an `EntropyModel`: bytes there, the same rows back.
 
-    Rows of codes are (R, K, F) int64 with K up to the model's codebooks, rows of speakers (R, S) int64. The model of a
-    codec with coded pitch also knows which frames are voiced, (R, F) uint8, before it sees a code; None: none of them.
+    Rows of codes are (R, K, F) int64 with K up to the model's codebooks, rows of speakers (R, S) int64. The model
+    also knows which frames are voiced, (R, F) uint8, before it sees a code; None: none of them.
     """
 
     def __init__(self, model: EntropyModel) -> None:
@@ -30,14 +30,11 @@ class EntropyCoder:
         row = np.zeros((1, 1, 1), np.int64)
         self.decode_codes(self.encode_codes(row), 1, 1, 1)
 
-    def can_code(
-        self, n_codebooks: int, code_bits: int, speaker_size: int, speaker_bits: int, has_pitch: bool = False
-    ) -> bool:
+    def can_code(self, n_codebooks: int, code_bits: int, speaker_size: int, speaker_bits: int) -> bool:
         """Whether the model has probabilities for such rows."""
         model = self.model
         return (
             n_codebooks <= model.n_codebooks
-            and model.has_pitch == has_pitch
             and 1 << code_bits == model.codebook_size
             and model.speaker.shape == (speaker_size, 1 << speaker_bits)
         )
@@ -110,27 +107,22 @@ def _voicing(voiced: np.ndarray | None, n_rows: int, n_frames: int) -> np.ndarra
     return np.zeros((n_rows, n_frames), np.uint8) if voiced is None else np.ascontiguousarray(voiced, np.uint8)
 
 
-#: The coders of each codec by the identity of their entropy model; None: the one that files are written with.
-coders_of: WeakKeyDictionary[Codec, dict[bytes | None, EntropyCoder | None]] = WeakKeyDictionary()
+#: The coder of each codec.
+coders_of: WeakKeyDictionary[Codec, EntropyCoder | None] = WeakKeyDictionary()
 
 
-def coder_for(codec: Codec, identity: bytes | None = None) -> EntropyCoder | None:
+def coder_for(codec: Codec) -> EntropyCoder | None:
     """The coder of a model's codes; None when the model has no entropy model. Made once for each codec.
-
-    Args:
-        codec: the model.
-        identity: of the entropy model that a file was coded with; None: the one that files are written with.
 
     Raises:
         AudioVQError: for a damaged entropy model.
     """
-    coders = coders_of.setdefault(codec, {})
-    if identity not in coders:
-        coders[identity] = None if codec.folder is None else coder_in(codec.folder, codec.model_hash, identity)
-    return coders[identity]
+    if codec not in coders_of:
+        coders_of[codec] = None if codec.folder is None else coder_in(codec.folder, codec.model_hash)
+    return coders_of[codec]
 
 
-def coder_in(folder: str | Path, model_hash: bytes, identity: bytes | None = None) -> EntropyCoder | None:
+def coder_in(folder: str | Path, model_hash: bytes) -> EntropyCoder | None:
     """The coder in the folder of the model with this hash; None when there is none for it."""
-    model = load_entropy_model(folder, model_hash, identity)
+    model = load_entropy_model(folder, model_hash)
     return None if model is None else EntropyCoder(model)

@@ -32,7 +32,7 @@ class Network(NamedTuple):
     first_weight: np.ndarray  # (T0, D, H) int8
     first_multiplier: np.ndarray  # (H,) int64
     condition: np.ndarray  # (K, H) int64
-    voicing_offsets: np.ndarray  # (O,) int64, none for a codec without coded pitch
+    voicing_offsets: np.ndarray  # (O,) int64
     voicing_weight: np.ndarray  # (O, H) int8
     voicing_multiplier: np.ndarray  # (H,) int64
     delays: np.ndarray  # (L, T) int64

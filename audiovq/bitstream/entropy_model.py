@@ -16,8 +16,6 @@ from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write
 
 FILE_NAME = "entropy.safetensors"
-#: Entropy models that files were coded with before: they are read by them, and none is written any more.
-OLDER_NAMES = "entropy-*.safetensors"
 VERSION = "1"
 _SMALL = {
     "embedding",
@@ -29,7 +27,6 @@ _SMALL = {
     "previous",
     "output_weight",
 }
-_VOICING = ("voicing_offsets", "voicing_weight", "voicing_multiplier")
 _MAX_INT32 = 2**31 - 1
 _MAX_REACH = 32  # frames of voicing on either side
 
@@ -58,11 +55,6 @@ class EntropyModel:
         """Codes of each."""
         return self.network.embedding.shape[1]
 
-    @property
-    def has_pitch(self) -> bool:
-        """Whether it is for a codec with coded pitch, and knows which frames are voiced."""
-        return len(self.network.voicing_offsets) > 0
-
     @cached_property
     def identity(self) -> bytes:
         """Two bytes that tell entropy models apart; files carry them, since codes read with another one would be wrong.
@@ -76,8 +68,6 @@ class EntropyModel:
 
     def _tensors(self) -> dict[str, np.ndarray]:
         arrays = {**self.network._asdict(), "speaker": self.speaker}
-        if not self.has_pitch:  # files of a codec without pitch have no tensors about it
-            arrays = {name: array for name, array in arrays.items() if name not in _VOICING}
         return {
             name: np.ascontiguousarray(array, np.int8 if name in _SMALL else np.int32) for name, array in arrays.items()
         }
@@ -92,27 +82,15 @@ class EntropyModel:
         return Path(folder) / FILE_NAME
 
 
-def load_entropy_model(folder: str | Path, model_hash: bytes, identity: bytes | None = None) -> EntropyModel | None:
+def load_entropy_model(folder: str | Path, model_hash: bytes) -> EntropyModel | None:
     """The entropy model in a model's folder; None when there is none, or when it was made for other weights.
-
-    With an ``identity`` the one that has it, among those that were used before, too; where none has, the current one.
 
     Raises:
         AudioVQError: for a damaged file.
     """
-    current = _load(Path(folder) / FILE_NAME, model_hash)
-    if identity is None or (current is not None and current.identity == identity):
-        return current
-    for path in sorted(Path(folder).glob(OLDER_NAMES)):
-        older = _load(path, model_hash)
-        if older is not None and older.identity == identity:
-            return older
-    return current
-
-
-def _load(path: Path, model_hash: bytes) -> EntropyModel | None:
     from safetensors.numpy import load
 
+    path = Path(folder) / FILE_NAME
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -125,8 +103,6 @@ def _load(path: Path, model_hash: bytes) -> EntropyModel | None:
             raise AudioVQError(f"{path} is of another release ({metadata['format']}); update audiovq")
         made_for = bytes.fromhex(metadata["model_hash"])
         speaker = tensors.pop("speaker").astype(np.int64)
-        if "voicing_weight" not in tensors:
-            tensors |= no_voicing(len(tensors["first_multiplier"]))
         network = Network(**{n: t if n in _SMALL else t.astype(np.int64) for n, t in tensors.items()})
         problem = _problem(network, speaker)
     except AudioVQError:
@@ -136,15 +112,6 @@ def _load(path: Path, model_hash: bytes) -> EntropyModel | None:
     if problem:
         raise AudioVQError(f"{path} is damaged ({problem}): install the model again")
     return EntropyModel(made_for, network, speaker) if made_for == model_hash else None
-
-
-def no_voicing(width: int) -> dict[str, np.ndarray]:
-    """Tensors about voicing of a codec without coded pitch."""
-    return {
-        "voicing_offsets": np.zeros(0, np.int64),
-        "voicing_weight": np.zeros((0, width), np.int8),
-        "voicing_multiplier": np.zeros(width, np.int64),
-    }
 
 
 def _problem(network: Network, speaker: np.ndarray) -> str | None:
@@ -188,8 +155,8 @@ def _problem(network: Network, speaker: np.ndarray) -> str | None:
         return "it is too wide for sums of 32 bits"
     if (network.first_delays < 1).any() or (network.delays < 0).any():
         return "it looks into the future"
-    if len(network.voicing_offsets) and abs(network.voicing_offsets).max() > _MAX_REACH:
-        return "it looks too far at voicing"
+    if not len(network.voicing_offsets) or abs(network.voicing_offsets).max() > _MAX_REACH:
+        return "it looks at no voicing, or too far"
     exponential = network.exponential
     if exponential.ndim != 1 or exponential[0] < 1 or exponential.min() < 0 or exponential.max() > 1 << 20:
         return "its exponential is out of range"

@@ -29,7 +29,7 @@ class FileInfo:
         coding: "packed" or "entropy".
         coded_bits_per_code: what a code takes in the packets on the average; None while none is found.
         pitch_hz: 5th percentile, median and 95th percentile of the coded pitch; None without voiced frames.
-        voiced: share of voiced frames; None for a model without coded pitch.
+        voiced: share of voiced frames.
         pitch_and_level_bps: bits a second that pitch and level take in each channel; None without a clock.
         packets, frames: found whole; frames of each channel.
         bytes: of the file.
@@ -51,7 +51,7 @@ class FileInfo:
     coding: str
     coded_bits_per_code: float | None
     pitch_hz: tuple[float, float, float] | None
-    voiced: float | None
+    voiced: float
     pitch_and_level_bps: float | None
     packets: int
     frames: int
@@ -71,15 +71,14 @@ class FileInfo:
 
 def inspect_file(
     source: Place,
-    coder_of: Callable[[bytes, bytes], EntropyCoder | None] | None = None,
+    coder_of: Callable[[bytes], EntropyCoder | None] | None = None,
     clock_of: Callable[[bytes], tuple[int, int] | None] | None = None,
 ) -> FileInfo:
     """Read a file through, checking all its checksums; behind damage it goes on with the next good packet.
 
     Args:
         source: a path, ``-`` for standard input, or a binary file object.
-        coder_of: gives the entropy coder by the hashes of model and entropy model: it tells the speakers of
-            entropy-coded files.
+        coder_of: gives a model's entropy coder by the model's hash: it tells the speakers of entropy-coded files.
         clock_of: gives the sample rate and hop length of a model by its hash: damage is then told in seconds.
 
     Raises:
@@ -88,7 +87,7 @@ def inspect_file(
     with errors_about(describe(source)), open_input(source) as stream:
         speech = SpeechReader(stream)
         if speech.header.entropy_coded and coder_of is not None:
-            coder = coder_of(speech.header.model_hash, speech.header.entropy_id)
+            coder = coder_of(speech.header.model_hash)
             if coder is not None and coder.model.identity == speech.header.entropy_id:
                 speech.use(coder)
         clock = clock_of(speech.header.model_hash) if clock_of is not None else None
@@ -118,8 +117,8 @@ def _found(speech: SpeechReader, n_bytes: int, clock: tuple[int, int] | None) ->
         packet_frames=header.packet_frames,
         coding="entropy" if header.entropy_coded else "packed",
         coded_bits_per_code=8 * (speech.n_payload_bytes - speech.n_side_bytes) / n_codes if n_codes else None,
-        pitch_hz=None if speech.pitch is None else pitch_range(speech.pitch),
-        voiced=None if speech.pitch is None else float(speech.pitch[1:].sum() / max(speech.pitch.sum(), 1)),
+        pitch_hz=pitch_range(speech.pitch),
+        voiced=float(speech.pitch[1:].sum() / max(speech.pitch.sum(), 1)),
         pitch_and_level_bps=_side_rate(speech, clock),
         packets=speech.n_good,
         frames=speech.n_good_frames,
@@ -145,7 +144,7 @@ def pitch_range(counts: np.ndarray) -> tuple[float, float, float] | None:
 
 
 def _side_rate(speech: SpeechReader, clock: tuple[int, int] | None) -> float | None:
-    if clock is None or speech.pitch is None or not speech.pitch.sum():
+    if clock is None or not speech.pitch.sum():
         return None
     seconds = float(speech.pitch.sum()) * clock[1] / clock[0]
     return 8 * speech.n_side_bytes / seconds

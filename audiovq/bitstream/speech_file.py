@@ -61,11 +61,10 @@ class _SpeechWriter:
         n_codebooks: int,
         packet_frames: int,
         entropy_coding: bool,
-        has_pitch: bool,
     ) -> None:
         code_bits, size = (codec.codebook_size - 1).bit_length(), speakers.shape[1]
         coder = coder_for(codec) if entropy_coding else None
-        fits = coder is not None and coder.can_code(n_codebooks, code_bits, size, codec.speaker_bits, has_pitch)
+        fits = coder is not None and coder.can_code(n_codebooks, code_bits, size, codec.speaker_bits)
         self.coder = coder if fits else None
         self.header = SpeechHeader(
             model_hash=codec.model_hash,
@@ -77,7 +76,6 @@ class _SpeechWriter:
             speaker_bits=codec.speaker_bits,
             entropy_coded=self.coder is not None,
             entropy_id=b"" if self.coder is None else self.coder.model.identity,
-            has_pitch=has_pitch,
         )
         self.container = ContainerWriter(stream, self.header.to_container(self.coder))
 
@@ -94,7 +92,7 @@ def encode_file(
     n_codebooks: int | None = None,
     mono: bool = False,
     progress: Progress | None = None,
-    disguise: VoiceConversion | None = None,
+    conversion: VoiceConversion | None = None,
     entropy_coding: bool = True,
     raw: RawFormat | None = None,
     packet_frames: int | None = None,
@@ -107,7 +105,7 @@ def encode_file(
         codec: the model.
         n_codebooks: for each channel; the model's default when None.
         mono: mix all channels down to one first.
-        disguise: another voice for the header in the place of the source's own.
+        conversion: conversion to another speaker; None: the source's own.
         entropy_coding: make the file smaller without changing a code, where the model can.
         raw: the format of a source without a header.
         packet_frames: frames of a packet; the model's default when None.
@@ -117,25 +115,25 @@ def encode_file(
             the target then.
     """
     with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
-        begin = codec.encoder_stream if disguise is None else partial(disguise.encoder_stream, codec)
+        begin = codec.encoder_stream if conversion is None else partial(conversion.encoder_stream, codec)
         channels = [begin(n_codebooks, packet_frames) for _ in range(audio.count_channels(mono))]
         writer: _SpeechWriter | None = None
 
         def write(packets: list[list[Packet]], ended: bool = False) -> None:
             nonlocal writer
             rows: Iterable[Sequence[Packet]] = zip(*packets, strict=True)
-            for row in rows if disguise is None else disguise.move(rows, ended):
+            for row in rows if conversion is None else conversion.move(rows, ended):
                 # The output is opened with the first packet: it brings the speakers, which stand in the header.
                 if writer is None:
                     stream = stack.enter_context(open_output(target))
-                    vectors = [channel.speaker if disguise is None else disguise.vector for channel in channels]
+                    vectors = [channel.speaker if conversion is None else conversion.vector for channel in channels]
                     speakers = np.stack([np.asarray(vector, np.int64) for vector in vectors])
                     size = packet_frames or codec.packet_frames
-                    settings = (len(row[0].codes), size, entropy_coding, row[0].pitch is not None)
+                    settings = (len(row[0].codes), size, entropy_coding)
                     writer = _SpeechWriter(stream, codec, audio.sample_rate, speakers, *settings)
                 writer.write(row)
 
-        for samples in model_blocks(audio, codec, mono, disguise):
+        for samples in model_blocks(audio, codec, mono, conversion):
             if samples is None:
                 write([channel.finish() for channel in channels], ended=True)
             else:
@@ -145,26 +143,24 @@ def encode_file(
         assert writer is not None
         writer.container.finish(audio.n_read)
         remarks, seconds = list(audio.remarks), audio.n_read / audio.sample_rate
-        remarks += [] if disguise is None else disguise.remarks
+        remarks += [] if conversion is None else conversion.remarks()
         return CodingReport(seconds, len(channels), writer.container.n_bytes, audio.n_clipped, remarks=remarks)
 
 
 def model_blocks(
-    audio: AudioReader, codec: Codec, mono: bool = False, disguise: VoiceConversion | None = None
+    audio: AudioReader, codec: Codec, mono: bool = False, conversion: VoiceConversion | None = None
 ) -> Iterator[np.ndarray | None]:
     """Blocks (n, channels) at the model's rate, ready to be coded, then None at the end."""
     resampler = Resampler(audio.sample_rate, codec.sample_rate, 1 if mono else audio.n_channels)
     for block in audio.blocks(mono):
         samples = resampler.push(block)
-        yield samples if disguise is None else disguise.push(samples, codec.sample_rate)
+        if conversion is not None:
+            conversion.observe(samples, codec.sample_rate)
+        yield samples
     rest = resampler.finish(n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate))
-    if disguise is None:
-        yield rest
-    else:
-        yield disguise.push(rest, codec.sample_rate)
-        held_back = disguise.finish(codec.sample_rate)
-        if held_back is not None:
-            yield held_back
+    if conversion is not None:
+        conversion.observe(rest, codec.sample_rate)
+    yield rest
     yield None
 
 
@@ -175,7 +171,7 @@ def decode_file(
     decoder: str = "parallel",
     conceal: bool = False,
     progress: Progress | None = None,
-    disguise: Callable[[Codec], VoiceConversion] | None = None,
+    conversion: Callable[[Codec], VoiceConversion] | None = None,
     n_codebooks: int | None = None,
     raw: RawFormat | None = None,
 ) -> CodingReport:
@@ -187,7 +183,7 @@ def decode_file(
         codec: the model that wrote the file, or what gives it for a model hash.
         decoder: which of the model's decoders.
         conceal: decode what is good of a damaged file, and fill in what is lost; long gaps become silent.
-        disguise: gives, for a model, another voice to speak with instead of the file's own.
+        conversion: gives, for a model, the conversion to another speaker; None: the file's own.
         n_codebooks: decode no more than so many of them.
         raw: write this format, without a header.
 
@@ -201,7 +197,7 @@ def decode_file(
         model = codec if isinstance(codec, Codec) else codec(model_hash)
         speech.expect(model)
         header = speech.header
-        other = None if disguise is None else disguise(model)
+        other = None if conversion is None else conversion(model)
         if other is None:
             channels = [model.decoder_stream(speaker, decoder) for speaker in header.speakers]
         else:
@@ -230,16 +226,16 @@ def decode_file(
 
 
 def _moved(
-    items: Iterable[list[Packet] | LostSpeech | SkimmedSpeech], disguise: VoiceConversion | None
+    items: Iterable[list[Packet] | LostSpeech | SkimmedSpeech], conversion: VoiceConversion | None
 ) -> Iterator[Sequence[Packet] | LostSpeech]:
-    """Packets of all channels in their order, their pitch moved as a disguise asks."""
+    """Packets of all channels in their order, their pitch moved by a conversion."""
     for item in items:
         if isinstance(item, LostSpeech):
             yield item
         elif isinstance(item, list):
-            yield from [item] if disguise is None else disguise.move([item])
-    if disguise is not None:
-        yield from disguise.move([], ended=True)
+            yield from [item] if conversion is None else conversion.move([item])
+    if conversion is not None:
+        yield from conversion.move([], ended=True)
 
 
 def save_encoded(encoded: EncodedSpeech, target: Place, codec: Codec, entropy_coding: bool = True) -> None:
@@ -254,23 +250,19 @@ def save_encoded(encoded: EncodedSpeech, target: Place, codec: Codec, entropy_co
     if len(lengths) != 1:
         raise AudioVQError("items of unequal lengths do not go into one file: save them one by one")
     n_samples = lengths.pop()
-    codes, speakers = encoded.codes.cpu().numpy(), encoded.speaker.cpu().numpy()
+    tensors = (encoded.codes, encoded.speaker, encoded.pitch, encoded.level)
+    codes, speakers, pitch, level = (tensor.cpu().numpy() for tensor in tensors)
     n_frames = -(-n_samples // codec.hop_length)
     if not 1 <= n_frames <= codes.shape[-1]:
         raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
     with open_output(target) as stream:
         packet_frames = encoded.packet_frames or codec.packet_frames
-        settings = (codes.shape[1], packet_frames, entropy_coding, encoded.pitch is not None)
+        settings = (codes.shape[1], packet_frames, entropy_coding)
         writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, *settings)
         for index, start in enumerate(range(0, n_frames, packet_frames)):
             stretch = slice(start, min(start + packet_frames, n_frames))
-            packets = [Packet(row[:, stretch]) for row in codes]
-            if encoded.pitch is not None and encoded.level is not None:
-                pitch, level = encoded.pitch.cpu().numpy(), encoded.level.cpu().numpy()
-                packets = [
-                    Packet(packet.codes, pitch[c, stretch], int(level[c, index])) for c, packet in enumerate(packets)
-                ]
-            writer.write(packets)
+            rows = zip(codes, pitch, level, strict=True)
+            writer.write([Packet(row[:, stretch], track[stretch], int(gains[index])) for row, track, gains in rows])
         writer.container.finish(n_samples)
 
 
@@ -289,8 +281,6 @@ def load_encoded(source: Place, codec: Codec) -> EncodedSpeech:
     codes = np.stack([np.concatenate([packet.codes for packet in channel], axis=-1) for channel in channels])
     n_samples = torch.full((len(codes),), speech.n_model_samples)
     speakers = torch.from_numpy(speech.header.speakers.copy())
-    encoded = EncodedSpeech(torch.from_numpy(codes), speakers, n_samples, packet_frames=speech.header.packet_frames)
-    if speech.header.has_pitch:
-        encoded.pitch = torch.from_numpy(np.stack([np.concatenate([p.pitch for p in one]) for one in channels]))
-        encoded.level = torch.tensor([[packet.level for packet in channel] for channel in channels])
-    return encoded
+    pitch = torch.from_numpy(np.stack([np.concatenate([packet.pitch for packet in one]) for one in channels]))
+    level = torch.tensor([[packet.level for packet in channel] for channel in channels])
+    return EncodedSpeech(torch.from_numpy(codes), speakers, n_samples, pitch, level, speech.header.packet_frames)

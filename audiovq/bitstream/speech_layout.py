@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ MAX_CODEBOOKS = 64
 MAX_BITS = 16
 MAX_PACKET_FRAMES = 10_000
 MAX_SPEAKER_SIZE = 255
+REPEATED = 255
+"""Stands for the level of a channel whose level and pitch are those of the channel before."""
 MAX_PACKET_CODES = 1 << 22  # of all channels: a few bytes must not ask for gigabytes
 
 
@@ -46,7 +49,6 @@ class SpeechHeader:
         entropy_coded: rows may be entropy-coded.
         entropy_id: 2 bytes, by which entropy model; empty when not.
         coded_speakers: the rows of speakers that are not known yet, as the file has them.
-        has_pitch: packets carry pitch and level.
     """
 
     model_hash: bytes
@@ -59,7 +61,6 @@ class SpeechHeader:
     entropy_coded: bool = False
     entropy_id: bytes = b""
     coded_speakers: bytes | None = None
-    has_pitch: bool = False
 
     def __post_init__(self) -> None:
         channels, size = self.speakers.shape
@@ -96,18 +97,19 @@ class SpeechHeader:
                     return found.encode_speakers(stored)
 
             rows = pack_rows(self.speakers, self.speaker_bits, encode)
-        flags = FLAG_ENTROPY_CODED * self.entropy_coded | FLAG_PITCH * self.has_pitch
-        return Header(MEDIA_SPEECH, self.model_hash, body + rows, flags)
+        return Header(MEDIA_SPEECH, self.model_hash, body + rows, FLAG_ENTROPY_CODED * self.entropy_coded | FLAG_PITCH)
 
     @classmethod
     def from_container(cls, header: Header) -> SpeechHeader:
         """Inverse of `to_container`.
 
         Raises:
-            AudioVQError: for another media type, or numbers outside the format's limits.
+            AudioVQError: for another media type, a file of version 0.1, or numbers outside the format's limits.
         """
         if header.media != MEDIA_SPEECH:
             raise AudioVQError(f"it holds media of type {header.media}, not speech (1)")
+        if not header.flags & FLAG_PITCH:
+            raise AudioVQError("was written by audiovq 0.1, whose models have no coded pitch: audiovq 0.1 reads it")
         numbers = decode_varints(header.body, 7)
         if numbers is None:
             raise DamagedError("its header is damaged")
@@ -118,7 +120,7 @@ class SpeechHeader:
         coded = bool(header.flags & FLAG_ENTROPY_CODED)
         entropy_id, data = header.body[position : position + 2 * coded], header.body[position + 2 * coded :]
         numbers_of = (rate, books, code_bits, frames, np.full((channels, size), -1, np.int64), speaker_bits)
-        found_header = cls(header.model_hash, *numbers_of, coded, entropy_id, data, bool(header.flags & FLAG_PITCH))
+        found_header = cls(header.model_hash, *numbers_of, coded, entropy_id, data)
         if coded and rows_are_coded(data, channels, size, speaker_bits):
             return found_header
         rows = unpack_rows(data, channels, (size,), speaker_bits)
@@ -151,22 +153,22 @@ class SpeechHeader:
         return replace(self, speakers=rows, coded_speakers=None)
 
     @cached_property
-    def _full_lengths(self) -> frozenset[int]:
+    def _packed_lengths(self) -> tuple[int, int]:
+        """Bytes of a full packet's rows without entropy coding: of equal channels, and of channels that all differ."""
         bits = self.n_codebooks * self.packet_frames * self.code_bits
-        return frozenset(-(-(self.n_channels - 1 + m * bits) // 8) for m in range(1, self.n_channels + 1))
+        least, most = (-(-(self.n_channels - 1 + m * bits) // 8) for m in (1, self.n_channels))
+        return least, most
 
     @cached_property
     def smallest_payload(self) -> int:
         """The fewest bytes that a full packet's payload can have."""
-        rows = 1 if self.entropy_coded else min(self._full_lengths)
-        return rows + (self.n_channels + 1 if self.has_pitch else 0)
+        rows = 1 if self.entropy_coded else self._packed_lengths[0]
+        return rows + self.n_channels + 1
 
     def valid_length(self, length: int, short: bool) -> bool:
         """Whether a packet's payload may have so many bytes."""
-        side = self.n_channels * (1 + 3 * self.packet_frames) + 4 if self.has_pitch else 0
-        if (self.entropy_coded or self.has_pitch) and not short:
-            return 1 <= length <= max(self._full_lengths) + side
-        return 1 < length <= max(self._full_lengths) + 2 + side if short else length in self._full_lengths
+        side = self.n_channels * (1 + 3 * self.packet_frames) + 4
+        return short < length <= self._packed_lengths[1] + 2 * short + side
 
     def pack(self, packets: Sequence[Packet], coder: EntropyCoder | None = None) -> tuple[bytes, bool]:
         """A packet of each channel -> payload, and whether it is short (fewer frames than a full packet).
@@ -180,13 +182,13 @@ class SpeechHeader:
         short = n_frames < self.packet_frames
         encode: Encode | None = None
         if coder is not None and self.entropy_coded:
-            found, voiced = coder, voicing_of([packet.pitch for packet in packets], n_frames)
+            found, voiced = coder, voicing_of([packet.pitch for packet in packets])
 
             def encode(stored: np.ndarray, channels: np.ndarray) -> bytes:
                 return found.encode_codes(stored, voiced[channels])
 
-        side = pack_side(packets) if self.has_pitch else b""
-        return (encode_varint(n_frames) if short else b"") + side + pack_rows(codes, self.code_bits, encode), short
+        side = (encode_varint(n_frames) if short else b"") + pack_side(packets)
+        return side + pack_rows(codes, self.code_bits, encode), short
 
     def frames_of(self, payload: bytes, short: bool) -> tuple[int, int]:
         """The number of frames of a packet, and where in its payload its rows begin.
@@ -219,7 +221,7 @@ class SpeechHeader:
             if coder is None:
                 raise AudioVQError("its packets are entropy-coded: they are read with the model that wrote them")
             found = coder
-            voiced = voicing_of([None] * self.n_channels if pitch is None else pitch, n_frames)
+            voiced = voicing_of(pitch)
 
             def decode(coded: bytes, channels: np.ndarray) -> np.ndarray | None:
                 return found.decode_codes(coded, len(channels), *shape, voiced[channels])
@@ -227,49 +229,49 @@ class SpeechHeader:
         codes = unpack_rows(data, self.n_channels, shape, self.code_bits, decode)
         if codes is None:
             raise DamagedError("a packet has an impossible size")
-        if pitch is None:
-            return [Packet(row) for row in codes]
         return [Packet(*parts) for parts in zip(codes, pitch, levels, strict=True)]
 
-    def unpack_side(self, payload: bytes, start: int, n_frames: int) -> tuple[list[int], np.ndarray | None, int]:
+    def unpack_side(self, payload: bytes, start: int, n_frames: int) -> tuple[list[int], np.ndarray, int]:
         """Level codes and pitch (channels, F) from position ``start`` on, and the position behind them.
-
-        Files without pitch have neither: an empty list, None and ``start``.
 
         Raises:
             DamagedError: for pitch tracks that are none.
         """
-        if not self.has_pitch:
-            return [], None, start
         place = start + self.n_channels
+        levels = list(payload[start:place])
+        own = [level != REPEATED for level in levels]
         try:
             length = decode_varint(payload, place)
         except ValueError:
             length = None
-        if length is None:
+        if length is None or not own[0]:
             raise DamagedError("a packet has an impossible size")
         size, place = length
         coded = payload[place : place + size]
-        tracks = decode_pitch(coded, self.n_channels, n_frames) if len(coded) == size else None
+        tracks = decode_pitch(coded, sum(own), n_frames) if len(coded) == size else None
         if tracks is None:
             raise DamagedError("a packet has a damaged pitch track")
-        return list(payload[start : start + self.n_channels]), tracks, place + size
+        source = np.cumsum(own) - 1
+        levels = [level for level in levels if level != REPEATED]
+        return [levels[i] for i in source], tracks[source], place + size
 
 
-def voicing_of(tracks: Sequence[np.ndarray | None] | np.ndarray, n_frames: int) -> np.ndarray:
-    """Which frames are voiced, (channels, F) uint8, by pitch codes of each channel; none where there is no pitch.
+def voicing_of(tracks: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Which frames are voiced, (channels, F) uint8, by pitch codes of each channel.
 
     Moving a pitch leaves it as it is, so that codes stay readable whose probabilities depend on it.
     """
-    rows = [np.zeros(n_frames, np.uint8) if track is None else (track > 0).astype(np.uint8) for track in tracks]
-    return np.stack(rows)
+    return np.stack([(track > 0).astype(np.uint8) for track in tracks])
 
 
 def pack_side(packets: Sequence[Packet]) -> bytes:
-    """Levels and pitch of a packet of each channel."""
-    tracks = [packet.pitch for packet in packets]
-    levels = [packet.level for packet in packets]
-    if any(track is None for track in tracks) or any(level is None for level in levels):
-        raise ValueError("packets of this file need pitch and level")
-    coded = encode_pitch(np.stack(tracks))  # type: ignore[arg-type]
-    return bytes(levels) + encode_varint(len(coded)) + coded  # type: ignore[arg-type]
+    """Levels and pitch of a packet of each channel; those of a channel that repeats the one before take a byte."""
+    levels, tracks = [packets[0].level], [packets[0].pitch]
+    for before, packet in pairwise(packets):
+        if packet.level == before.level and np.array_equal(packet.pitch, before.pitch):
+            levels.append(REPEATED)
+        else:
+            levels.append(packet.level)
+            tracks.append(packet.pitch)
+    coded = encode_pitch(np.stack(tracks))
+    return bytes(levels) + encode_varint(len(coded)) + coded

@@ -54,7 +54,7 @@ class SpeechReader:
         n_packets, n_frames: read or known to be lost so far, frames of each channel.
         n_payload_bytes: of the packets read so far.
         n_side_bytes: of these, what pitch and level take.
-        pitch: how often each pitch code was read, (N_VALUES + 1,); None for a file without pitch.
+        pitch: how often each pitch code was read, (N_VALUES + 1,).
         n_samples: of each channel at the source's rate; known when all packets are out.
         n_model_samples: the same at the model's rate.
         is_complete: whether the end record was found.
@@ -72,7 +72,7 @@ class SpeechReader:
         self.n_packets = self.n_frames = self.n_samples = self.n_model_samples = 0
         self.is_complete = False
         self.n_payload_bytes = self.n_side_bytes = 0
-        self.pitch = np.zeros(N_VALUES + 1, np.int64) if self.header.has_pitch else None
+        self.pitch = np.zeros(N_VALUES + 1, np.int64)
         self._rate, self._hop, self._codebook_size = 0, 0, 1 << self.header.code_bits
         self._coder: EntropyCoder | None = None
         self._skim = False
@@ -98,13 +98,12 @@ class SpeechReader:
             header.n_codebooks <= codec.n_codebooks
             and header.code_bits == (codec.codebook_size - 1).bit_length()
             and header.packet_frames <= codec.packet_frames
-            and header.has_pitch == codec.has_pitch
         )
         if not fits:
             raise AudioVQError(f"does not fit its model {codec.name}: other codebooks or packets")
         self._rate, self._hop, self._codebook_size = codec.sample_rate, codec.hop_length, codec.codebook_size
         if header.entropy_coded:
-            coder = coder_for(codec, header.entropy_id)
+            coder = coder_for(codec)
             if coder is None:
                 raise AudioVQError(
                     f"is entropy-coded, but model {codec.name} has no {FILE_NAME} that fits it; install the model again"
@@ -119,7 +118,7 @@ class SpeechReader:
         """
         header = self.header
         sizes = (header.n_codebooks, header.code_bits, header.speakers.shape[1], header.speaker_bits)
-        if not coder.can_code(*sizes, header.has_pitch):
+        if not coder.can_code(*sizes):
             raise AudioVQError(f"does not fit the entropy model of its model {header.model_hash.hex()}")
         self._coder, self.header = coder, header.resolve(coder)
 
@@ -165,13 +164,11 @@ class SpeechReader:
         if self.n_frames % self.header.packet_frames:
             raise DamagedError("it goes on behind its last packet", index)
         self.n_payload_bytes += len(payload)
-        if self.pitch is not None:
-            n_frames, start = self.header.frames_of(payload, short)
-            _, tracks, end = self.header.unpack_side(payload, start, n_frames)
-            self.n_side_bytes += end - start
-            self.pitch += np.bincount(np.ravel(tracks), minlength=len(self.pitch))  # type: ignore[arg-type]
+        n_frames, start = self.header.frames_of(payload, short)
+        _, tracks, end = self.header.unpack_side(payload, start, n_frames)
+        self.n_side_bytes += end - start
+        self.pitch += np.bincount(np.ravel(tracks), minlength=len(self.pitch))
         if self._skim and self.header.entropy_coded:
-            n_frames = self.header.frames_of(payload, short)[0]
             self.n_packets, self.n_frames = index + 1, self.n_frames + n_frames
             return SkimmedSpeech(n_frames)
         packets = self.header.unpack(payload, short, self._coder)

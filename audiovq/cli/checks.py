@@ -50,7 +50,7 @@ def check_voice(name: str, model: ModelFacts | None) -> None:
         check_input(name)
     elif os.sep in name or Path(name).suffix:
         raise AudioVQError(f"{name}: no such file")
-    elif model is not None and not model.n_speakers:
+    elif model is not None:
         from audiovq.conversion.voices import find_voice
 
         find_voice(model, name)

@@ -14,11 +14,11 @@ from audiovq.errors import AudioVQError
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
-    from audiovq.conversion.request import Pitch
+    from audiovq.codec.codec import SpeechCodec
+    from audiovq.conversion.pitch import Pitch
     from audiovq.conversion.target import TargetVoice
     from audiovq.interfaces import Codec
     from audiovq.media.pcm import RawFormat
-    from audiovq.speech.codec import SpeechCodec
 
 MOST_SEMITONES = 24
 
@@ -44,8 +44,8 @@ SourceVoice = Annotated[
     typer.Option(
         "--from",
         metavar="SOURCE",
-        help="A recording of the one who speaks: live conversion then waits neither for the voice nor for the "
-        "register.",
+        help="A recording of the one who speaks: live conversion then waits neither for the speaker vector nor "
+        "for the median pitch.",
         show_default=False,
     ),
 ]
@@ -64,17 +64,9 @@ PitchOption = Annotated[
         help="auto: move the pitch to the target's median; keep: leave it; a number: move it by so many semitones.",
     ),
 ]
-Timbre = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|keep",
-        help="auto: match the target's long-term average spectrum (audio output only; a pipe waits 10 s); keep: "
-        "leave it as decoded.",
-    ),
-]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="NAME|DIR", help="Without it: the bundled one for conversion, or that of an .avq file."),
+    typer.Option(metavar="NAME|DIR", help="Without it: the bundled one, or that of an .avq file."),
 ]
 
 
@@ -86,7 +78,6 @@ def convert(
     source_voice: SourceVoice = None,
     codebooks: Codebooks = None,
     pitch: PitchOption = "auto",
-    timbre: Timbre = "auto",
     decoder: Decoder = "parallel",
     seed: WaveNetSeed = 0,
     model: Model = None,
@@ -109,17 +100,15 @@ def convert(
     from audiovq.cli.jobs import run
     from audiovq.cli.loading import packet_frames_for
     from audiovq.conversion.files import convert_file
-    from audiovq.conversion.spectral_match import check_timbre
-    from audiovq.hub import bundled_models, conversion_model
+    from audiovq.hub import bundled_models
 
-    register, colour = parse_pitch(pitch), check_timbre(timbre)
+    moved = parse_pitch(pitch)
     jobs = _jobs(context, inputs, output, raw, rate, channels)
     codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
-    first = None if codes_alone else model or conversion_model()
-    checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [first])
+    checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [model])
     for name in to if source_voice is None else [*to, source_voice]:
-        checks.check_voice(name, None if codes_alone else checks.facts(first))
-    packet_frames = None if codes_alone else packet_frames_for(checks.facts(first), packet)
+        checks.check_voice(name, None if codes_alone else checks.facts(model))
+    packet_frames = None if codes_alone else packet_frames_for(checks.facts(model), packet)
     voices = _Voices(to, source_voice, model, threads, seed)
 
     def prepare() -> None:
@@ -130,7 +119,7 @@ def convert(
                 voices.source(voices.model(None))
 
     def work(job: Job, progress: Progress) -> CodingReport:
-        settings = (codebooks, register, decoder, mono, progress, colour)
+        settings = (codebooks, moved, decoder, mono, progress)
         formats = _raw_formats(job, raw, rate, channels)
         source = None if source_voice is None else voices.source
         return convert_file(
@@ -169,10 +158,8 @@ class _Voices:
 
     def model(self, model_hash: bytes | None) -> SpeechCodec:
         """The model for a coded file with this hash; None: for audio."""
-        from audiovq.hub import conversion_model
-
         if self._model is not None or model_hash is None:
-            return self.models.load(self._model or conversion_model())
+            return self.models.load(self._model)
         return self.models.by_hash(model_hash)
 
     def target(self, codec: Codec) -> TargetVoice:
@@ -188,15 +175,9 @@ class _Voices:
         return self._target_voices[codec.model_hash]
 
     def source(self, codec: Codec) -> TargetVoice:
-        """The source's voice for this model, made once.
-
-        Raises:
-            AudioVQError: for a model without coded pitch.
-        """
+        """The source's voice for this model, made once."""
         from audiovq.conversion.targets import target_voice
 
-        if not codec.has_pitch:
-            raise AudioVQError(f"--from is for models with coded pitch, which {codec.name} has not")
         if codec.model_hash not in self._source_voices:
             self._source_voices[codec.model_hash] = target_voice(codec, [self._source])
         return self._source_voices[codec.model_hash]
@@ -205,14 +186,12 @@ class _Voices:
 #: Options without effect, by whether source and target are coded, and the reason.
 _WITHOUT_EFFECT = {
     (True, True): (
-        ("codebooks", "timbre", "decoder", "seed", "mono", "packet", "source_voice"),
+        ("codebooks", "decoder", "seed", "mono", "packet", "source_voice"),
         "for audio; a coded file that stays coded gets another speaker and pitch",
     ),
     (True, False): (("mono", "packet", "source_voice"), "for audio; coded files keep their channels and packets"),
-    (False, True): (("timbre", "decoder", "seed"), "for audio; the output stays coded"),
+    (False, True): (("decoder", "seed"), "for audio; the output stays coded"),
 }
-_WHAT_HAPPENS = {"timbre": "keep"}
-"""Values of options that say what happens to coded files anyway."""
 
 
 def _refused(context: typer.Context, job: Job) -> Job:
@@ -225,7 +204,6 @@ def _refused(context: typer.Context, job: Job) -> Job:
     names, reason = _WITHOUT_EFFECT.get((coded, _is_coded(job.target)), ((), ""))
     if coded and not _goes_raw(job.target):
         names = (*names, "raw", "rate", "channels")
-    names = tuple(name for name in names if context.params.get(name) != _WHAT_HAPPENS.get(name, ""))
     used = given(context, *names)
     if not used:
         return job

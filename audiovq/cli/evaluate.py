@@ -14,10 +14,11 @@ from audiovq.cli.options import check_outputs, integers, names, numbers
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
+    from audiovq.conversion.pitch import Pitch
     from audiovq.evaluation.protocol import Progress
     from audiovq.evaluation.protocols.conversion import Converter
     from audiovq.evaluation.report import Report
-    from audiovq.speech.codec import SpeechCodec
 
 Metrics = Annotated[
     str | None,
@@ -50,7 +51,7 @@ Groups = Annotated[
         show_default=False,
     ),
 ]
-Pitch = Annotated[
+PitchOption = Annotated[
     str | None,
     typer.Option(
         metavar="auto|keep|SEMITONES",
@@ -158,8 +159,7 @@ def conversion(
     ] = None,
     groups: Groups = None,
     codebooks: Codebooks = None,
-    pitch: Pitch = None,
-    timbre: Annotated[str, typer.Option(metavar="auto|keep|auto,keep", help="Spectral matching.")] = "auto",
+    pitch: PitchOption = None,
     decoder: options.Decoder = "parallel",
     limit: Annotated[int, typer.Option(min=0, help="Pairs, drawn evenly; 0: all.")] = 0,
     world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline.")] = False,
@@ -173,12 +173,10 @@ def conversion(
     target. Without --codebooks the model's own number for conversion is used.
     """
     from audiovq.cli.convert import parse_pitch
-    from audiovq.conversion.spectral_match import check_timbre
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.protocols import conversion as protocol
     from audiovq.evaluation.protocols.pairs import group_pairs, read_pairs
-    from audiovq.hub import conversion_model
 
     check_outputs(json, plot)
     if groups is not None and (data is not None or plot is not None):
@@ -187,13 +185,13 @@ def conversion(
     choices = protocol.chosen_metrics(wanted) if groups is None else []
     if plot is not None and "speaker" not in choices:
         raise AudioVQError("--plot shows which speakers are alike: --metrics must have speaker")
-    how = parse_pitch(pitch or ("auto" if groups is None else "keep")), [check_timbre(one) for one in names(timbre)]
+    moved = parse_pitch(pitch or ("auto" if groups is None else "keep"))
     counts = integers(codebooks, "--codebooks") if codebooks else []
     corpora = names(groups or data or "debian_speech")
     pairs = (read_pairs if groups is None else group_pairs)(open_corpora(corpora, None)).limited(limit)
-    codec = load_codec(model or conversion_model())
+    codec = load_codec(model)
     about = {"data": corpora, **about_model(codec)}
-    rows = converters(codec, counts or [codec.conversion_codebooks], *how, decoder, world, groups is not None)
+    rows = converters(codec, counts or [codec.conversion_codebooks], moved, decoder, world, groups is not None)
     with progress_bar() as progress:
         if groups is None:
             show(protocol.evaluate_conversion(pairs, rows, choices, about, progress=progress), json, plot)
@@ -325,7 +323,7 @@ def video(
 
 def load_codec(model: str | None) -> SpeechCodec:
     """A speech codec by name or folder."""
-    from audiovq.speech.codec import SpeechCodec
+    from audiovq.codec.codec import SpeechCodec
 
     return SpeechCodec.from_pretrained(model)
 
@@ -350,7 +348,7 @@ def audiovq_systems(codec: SpeechCodec, counts: list[int], bitrates: list[float]
 
 
 def converters(
-    codec: SpeechCodec, counts: list[int], pitch: Any, timbres: list[Any], decoder: str, world: bool, groups: bool
+    codec: SpeechCodec, counts: list[int], pitch: Pitch, decoder: str, world: bool, groups: bool
 ) -> list[Converter]:
     """The rows of a conversion report: bounds, then the model with each number of codebooks."""
     from audiovq.evaluation.audiovq_system import ModelConverter, Reconstruction
@@ -359,7 +357,7 @@ def converters(
     rows: list[Converter] = [Unconverted()] if groups else [RealSpeech(), Unconverted()]
     for n in counts:
         rows.append(Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
-        rows += [ModelConverter(codec, n, pitch, decoder, timbre) for timbre in timbres]
+        rows.append(ModelConverter(codec, n, pitch, decoder))
     if world:
         from audiovq.evaluation.baselines.world import WorldConverter
 

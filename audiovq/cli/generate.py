@@ -20,9 +20,9 @@ from audiovq.io import check_input, errors_about
 if TYPE_CHECKING:
     import numpy as np
 
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.interfaces import EncodedSpeech
     from audiovq.prior.speech import SpeechPrior
-    from audiovq.speech.codec import SpeechCodec
 
 LONGEST = 86400.0
 """Seconds: a day."""
@@ -208,7 +208,4 @@ def _packets(encoded: EncodedSpeech, size: int) -> Iterator[Packet]:
     codes = encoded.codes[0].numpy()
     for index, start in enumerate(range(0, codes.shape[1], size)):
         stretch = slice(start, start + size)
-        if encoded.pitch is None or encoded.level is None:
-            yield Packet(codes[:, stretch])
-        else:
-            yield Packet(codes[:, stretch], encoded.pitch[0, stretch].numpy(), int(encoded.level[0, index]))
+        yield Packet(codes[:, stretch], encoded.pitch[0, stretch].numpy(), int(encoded.level[0, index]))

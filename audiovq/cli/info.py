@@ -58,9 +58,7 @@ def info(
 
 
 def _pitch(found: FileInfo) -> dict[str, str]:
-    """The line about coded pitch, where the file has it."""
-    if found.voiced is None:
-        return {}
+    """The line about coded pitch."""
     rate = "" if found.pitch_and_level_bps is None else f"; {found.pitch_and_level_bps:.0f} b/s with level"
     if found.pitch_hz is None:
         return {"pitch": f"no voiced frames{rate}"}

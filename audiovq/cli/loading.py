@@ -9,8 +9,8 @@ from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.hub import ModelFacts
-    from audiovq.speech.codec import SpeechCodec
 
 
 TOLERANCE_KBPS = 0.05
@@ -46,7 +46,7 @@ class Models:
             try:
                 import torch
 
-                from audiovq.speech.codec import SpeechCodec
+                from audiovq.codec.codec import SpeechCodec
 
                 torch.set_num_threads(self._threads)
                 codec = SpeechCodec.from_pretrained(name_or_dir)
@@ -73,13 +73,13 @@ class Models:
         return self.load(folder_by_hash(model_hash, bundled_hashes("speech")).name)
 
 
-def bundled_coder(model_hash: bytes, entropy_id: bytes | None = None) -> EntropyCoder | None:
+def bundled_coder(model_hash: bytes) -> EntropyCoder | None:
     """The entropy coder of the bundled model with this hash; None when there is none."""
     from audiovq.bitstream.entropy import coder_in
     from audiovq.hub import bundled_hashes
 
     folder = bundled_hashes("speech").get(model_hash)
-    return None if folder is None else coder_in(folder, model_hash, entropy_id)
+    return None if folder is None else coder_in(folder, model_hash)
 
 
 def bundled_clock(model_hash: bytes) -> tuple[int, int] | None:

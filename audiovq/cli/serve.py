@@ -11,7 +11,7 @@ from audiovq.cli import options
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
-    from audiovq.interfaces import Codec
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.prior import SpeechPrior
 
 LONGEST = 600.0
@@ -40,14 +40,14 @@ def serve(
 
     sock = listen(host, port)
     with sock:
-        codec: Codec = Models(entropy_coding=True).load(model)
+        codec = Models(entropy_coding=True).load(model)
         to_device(codec, device)
         if not is_local(host):
             print("audiovq: warning: other machines can reach this page; it has no password", file=sys.stderr)
         serve_page(codec, prior_of(codec), sock, max_seconds, _show_address)
 
 
-def prior_of(codec: Codec) -> SpeechPrior | None:
+def prior_of(codec: SpeechCodec) -> SpeechPrior | None:
     """The prior in a model's folder; None where there is none.
 
     Raises:
@@ -57,10 +57,10 @@ def prior_of(codec: Codec) -> SpeechPrior | None:
 
     if codec.folder is None or not (codec.folder / FOLDER / "config.json").is_file():
         return None
-    return SpeechPrior(codec, *load_prior(codec.folder / FOLDER, codec))  # type: ignore[arg-type]
+    return SpeechPrior(codec, *load_prior(codec.folder / FOLDER, codec))
 
 
-def to_device(codec: Codec, device: str) -> None:
+def to_device(codec: SpeechCodec, device: str) -> None:
     """Move a model, and see that it codes and decodes there.
 
     Raises:
@@ -72,8 +72,7 @@ def to_device(codec: Codec, device: str) -> None:
     try:
         if torch.device(device).type == "cuda" and not torch.cuda.is_available():
             raise AudioVQError(f"--device {device}: torch sees no such device on this machine; use cpu")
-        if hasattr(codec, "to"):
-            codec.to(device)
+        codec.to(device)
         stream = codec.encoder_stream()
         packets = stream.push(np.zeros(codec.sample_rate // 2, np.float32)) + stream.finish()
         assert stream.speaker is not None

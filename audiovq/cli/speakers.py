@@ -12,9 +12,7 @@ def speakers(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the speaker vectors.")] = False,
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|DIR", help="A bundled model or a folder. Without it: the bundled one for conversion."
-        ),
+        typer.Option(metavar="NAME|DIR", help="A bundled model or a folder. Without it: the bundled one."),
     ] = None,
 ) -> None:
     """List the speakers bundled with a model, for ``audiovq convert --to NAME``."""
@@ -23,9 +21,8 @@ def speakers(
     from audiovq.cli.loading import Models
     from audiovq.cli.tables import print_rows
     from audiovq.conversion.voices import read_voices
-    from audiovq.hub import conversion_model
 
-    codec = Models().load(model or conversion_model())
+    codec = Models().load(model)
     voices = list(read_voices(codec).values())
     if as_json:
         print(json.dumps([asdict(voice) for voice in voices], indent=2, ensure_ascii=False))

@@ -23,7 +23,7 @@ from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
 from audiovq.errors import AudioVQError
-from audiovq.hub import has_wavenet, load_codec, missing_decoder, model_folder
+from audiovq.hub import has_wavenet, load_codec, missing_decoder, model_folder, read_speech_config
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
 from audiovq.nn.chunked_conv import Span
 from audiovq.nn.precision import check_float32, full_precision
@@ -50,9 +50,6 @@ class SpeechCodec(CodecNetworks):
         self._decoders: dict[str, StreamFactory] = {"parallel": _parallel_stream}
         #: Of what decoders sample where no other seed is given.
         self.seed = 0
-        #: Whether files carry pitch and level beside the codes.
-        self.has_pitch = True
-        self.has_speaker_table = False
         #: See `audiovq.hub.codes_hash`; files carry it. Zero for a model that was not loaded.
         self.model_hash = b"\0\0\0\0"
         #: Where it was loaded from: bundled voices lie beside the weights.
@@ -259,10 +256,9 @@ class SpeechCodec(CodecNetworks):
         """
         voice = self.target_voice(to, sample_rate)
         encoded = self.encode(waveform, sample_rate, self.conversion_codebooks if n_codebooks is None else n_codebooks)
-        assert encoded.pitch is not None
         for i, track in enumerate(encoded.pitch.numpy()):
             mover = PitchMover(pitch, voice.pitch)
-            ((packet,),) = mover.push([Packet(np.zeros((0, len(track)), np.int64), track)]) or mover.finish()
+            ((packet,),) = mover.push([Packet(np.zeros((0, len(track)), np.int64), track, 0)]) or mover.finish()
             encoded.pitch[i] = torch.from_numpy(packet.pitch)
         vector = torch.from_numpy(voice.vector()).expand(len(encoded.speaker), -1)
         return self.decode(encoded, decoder, vector)
@@ -304,6 +300,7 @@ class SpeechCodec(CodecNetworks):
             AudioVQError: when there is no such model, or its files are damaged.
         """
         folder = model_folder(name_or_dir)
+        read_speech_config(folder)
         codec: SpeechCodec = load_codec(cls, folder)
         if has_wavenet(folder):
             # By name: nothing here depends on this decoder.

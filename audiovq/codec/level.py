@@ -15,8 +15,8 @@ LOWEST_DB = -90.0
 """Quieter packets are not raised any further."""
 STEP_DB = 0.5
 """Step of the level codes."""
-N_LEVELS = 256
-"""Level codes: -100 to 27.5 dB."""
+N_LEVELS = 255
+"""Level codes: -100 to 27 dB."""
 FALL_DB = 5.0
 """dB by which the level may fall in a second, so that pauses stay quieter than the speech around them."""
 _CUTOFF_HZ = 20.0

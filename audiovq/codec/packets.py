@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
 
 
@@ -28,13 +27,7 @@ def join_packets(
 
 
 def split_packets(encoded: EncodedSpeech, item: int, packet_frames: int, hop_length: int) -> list[Packet]:
-    """The packets of one item of a batch.
-
-    Raises:
-        AudioVQError: when the batch has no pitch or no level.
-    """
-    if encoded.pitch is None or encoded.level is None:
-        raise AudioVQError("this model decodes codes with pitch and level, and these have none")
+    """The packets of one item of a batch."""
     n_frames = -(-int(encoded.n_samples[item]) // hop_length)
     codes, pitch = encoded.codes[item].cpu().numpy(), encoded.pitch[item].cpu().numpy()
     levels = encoded.level[item].tolist()

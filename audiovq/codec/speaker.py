@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.codec.filterbank import Filterbank
-from audiovq.errors import AudioVQError
 from audiovq.nn import DilatedResidualUnit
 from audiovq.quantize import FiniteScalarQuantizer
 
@@ -84,28 +83,3 @@ class SpeakerEncoder(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Integer values (B, S) -> the vector (B, S), bit for bit what `forward` gave."""
         return self.quantizer.decode(codes.unsqueeze(1)).squeeze(1)
-
-
-class SpeakerTable(nn.Module):
-    """A learned row per training speaker: a linear map of the paper's one-hot code (van den Oord et al. 2017, 4.2)."""
-
-    def __init__(self, n_speakers: int, dim: int) -> None:
-        super().__init__()
-        self.dim, self.levels = dim, n_speakers
-        self.rows = nn.Embedding(n_speakers, dim)
-
-    def forward(self, speaker: Tensor) -> Tensor:
-        """Indices (B,) -> vectors (B, S)."""
-        return self.rows(speaker)
-
-    def encode(self, waveform: Tensor) -> Tensor:
-        """A table cannot tell who speaks from the audio.
-
-        Raises:
-            AudioVQError: always.
-        """
-        raise AudioVQError("this model knows its speakers by their number only: name one with speaker=")
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Indices (B, 1) -> vectors (B, S)."""
-        return self.rows(codes[:, 0])

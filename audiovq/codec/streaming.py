@@ -241,7 +241,7 @@ class DecoderStream:
         """The next packet, or None and its number of frames when it is lost -> samples that are ready.
 
         Raises:
-            ValueError: for a lost packet without a number of frames, and a packet without pitch and level.
+            ValueError: for a lost packet without a number of frames.
         """
         if packet is None:
             if n_frames is None:
@@ -265,8 +265,6 @@ class DecoderStream:
         return self._emit(self._end, True)[:left]
 
     def _append(self, packet: Packet) -> None:
-        if packet.pitch is None or packet.level is None:
-            raise ValueError("a packet of this codec has pitch and level")
         codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None].to(self.codec.device)
         pitch = torch.from_numpy(np.asarray(packet.pitch, np.int64))
         level = float(dequantize_level(packet.level))

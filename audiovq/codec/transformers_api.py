@@ -26,7 +26,7 @@ from audiovq.codec.transformers_outputs import (
     BatchFeature,
 )
 from audiovq.errors import AudioVQError
-from audiovq.hub import model_facts, model_folder, read_config, save_weights
+from audiovq.hub import model_facts, save_weights
 from audiovq.interfaces import EncodedSpeech
 from audiovq.io import atomic_write
 
@@ -72,10 +72,8 @@ class AudioVQModel(nn.Module):
             device_map: where it goes; ``auto``: to the GPU where there is one.
 
         Raises:
-            AudioVQError: when there is no such model, it has no coded pitch, or its files are damaged.
+            AudioVQError: when there is no such model, or its files are damaged.
         """
-        if "pitch" not in read_config(model_folder(folder)):
-            raise AudioVQError(f"the model in {model_folder(folder)} has no coded pitch: load it with SpeechCodec")
         codec = SpeechCodec.from_pretrained(folder)
         if device_map == "auto":
             device_map = "cuda" if torch.cuda.is_available() else "cpu"
@@ -117,8 +115,6 @@ class AudioVQModel(nn.Module):
         """
         items = _split(input_values, padding_mask)
         encoded = self.codec.encode(items, n_codebooks=self._n_codebooks(num_quantizers, bandwidth))
-        assert encoded.pitch is not None
-        assert encoded.level is not None
         side = (encoded.pitch, encoded.level, encoded.speaker, encoded.n_samples)
         device = input_values.device if isinstance(input_values, Tensor) else torch.device("cpu")
         output = AudioVQEncoderOutput(AudioCodes.of(encoded).to(device), *(tensor.to(device) for tensor in side))

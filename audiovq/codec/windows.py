@@ -147,8 +147,8 @@ def _packet_windows(codec: SpeechCodec, recordings: list[_Recording], size: int)
             last = min(first + size, recording.n_frames)
             low, high = max(first - context, 0), min(last + context, recording.n_frames)
             windows.append(_Window(item, first, last, low, high))
-        n_packets = -(-recording.n_frames // size)
-        recording.packets = [Packet(np.zeros((0, 0), np.int64))] * n_packets
+        n_packets, none = -(-recording.n_frames // size), np.zeros(0, np.int64)
+        recording.packets = [Packet(none[None], none, 0)] * n_packets
         recording.levels = [0.0] * n_packets
     return windows
 

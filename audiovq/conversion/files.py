@@ -13,8 +13,7 @@ from audiovq.bitstream.container import ContainerReader, ContainerWriter, End, P
 from audiovq.bitstream.speech_file import CodingReport, Progress, decode_file, encode_file, model_blocks
 from audiovq.bitstream.speech_layout import SpeechHeader, pack_side
 from audiovq.conversion.pitch import Pitch, PitchMover
-from audiovq.conversion.request import Disguise, make_disguise
-from audiovq.conversion.spectral_match import Timbre
+from audiovq.conversion.request import Conversion, make_conversion
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Codec
 from audiovq.interfaces import Packet as SpeechPacket
@@ -40,7 +39,7 @@ def swap_speaker(
     Args:
         source, target: paths, ``-``, or binary file objects.
         voice: a quantized speaker vector (S,) of the model that wrote the file, or what gives it for a model hash.
-        mover: gives what moves the coded pitch, for a model hash; files without coded pitch keep theirs.
+        mover: gives what moves the coded pitch, for a model hash; None: the pitch stays.
 
     Raises:
         AudioVQError: for a damaged file, or a vector of another size. Nothing is left of the target then.
@@ -55,7 +54,7 @@ def swap_speaker(
         # Written as plain bits: they are understood with and without entropy coding.
         swapped = replace(header, speakers=speakers, coded_speakers=None).to_container()
         seconds = 0.0
-        pitch = mover(header.model_hash) if mover is not None and header.has_pitch else None
+        pitch = None if mover is None else mover(header.model_hash)
         with open_output(target) as output:
             writer = ContainerWriter(output, swapped)
             editor = _PitchEditor(writer, header, pitch)
@@ -85,7 +84,6 @@ class _PitchEditor:
             return
         n_frames, start = self._header.frames_of(payload, short)
         levels, tracks, end = self._header.unpack_side(payload, start, n_frames)
-        assert tracks is not None
         self._waiting.append((payload[:start], payload[end:], short))
         empty = np.zeros((0, n_frames), np.int64)
         self._put(self._mover.push([SpeechPacket(empty, *side) for side in zip(tracks, levels, strict=True)]))
@@ -105,7 +103,7 @@ def convert_audio(
     source: Place,
     target: Place,
     codec: Codec,
-    disguise: Disguise,
+    conversion: Conversion,
     n_codebooks: int | None = None,
     decoder: str = "parallel",
     mono: bool = False,
@@ -116,13 +114,13 @@ def convert_audio(
 ) -> CodingReport:
     """Audio in another voice, at the source's rate, channels and exact length, while it arrives, in constant memory.
 
-    Without a spectrum to match the samples are those of an .avq file that is written with that voice and decoded.
+    The samples are those of an .avq file that is written with that voice and decoded.
 
     Args:
         source, target: as for `convert_file`.
         codec: the model.
-        disguise: the target's vector, how the pitch is moved, and the spectrum to match.
-        n_codebooks: how many books carry what is said; the model's default when None.
+        conversion: the target's vector, and the move of the pitch.
+        n_codebooks: codebooks to use; None: the model's default.
         decoder: which of the model's decoders.
         mono: mix all channels down to one first.
         raw: the format of a source without a header.
@@ -136,17 +134,17 @@ def convert_audio(
     with errors_about(describe(source)), open_audio(source, raw) as audio, ExitStack() as stack:
         n_channels = audio.count_channels(mono)
         back = Resampler(codec.sample_rate, audio.sample_rate, n_channels)
-        encoders = [disguise.encoder_stream(codec, n_codebooks, packet_frames) for _ in range(n_channels)]
-        decoders = [disguise.decoder_stream(codec, decoder) for _ in range(n_channels)]
+        encoders = [conversion.encoder_stream(codec, n_codebooks, packet_frames) for _ in range(n_channels)]
+        decoders = [conversion.decoder_stream(codec, decoder) for _ in range(n_channels)]
         output = None
         n_model = 0
-        for samples in model_blocks(audio, codec, mono, disguise):
+        for samples in model_blocks(audio, codec, mono, conversion):
             if samples is None:
                 packets = [encoder.finish() for encoder in encoders]
             else:
                 n_model += len(samples)
                 packets = [e.push(np.ascontiguousarray(samples[:, c])) for c, e in enumerate(encoders)]
-            rows = disguise.move(zip(*packets, strict=True), ended=samples is None)
+            rows = conversion.move(zip(*packets, strict=True), ended=samples is None)
             pieces = [[d.push(row[c]) for row in rows] for c, d in enumerate(decoders)]
             if samples is None:
                 pieces = [[*own, d.finish(n_model)] for d, own in zip(decoders, pieces, strict=True)]
@@ -160,7 +158,7 @@ def convert_audio(
         assert output is not None
         output.write(back.finish(audio.n_read))
         seconds = audio.n_read / audio.sample_rate
-        return CodingReport(seconds, n_channels, 0, audio.n_clipped, remarks=audio.remarks + disguise.remarks)
+        return CodingReport(seconds, n_channels, 0, audio.n_clipped, remarks=audio.remarks + conversion.remarks())
 
 
 def convert_file(
@@ -173,7 +171,6 @@ def convert_file(
     decoder: str = "parallel",
     mono: bool = False,
     progress: Progress | None = None,
-    timbre: Timbre = "auto",
     raw: RawFormat | None = None,
     raw_target: RawFormat | None = None,
     packet_frames: int | None = None,
@@ -185,7 +182,7 @@ def convert_file(
         source, target: paths, ``-`` for the standard streams, or binary file objects; by suffix, else WAV is written.
         codec: the model, or what gives it: for the hash that an .avq file carries, for None the one for audio.
         voice: gives the target as a model hears it (see `target_voice`).
-        n_codebooks, pitch, decoder, timbre: see `SpeechCodec.convert`; what stays coded cannot have a timbre.
+        n_codebooks, pitch, decoder: see `SpeechCodec.convert`.
         mono: mix all channels of audio down to one first.
         raw, raw_target: formats of audio without a header that is read, and that is written.
         packet_frames: frames of a packet, for audio; the model's default when None.
@@ -205,33 +202,18 @@ def convert_file(
         if coded:
 
             def mover(model_hash: bytes) -> PitchMover:
-                own = model(model_hash)
-                check_pitch(own, pitch, describe(source))
-                return PitchMover(pitch, voice(own).pitch)
+                return PitchMover(pitch, voice(model(model_hash)).pitch)
 
             return swap_speaker(source, target, lambda found: voice(model(found)).vector(), progress, mover)
 
-        def spoken(own: Codec) -> Disguise:
-            check_pitch(own, pitch, describe(source))
-            return make_disguise(voice(own), own, pitch if own.has_pitch else "keep", timbre)
+        def request(own: Codec) -> Conversion:
+            return make_conversion(voice(own), pitch)
 
-        return decode_file(source, target, model, decoder, False, progress, spoken, n_codebooks, raw_target)
+        return decode_file(source, target, model, decoder, False, progress, request, n_codebooks, raw_target)
     own = model(None)
-    disguise = make_disguise(voice(own), own, pitch, timbre, None if source_voice is None else source_voice(own))
+    conversion = make_conversion(voice(own), pitch, None if source_voice is None else source_voice(own))
     books = own.conversion_codebooks if n_codebooks is None else n_codebooks
     if coded:
-        return encode_file(source, target, own, books, mono, progress, disguise, raw=raw, packet_frames=packet_frames)
+        return encode_file(source, target, own, books, mono, progress, conversion, raw=raw, packet_frames=packet_frames)
     settings = (decoder, mono, progress, raw, raw_target, packet_frames)
-    return convert_audio(source, target, own, disguise, books, *settings)
-
-
-def check_pitch(codec: Codec, pitch: Pitch, name: str) -> None:
-    """Refuse to move the pitch of coded speech whose model has none apart from its codes.
-
-    Raises:
-        AudioVQError: for an interval and such a model.
-    """
-    if not codec.has_pitch and not isinstance(pitch, str):
-        raise AudioVQError(
-            f"{name}: was written by model {codec.name}, whose codes keep their pitch; --pitch {pitch:g} is for audio"
-        )
+    return convert_audio(source, target, own, conversion, books, *settings)

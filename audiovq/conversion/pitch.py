@@ -69,7 +69,7 @@ class PitchMover:
         """The next packet of each channel -> what is ready, moved."""
         self._waiting.append(packets)
         if self.semitones is None:
-            tracks = [packet.pitch for row in self._waiting for packet in row if packet.pitch is not None]
+            tracks = [packet.pitch for row in self._waiting for packet in row]
             if sum(np.count_nonzero(track) for track in tracks) < ENOUGH_VOICED:
                 return []
         return self.finish()
@@ -77,7 +77,7 @@ class PitchMover:
     def finish(self) -> list[list[Packet]]:
         """What was waiting, moved."""
         if self.semitones is None:
-            tracks = [packet.pitch for row in self._waiting for packet in row if packet.pitch is not None]
+            tracks = [packet.pitch for row in self._waiting for packet in row]
             self.semitones = self._interval(median_hz(tracks))
         moved = [[self._moved(packet) for packet in row] for row in self._waiting]
         self._waiting = []
@@ -90,6 +90,4 @@ class PitchMover:
         return float(np.clip(12 * np.log2(self._target_hz / source_hz), -MOST_SEMITONES, MOST_SEMITONES))
 
     def _moved(self, packet: Packet) -> Packet:
-        if packet.pitch is None:
-            raise AudioVQError("this model has no coded pitch that could be moved")
         return replace(packet, pitch=move(packet.pitch, self.semitones or 0.0))

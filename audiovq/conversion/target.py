@@ -8,7 +8,6 @@ import numpy as np
 
 from audiovq.conversion.activity import doubts, heard_seconds
 from audiovq.conversion.f0 import HOP_SECONDS, median_pitch, track_pitch
-from audiovq.conversion.spectral_match import SURE_SECONDS, LongTermSpectrum
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ class TargetVoice:
         self._pitches: list[np.ndarray] = []
         self._pieces: list[np.ndarray] = []
         self._opening: list[np.ndarray] = []
-        self._spectra: list[tuple[np.ndarray, float]] = []  # and seconds
-        self._spectrum = LongTermSpectrum(codec.sample_rate)
         self.seconds = 0.0
         self.remarks: list[str] = []
 
@@ -66,22 +63,9 @@ class TargetVoice:
         self._waiting, self._n_waiting = [], 0
         for part in np.array_split(data, max(-(-len(data) // self._chunk), 1)):
             self._take(part)
-        mean = self._spectrum.mean()
-        if mean is not None:
-            self._spectra.append((mean, self._spectrum.seconds))
-        self._spectrum = LongTermSpectrum(self._codec.sample_rate)
 
-    def add_vector(
-        self,
-        vector: np.ndarray,
-        pitch: float | None = None,
-        spectrum: np.ndarray | None = None,
-        seconds: float = CHUNK_SECONDS,
-        spectrum_seconds: float = CHUNK_SECONDS,
-    ) -> None:
-        """A vector (S,) made before, of a voice of this register and long-term spectrum, each weighing so much."""
-        if spectrum is not None:
-            self._spectra.append((np.asarray(spectrum, np.float64), spectrum_seconds))
+    def add_vector(self, vector: np.ndarray, pitch: float | None = None, seconds: float = CHUNK_SECONDS) -> None:
+        """Add a vector (S,) made before, with the median F0 in Hz, weighing as so many seconds of speech."""
         self._levels.append(np.asarray(vector, np.float64))
         self._weights.append(seconds)
         if pitch is not None:
@@ -93,11 +77,8 @@ class TargetVoice:
         if heard == 0:
             return
         self.seconds += heard
-        if self._codec.has_speaker_table:
-            raise AudioVQError(f"model {self._codec.name} knows its speakers by their number only: name one")
         self._levels.append(self._codec.speaker_levels(samples))
         self._weights.append(heard)
-        self._spectrum.add(samples)
         self._pitches.append(track_pitch(samples, self._codec.sample_rate))
         if not self._opening:
             self._opening = [samples]
@@ -131,18 +112,8 @@ class TargetVoice:
         return found
 
     @property
-    def spectrum(self) -> np.ndarray | None:
-        """The long-term average spectrum, see `LongTermSpectrum`; None when too little was heard to know it."""
-        seconds = [heard for _, heard in self._spectra]
-        return (
-            np.average([one for one, _ in self._spectra], axis=0, weights=seconds)
-            if sum(seconds) >= SURE_SECONDS
-            else None
-        )
-
-    @property
     def pitch(self) -> float | None:
-        """The register in Hz; None when no voiced speech was heard."""
+        """Median F0 in Hz; None without voiced speech."""
         return median_pitch(np.concatenate(self._pitches)) if self._pitches else None
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from audiovq.bitstream.container import is_avq
 from audiovq.bitstream.speech_file import model_blocks
 from audiovq.bitstream.speech_reader import SpeechReader
-from audiovq.conversion.f0 import median_pitch, track_pitch
-from audiovq.conversion.spectral_match import DECODED_SILENCE_DB, LongTermSpectrum
+from audiovq.conversion.pitch import median_hz
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.voices import find_voice
 from audiovq.errors import AudioVQError
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 OPENING_PACKETS = 3
-"""Of an .avq file, which tell its register."""
+"""Packets of an .avq file from which its median pitch is taken."""
 
 
 def target_voice(codec: Codec, targets: Sequence[str | Path], voice: TargetVoice | None = None) -> TargetVoice:
@@ -45,9 +44,7 @@ def target_voice(codec: Codec, targets: Sequence[str | Path], voice: TargetVoice
         voice = TargetVoice(codec, name)
     for target in targets:
         name = str(target)
-        if codec.has_speaker_table:
-            _add_number(voice, codec, name)
-        elif not os.path.exists(name):
+        if not os.path.exists(name):
             add_bundled(voice, codec, name)
         elif os.path.isdir(name):
             raise AudioVQError(f"{name}: is a folder; name the target's recordings one by one")
@@ -77,8 +74,7 @@ def add_bundled(voice: TargetVoice, codec: Codec, name: str) -> None:
         AudioVQError: when there is none of this name.
     """
     found = find_voice(codec, name)
-    spectrum = None if found.spectrum is None else np.array(found.spectrum)
-    voice.add_vector(np.array(found.vector), found.pitch, spectrum)
+    voice.add_vector(np.array(found.vector), found.pitch)
 
 
 def add_recording(voice: TargetVoice, codec: Codec, path: str) -> None:
@@ -100,24 +96,7 @@ def _add_avq(voice: TargetVoice, codec: Codec, path: str) -> None:
         speech = SpeechReader(stream)
         speech.expect(codec)
         speakers = speech.header.speakers
-        # Only its sound tells register and colour; the opening is enough.
         packets = [packet[0] for packet in islice(speech.packets(), OPENING_PACKETS) if isinstance(packet, list)]
-    decoder = codec.decoder_stream(speakers[0])
-    opening = [decoder.push(packet) for packet in packets]
-    opening.append(decoder.finish(sum(packet.n_frames for packet in packets) * codec.hop_length))
-    samples = np.concatenate(opening)
-    pitch = median_pitch(track_pitch(samples, codec.sample_rate))
-    colour = LongTermSpectrum(codec.sample_rate, DECODED_SILENCE_DB)
-    colour.add(samples)
+    pitch = median_hz(packet.pitch for packet in packets)
     for vector in np.unique(speakers, axis=0):
-        # What was decoded is the first channel's.
-        own = colour.mean() if np.array_equal(vector, speakers[0]) else None
-        voice.add_vector(vector, pitch, own, spectrum_seconds=colour.seconds)
-
-
-def _add_number(voice: TargetVoice, codec: Codec, name: str) -> None:
-    """Add a speaker of a model that knows its speakers by their numbers."""
-    n_speakers = codec.n_speaker_levels
-    if not name.isdecimal() or int(name) >= n_speakers:
-        raise AudioVQError(f"{name}: model {codec.name} knows its speakers by their number: 0 to {n_speakers - 1}")
-    voice.add_vector(np.array([int(name)]))
+        voice.add_vector(vector, pitch)

@@ -33,7 +33,6 @@ class BundledVoice:
         vector: the quantized speaker vector, S values.
         licence: of the recordings.
         source: where they are from.
-        spectrum: the long-term average spectrum, see `audiovq.conversion.spectral_match`, None where it is not known.
     """
 
     name: str
@@ -44,7 +43,6 @@ class BundledVoice:
     vector: list[int]
     licence: str
     source: str
-    spectrum: list[float] | None = None
 
 
 def voice_entry(
@@ -64,7 +62,6 @@ def voice_entry(
         vector=voice.vector().tolist(),
         licence=licence,
         source=source,
-        spectrum=None if voice.spectrum is None else [round(float(band), 2) for band in voice.spectrum],
     )
 
 

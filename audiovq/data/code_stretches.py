@@ -17,26 +17,24 @@ class CodeTape:
 
     Attributes:
         utterances: in their order.
-        streams: (S, F) uint16, pitch first where the codec codes it, then the codebooks.
-        n_side: streams before the codebooks.
+        streams: (S, F) uint16, pitch first, then the codebooks.
         starts: first frame of each utterance.
     """
 
     def __init__(self, utterances: Sequence[CodedUtterance]) -> None:
         self.utterances = list(utterances)
-        self.n_side = int(utterances[0].pitch is not None)
         self.streams = np.concatenate([streams_of(u) for u in utterances], axis=1)
         self.starts = np.cumsum([0, *(u.n_frames for u in utterances[:-1])])
 
     @property
     def codes(self) -> np.ndarray:
         """(K, F) uint16."""
-        return self.streams[self.n_side :]
+        return self.streams[1:]
 
     @property
-    def pitch(self) -> np.ndarray | None:
-        """(F,) uint16 pitch codes; None for a codec without coded pitch."""
-        return self.streams[0] if self.n_side else None
+    def pitch(self) -> np.ndarray:
+        """(F,) uint16 pitch codes."""
+        return self.streams[0]
 
     @property
     def n_frames(self) -> int:
@@ -52,9 +50,7 @@ class CodeTape:
 
 
 def streams_of(utterance: CodedUtterance) -> np.ndarray:
-    """Streams (S, F) uint16 of one utterance: pitch first where the codec codes it, then the codebooks."""
-    if utterance.pitch is None:
-        return np.asarray(utterance.codes)
+    """Streams (S, F) uint16 of one utterance: pitch first, then the codebooks."""
     return np.concatenate([utterance.pitch[None].astype(np.uint16), utterance.codes])
 
 
@@ -118,7 +114,7 @@ class CodeStretches(Dataset[dict[str, Any]]):
             before = tape.read(start - 1, 1)[:, 0]
         codes = tape.read(start, self.n_frames)
         if rng.random() < self.book_dropout and n_books > 1:
-            shown = tape.n_side + int(rng.integers(1, n_books))
+            shown = 1 + int(rng.integers(1, n_books))
             codes[shown:] = before[shown:] = self.absent
         voice = tape.utterances[int(rng.integers(len(tape.utterances)))].voice
         return {

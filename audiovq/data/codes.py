@@ -20,12 +20,12 @@ from audiovq.io import cache_dir
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audiovq.interfaces import Codec
+    from audiovq.codec.codec import SpeechCodec
 
 Progress = Callable[[int, int], None]
 TOKENS = "tokens"
 """The name that shards of codes go by in a list of corpora."""
-_LAYOUT = b"2"  # of the folders; others have other names
+_LAYOUT = b"3"  # of the folders; others have other names
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class CodesFacts:
     Attributes:
         codec: the model hash, hexadecimal.
         n_codebooks, codebook_size: of the codes.
-        has_pitch: whether there are pitch and level codes.
         sample_rate, hop_length, packet_frames: as of `SpeechCodec`.
         speaker_levels: values that an entry of a speaker vector can have.
     """
@@ -43,7 +42,6 @@ class CodesFacts:
     codec: str
     n_codebooks: int
     codebook_size: int
-    has_pitch: bool
     sample_rate: int
     hop_length: int
     packet_frames: int
@@ -56,7 +54,6 @@ class CodesFacts:
             codec.model_hash.hex(),
             n_codebooks or codec.n_codebooks,
             codec.codebook_size,
-            bool(codec.has_pitch),
             codec.sample_rate,
             codec.hop_length,
             codec.packet_frames,
@@ -76,7 +73,7 @@ class CodesCache:
     """A folder with the codes of a corpus.
 
     ``codes.u16`` has the frames of all utterances end to end (K values a frame, little-endian), ``voices.u16`` S values
-    an utterance, ``pitch.u8`` a value a frame and ``levels.u8`` a value a packet, for codecs that have them,
+    an utterance, ``pitch.u8`` a value a frame and ``levels.u8`` a value a packet,
     ``codebooks.npy`` the codebooks (K, V, D), where they are known, ``index.json`` the rest.
 
     Raises:
@@ -91,8 +88,8 @@ class CodesCache:
             lines = index["utterances"]
             self._codes = np.memmap(self.folder / "codes.u16", "<u2", "r").reshape(-1, facts.n_codebooks)
             voices = np.fromfile(self.folder / "voices.u16", "<u2").reshape(len(lines), -1).astype(np.int64)
-            pitch = np.memmap(self.folder / "pitch.u8", np.uint8, "r") if facts.has_pitch else None
-            levels = np.fromfile(self.folder / "levels.u8", np.uint8) if facts.has_pitch else None
+            pitch = np.memmap(self.folder / "pitch.u8", np.uint8, "r")
+            levels = np.fromfile(self.folder / "levels.u8", np.uint8)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AudioVQError(f"the codes in {self.folder} are damaged ({error}): delete that folder") from None
         self.utterances = []
@@ -100,12 +97,10 @@ class CodesCache:
         for line, voice in zip(lines, voices, strict=True):
             stop, packet_stop = start + line["n_frames"], packet - (-line["n_frames"] // facts.packet_frames)
             about = {name: line[name] for name in _ABOUT if name != "n_frames"}
-            side: dict[str, Any] = {}
-            if pitch is not None and levels is not None:
-                side = {"pitch": pitch[start:stop], "levels": levels[packet:packet_stop]}
-            self.utterances.append(CodedUtterance(**about, codes=self._codes[start:stop].T, voice=voice, **side))
+            codes, side = self._codes[start:stop].T, (pitch[start:stop], levels[packet:packet_stop])
+            self.utterances.append(CodedUtterance(**about, codes=codes, voice=voice, pitch=side[0], levels=side[1]))
             start, packet = stop, packet_stop
-        if start != len(self._codes) or (pitch is not None and (start, packet) != (len(pitch), len(levels))):  # type: ignore[arg-type]
+        if (start, start, packet) != (len(self._codes), len(pitch), len(levels)):
             raise AudioVQError(f"the codes in {self.folder} do not fit their index: delete that folder")
 
     @property
@@ -183,9 +178,8 @@ class _CodesWriter:
         frames = sum(line["n_frames"] for line in lines)
         sizes = {"codes.u16": 2 * self.facts.n_codebooks * frames}
         sizes["voices.u16"] = 2 * sum(line["speaker_size"] for line in lines)
-        if self.facts.has_pitch:
-            sizes["pitch.u8"] = frames
-            sizes["levels.u8"] = sum(-(-line["n_frames"] // self.facts.packet_frames) for line in lines)
+        sizes["pitch.u8"] = frames
+        sizes["levels.u8"] = sum(-(-line["n_frames"] // self.facts.packet_frames) for line in lines)
         return sizes
 
     @staticmethod
@@ -196,11 +190,8 @@ class _CodesWriter:
         """Append one utterance; it is listed when its arrays are in the files."""
         self._files["codes.u16"].write(np.ascontiguousarray(utterance.codes.T).astype("<u2").tobytes())
         self._files["voices.u16"].write(utterance.voice.astype("<u2").tobytes())
-        if self.facts.has_pitch:
-            if utterance.pitch is None or utterance.levels is None:
-                raise AudioVQError(f"{utterance.id} has codes without pitch, which this codec's need")
-            self._files["pitch.u8"].write(utterance.pitch.astype(np.uint8).tobytes())
-            self._files["levels.u8"].write(utterance.levels.astype(np.uint8).tobytes())
+        self._files["pitch.u8"].write(utterance.pitch.astype(np.uint8).tobytes())
+        self._files["levels.u8"].write(utterance.levels.astype(np.uint8).tobytes())
         for file in self._files.values():
             file.flush()
         line = {name: getattr(utterance, name) for name in _ABOUT} | {"speaker_size": len(utterance.voice)}
@@ -232,7 +223,7 @@ class _CodesWriter:
 
 
 def write_codes(
-    folder: str | Path, codec: Codec, utterances: Sequence[Utterance], progress: Progress | None = None
+    folder: str | Path, codec: SpeechCodec, utterances: Sequence[Utterance], progress: Progress | None = None
 ) -> CodesCache:
     """Code every utterance with all codebooks, each as a file of its own.
 
@@ -278,31 +269,27 @@ def write_coded(
     return CodesCache(folder)
 
 
-def _tables(codec: Any) -> np.ndarray:
+def _tables(codec: SpeechCodec) -> np.ndarray:
     """A codec's codebooks (K, V, D), those of fewer dimensions completed with zeros."""
     quantizer = codec.quantizer
-    levels = quantizer.levels if hasattr(quantizer, "levels") else [quantizer.content, *quantizer.detail.levels]
-    tables = [level.table().detach().cpu().numpy() for level in levels]
+    tables = [level.table().detach().cpu().numpy() for level in (quantizer.content, *quantizer.detail.levels)]
     dim = max(table.shape[1] for table in tables)
     return np.stack([np.pad(table, ((0, 0), (0, dim - table.shape[1]))) for table in tables])
 
 
-def _code(codec: Codec, utterance: Utterance) -> CodedUtterance:
+def _code(codec: SpeechCodec, utterance: Utterance) -> CodedUtterance:
     samples = utterance.load()
     stream = codec.encoder_stream(codec.n_codebooks)
     packets = stream.push(samples) + stream.finish()
     assert stream.speaker is not None
     codes = np.concatenate([packet.codes for packet in packets], axis=1)
-    side: dict[str, Any] = {}
-    if codec.has_pitch:
-        tracks: list[Any] = [packet.pitch for packet in packets]
-        side = {"pitch": np.concatenate(tracks), "levels": np.array([packet.level for packet in packets])}
+    pitch, levels = np.concatenate([p.pitch for p in packets]), np.array([p.level for p in packets])
     about = (utterance.id, utterance.speaker, utterance.language, utterance.split)
-    return CodedUtterance(*about, codes, stream.speaker, len(samples), **side)
+    return CodedUtterance(*about, codes, stream.speaker, len(samples), pitch, levels)
 
 
 def cached_codes(
-    codec: Codec,
+    codec: SpeechCodec,
     corpora: Sequence[str | Path | dict[str, Any]],
     root: str | Path | None = None,
     progress: Progress | None = None,
@@ -335,29 +322,21 @@ def cached_codes(
     return write_codes(folder, codec, utterances, progress)
 
 
-def _encoder_identity(codec: Any) -> bytes:
-    """All that decides the codes and that the codec's hash leaves out.
-
-    That is the bits of codes, and the encoders of a codec with coded pitch, which may be trained further.
-    """
-    levels = getattr(codec.quantizer, "levels", ())
-    costs = [level.codebook.costs() for level in levels]
-    digest = hashlib.sha256(b"".join(cost.numpy().tobytes() for cost in costs if cost is not None))
-    if codec.has_pitch:
-        for name, tensor in sorted(codec.state_dict().items()):
-            if name.startswith(("encoder.", "pitch.", "speaker_encoder.")):
-                digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+def _encoder_identity(codec: SpeechCodec) -> bytes:
+    """All that decides the codes and that the codec's hash leaves out: encoders and bits of codes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(codec.state_dict().items()):
+        if name.startswith(("encoder.", "pitch.", "speaker_encoder.")) or name.endswith(".codebook.bits"):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.digest()
 
 
-def _codes_of_shards(codec: Codec, corpus: Mapping[str, Any], caches: Path) -> CodesCache:
+def _codes_of_shards(codec: SpeechCodec, corpus: Mapping[str, Any], caches: Path) -> CodesCache:
     """The codes of shards as flat arrays, which training reads anywhere."""
     from audiovq.data.tokens import TokenShards
 
     if set(corpus) != {"name", "root"}:
         raise AudioVQError(f"shards of codes are told by their root alone: data.root=DIR, not {dict(corpus)}")
-    if codec.has_pitch:
-        raise AudioVQError(f"shards of codes have no pitch, which {codec.name} codes: name the corpora themselves")
     shards = TokenShards(Path(str(corpus["root"])).expanduser(), codec)
     content = hashlib.sha256("".join(shard["sha256"] for shard in shards.manifest["shards"]).encode())
     folder = caches / f"{codec.model_hash.hex()}-shards{_LAYOUT.decode()}-{content.hexdigest()[:8]}"

@@ -19,7 +19,7 @@ from audiovq.media.mixdown import mix_down
 
 def read_native(path: str | Path) -> tuple[np.ndarray, int]:
     """Mono float32 samples (T,) of a file at its own rate, and that rate in Hz. For several channels see
-    `audiovq.speech.mixdown`.
+    `audiovq.media.mixdown`.
 
     libsndfile reads wav, flac, ogg, opus and mp3; the rest (raw G.722 among it) needs the ffmpeg command.
 

@@ -90,6 +90,5 @@ def _code(codec: SpeechCodec, batch: list[Loaded | Coded], n_codebooks: int) -> 
             yield one
             continue
         rows = [next(coded) for _ in one.channels]
-        joined = [(np.concatenate([p.codes for p in packets], axis=1), speaker) for packets, speaker in rows]
-        items = make_items(one.source, one.text, one.audio, joined, len(one.channels[0]))
+        items = make_items(one.source, one.text, one.audio, rows, len(one.channels[0]))
         yield Coded(one.source.id, one.source.n_bytes, items, remarks=one.audio.remarks)

@@ -20,9 +20,10 @@ from audiovq.errors import AudioVQError
 class TokenDataset(IterableDataset[dict[str, Any]]):
     """Every item once an epoch, for a `DataLoader` with any number of workers on any number of ranks.
 
-    Items: ``codes``, int64 in the layout asked for ((K, F) by default), ``voice (S,)`` int64, and ``id``, ``channel``,
-    ``speaker``, ``language``, ``text`` ("" where there is none), ``split``, ``seconds``, ``n_samples``. Lengths differ:
-    give the `DataLoader` ``batch_size=None`` or a ``collate_fn``.
+    Items: ``codes``, int64 in the layout asked for ((K, F) by default), ``pitch (F,)``, ``level (P,)`` and
+    ``voice (S,)`` int64, and ``id``, ``channel``, ``speaker``, ``language``, ``text`` ("" where there is none),
+    ``split``, ``seconds``, ``n_samples``. Lengths differ: give the `DataLoader` ``batch_size=None`` or a
+    ``collate_fn``.
 
     Whole shards are shared out when there are enough for all workers of all ranks, and single items otherwise. Each
     order is decided by ``(seed, epoch)``; call `set_epoch` before each epoch.
@@ -104,9 +105,9 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
     def _finish(self, item: TokenizedUtterance) -> dict[str, Any]:
         names = ("id", "channel", "speaker", "language", "split", "seconds", "n_samples")
         codes = lay_out(item.codes[: self.n_codebooks], self.layout, self.shards.model.codebook_size)
-        voice = torch.from_numpy(item.voice)
-        about = {name: getattr(item, name) for name in names} | {"text": item.text or ""}
-        return {"codes": torch.from_numpy(codes), "voice": voice, **about}
+        arrays = {"codes": codes, "pitch": item.pitch, "level": item.levels, "voice": item.voice}
+        tensors = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+        return {**tensors, **{name: getattr(item, name) for name in names}, "text": item.text or ""}
 
 
 def _shuffled(items: Iterator[TokenizedUtterance], size: int, rng: np.random.Generator) -> Iterator[TokenizedUtterance]:

@@ -1,8 +1,8 @@
 """Coded speech in shards that other tools read: tar files as WebDataset has them, or Parquet.
 
-A tar has two files for each item, ``00003-000017.codes.npy`` (K, F) uint16 and ``00003-000017.json`` with everything
-else; a Parquet file has a row for each item, with the codes as K lists. Both hold the same items, and the same items
-always give the same bytes.
+A tar has three files for each item, ``00003-000017.codes.npy`` (K, F) uint16, ``00003-000017.pitch.npy`` (F,) uint8
+and ``00003-000017.json`` with everything else; a Parquet file has a row for each item, with the codes as K lists. Both
+hold the same items, and the same items always give the same bytes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class CodesModel:
         return self.sample_rate / self.hop_length
 
     def facts_of(self, item: TokenizedUtterance) -> dict[str, Any]:
-        """All that a shard says of an item but its codes, in the order of a Parquet file's columns."""
+        """All that a shard says of an item but its codes and pitch, in the order of a Parquet file's columns."""
         return {
             "id": item.id,
             "channel": item.channel,
@@ -81,13 +81,16 @@ class CodesModel:
             "n_frames": item.n_frames,
             "n_codebooks": len(item.codes),
             "voice": item.voice.tolist(),
+            "level": item.levels.tolist(),
             "model": self.name,
             "codes_hash": self.codes_hash,
         }
 
 
-def make_item(facts: dict[str, Any], codes: np.ndarray, about: str, codes_hash: str) -> TokenizedUtterance:
-    """The item that ``facts`` and ``codes`` (K, F) describe.
+def make_item(
+    facts: dict[str, Any], codes: np.ndarray, pitch: np.ndarray, about: str, codes_hash: str
+) -> TokenizedUtterance:
+    """The item that ``facts``, ``codes`` (K, F) and ``pitch`` (F,) describe.
 
     Raises:
         AudioVQError: when they do not fit each other, or were written by another model than ``codes_hash``.
@@ -97,11 +100,15 @@ def make_item(facts: dict[str, Any], codes: np.ndarray, about: str, codes_hash: 
             f"{about}: item {facts['id']} was coded by model {facts['model']} ({facts['codes_hash']}), the manifest "
             f"tells of {codes_hash}: shards of two models were mixed"
         )
-    if codes.shape != (facts["n_codebooks"], facts["n_frames"]):
+    if codes.shape != (facts["n_codebooks"], facts["n_frames"]) or pitch.shape != codes.shape[1:]:
         raise AudioVQError(f"{about}: the codes of item {facts['id']} do not fit what is said of them: it is damaged")
     names = ("id", "channel", "speaker", "language", "text", "split", "seconds", "source_rate", "n_samples")
     return TokenizedUtterance(
-        **{name: facts[name] for name in names}, codes=codes, voice=np.array(facts["voice"], np.int64)
+        **{name: facts[name] for name in names},
+        codes=codes,
+        voice=np.array(facts["voice"], np.int64),
+        pitch=pitch,
+        levels=np.array(facts["level"], np.uint8),
     )
 
 
@@ -134,10 +141,15 @@ class TarShard:
         self._model, self._prefix, self._number = model, prefix, 0
 
     def add(self, item: TokenizedUtterance) -> None:
-        codes = io.BytesIO()
+        codes, pitch = io.BytesIO(), io.BytesIO()
         np.save(codes, np.ascontiguousarray(item.codes, "<u2"))
+        np.save(pitch, np.ascontiguousarray(item.pitch, np.uint8))
         facts = json.dumps(self._model.facts_of(item), ensure_ascii=False)
-        for suffix, data in (("codes.npy", codes.getvalue()), ("json", facts.encode())):
+        for suffix, data in (
+            ("codes.npy", codes.getvalue()),
+            ("pitch.npy", pitch.getvalue()),
+            ("json", facts.encode()),
+        ):
             member = tarfile.TarInfo(
                 f"{self._prefix}{self._number:06d}.{suffix}"
             )  # no time, no owner: the same bytes every time
@@ -167,8 +179,9 @@ class ParquetShard:
 
     def _flush(self) -> None:
         rows = [self._model.facts_of(item) for item in self._items]
-        columns = {name: [row[name] for row in rows] for name in self._schema.names if name != "codes"}
-        arrays = [self._arrow.array(columns[f.name], f.type) for f in self._schema if f.name != "codes"]
+        for row, item in zip(rows, self._items, strict=True):
+            row["pitch"] = np.asarray(item.pitch, np.uint8)
+        arrays = [self._arrow.array([row[f.name] for row in rows], f.type) for f in self._schema if f.name != "codes"]
         self._writer.write_table(self._arrow.Table.from_arrays([*arrays, self._codes()], schema=self._schema))
         self._items, self._n_frames = [], 0
 
@@ -195,10 +208,13 @@ def _schema(arrow: Any, model: CodesModel) -> Any:
         "seconds": arrow.float64(),
         "n_samples": arrow.int64(),
         "voice": arrow.list_(arrow.uint16()),
+        "level": arrow.list_(arrow.uint8()),
     }
-    nobody = TokenizedUtterance("", "", "", "", np.zeros((0, 0)), np.zeros(0), 0, None, 0.0, 0, 0)
+    none = np.zeros(0)
+    nobody = TokenizedUtterance("", "", "", "", np.zeros((0, 0)), none, 0, none, none, None, 0.0, 0, 0)
     fields = [(name, types[name]) for name in model.facts_of(nobody)]
-    return arrow.schema([*fields, ("codes", arrow.list_(arrow.list_(arrow.uint16())))])
+    frames = [("pitch", arrow.list_(arrow.uint8())), ("codes", arrow.list_(arrow.list_(arrow.uint16())))]
+    return arrow.schema([*fields, *frames])
 
 
 def read_shard(path: Path, container: str, codes_hash: str) -> Iterator[TokenizedUtterance]:
@@ -216,15 +232,17 @@ def read_shard(path: Path, container: str, codes_hash: str) -> Iterator[Tokenize
 
 def _read_tar(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:
     with closing(_members(path)) as members:
-        codes: tuple[str, np.ndarray] | None = None
+        arrays: dict[str, np.ndarray] = {}
         for name, data in members:
             key, _, suffix = name.partition(".")
-            if suffix == "codes.npy":
-                codes = key, np.load(io.BytesIO(data), allow_pickle=False)
+            if suffix in ("codes.npy", "pitch.npy"):
+                arrays[name] = np.load(io.BytesIO(data), allow_pickle=False)
             elif suffix == "json":
-                if codes is None or codes[0] != key:
-                    raise AudioVQError(f"{path}: {name} has no codes before it: it is damaged")
-                yield make_item(json.loads(data), codes[1], str(path), codes_hash)
+                names = [f"{key}.codes.npy", f"{key}.pitch.npy"]
+                if set(arrays) != set(names):
+                    raise AudioVQError(f"{path}: {name} has no codes and pitch before it: it is damaged")
+                codes, pitch = (arrays.pop(one) for one in names)
+                yield make_item(json.loads(data), codes, pitch, str(path), codes_hash)
 
 
 def _members(path: Path) -> Generator[tuple[str, bytes], None, None]:
@@ -249,7 +267,8 @@ def _read_parquet(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:
                 for i, row in enumerate(rows):
                     books = codes[i].values
                     flat = books.flatten().to_numpy(zero_copy_only=False)
-                    yield make_item(row, flat.reshape(len(books), -1), str(path), codes_hash)
+                    pitch = np.array(row.pop("pitch"), np.uint8)
+                    yield make_item(row, flat.reshape(len(books), -1), pitch, str(path), codes_hash)
     except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
         raise AudioVQError(f"{path}: cannot be read: {error}") from error
 

@@ -19,7 +19,7 @@ from audiovq.errors import AudioVQError
 from audiovq.io import errors_about
 
 MANIFEST, PROGRESS = "manifest.json", ".progress"
-FORMAT, VERSION = "audiovq-tokens", 1
+FORMAT, VERSION = "audiovq-tokens", 2
 #: A shard is closed after so many recordings, or so many bytes of them (nine hours of 16-bit speech at 16 kHz).
 SHARD_ITEMS, SHARD_BYTES = 1000, 1 << 30
 

@@ -49,13 +49,11 @@ class Coding:
         torch.set_num_threads(self.threads)
         if self.load is not None:
             return self.load(self.model)
-        from audiovq.speech.codec import SpeechCodec
+        from audiovq.codec.codec import SpeechCodec
 
         codec = SpeechCodec.from_pretrained(self.model)
         if self.device == "cpu":
             return codec
-        if not hasattr(codec, "device"):
-            raise AudioVQError(f"model {codec.name} runs on the CPU alone; leave out --device")
         try:
             return codec.to(self.device)
         except (AssertionError, RuntimeError):  # a PyTorch without CUDA, or a machine without a GPU

@@ -22,7 +22,7 @@ from audiovq.media.containers import CONTAINER_SUFFIXES
 from audiovq.media.waveform import READABLE, Resampler, n_resampled, open_audio
 
 if TYPE_CHECKING:
-    from audiovq.interfaces import Codec
+    from audiovq.interfaces import Codec, Packet
 
 _PART = 30 * 16000
 """Samples of a prepared corpus that are read at a time."""
@@ -195,11 +195,11 @@ def _code(
     n_channels = audio.count_channels(mono)
     streams = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
     resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
-    packets: list[list[np.ndarray]] = [[] for _ in streams]
+    packets: list[list[Packet]] = [[] for _ in streams]
 
     def push(samples: np.ndarray) -> None:
         for c, stream in enumerate(streams):
-            packets[c] += [p.codes.astype(np.uint16) for p in stream.push(np.ascontiguousarray(samples[:, c]))]
+            packets[c] += stream.push(np.ascontiguousarray(samples[:, c]))
 
     for block in audio.blocks(mono):
         if stopping():
@@ -209,29 +209,37 @@ def _code(
     push(resampler.finish(n_samples))
     coded = []
     for c, stream in enumerate(streams):
-        rest = [p.codes.astype(np.uint16) for p in stream.finish()]
+        packets[c] += stream.finish()
         assert stream.speaker is not None
-        coded.append((np.concatenate(packets[c] + rest, axis=1), stream.speaker))
+        coded.append((packets[c], stream.speaker))
     return Coded(source.id, source.n_bytes, make_items(source, text, audio, coded, n_samples), remarks=audio.remarks)
 
 
 def make_items(
-    source: TokenSource, text: str | None, audio: Any, coded: Sequence[tuple[np.ndarray, np.ndarray]], n_samples: int
+    source: TokenSource, text: str | None, audio: Any, coded: Sequence[tuple[list[Packet], np.ndarray]], n_samples: int
 ) -> list[TokenizedUtterance]:
-    """Items of a recording's channels, each codes (K, F) and speaker vector (S,), but of those that repeat another."""
+    """Items of a recording's channels, each packets and speaker vector (S,), but of those that repeat another."""
     items: list[TokenizedUtterance] = []
-    for c, (codes, speaker) in enumerate(coded):
-        if items and np.array_equal(items[-1].codes, codes) and np.array_equal(items[-1].voice, speaker):
+    before: list[np.ndarray] = []
+    for c, (packets, speaker) in enumerate(coded):
+        codes = np.concatenate([packet.codes.astype(np.uint16) for packet in packets], axis=1)
+        pitch = np.concatenate([packet.pitch.astype(np.uint8) for packet in packets])
+        levels = np.array([packet.level for packet in packets], np.uint8)
+        parts = [codes, pitch, levels, np.asarray(speaker, np.int64)]
+        if before and all(map(np.array_equal, parts, before)):
             continue
+        before = parts
         items.append(
             TokenizedUtterance(
                 id=source.id,
                 speaker=source.speaker,
                 language=source.language,
                 split=source.split,
-                codes=codes.astype(np.uint16),
-                voice=np.asarray(speaker, np.int64),
+                codes=codes,
+                voice=parts[3],
                 n_samples=n_samples,
+                pitch=pitch,
+                levels=levels,
                 text=text,
                 seconds=audio.n_read / audio.sample_rate,
                 source_rate=audio.sample_rate,

@@ -96,5 +96,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise AudioVQError(f"{path} is not a manifest of audiovq tokenize")
     if manifest["version"] != VERSION:
-        raise AudioVQError(f"{path} is of version {manifest['version']}, this release reads {VERSION}; update audiovq")
+        raise AudioVQError(
+            f"{path} is of version {manifest['version']}, this release reads {VERSION}: call audiovq tokenize again"
+        )
     return manifest

@@ -72,8 +72,8 @@ class CodedUtterance:
         codes: (K, F) uint16, a view of the memory-mapped file.
         voice: (S,) int64, the quantized speaker vector.
         n_samples: at the codec's rate.
-        pitch: (F,) uint8 pitch codes, a view of the memory-mapped file; None for a codec without coded pitch.
-        levels: (P,) uint8 level codes, one for each packet; None for a codec without coded level.
+        pitch: (F,) uint8 pitch codes, a view of the memory-mapped file.
+        levels: (P,) uint8 level codes, one for each packet.
     """
 
     id: str
@@ -83,8 +83,8 @@ class CodedUtterance:
     codes: np.ndarray
     voice: np.ndarray
     n_samples: int
-    pitch: np.ndarray | None = field(default=None, kw_only=True)
-    levels: np.ndarray | None = field(default=None, kw_only=True)
+    pitch: np.ndarray
+    levels: np.ndarray
 
     @property
     def n_frames(self) -> int:

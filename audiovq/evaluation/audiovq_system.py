@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from audiovq.bitstream import save_encoded
 from audiovq.bitstream.speech_layout import pack_side
 from audiovq.codec.level import TARGET_DB, HighPass, dequantize_level
-from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocol import Coded
 from audiovq.interfaces import EncodedSpeech, Packet
 
 if TYPE_CHECKING:
-    from audiovq.conversion.request import Pitch
-    from audiovq.conversion.spectral_match import Timbre
+    from audiovq.codec.codec import SpeechCodec
+    from audiovq.conversion.pitch import Pitch
     from audiovq.conversion.target import TargetVoice
     from audiovq.evaluation.protocols.pairs import ConversionPair
-    from audiovq.speech.codec import SpeechCodec
 
 
 class AudioVQSystem:
@@ -45,8 +43,6 @@ class AudioVQSystem:
 
     def _side_bytes(self, encoded: EncodedSpeech) -> int:
         """Size of the pitch and the level of one item."""
-        if encoded.pitch is None or encoded.level is None:
-            return 0
         codes, pitch = encoded.codes[0].numpy(), encoded.pitch[0].numpy()
         size = encoded.packet_frames or self._codec.packet_frames
         starts = range(0, codes.shape[1], size)
@@ -59,22 +55,18 @@ class AudioVQSystem:
 
 
 @torch.no_grad()
-def latents_of(codec: Any, samples: np.ndarray, encoder: nn.Module | None = None) -> Tensor:
+def latents_of(codec: SpeechCodec, samples: np.ndarray, encoder: nn.Module | None = None) -> Tensor:
     """Latents (C, F) of a recording (T,), T a multiple of the hop length, encoded in one piece.
 
     Args:
-        codec: a `SpeechCodec`, with or without coded pitch.
+        codec: the model.
         samples: float32 at 16 kHz.
         encoder: another encoder than the model's.
     """
     encoder = encoder or codec.encoder
     waveform = torch.from_numpy(samples)[None, None]
-    if not codec.has_pitch:
-        return encoder(waveform)[0]
     # The encoder reads level-normalised audio, the harmonic source of its pitch, and the speaker.
-    encoded: EncodedSpeech = codec.encode(waveform)
-    assert encoded.pitch is not None
-    assert encoded.level is not None
+    encoded = codec.encode(waveform)
     gains = 10 ** ((TARGET_DB - dequantize_level(encoded.level)) / 20)
     gains = gains.repeat_interleave((encoded.packet_frames or codec.packet_frames) * codec.hop_length, 1)[
         :, : len(samples)
@@ -107,26 +99,16 @@ class Reconstruction:
 
 
 class ModelConverter:
-    """A `SpeechCodec` with the speaker vector of the target's reference.
-
-    Raises:
-        AudioVQError: for ``timbre`` other than "auto" with a model that has no spectral matching.
-    """
+    """A `SpeechCodec` with the speaker vector of the target's reference."""
 
     family, keeps_words = "converter", True
 
-    def __init__(
-        self, codec: SpeechCodec, n_codebooks: int | None, pitch: Pitch, decoder: str, timbre: Timbre = "auto"
-    ) -> None:
+    def __init__(self, codec: SpeechCodec, n_codebooks: int | None, pitch: Pitch, decoder: str) -> None:
         n_codebooks = codec.check_n_codebooks(n_codebooks or codec.conversion_codebooks)
         self._codec = codec
         self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder}
-        if not codec.has_pitch:
-            self._options["timbre"] = timbre
-        elif timbre != "auto":
-            raise AudioVQError(f"model {codec.name} has no spectral matching: leave --timbre out")
-        self.name = f"converted ({n_codebooks}, pitch {pitch}{', timbre keep' * (timbre == 'keep')})"
-        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}, timbre {timbre}"
+        self.name = f"converted ({n_codebooks}, pitch {pitch})"
+        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}"
         self._targets: dict[str, TargetVoice] = {}
 
     def convert(self, pair: ConversionPair) -> np.ndarray:

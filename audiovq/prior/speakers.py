@@ -19,7 +19,7 @@ class SpeakerDistribution:
         factor: (S, R) float32; a kernel's noise is ``factor @ normal(R)``.
         spread: (S,) float32, deviation within a speaker's recordings.
         levels: number of levels of each value.
-        loudness: (N,) float32, mean level code of each speaker's packets; None for a codec without coded level.
+        loudness: (N,) float32, mean level code of each speaker's packets.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class SpeakerDistribution:
         factor: np.ndarray,
         spread: np.ndarray,
         levels: int,
-        loudness: np.ndarray | None = None,
+        loudness: np.ndarray,
     ) -> None:
         self.means, self.weights, self.factor, self.spread = means, weights, factor, spread
         self.levels, self.loudness = levels, loudness
@@ -41,8 +41,8 @@ class SpeakerDistribution:
         speakers: Sequence[str],
         seconds: np.ndarray,
         levels: int,
+        loudness: np.ndarray,
         min_seconds: float = 20.0,
-        loudness: np.ndarray | None = None,
     ) -> SpeakerDistribution:
         """Fit to the vectors (N, S) of recordings; speakers with less than ``min_seconds`` of speech are left out.
 
@@ -51,8 +51,8 @@ class SpeakerDistribution:
             speakers: name of each recording's speaker.
             seconds: (N,), duration of each recording.
             levels: number of levels of each value.
+            loudness: (N,), mean level code of each recording.
             min_seconds: of a speaker's recordings together.
-            loudness: (N,), mean level code of each recording; None for a codec without coded level.
 
         Raises:
             ValueError: without recordings.
@@ -76,15 +76,11 @@ class SpeakerDistribution:
         weights = np.sqrt([totals[name] for name in kept])  # much speech makes a speaker only a little likelier
         parts = (means, weights / weights.sum(), factor.reshape(dim, -1), spread)
         means, weights, factor, spread = (np.ascontiguousarray(part, np.float32) for part in parts)
-        loud = None
-        if loudness is not None:
-            loud = np.array([np.average(loudness[names == n], weights=seconds[names == n]) for n in kept], np.float32)
+        loud = np.array([np.average(loudness[names == n], weights=seconds[names == n]) for n in kept], np.float32)
         return cls(means, weights, factor, spread, levels, loud)
 
-    def level_of(self, vector: np.ndarray) -> int | None:
-        """Level code of a speaker (S,): that of the nearest training speaker; None for a codec without coded level."""
-        if self.loudness is None:
-            return None
+    def level_of(self, vector: np.ndarray) -> int:
+        """Level code of a speaker (S,): that of the nearest training speaker."""
         return round(float(self.loudness[np.square(self.means - vector).sum(1).argmin()]))
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
@@ -97,18 +93,18 @@ class SpeakerDistribution:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The parameters by name, for a file of weights."""
-        levels = np.array([self.levels], np.float32)
-        tensors = {
+        return {
             "means": self.means,
             "weights": self.weights,
             "factor": self.factor,
             "spread": self.spread,
-            "levels": levels,
+            "levels": np.array([self.levels], np.float32),
+            "loudness": self.loudness,
         }
-        return tensors if self.loudness is None else tensors | {"loudness": self.loudness}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray]) -> SpeakerDistribution:
         """The inverse of `tensors`."""
-        named = {n: np.ascontiguousarray(tensors[n], np.float32) for n in ("means", "weights", "factor", "spread")}
-        return cls(**named, levels=int(tensors["levels"][0]), loudness=tensors.get("loudness"))
+        names = ("means", "weights", "factor", "spread", "loudness")
+        named = {name: np.ascontiguousarray(tensors[name], np.float32) for name in names}
+        return cls(**named, levels=int(tensors["levels"][0]))

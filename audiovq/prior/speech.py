@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovq.codec.codec import SpeechCodec
 from audiovq.codec.level import quantize_level
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
@@ -25,7 +26,6 @@ from audiovq.io import atomic_write
 from audiovq.prior.model import CodePrior, Progress
 from audiovq.prior.networks import Condition
 from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.speech.codec import SpeechCodec
 
 FOLDER = "prior"
 """Name of a codec's prior folder, beside the codec's weights."""
@@ -114,7 +114,7 @@ class SpeechPrior:
             raise AudioVQError(f"cannot sample {seconds:g} s of speech: give a longer duration")
         given = self._given(prompt)
         if n_codebooks is None:
-            n_codebooks = self.prior.drawn_codebooks if given is None else given.shape[1] - self.prior.n_side
+            n_codebooks = self.prior.drawn_codebooks if given is None else given.shape[1] - 1
         who = self._speakers(n, speaker, prompt, seed, first)
         number = self.prior.conditioner.number(language)
         condition = condition_of(codec, {"voice": who, "language": torch.full((n,), number)})
@@ -130,34 +130,23 @@ class SpeechPrior:
 
     def _encoded(self, streams: Tensor, who: Tensor, n_samples: int, prompt: EncodedSpeech | None) -> EncodedSpeech:
         """Streams (B, S, F) as coded speech; the last ``n_samples`` are new."""
-        side, hop = self.prior.n_side, self.codec.hop_length
+        hop = self.codec.hop_length
         lengths = torch.full((len(who),), streams.shape[2] * hop - (-n_samples % hop))
-        if not side:
-            return EncodedSpeech(streams, who, lengths)
         size = (prompt.packet_frames if prompt is not None else None) or self.codec.packet_frames
         levels = self._levels(who, -(-streams.shape[2] // size), prompt)
-        return EncodedSpeech(streams[:, side:], who, lengths, streams[:, 0], levels, size)
+        return EncodedSpeech(streams[:, 1:], who, lengths, streams[:, 0], levels, size)
 
     def _levels(self, who: Tensor, n_packets: int, prompt: EncodedSpeech | None) -> Tensor:
         """(n, P) level codes."""
-        if prompt is not None and prompt.level is not None:
+        if prompt is not None:
             given = prompt.level[0, :n_packets]
             usual = given.median().expand(n_packets - len(given))
             return torch.cat([given, usual]).expand(len(who), -1)
-        found = [self.voices.level_of(vector.numpy()) if self.voices else None for vector in who]
-        levels = torch.tensor([_USUAL_LEVEL if level is None else level for level in found])
+        levels = torch.tensor([self.voices.level_of(row.numpy()) if self.voices else _USUAL_LEVEL for row in who])
         return levels[:, None].expand(-1, n_packets)
 
     def streams(self, encoded: EncodedSpeech) -> Tensor:
-        """Coded speech as the prior's streams (B, S, F): pitch first where the codec codes it, then the codebooks.
-
-        Raises:
-            AudioVQError: for speech without coded pitch, and a prior that models it.
-        """
-        if not self.prior.n_side:
-            return encoded.codes
-        if encoded.pitch is None:
-            raise AudioVQError("this speech has no coded pitch, which the prior models")
+        """Coded speech as the prior's streams (B, S, F): pitch first, then the codebooks."""
         return torch.cat([encoded.pitch[:, None], encoded.codes], dim=1)
 
     def _given(self, prompt: EncodedSpeech | None) -> Tensor | None:

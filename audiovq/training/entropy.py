@@ -103,7 +103,7 @@ class EntropyTask(Task):
         tables = self.cache.tables
         if tables is None:
             tables = torch.randn(self.facts.n_codebooks, self.facts.codebook_size, DIM)
-        self.model = EntropyNetwork(tables, EntropySettings(**network), self.facts.has_pitch)
+        self.model = EntropyNetwork(tables, EntropySettings(**network))
         self.to(self.device)
         parameters = [parameter for parameter in self.model.parameters() if parameter.numel()]
         optimizer = torch.optim.AdamW(parameters, learning_rate, (0.9, 0.98), weight_decay=weight_decay, fused=True)
@@ -156,19 +156,18 @@ class EntropyTask(Task):
         side, nominal_side = self.side_bits() / n_frames, 1000 * PITCH_AND_LEVEL_KBPS / facts.frame_rate
         for n in sorted({1, 2, 4, facts.n_codebooks} & set(range(1, facts.n_codebooks + 1))):
             bits = ideal_bits(self.model, self.validation, facts.packet_frames, n) / n_frames
-            nominal = n * (facts.codebook_size - 1).bit_length() + facts.has_pitch * nominal_side
+            nominal = n * (facts.codebook_size - 1).bit_length() + nominal_side
             measures[f"saved_{n}"] = 1 - (float(bits.sum()) + side) / nominal
         books = {f"bits_{k + 1}": float(b) for k, b in enumerate(bits)}
         return {"loss": float(bits.mean()), "side": side, **books, **measures}
 
     def side_bits(self) -> float:
-        """Bits of pitch and level of the validation utterances, by the fixed tables; 0 for a codec without."""
+        """Bits of pitch and level of the validation utterances, by the fixed tables."""
         if self._pitch_bits is None:
             size, total = self.facts.packet_frames, 0.0
             for utterance in self.validation:
-                if utterance.pitch is not None:
-                    parts = [utterance.pitch[i : i + size] for i in range(0, utterance.n_frames, size)]
-                    total += sum(pitch_bits(part.astype(np.int64)) + _LEVEL_BITS for part in parts)
+                parts = [utterance.pitch[i : i + size] for i in range(0, utterance.n_frames, size)]
+                total += sum(pitch_bits(part.astype(np.int64)) + _LEVEL_BITS for part in parts)
             self._pitch_bits = total
         return self._pitch_bits
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from audiovq.bitstream.entropy_kernels import MAX_ACTIVATION, MAX_STATE, PRECISION, SHIFT, Network
-from audiovq.bitstream.entropy_model import no_voicing
 from audiovq.training.entropy_network import EntropyNetwork
 
 if TYPE_CHECKING:
@@ -58,11 +57,9 @@ def to_integers(network: EntropyNetwork, packets: Sequence[tuple[Tensor, Tensor]
     embedding = network.embedding.double()
     sum_unit = embedding.abs().amax(dim=(0, 1)) / 127  # (D,)
     first = _matrix(network.first_weight * sum_unit[:, None], state_unit)
-    voicing = {name: array.astype(np.int64) for name, array in no_voicing(first[0].shape[2]).items()}
-    if network.voicing_offsets:
-        weight, multiplier = _matrix(network.voicing_weight[None], state_unit)
-        voicing = {"voicing_weight": weight[0], "voicing_multiplier": multiplier}
-        voicing["voicing_offsets"] = np.array(network.voicing_offsets, np.int64)
+    weight, multiplier = _matrix(network.voicing_weight[None], state_unit)
+    voicing = {"voicing_weight": weight[0], "voicing_multiplier": multiplier}
+    voicing["voicing_offsets"] = np.array(network.voicing_offsets, np.int64)
     later = [_matrix(weight * state_unit, state_unit) for weight in network.weight]
     state = [_matrix(w[None] * state_unit, unit) for w, unit in zip(network.state_weight, hidden_units, strict=True)]
     finer = hidden_units[1:]

@@ -35,7 +35,7 @@ class EntropySettings:
         width, hidden: units of a frame's state and of each code's layer.
         first_delays: frames back that the first convolution sees, 1 is the frame before.
         delays: of each later convolution, counted from its own frame.
-        voicing_offsets: frames, counted from its own, whose voicing the first layer sees; for a codec with coded pitch.
+        voicing_offsets: frames, counted from its own, whose voicing the first layer sees.
     """
 
     width: int = 128
@@ -51,16 +51,15 @@ class EntropyNetwork(nn.Module):
     Args:
         tables: the codec's codebooks (K, V, D), where its vectors start.
         settings: sizes.
-        has_pitch: whether the codec has coded pitch.
     """
 
-    def __init__(self, tables: Tensor, settings: EntropySettings, has_pitch: bool = False) -> None:
+    def __init__(self, tables: Tensor, settings: EntropySettings) -> None:
         super().__init__()
         n_books, n_values, dim = tables.shape
         width, hidden = settings.width, settings.hidden
         n_layers, n_taps = len(settings.delays), len(settings.delays[0])
         self.settings, self.n_codebooks, self.codebook_size = settings, n_books, n_values
-        self.voicing_offsets = tuple(settings.voicing_offsets) if has_pitch else ()
+        self.voicing_offsets = tuple(settings.voicing_offsets)
         # Named and laid out as the integers are: matrices are (in, out).
         self.embedding = nn.Parameter(tables / tables[0].std())
         self.first_weight = _uniform(dim, len(settings.first_delays), dim, width)
@@ -139,9 +138,7 @@ def _delayed(x: Tensor, delay: int) -> Tensor:
 
 
 def voicing_of(utterance: CodedUtterance) -> np.ndarray:
-    """Which frames are voiced, (F,) uint8; none for a codec without coded pitch."""
-    if utterance.pitch is None:
-        return np.zeros(utterance.n_frames, np.uint8)
+    """Which frames are voiced, (F,) uint8."""
     return (utterance.pitch > 0).astype(np.uint8)
 
 

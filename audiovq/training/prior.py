@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from audiovq.codec.codec import SpeechCodec
 from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, CodesFacts, cached_codes
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
-from audiovq.interfaces import Codec
 from audiovq.io import cache_dir
 from audiovq.pitch_scale import N_VALUES
 from audiovq.prior.model import CodePrior
@@ -27,7 +27,6 @@ from audiovq.prior.networks import Condition
 from audiovq.prior.speakers import SpeakerDistribution
 from audiovq.prior.speech import FOLDER, load_prior, save_prior
 from audiovq.quantize import FiniteScalarQuantizer
-from audiovq.speech.codec import SpeechCodec
 from audiovq.training.batches import ordered_batches
 from audiovq.training.ema_task import EMATask
 from audiovq.training.loop import copy_buffers
@@ -36,7 +35,7 @@ log = logging.getLogger("audiovq")
 
 
 class CodePriorTask(EMATask):
-    """Maximum likelihood of the codes, and of pitch for a codec that codes it.
+    """Maximum likelihood of pitch and codes.
 
     Args:
         prior: constructor arguments of `CodePrior`, without those that the codec and the data decide.
@@ -68,7 +67,7 @@ class CodePriorTask(EMATask):
             codebook_size=facts.codebook_size,
             speaker_dim=len(cache.utterances[0].voice),
             languages=languages,
-            pitch_values=N_VALUES + 1 if facts.has_pitch else 0,
+            pitch_values=N_VALUES + 1,
             codec=facts.codec,
             **prior,
         )
@@ -135,7 +134,7 @@ class CodePriorTask(EMATask):
     def names(self) -> list[str]:
         """Names of the streams' figures."""
         books = [f"nats_codebook_{k + 1}" for k in range(self.model.n_codebooks)]
-        return ["nats_pitch"] * self.model.n_side + books
+        return ["nats_pitch", *books]
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -165,13 +164,11 @@ def open_codes(codes: str | None, codec: str | None, corpora: Sequence[Any]) -> 
         corpora: see `audiovq.data.corpora`.
 
     Raises:
-        AudioVQError: when they cannot be opened or made, or the codec knows its speakers by number.
+        AudioVQError: when they cannot be opened or made.
     """
     if codes is not None:
         return CodesCache(codes if Path(codes).is_dir() else cache_dir() / codes)
-    model: Codec = SpeechCodec.from_pretrained(codec)
-    if model.has_speaker_table:
-        raise AudioVQError(f"{model.name} knows its speakers by number: priors are for codecs with speaker vectors")
+    model = SpeechCodec.from_pretrained(codec)
     begun = shown = time.perf_counter()
 
     def report(done: int, total: int) -> None:
@@ -187,11 +184,10 @@ def fit_speakers(cache: CodesCache) -> SpeakerDistribution:
     """The distribution of the training recordings' speaker vectors and levels."""
     facts: CodesFacts = cache.facts
     train = cache.split("train")
-    loudness = np.array([float(np.mean(u.levels)) for u in train if u.levels is not None])
     return SpeakerDistribution.fit(
         np.stack([u.voice for u in train]),
         [u.speaker for u in train],
         np.array([u.n_samples / facts.sample_rate for u in train]),
         facts.speaker_levels,
-        loudness=loudness if facts.has_pitch else None,
+        loudness=np.array([float(np.mean(u.levels)) for u in train]),
     )

@@ -81,7 +81,7 @@ class Version:
         wav: decoded, 16 bits.
         samples: decoded, (T,) float32.
         sample_rate: of ``samples``, Hz.
-        f0: (F,) fundamental frequency in Hz of the file, 0 where unvoiced; None for a model without coded pitch.
+        f0: (F,) fundamental frequency in Hz of the file, 0 where unvoiced.
         kbps: nominal rate; None where it does not apply.
         remarks: on the way it was made, for its user.
     """
@@ -92,7 +92,7 @@ class Version:
     wav: bytes
     samples: np.ndarray
     sample_rate: int
-    f0: np.ndarray | None
+    f0: np.ndarray
     kbps: float | None = None
     remarks: list[str] = field(default_factory=list)
 
@@ -250,8 +250,7 @@ def generate(
     versions = []
     for i in range(n):
         file = BytesIO()
-        parts: dict[str, Any] = {k: None if x is None else x[i : i + 1] for k, x in vars(encoded).items()}
-        save_encoded(type(encoded)(**parts), file, codec)
+        save_encoded(encoded.item(i), file, codec)
         versions.append(decoded(codec, file.getvalue(), f"Sample {i + 1}", _codebooks(encoded.codes.shape[1])))
     return versions
 
@@ -276,7 +275,7 @@ def inspect(codec: Codec, path: str | Path, max_seconds: float, n_codebooks: int
         encode_file(read_recording(path, codec.sample_rate, max_seconds).wav(), file, codec, n_codebooks)
         data = file.getvalue()
 
-    def coder(model_hash: bytes, _: bytes) -> EntropyCoder | None:
+    def coder(model_hash: bytes) -> EntropyCoder | None:
         return coder_for(codec) if model_hash == codec.model_hash else None
 
     def clock(model_hash: bytes) -> tuple[int, int] | None:
@@ -309,20 +308,15 @@ def decoded(
     return Version(label, detail, avq, wav, samples[:, 0], rate, f0_of(codec, avq), kbps, list(remarks))
 
 
-def f0_of(codec: Codec, avq: bytes) -> np.ndarray | None:
-    """Coded fundamental frequency in Hz (F,) of a file's first channel; None for a model without coded pitch."""
-    if not codec.has_pitch:
-        return None
+def f0_of(codec: Codec, avq: bytes) -> np.ndarray:
+    """Coded fundamental frequency in Hz (F,) of a file's first channel."""
     from audiovq.codec.pitch import pitch_to_hz
 
-    pitch = load_encoded(BytesIO(avq), codec).pitch
-    return None if pitch is None else pitch_to_hz(pitch[0]).numpy()
+    return pitch_to_hz(load_encoded(BytesIO(avq), codec).pitch[0]).numpy()
 
 
-def tracked_f0(codec: Codec, recording: Recording) -> np.ndarray | None:
-    """Fundamental frequency in Hz (F,) that coding measures in a recording; None for a model without coded pitch."""
-    if not codec.has_pitch:
-        return None
+def tracked_f0(codec: Codec, recording: Recording) -> np.ndarray:
+    """Fundamental frequency in Hz (F,) that coding measures in a recording."""
     file = BytesIO()
     encode_file(recording.wav(), file, codec, 1)
     return f0_of(codec, file.getvalue())

@@ -221,7 +221,7 @@ class Page:
             f"{codec.sample_rate / 1000:g} kHz",
             f"{codec.frame_rate:g} frames per second",
             f"{codec.n_codebooks} codebooks of {bits} bits",
-            "coded pitch and level" if codec.has_pitch else "pitch within the codes",
+            "coded pitch and level",
         ]
         return f'<div class="avq-head"><h1>audiovq</h1><span>{" · ".join(facts)}</span></div>'
 
@@ -239,9 +239,6 @@ class Page:
         button.click(compress, [source, chosen], output, **_QUEUE)
 
     def _convert_tab(self, source: gr.Audio) -> None:
-        if self.codec.has_speaker_table:
-            _html(results.show_note(f"Model {self.codec.name} knows its training speakers only: use audiovq convert."))
-            return
         kinds = [_BUNDLED, _RECORDED, _SAME] if self.speakers else [_RECORDED, _SAME]
         with gr.Row(equal_height=False):
             with gr.Column():

@@ -41,8 +41,8 @@ def show_compressed(recording: Recording, versions: Sequence[Version]) -> str:
     return _remarks(recording.remarks) + size_table(recording, versions) + rows
 
 
-def show_converted(recording: Recording, version: Version, f0: np.ndarray | None) -> str:
-    """Original, with its fundamental frequency (F,) where it is known, and converted speech below each other."""
+def show_converted(recording: Recording, version: Version, f0: np.ndarray) -> str:
+    """Original, with its fundamental frequency (F,) in Hz, and converted speech below each other."""
     remarks = dict.fromkeys([*recording.remarks, *version.remarks])
     return _remarks(list(remarks)) + show_versions(recording, [version], f0)
 
@@ -73,7 +73,7 @@ def show_versions(recording: Recording | None, versions: Sequence[Version], f0: 
         plot = draw_spectrogram(version.samples, rate, top, version.f0)
         rows.append(_row(version.label, details, version.wav, plot, version.avq, name))
     zero = "the loudest point of all" if recording is None else "the loudest point of the original"
-    return f'<div class="avq-rows">{"".join(rows)}</div>{_legend(zero, any(v.f0 is not None for v in versions))}'
+    return f'<div class="avq-rows">{"".join(rows)}</div>{_legend(zero)}'
 
 
 def size_table(recording: Recording, versions: Sequence[Version]) -> str:
@@ -125,7 +125,7 @@ def show_inspection(result: Inspection, codec: Codec) -> str:
     )
     return (
         table
-        + f'<div class="avq-rows">{row}{picture}</div>{_legend("its loudest point", version.f0 is not None)}'
+        + f'<div class="avq-rows">{row}{picture}</div>{_legend("its loudest point")}'
         + _tokens(result, codes, codec, stem)
         + statistics_table(codes, codec.codebook_size)
     )
@@ -188,8 +188,6 @@ def codes_json(result: Inspection, codec: Codec) -> str:
     encoded, version = result.encoded, result.version
     assert encoded is not None
     assert version is not None
-    level = None if encoded.level is None else encoded.level[0].tolist()
-    f0 = None if version.f0 is None else [round(float(hz), 2) for hz in version.f0]
     return json.dumps(
         {
             "model": codec.name,
@@ -197,8 +195,8 @@ def codes_json(result: Inspection, codec: Codec) -> str:
             "frame_rate": codec.frame_rate,
             "codebook_size": codec.codebook_size,
             "codes": encoded.codes[0].tolist(),
-            "f0_hz": f0,
-            "level_codes": level,
+            "f0_hz": [round(float(hz), 2) for hz in version.f0],
+            "level_codes": encoded.level[0].tolist(),
             "speaker": encoded.speaker[0].tolist(),
             "samples": int(encoded.n_samples[0]),
         }
@@ -235,9 +233,9 @@ def _row(
     )
 
 
-def _legend(zero: str, with_f0: bool) -> str:
+def _legend(zero: str) -> str:
     """Colour scale, with what 0 dB is."""
-    line = ' <span class="avq-f0-key"></span> F0 as coded, on the logarithmic axis on the right.' if with_f0 else ""
+    line = ' <span class="avq-f0-key"></span> F0 as coded, on the logarithmic axis on the right.'
     return (
         f'<p class="avq-small">−{RANGE_DB:g} <span class="avq-bar" style="background: {colour_bar()}"></span> 0 dB: '
         f"{zero}. Windows of 25 ms, pre-emphasis of 6 dB per octave.{line}<br>Click into a spectrogram to play from "

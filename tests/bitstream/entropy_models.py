@@ -8,7 +8,7 @@ import numpy as np
 
 from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_kernels import PRECISION, Network, distributions, make_memory
-from audiovq.bitstream.entropy_model import EntropyModel, no_voicing
+from audiovq.bitstream.entropy_model import EntropyModel
 from tests.fake_codec import FakeCodec
 
 
@@ -20,7 +20,12 @@ class SmallCodec(FakeCodec):
 
 
 def random_model(
-    codec: FakeCodec, seed: int = 0, width: int = 8, hidden: int = 12, dim: int = 6, offsets: tuple[int, ...] = ()
+    codec: FakeCodec,
+    seed: int = 0,
+    width: int = 8,
+    hidden: int = 12,
+    dim: int = 6,
+    offsets: tuple[int, ...] = (-1, 0, 1),
 ) -> EntropyModel:
     rng = np.random.default_rng(seed)
     books, values = codec.n_codebooks, codec.codebook_size
@@ -41,7 +46,9 @@ def random_model(
         first_weight=weights(3, dim, width),
         first_multiplier=numbers(1 << 17, 1 << 18, width),
         condition=numbers(-200, 200, books, width),
-        **no_voicing(width),
+        voicing_offsets=np.array(offsets),
+        voicing_weight=weights(len(offsets), width),
+        voicing_multiplier=numbers(1 << 24, 1 << 25, width),
         delays=np.array([[0, 3], [0, 6]]),
         weight=weights(2, 2, width, width),
         multiplier=numbers(1 << 14, 1 << 15, 2, width),
@@ -58,12 +65,6 @@ def random_model(
         output_bias=numbers(-100, 100, books, values),
         exponential=exponential[: np.argmin(exponential > 0) + 1],
     )
-    if offsets:
-        network = network._replace(
-            voicing_offsets=np.array(offsets),
-            voicing_weight=weights(len(offsets), width),
-            voicing_multiplier=numbers(1 << 24, 1 << 25, width),
-        )
     return EntropyModel(codec.model_hash, network, speaker)
 
 
@@ -85,7 +86,7 @@ def chosen_codes(
     network, rng = coder.model.network, np.random.default_rng(5)
     codes = np.zeros((n_books, n_frames), np.int64)
     weights = np.zeros((codes.size, coder.model.codebook_size), np.float32)
-    voicing = np.zeros(n_frames, np.uint8) if voiced is None else voiced
+    voicing = np.ones(n_frames, np.uint8) if voiced is None else voiced
     for t in range(n_frames):
         for book in range(n_books):
             distributions(network, make_memory(network, n_frames), voicing, codes, weights)

@@ -15,16 +15,16 @@ from constriction import stream
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
 from audiovq.bitstream.container import DamagedError
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
-from audiovq.bitstream.entropy_model import FILE_NAME, OLDER_NAMES, load_entropy_model
+from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model
 from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.conversion.files import swap_speaker
 from audiovq.errors import AudioVQError
-from audiovq.speech.codec import EncodedSpeech
+from audiovq.interfaces import EncodedSpeech
 from tests.bitstream.entropy_models import SmallCodec, chosen_codes, coder_of, random_model, with_entropy
 from tests.fake_codec import FakeCodec
-from tests.packets import codes_of, packets_of
+from tests.packets import LEVEL, PITCH, codes_of, packets_of, side_size
 
 GOLDEN = Path(__file__).parent / "golden"
 BIG, SMALL = coder_of(FakeCodec()), coder_of(SmallCodec())
@@ -45,10 +45,10 @@ def packed_length(codes, bits):
 
 def speech(codes, seed=0):
     """An `EncodedSpeech` of codes (channels, K, F)."""
-    speakers = np.random.default_rng(seed).integers(0, 16, (len(codes), 32))
-    return EncodedSpeech(
-        torch.from_numpy(codes), torch.from_numpy(speakers), torch.full((len(codes),), codes.shape[2] * 320)
-    )
+    channels, _, n_frames = codes.shape
+    speakers = np.random.default_rng(seed).integers(0, 16, (channels, 32))
+    side = np.full((channels, n_frames), PITCH), np.full((channels, -(-n_frames // 20)), LEVEL)
+    return EncodedSpeech(codes, speakers, np.full(channels, n_frames * 320), *side)
 
 
 def saved(encoded, codec, **options):
@@ -89,13 +89,14 @@ def test_likely_codes_are_short_and_the_least_likely_are_packed(coder):
     top = header(coder, 3)
     good, bad = chosen_codes(coder, 3, 20, True)[None], chosen_codes(coder, 3, 20, False)[None]
     good_payload, bad_payload = top.pack(packets_of(good), coder)[0], top.pack(packets_of(bad), coder)[0]
-    assert len(good_payload) < 0.7 * packed_length(good, bits)
-    assert len(bad_payload) == packed_length(bad, bits)
-    assert len(coder.encode_codes(bad)) > len(bad_payload)
+    side, voiced = side_size(20), np.ones((1, 20), np.uint8)
+    assert len(good_payload) - side < 0.7 * packed_length(good, bits)
+    assert len(bad_payload) - side == packed_length(bad, bits)
+    assert len(coder.encode_codes(bad, voiced)) > len(bad_payload) - side
     for codes, payload in ((good, good_payload), (bad, bad_payload)):
         assert np.array_equal(codes_of(top.unpack(payload, False, coder)), codes)
-    assert np.array_equal(coder.decode_codes(coder.encode_codes(bad), 1, 3, 20), bad)
-    assert abs(8 * len(good_payload) - coder.bits(good[0])) < 9
+    assert np.array_equal(coder.decode_codes(coder.encode_codes(bad, voiced), 1, 3, 20, voiced), bad)
+    assert abs(8 * (len(good_payload) - side) - coder.bits(good[0], voiced[0])) < 9
 
 
 def test_equal_channels_cost_a_bit():
@@ -103,7 +104,7 @@ def test_equal_channels_cost_a_bit():
     alone, _ = header(SMALL, 3).pack(packets_of(codes), SMALL)
     three = header(SMALL, 3, channels=3)
     payload, short = three.pack(packets_of(np.repeat(codes, 3, axis=0)), SMALL)
-    assert len(payload) == len(alone) + 1
+    assert len(payload) - side_size(20, 3) == len(alone) - side_size(20) + 1
     assert np.array_equal(codes_of(three.unpack(payload, short, SMALL)), np.repeat(codes, 3, axis=0))
 
 
@@ -199,7 +200,7 @@ def test_files_of_both_kinds_hold_the_same(tmp_path):
     codec, encoded = with_entropy(SmallCodec(), tmp_path), speech(likely(47, channels=2))
     coded, packed = saved(encoded, codec), saved(encoded, codec, entropy_coding=False)
     assert len(coded) < 0.85 * len(packed)
-    assert (coded[4], packed[4]) == (1, 0)
+    assert (coded[4], packed[4]) == (3, 2)
     for data in (coded, packed):
         found = load_encoded(io.BytesIO(data), codec)
         assert torch.equal(found.codes, encoded.codes)
@@ -218,7 +219,7 @@ def test_a_model_without_an_entropy_model_writes_packed_files(tmp_path):
         codec = SmallCodec()
         codec.folder = folder
         data = saved(encoded, codec)
-        assert data[4] == 0
+        assert data[4] == 2
         assert torch.equal(load_encoded(io.BytesIO(data), codec).codes, encoded.codes)
 
 
@@ -227,7 +228,7 @@ def test_an_entropy_model_of_other_weights_is_left_alone(tmp_path):
     codec = SmallCodec()
     codec.folder = tmp_path
     assert load_entropy_model(tmp_path, codec.model_hash) is None
-    assert saved(speech(likely(30)), codec)[4] == 0
+    assert saved(speech(likely(30)), codec)[4] == 2
 
 
 def test_a_coded_file_needs_its_entropy_model(tmp_path):
@@ -303,7 +304,7 @@ def test_bytes_do_not_depend_on_how_the_audio_arrives(tmp_path):
         encode_file(kind(audio.getvalue()), out, codec)
         found.add(out.getvalue())
     assert len(found) == 1
-    assert next(iter(found))[4] == 1
+    assert next(iter(found))[4] == 3
 
 
 def test_facts_are_told_with_and_without_the_model(tmp_path):
@@ -312,7 +313,7 @@ def test_facts_are_told_with_and_without_the_model(tmp_path):
     encoded.speaker[:] = torch.from_numpy(SMALL.model.speaker.argmax(axis=1))
     data = saved(encoded, codec)
     without = inspect_file(io.BytesIO(data))
-    known = inspect_file(io.BytesIO(data), lambda model_hash, _: SMALL if model_hash == codec.model_hash else None)
+    known = inspect_file(io.BytesIO(data), lambda model_hash: SMALL if model_hash == codec.model_hash else None)
     packed = inspect_file(io.BytesIO(saved(encoded, codec, entropy_coding=False)))
     assert (without.coding, known.coding, packed.coding) == ("entropy", "entropy", "packed")
     assert without.speakers is None
@@ -330,20 +331,6 @@ def test_another_speaker_leaves_coded_packets_alone(tmp_path):
     found = load_encoded(io.BytesIO(out.getvalue()), codec)
     assert torch.equal(found.codes, encoded.codes)
     assert np.array_equal(found.speaker.numpy(), np.stack([vector, vector]))
-
-
-def test_files_of_an_entropy_model_before_the_current_one_are_read(tmp_path):
-    encoded = speech(likely(47))
-    data = saved(encoded, with_entropy(SmallCodec(), tmp_path))
-    older = (tmp_path / FILE_NAME).rename(tmp_path / OLDER_NAMES.replace("*", "before"))
-    codec = with_entropy(SmallCodec(), tmp_path, seed=1)
-    assert torch.equal(load_encoded(io.BytesIO(data), codec).codes, encoded.codes)
-    new = saved(encoded, codec)
-    assert new != data, "files are written with the current one"
-    assert torch.equal(load_encoded(io.BytesIO(new), codec).codes, encoded.codes)
-    older.unlink()
-    with pytest.raises(AudioVQError, match="was coded with entropy model"):
-        load_encoded(io.BytesIO(data), with_entropy(SmallCodec(), tmp_path, seed=1))
 
 
 class TestModelFile:
@@ -384,22 +371,20 @@ class TestModelFile:
 class TestGolden:
     """Files as they were written when the format got what they hold."""
 
-    def test_packed_file_of_the_first_release(self):
-        expected = np.load(GOLDEN / "codes.npz")
-        data = (GOLDEN / "packed.avq").read_bytes()
-        found = load_encoded(io.BytesIO(data), FakeCodec())
-        assert np.array_equal(found.codes, expected["codes"])
-        assert np.array_equal(found.speaker, expected["speakers"])
-        assert saved(found, FakeCodec()) == data
+    @pytest.mark.parametrize(("name", "codec", "flags"), [("packed", FakeCodec, 2), ("entropy_coded", SmallCodec, 3)])
+    def test_file(self, name, codec, flags):
+        expected, codec = np.load(GOLDEN / f"{name}.npz"), codec()
+        codec.folder = GOLDEN
+        data = (GOLDEN / f"{name}.avq").read_bytes()
+        found = load_encoded(io.BytesIO(data), codec)
+        assert data[4] == flags
+        for part in ("codes", "speaker", "pitch", "level"):
+            assert np.array_equal(getattr(found, part), expected[part]), part
+        assert saved(found, codec) == data
         assert inspect_file(io.BytesIO(data)).damage is None
 
-    def test_entropy_coded_file(self):
-        expected = np.load(GOLDEN / "small_codes.npz")
-        codec = SmallCodec()
-        codec.folder = GOLDEN
-        data = (GOLDEN / "entropy_coded.avq").read_bytes()
-        found = load_encoded(io.BytesIO(data), codec)
-        assert data[4] == 1
-        assert np.array_equal(found.codes, expected["codes"])
-        assert np.array_equal(found.speaker, expected["speakers"])
-        assert saved(found, codec) == data
+    def test_files_of_the_first_release_are_refused_with_its_name(self):
+        with pytest.raises(AudioVQError, match=r"_1.avq: was written by audiovq 0\.1.* audiovq 0\.1 reads it$"):
+            inspect_file(GOLDEN / "release_0_1.avq")
+        with pytest.raises(AudioVQError, match=r"was written by audiovq 0\.1"):
+            load_encoded(GOLDEN / "release_0_1.avq", FakeCodec())

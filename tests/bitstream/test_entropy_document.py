@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from audiovq.bitstream.container import ContainerReader, Packet
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
+from audiovq.bitstream.pitch_code import decode_pitch
 from audiovq.bitstream.speech_layout import SpeechHeader
 from tests.bitstream.entropy_models import SmallCodec, random_model
 
@@ -70,11 +71,10 @@ def state(sums, t, n=TENSORS, voiced=(), n_books=BOOKS):
             total = add(total, product(sums[t - delay], weight))
     total = times(total, n["first_multiplier"])
     known = [0] * len(total)
-    for offset, weight in zip(n.get("voicing_offsets", []), n.get("voicing_weight", []), strict=True):
+    for offset, weight in zip(n["voicing_offsets"], n["voicing_weight"], strict=True):
         if 0 <= t + offset < len(voiced) and voiced[t + offset]:
             known = add(known, weight)
-    if "voicing_offsets" in n:
-        total = add(total, times(known, n["voicing_multiplier"]))
+    total = add(total, times(known, n["voicing_multiplier"]))
     layers = [clip(add(rounded(total), n["condition"][n_books - 1]), 1023)]
     past = STATES[: t * (len(n["weight"]) + 1)]
     for i, delays in enumerate(n["delays"]):
@@ -106,11 +106,11 @@ def weights_of(s, partial, book, before, n=TENSORS):
     return [d[i + 1] - d[i] for i in range(VALUES)]
 
 
-def decode_row(decoder, n_frames):
+def decode_row(decoder, voiced):
     STATES.clear()
     sums, codes = [], []
-    for t in range(n_frames):
-        s, partial, frame = state(sums, t), [0] * len(TENSORS["embedding"][0][0]), []
+    for t in range(len(voiced)):
+        s, partial, frame = state(sums, t, voiced=voiced), [0] * len(TENSORS["embedding"][0][0]), []
         for book in range(BOOKS):
             frame.append(decoder.symbol(weights_of(s, partial, book, frame[-1] if frame else 0)))
             partial = add(partial, TENSORS["embedding"][book][frame[-1]])
@@ -123,13 +123,14 @@ def rows(data, shape_size, packed_bits, decode):
     """The rows of all channels, by the rule for which way they are stored."""
     bits = "".join(f"{byte:08b}" for byte in data)
     same, rest = bits[: CHANNELS - 1], bits[CHANNELS - 1 :]
-    stored = CHANNELS - same.count("1")
+    places = [i for i in range(CHANNELS) if not i or same[i - 1] == "0"]
+    stored = len(places)
     if len(data) == -(-(CHANNELS - 1 + stored * shape_size * packed_bits) // 8):
         numbers = [int(rest[i * packed_bits : (i + 1) * packed_bits], 2) for i in range(stored * shape_size)]
         found = [numbers[i * shape_size : (i + 1) * shape_size] for i in range(stored)]
         coded = False
     else:
-        found, coded = decode(RangeDecoder(data[1:]), stored), True
+        found, coded = decode(RangeDecoder(data[1:]), places), True
     result = []
     for channel in range(CHANNELS):
         result.append(result[-1] if channel and same[channel - 1] == "1" else found.pop(0))
@@ -156,7 +157,7 @@ def test_states_with_voicing_from_the_document():
 
 def test_decoder_from_the_document():
     data = (GOLDEN / "entropy_coded.avq").read_bytes()
-    expected = np.load(GOLDEN / "small_codes.npz")
+    expected = np.load(GOLDEN / "entropy_coded.npz")
     reader = ContainerReader(io.BytesIO(data))
     header = SpeechHeader.from_container(reader.header)
 
@@ -165,12 +166,12 @@ def test_decoder_from_the_document():
         digest.update(name.encode() + tensor.tobytes())
     assert reader.header.body[8:10] == digest.digest()[:2]
 
-    def speakers(decoder, n):
-        return [[decoder.symbol(TENSORS["speaker"][i]) for i in range(32)] for _ in range(n)]
+    def speakers(decoder, places):
+        return [[decoder.symbol(TENSORS["speaker"][i]) for i in range(32)] for _ in places]
 
     found, coded = rows(header.coded_speakers, 32, 4, speakers)
     assert coded
-    assert np.array_equal(found, expected["speakers"])
+    assert np.array_equal(found, expected["speaker"])
     start, ways = 0, []
     for record in reader.records(header.valid_length):
         if not isinstance(record, Packet):
@@ -178,10 +179,15 @@ def test_decoder_from_the_document():
         n_frames = record.payload[0] if record.short else 20
         payload = record.payload[record.short :]
 
-        def codes(decoder, n, n_frames=n_frames):
-            return [np.ravel(decode_row(decoder, n_frames)).tolist() for _ in range(n)]
+        levels, size = payload[:CHANNELS], payload[CHANNELS]
+        own = [level != 255 for level in levels]
+        tracks = decode_pitch(payload[CHANNELS + 1 :][:size], sum(own), n_frames)
+        voiced = (tracks[np.cumsum(own) - 1] > 0).tolist()
 
-        found, coded = rows(payload, BOOKS * n_frames, BITS, codes)
+        def codes(decoder, places, voiced=voiced):
+            return [np.ravel(decode_row(decoder, voiced[i])).tolist() for i in places]
+
+        found, coded = rows(payload[CHANNELS + 1 + size :], BOOKS * n_frames, BITS, codes)
         ways.append(coded)
         packet = expected["codes"][..., start : start + n_frames]
         assert np.array_equal(np.array(found).reshape(packet.shape), packet)

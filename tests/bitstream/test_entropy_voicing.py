@@ -1,9 +1,8 @@
-"""Entropy models of codecs with coded pitch: which frames are voiced is known before their codes are."""
+"""Entropy coding and pitch: which frames are voiced is known before their codes are."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from audiovq.conversion.files import swap_speaker
 from audiovq.conversion.pitch import PitchMover
 from audiovq.interfaces import EncodedSpeech, Packet
 from tests.bitstream.entropy_models import SmallCodec, chosen_codes, coder_of
-from tests.bitstream.test_entropy import SMALL, header
+from tests.bitstream.test_entropy import header
 
 VOICING = coder_of(SmallCodec(), offsets=(-2, 0, 1))
 
@@ -34,7 +33,7 @@ def test_channels_with_the_same_codes_and_other_pitch_come_back():
     pitch = rng.integers(0, 3, (3, 20)) * 40
     codes = [chosen_codes(VOICING, 3, 20, True)] * 2 + [chosen_codes(VOICING, 3, 20, True)[:, ::-1].copy()]
     packets = [Packet(*parts) for parts in zip(codes, pitch, (3, 4, 5), strict=True)]
-    top = replace(header(VOICING, 3, channels=3), has_pitch=True)
+    top = header(VOICING, 3, channels=3)
     payload, short = top.pack(packets, VOICING)
     found = top.unpack(payload, short, VOICING)
     for one, other in zip(found, packets, strict=True):
@@ -43,23 +42,17 @@ def test_channels_with_the_same_codes_and_other_pitch_come_back():
         assert one.level == other.level
 
 
-def test_an_entropy_model_is_for_codecs_with_pitch_or_without(tmp_path):
-    assert VOICING.can_code(3, 4, 32, 4, True)
-    assert not VOICING.can_code(3, 4, 32, 4, False)
-    assert not SMALL.can_code(3, 4, 32, 4, True)
+def test_the_voicing_that_a_model_sees_is_in_its_file(tmp_path):
+    assert VOICING.can_code(3, 4, 32, 4)
     VOICING.model.save(tmp_path)
     loaded = load_entropy_model(tmp_path, VOICING.model.model_hash)
     assert loaded.identity == VOICING.model.identity
     assert loaded.network.voicing_offsets.tolist() == [-2, 0, 1]
 
 
-class PitchedCodec(SmallCodec):
-    has_pitch = True
-
-
 def test_moving_the_pitch_of_a_file_leaves_its_codes_readable(tmp_path):
     VOICING.model.save(tmp_path)
-    codec = PitchedCodec()
+    codec = SmallCodec()
     codec.folder = tmp_path
     pitch = np.where(np.arange(40) // 5 % 2, 60 + np.arange(40) // 4, 0)
     voiced = (pitch > 0).astype(np.uint8)

@@ -12,7 +12,7 @@ import soundfile
 from audiovq.bitstream import encode_file
 from audiovq.bitstream.speech_reader import SpeechReader
 from tests.fake_codec import FakeCodec
-from tests.packets import codes_of
+from tests.packets import LEVEL, codes_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 
@@ -70,7 +70,7 @@ def test_reader_from_the_document():
                 string = string[count * bits :]
         return found
 
-    assert data[:6] == b"AVQ\x02\x00\x01"
+    assert data[:6] == b"AVQ\x02\x02\x01"
     position = 10
     length = varint()
     behind = position + length
@@ -84,6 +84,11 @@ def test_reader_from_the_document():
     begin, end = position, position + (tag >> 1)
     assert tag & 1
     n_frames = varint()
+    levels = data[position : position + channels]
+    position += channels
+    n_pitch = varint()
+    position += n_pitch
+    assert levels == bytes([LEVEL, 255])  # the same pitch and level in both channels
     codes = rows(data[position:end], channels, books * n_frames, bits)
     assert zlib.crc32(header_crc + data[start:end]) == int.from_bytes(data[end : end + 4], "little")
     assert end > begin

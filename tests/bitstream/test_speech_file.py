@@ -13,10 +13,12 @@ from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
 from tests import packets as speech_packets
 from tests.fake_codec import FakeCodec
+from tests.packets import LEVEL, PITCH, side_size
 
 CODEC = FakeCodec()
 PACKET = 0.4  # seconds
 HEADER = 39  # bytes of a mono file's header
+RECORD = 107 + side_size(20)  # 2 bytes of length, 1 of index, level and pitch, 100 of codes, 4 of checksum
 
 
 @pytest.fixture
@@ -114,7 +116,8 @@ def test_dual_mono_costs_next_to_nothing(folder):
     soundfile.write(folder / "mono.wav", samples, 16000)
     soundfile.write(folder / "dual.wav", np.stack([samples, samples], axis=1), 16000)
     mono, dual = encoded(folder / "mono.wav"), encoded(folder / "dual.wav")
-    assert len(dual) <= len(mono) + 4
+    n_packets = 3
+    assert len(dual) <= len(mono) + 1 + 2 * n_packets
     samples = decoded(dual)[0]
     assert np.array_equal(samples[:, 0], samples[:, 1])
 
@@ -184,7 +187,7 @@ def test_concealing_never_fails_on_damaged_packets_and_keeps_the_good_ones(folde
         samples, _, report = decoded(bytes(damaged), conceal=True)
         assert len(report.damage) == 1
         packet = round(PACKET * 16000)
-        hit = (position - HEADER) // 107  # 2 bytes of length, 1 of index, 100 of codes, 4 of checksum
+        hit = (position - HEADER) // RECORD
         for i in range(8):
             if i != hit and i * packet < len(samples):
                 expected = right[i * packet : (i + 1) * packet]
@@ -197,12 +200,12 @@ def test_concealing_never_fails_on_damaged_packets_and_keeps_the_good_ones(folde
 
 def test_damage_is_told_with_its_time(folder):
     data = bytearray(encoded(wav(folder / "a.wav", 2.9)))
-    data[HEADER + 107 * 3 + 50] ^= 4
+    data[HEADER + RECORD * 3 + 50] ^= 4
     with pytest.raises(AudioVQError, match=r"damaged: 1.20 s to 1.60 s is lost; --conceal decodes the rest$"):
         decoded(bytes(data))
     with pytest.raises(AudioVQError, match=r"cut off or altered from 0.80 s on; --conceal decodes the rest$"):
-        decoded(bytes(data[: HEADER + 107 * 2]))
-    samples, _, report = decoded(bytes(data[: HEADER + 107 * 2]), conceal=True)
+        decoded(bytes(data[: HEADER + RECORD * 2]))
+    samples, _, report = decoded(bytes(data[: HEADER + RECORD * 2]), conceal=True)
     assert len(samples) == 2 * round(PACKET * 16000)
     assert report.damage == ["cut off or altered from 0.80 s on"]
     with pytest.raises(AudioVQError, match="nothing in it can be decoded"):
@@ -211,7 +214,7 @@ def test_damage_is_told_with_its_time(folder):
 
 def test_the_last_packet_s_loss_ends_where_the_recording_does(folder):
     data = bytearray(encoded(wav(folder / "a.wav", 2.9)))
-    data[HEADER + 107 * 7 + 3] ^= 4
+    data[HEADER + RECORD * 7 + 3] ^= 4
     with pytest.raises(AudioVQError, match=r"2.80 s to 2.90 s is lost; --conceal"):
         decoded(bytes(data))
     samples, _, report = decoded(bytes(data), conceal=True)
@@ -285,13 +288,15 @@ def test_formats_by_suffix(folder):
 
 
 def test_save_and_load(folder):
-    from audiovq.speech.codec import EncodedSpeech
+    from audiovq.interfaces import EncodedSpeech
 
     rng = np.random.default_rng(0)
     encoded_speech = EncodedSpeech(
         codes=torch.from_numpy(rng.integers(0, 1024, (2, 4, 47))),
         speaker=torch.from_numpy(rng.integers(0, 16, (2, 32))),
         n_samples=torch.tensor([15000, 15000]),
+        pitch=torch.full((2, 47), PITCH),
+        level=torch.full((2, 3), LEVEL),
     )
     for target in (folder / "a.avq", io.BytesIO()):
         save_encoded(encoded_speech, target, CODEC)
@@ -340,8 +345,8 @@ def test_inspection_needs_no_model(folder):
 def test_inspection_goes_on_behind_damage(folder):
     encode_file(wav(folder / "a.wav", 2.9), folder / "a.avq", CODEC)
     data = bytearray((folder / "a.avq").read_bytes())
-    data[HEADER + 107 * 3 + 50] ^= 4
-    data[HEADER + 107 * 5 + 50] ^= 4
+    data[HEADER + RECORD * 3 + 50] ^= 4
+    data[HEADER + RECORD * 5 + 50] ^= 4
     (folder / "a.avq").write_bytes(data)
     found = inspect_file(folder / "a.avq", clock_of=lambda model_hash: (16000, 320))
     assert (found.samples, found.seconds, found.bytes, found.packets) == (46400, 2.9, len(data), 6)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from audiovq.bitstream.container import DamagedError, Header
-from audiovq.bitstream.speech_layout import SpeechHeader
+from audiovq.bitstream.container import FLAG_PITCH, DamagedError, Header
+from audiovq.bitstream.speech_layout import SpeechHeader, pack_side
 from audiovq.errors import AudioVQError
-from tests.packets import codes_of, packets_of
+from audiovq.interfaces import Packet
+from tests.packets import codes_of, packets_of, side_size
 
 
 def header(speakers, books=4, bits=10, frames=20, rate=44100, speaker_bits=4):
@@ -47,8 +50,8 @@ def test_equal_channels_cost_a_bit():
     codes = np.random.default_rng(2).integers(0, 1024, (1, 4, 20))
     mono = len(header(np.zeros((1, 32), int)).pack(packets_of(codes))[0])
     many = len(header(np.zeros((8, 32), int)).pack(packets_of(np.repeat(codes, 8, axis=0)))[0])
-    assert mono == 4 * 20 * 10 // 8
-    assert many == mono + 1
+    assert mono == 4 * 20 * 10 // 8 + side_size(20)
+    assert many == mono - side_size(20) + side_size(20, 8) + 1
 
 
 def test_wrong_sizes_and_filling_are_damage():
@@ -84,8 +87,26 @@ def test_header_bodies_are_checked_before_anything_is_made_of_them():
             if body:
                 body[int(rng.integers(len(body)))] = int(rng.integers(256))
         try:
-            SpeechHeader.from_container(Header(1, b"hash", bytes(body)))
+            SpeechHeader.from_container(Header(1, b"hash", bytes(body), FLAG_PITCH))
         except AudioVQError:
             continue
     with pytest.raises(AudioVQError, match="not speech"):
         SpeechHeader.from_container(Header(2, b"hash", good))
+
+
+@pytest.mark.parametrize("repeats", [(False, False), (True, False), (False, True), (True, True)])
+def test_level_and_pitch_of_a_channel_that_repeats_take_a_byte(repeats):
+    rng = np.random.default_rng(4)
+    packets = [Packet(rng.integers(0, 8, (1, 20)), rng.integers(0, 176, 20), 120)]
+    for i, same in enumerate(repeats):
+        own = Packet(rng.integers(0, 8, (1, 20)), rng.integers(0, 176, 20), 121 + i)
+        packets.append(replace(own, pitch=packets[-1].pitch, level=packets[-1].level) if same else own)
+    layout = header(np.zeros((3, 3), int), books=1, bits=3)
+    payload, short = layout.pack(packets)
+    for one, other in zip(layout.unpack(payload, short), packets, strict=True):
+        assert np.array_equal(one.pitch, other.pitch)
+        assert (one.codes.tolist(), one.level) == (other.codes.tolist(), other.level)
+    if all(repeats):
+        assert len(pack_side(packets)) == len(pack_side(packets[:1])) + 2
+    with pytest.raises(DamagedError):
+        layout.unpack(b"\xff" + payload[1:], short)

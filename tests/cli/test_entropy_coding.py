@@ -24,7 +24,7 @@ def test_on_by_default_and_off_on_demand(run, wav, tmp_path, entropy):
     sounds = []
     for name, coding in (("coded", "entropy"), ("packed", "packed")):
         data = (tmp_path / f"{name}.avq").read_bytes()
-        assert data[4] == (coding == "entropy")
+        assert data[4] == 2 + (coding == "entropy")
         found = json.loads(run("info", f"{name}.avq", "--json").out)
         assert found["coding"] == coding
         assert found["coded_bits_per_code"] > 0
@@ -44,4 +44,4 @@ def test_info_says_how_a_file_is_coded(run, wav, entropy):
 def test_models_without_an_entropy_model_write_packed_files(run, wav, tmp_path):
     wav("a.wav", 1.3)
     assert run("encode", "a.wav").code == 0
-    assert (tmp_path / "a.avq").read_bytes()[4] == 0
+    assert (tmp_path / "a.avq").read_bytes()[4] == 2

@@ -7,19 +7,17 @@ import pytest
 import soundfile
 
 from audiovq.cli import main
+from audiovq.codec.codec import SpeechCodec
 from audiovq.hub import save_weights
 from audiovq.prior.speech import save_prior
-from audiovq.speech.codec import SpeechCodec
-from tests.prior.conftest import make_prior
-from tests.prior.test_speech import density
+from tests.prior.test_speech import density, prior_for
 
 
 @pytest.fixture
 def model(codec, tmp_path, monkeypatch):
     save_weights(codec, tmp_path / "model")
     loaded = SpeechCodec.from_pretrained(tmp_path / "model")
-    prior = make_prior(n_codebooks=4, codebook_size=32, speaker_dim=6, codec=loaded.model_hash.hex())
-    save_prior(prior, tmp_path / "model" / "prior", density()[0])
+    save_prior(prior_for(loaded), tmp_path / "model" / "prior", density()[0])
     monkeypatch.chdir(tmp_path)
     return tmp_path / "model"
 

@@ -124,7 +124,7 @@ def test_two_writers_of_one_file(run, wav, tmp_path):
 @pytest.mark.parametrize("verb", ["decode", "convert"])
 def test_interrupts_leave_nothing_of_other_commands(coded, tmp_path, verb):
     data = Path("a.avq" if verb == "decode" else "a.wav").read_bytes()
-    arguments = {"decode": ["-o", "b.flac"], "convert": ["-o", "b.wav", "--to", "a.avq", "--timbre", "keep"]}[verb]
+    arguments = {"decode": ["-o", "b.flac"], "convert": ["-o", "b.wav", "--to", "a.avq"]}[verb]
     command = [sys.executable, "-m", "tests.cli.stand_in", verb, "-", *arguments]
     options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "stderr": subprocess.PIPE}
     before = files(tmp_path)

@@ -74,7 +74,6 @@ def test_several_options_are_one_line(run, picture):
 
 
 CONVERSIONS = [
-    ("a.avq", "b.avq", ["--timbre", "auto"]),
     ("a.avq", "b.avq", ["--decoder", "parallel"]),
     ("a.avq", "b.avq", ["--seed", 3]),
     ("a.avq", "b.avq", ["--mono"]),
@@ -83,7 +82,6 @@ CONVERSIONS = [
     ("a.avq", "b.wav", ["--mono"]),
     ("a.avq", "b.wav", ["--raw", "s16le"]),
     ("a.wav", "b.avq", ["--decoder", "parallel"]),
-    ("a.wav", "b.avq", ["--timbre", "auto"]),
     ("a.wav", "b.avq", ["--seed", 3]),
     ("a.wav", "b.wav", ["--rate", 16000]),
     ("a.wav", "b.wav", ["--channels", 1]),
@@ -102,7 +100,7 @@ def test_conversion_options_without_effect(run, wav, source, target, options):
 def test_options_that_say_what_happens_anyway(run, wav):
     wav("a.wav", 2.0)
     assert run("encode", "a.wav").code == 0
-    keep = ["--pitch", "keep", "--timbre", "keep"]
+    keep = ["--pitch", "keep"]
     for source, target in (("a.avq", "b.avq"), ("a.avq", "c.wav"), ("a.wav", "d.avq")):
         done = run("convert", source, "--to", "a.avq", "-o", target, *keep)
         assert done.code == 0, done.err
@@ -162,7 +160,7 @@ def test_raw_audio_through_pipes(run, wav, tmp_path):
     odd = process(["encode", "-", *raw], data + b"x")
     assert (odd.returncode, odd.stdout) == (0, coded.stdout)
     assert b"1 of its bytes are left over" in odd.stderr.splitlines()[0]
-    keep = ["--pitch", "keep", "--timbre", "keep"]
+    keep = ["--pitch", "keep"]
     spoken = process(["convert", "-", "-o", "-", "--to", tmp_path / "a.avq", *raw, *keep], data)
     assert spoken.returncode == 0, spoken.stderr
     assert run("convert", "a.wav", "--to", "a.avq", "-o", "c.wav", *keep).code == 0
@@ -170,7 +168,7 @@ def test_raw_audio_through_pipes(run, wav, tmp_path):
     Path("a.raw").write_bytes(data)
     assert run("convert", "a.raw", "--to", "a.avq", "-o", "d.wav", *raw, *keep).code == 0
     assert Path("d.wav").read_bytes() == Path("c.wav").read_bytes()
-    assert run("convert", "a.avq", "--to", "a.avq", "-o", "e.pcm", "--raw", "u8", "--timbre", "keep").code == 0
+    assert run("convert", "a.avq", "--to", "a.avq", "-o", "e.pcm", "--raw", "u8").code == 0
     assert Path("e.pcm").stat().st_size == 32000
     # A folder is searched for raw audio alone.
     wav("in/x.wav")

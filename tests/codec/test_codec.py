@@ -219,7 +219,7 @@ def test_wrong_numbers_of_codebooks_and_wrong_speakers_are_refused(codec, speech
     encoded = codec.encode(speech)
     with pytest.raises(AudioVQError, match="speaker vectors"):
         codec.decode(encoded, speaker=encoded.speaker[:, :3])
-    with pytest.raises(AudioVQError, match="pitch and level"):
+    with pytest.raises(TypeError, match="'pitch' and 'level'"):
         codec.decode(EncodedSpeech(encoded.codes, encoded.speaker, encoded.n_samples))
 
 
@@ -311,3 +311,22 @@ def test_one_codec_takes_sources_of_any_rate_in_turn(codec, rate):
     encoded = codec.encode(np.zeros(rate, np.float32) + 0.1, sample_rate=rate)
     assert encoded.n_samples.tolist() == [RATE]
     assert torch.equal(codec.encode(speech_like(1.0)).codes, other.codes)
+
+
+def test_decoding_starts_with_the_first_packet(codec, speech):
+    encoded = codec.encode(speech)
+    stream = codec.decoder_stream(encoded.speaker[0].numpy())
+    first = stream.push(split_packets(encoded, 0, codec.packet_frames, HOP)[0])
+    assert 0 < len(first) < codec.packet_frames * HOP
+    assert np.array_equal(first, codec.decode(encoded)[0, 0, : len(first)].numpy())
+
+
+def test_gradient_reaches_every_weight():
+    codec = make_codec().train()
+    waveform = torch.from_numpy(speech_like(1.2))[None, None]
+    speaker = codec.speaker_encoder(waveform)
+    made = codec(waveform, speaker, n_codebooks=codec.n_codebooks)
+    (made.waveform.abs().mean() + made.quantized.loss).backward()
+    # The pitch tracker has a task of its own.
+    missing = [name for name, p in codec.named_parameters() if p.grad is None and not name.startswith("pitch.")]
+    assert missing == []

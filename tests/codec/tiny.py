@@ -40,10 +40,10 @@ CONFIG = {
 }
 
 
-def make_codec(seed=0):
+def make_codec(seed=0, **settings):
     """A codec whose random gains are large enough to be heard, and whose tracker finds pitch now and then."""
     torch.manual_seed(seed)
-    codec = SpeechCodec(**CONFIG)
+    codec = SpeechCodec(**{**CONFIG, **settings})
     for unit in codec.modules():
         if hasattr(unit, "film") and unit.film is not None:
             torch.nn.init.normal_(unit.film.weight, std=0.1)

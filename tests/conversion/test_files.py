@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiovq.bitstream import decode_file, encode_file, inspect_file
+from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded
 from audiovq.bitstream.container import ContainerReader, Packet
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.conversion.files import convert_audio, is_avq, swap_speaker
-from audiovq.conversion.request import Disguise, make_shifter
+from audiovq.conversion.pitch import PitchMover
+from audiovq.conversion.request import Conversion
 from audiovq.errors import AudioVQError
 from tests.bitstream.test_speech_file import CODEC, Dribble, codes_of, encoded, wav
 from tests.evaluation.conftest import voice
 
 OTHER = np.arange(32) % 16
+
+
+def conversion(pitch="keep", target_hz=None):
+    return Conversion(OTHER, PitchMover(pitch, target_hz))
 
 
 def swapped(data, vector=OTHER):
@@ -84,7 +89,7 @@ def test_damage_is_told_and_leaves_nothing(tmp_path):
 def test_converted_audio_is_what_the_swapped_file_decodes_to(tmp_path, rate, channels, seconds):
     source = wav(tmp_path / "a.wav", seconds, rate, channels)
     there, back = io.BytesIO(), io.BytesIO()
-    report = convert_audio(source, there, CODEC, Disguise(OTHER), 2)
+    report = convert_audio(source, there, CODEC, conversion(), 2)
     decode_file(io.BytesIO(swapped(encoded(source, n_codebooks=2))), back, CODEC)
     assert there.getvalue() == back.getvalue()
     assert report.seconds == pytest.approx(seconds, abs=1 / rate)
@@ -96,19 +101,20 @@ def test_conversion_does_not_depend_on_how_the_audio_arrives(tmp_path):
     results = []
     for source in (tmp_path / "a.wav", Dribble(data, 5000)):
         out = io.BytesIO()
-        convert_audio(source, out, CODEC, Disguise(OTHER, make_shifter(16000, "auto", 180.0)))
+        convert_audio(source, out, CODEC, conversion("auto", 180.0))
         results.append(soundfile.read(io.BytesIO(out.getvalue()), dtype="int16")[0])
     assert len(results[0]) == 12 * 16000
     assert np.array_equal(*results)
 
 
-def test_a_coded_file_in_disguise(tmp_path):
+def test_audio_becomes_a_coded_file_of_the_other_speaker(tmp_path):
     soundfile.write(tmp_path / "a.wav", voice(6.0), 16000)
-    plain, shifted = encoded(tmp_path / "a.wav"), io.BytesIO()
-    encode_file(tmp_path / "a.wav", shifted, CODEC, disguise=Disguise(OTHER, make_shifter(16000, 3.0, None)))
-    assert np.array_equal(payloads(shifted.getvalue())[0].speakers[0], OTHER)
-    assert codes_of(shifted.getvalue()).shape == codes_of(plain).shape
-    assert not np.array_equal(codes_of(shifted.getvalue()), codes_of(plain))
+    plain, converted = encoded(tmp_path / "a.wav"), io.BytesIO()
+    encode_file(tmp_path / "a.wav", converted, CODEC, conversion=conversion(3.0))
+    assert np.array_equal(payloads(converted.getvalue())[0].speakers[0], OTHER)
+    assert np.array_equal(codes_of(converted.getvalue()), codes_of(plain))
+    before, after = (load_encoded(io.BytesIO(data), CODEC).pitch for data in (plain, converted.getvalue()))
+    assert (after - before == 12).all()
 
 
 def test_what_begins_like_a_file(tmp_path):

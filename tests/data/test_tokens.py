@@ -13,6 +13,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
+from audiovq.codec.codec import SpeechCodec
 from audiovq.data import TokenDataset, TokenShards, write_shards
 from audiovq.data.codes import cached_codes
 from audiovq.data.token_files import CodesModel
@@ -22,7 +23,7 @@ from audiovq.data.token_sources import list_sources
 from audiovq.data.token_writing import Tell, write_tokens
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_facts, save_weights
-from audiovq.speech.codec import EncodedSpeech, SpeechCodec
+from audiovq.interfaces import EncodedSpeech
 from tests.data.conftest import make_utterance, voice, write
 
 pytest.importorskip("pyarrow")
@@ -95,6 +96,8 @@ def test_round_trip(recordings, model, tmp_path, container):
         assert item.codes.dtype == np.uint16
         assert np.array_equal(item.codes, encoded.codes[0].numpy())
         assert np.array_equal(item.voice, encoded.speaker[0].numpy())
+        assert np.array_equal(item.pitch, encoded.pitch[0].numpy())
+        assert np.array_equal(item.levels, encoded.level[0].numpy())
         assert item.n_samples == int(encoded.n_samples[0])
         assert (item.seconds, item.source_rate, item.language) == (len(samples) / rate, rate, "cs")
     assert [item.speaker for item in items] == ["in/anna"] * 2 + ["in/bert"] * 3 + ["in/in"]
@@ -198,7 +201,7 @@ def test_folders_keep_their_settings(recordings, model, codec, tmp_path):
     tokenize(recordings, out, model)
     before = content(out)
     with torch.no_grad():
-        codec.quantizer.levels[0].codebook.vectors.mul_(2)
+        codec.quantizer.content.codebook.vectors.mul_(2)
     save_weights(codec, tmp_path / "other")
     for options, word in (
         ({"n_codebooks": 2}, "n codebooks 3, not 2"),
@@ -277,7 +280,8 @@ def test_a_prepared_corpus_keeps_what_is_known_of_it(model, tmp_path, monkeypatc
     read = cached_codes(codec, [{"name": "tokens", "root": str(tmp_path / "out")}])
     assert read.folder != made.folder
     for a, b in zip(made.utterances, read.utterances, strict=True):
-        assert np.array_equal(a.codes, b.codes)
+        for name in ("codes", "pitch", "levels"):
+            assert np.array_equal(getattr(a, name), getattr(b, name)), name
         assert (a.id, a.speaker, a.split, a.n_samples, a.voice.tolist()) == (
             *(b.id, b.speaker, b.split, b.n_samples),
             b.voice.tolist(),
@@ -372,10 +376,10 @@ def test_layouts_go_there_and_back(layout, shape):
 def test_items_decode_as_they_are(shards, model):
     codec = SpeechCodec.from_pretrained(model)
     item, entry = next(iter(TokenShards(shards))), next(iter(TokenDataset(shards)))
-    whole = codec.decode(EncodedSpeech(item.codes[None], item.voice[None], item.n_samples))
+    arrays = (item.codes, item.voice, item.n_samples, item.pitch, item.levels)
+    whole = codec.decode(EncodedSpeech(*(np.asarray(array)[None] for array in arrays)))
     assert whole.shape == (1, 1, item.n_samples)
-    assert torch.equal(
-        whole, codec.decode(EncodedSpeech(entry["codes"][None], entry["voice"][None], entry["n_samples"]))
-    )
+    parts = [entry[name][None] for name in ("codes", "voice", "pitch", "level")]
+    assert torch.equal(whole, codec.decode(EncodedSpeech(*parts[:2], entry["n_samples"], *parts[2:])))
     with pytest.raises(AudioVQError, match="no split 'trian'"):
         TokenDataset(shards, split="trian")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from audiovq.data.code_stretches import streams_of
 from audiovq.data.utterance import CodedUtterance
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergence, divergences, longest_copies
 from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
 from audiovq.evaluation.protocols.sound import describe_sound, distance, pauses
 from audiovq.prior import SpeechPrior
-from tests.prior.conftest import make_prior
-from tests.prior.test_speech import density
+from tests.prior.test_speech import density, prior_for
 
 
 def test_a_trigram_knows_what_is_decided_and_nothing_of_chance():
@@ -107,8 +107,10 @@ class Cache:
                     "en",
                     split,
                     rng.integers(0, codec.codebook_size, (codec.n_codebooks, 60)).astype(np.uint16),
-                    rng.integers(0, 16, 6),
+                    rng.integers(0, 16, 8),
                     60 * 320,
+                    rng.integers(0, 177, 60).astype(np.uint8),
+                    rng.integers(100, 180, 2).astype(np.uint8),
                 )
                 for i in range(4)
             ]
@@ -120,24 +122,22 @@ class Cache:
 
 
 def test_the_protocol_tells_all_its_figures(codec, tmp_path):
-    prior = make_prior(n_codebooks=4, codebook_size=32, speaker_dim=6, languages=["en"])
+    prior = prior_for(codec, languages=["en"])
     source = SpeechPrior(codec, prior, density()[0])
     settings = Settings(n_samples=2, seconds=1.0, dnsmos=False)
     report = evaluate_generation(source, Cache(codec), "test", settings)
     report.write_json(tmp_path / "a.json")
     found = json.loads((tmp_path / "a.json").read_text())
     uniform = found["likelihood"]["uniform"]
-    assert uniform["bits_per_second"] == pytest.approx(4 * 5 * 50)
-    assert uniform["bits_per_second_by_codebooks"] == pytest.approx([250, 500, 750, 1000])
-    tape = torch.from_numpy(np.concatenate([u.codes for u in Cache(codec).split("test")[::2]], axis=1).astype(np.int64))
-    with torch.no_grad():
-        nats = prior.nll(tape[None])
-    other = torch.from_numpy(
-        np.concatenate([u.codes for u in Cache(codec).split("test")[1::2]], axis=1).astype(np.int64)
-    )
-    with torch.no_grad():
-        both = torch.cat([nats, prior.nll(other[None])], dim=-1)
-    expected = both.mean((0, 2)).numpy()
+    assert uniform["bits_per_second"] == pytest.approx(50 * (4 * 5 + np.log2(177)))
+    assert uniform["bits_per_second_by_codebooks"] == pytest.approx(50 * (5 * np.arange(1, 5) + np.log2(177)))
+    nats = []
+    for first in (0, 1):  # the tapes of two speakers
+        utterances = Cache(codec).split("test")[first::2]
+        tape = torch.from_numpy(np.concatenate([streams_of(u) for u in utterances], axis=1).astype(np.int64))
+        with torch.no_grad():
+            nats.append(prior.nll(tape[None]))
+    expected = torch.cat(nats, dim=-1).mean((0, 2)).numpy()[1:]
     assert found["likelihood"]["prior, without conditions"]["nats_per_code_by_codebook"] == pytest.approx(
         expected, rel=1e-4
     )

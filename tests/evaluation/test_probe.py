@@ -6,12 +6,11 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocols import probe
 from audiovq.evaluation.protocols.probe import code_majority, evaluate_probe, linear_probe, majority
-from audiovq.speech.codec import SpeechCodec
+from tests.codec.tiny import CONFIG, make_codec
 from tests.data.conftest import make_utterance, voice
 
 
@@ -53,23 +52,7 @@ def test_the_largest_class_is_that_of_training():
 
 @pytest.fixture(scope="module")
 def codec():
-    torch.manual_seed(0)
-    codec = SpeechCodec(
-        encoder={
-            "latent_dim": 8,
-            "filterbank": {"n_filters": 16, "kernel_size": 320, "stride": 80},
-            "channels": [16, 16],
-            "strides": [2, 2],
-            "kernel_sizes": [4, 4],
-            "dilations": [[1], [1]],
-        },
-        quantizer={"n_codebooks": 2, "codebook_size": 32, "init_after": None},
-        speaker_encoder={"dim": 4, "channels": 8, "dilations": [1]},
-        decoder={"channels": [16], "upsample": [], "dilations": [[1]]},
-        default_n_codebooks=1,
-    )
-    codec.quantizer.initialise(codec.encoder(torch.from_numpy(voice(3.2))[None, None])[0].t().detach(), 64.0)
-    return codec.eval()
+    return make_codec(quantizer={**CONFIG["quantizer"], "n_codebooks": 2}, default_n_codebooks=1)
 
 
 def splits(voices=("low", "high")):

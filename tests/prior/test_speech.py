@@ -8,20 +8,27 @@ import numpy as np
 import pytest
 import torch
 
+from audiovq.codec.codec import SpeechCodec
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
+from audiovq.pitch_scale import N_VALUES
 from audiovq.prior import SpeakerDistribution, SpeechPrior
 from audiovq.prior.speech import condition_of, load_prior, rounded, save_prior
-from audiovq.speech.codec import SpeechCodec
-from tests.prior.conftest import BACKBONES, make_prior
+from tests.prior.conftest import make_prior
 
 
-def density(dim=6, levels=16):
+def prior_for(codec, **changes):
+    """A prior over the codes of a loaded codec."""
+    sizes = {"n_codebooks": codec.n_codebooks, "codebook_size": codec.codebook_size, "pitch_values": N_VALUES + 1}
+    return make_prior(**sizes, speaker_dim=codec.speaker_encoder.dim, codec=codec.model_hash.hex(), **changes)
+
+
+def density(dim=8, levels=16):
     rng = np.random.default_rng(0)
     centres = rng.integers(4, 12, (5, dim))
     speakers = [f"s{i % 5}" for i in range(40)]
     vectors = np.stack([centres[i % 5] + rng.integers(-1, 2, dim) for i in range(40)])
-    return SpeakerDistribution.fit(vectors, speakers, np.full(40, 10.0), levels), centres
+    return SpeakerDistribution.fit(vectors, speakers, np.full(40, 10.0), levels, np.full(40, 150.0)), centres
 
 
 @pytest.fixture
@@ -29,10 +36,7 @@ def model(codec, tmp_path):
     """A folder with a codec and its prior."""
     save_weights(codec, tmp_path / "model")
     loaded = SpeechCodec.from_pretrained(tmp_path / "model")
-    prior = make_prior(
-        n_codebooks=4, codebook_size=32, speaker_dim=6, codec=loaded.model_hash.hex(), backbone=BACKBONES["transformer"]
-    )
-    save_prior(prior, tmp_path / "model" / "prior", density()[0])
+    save_prior(prior_for(loaded), tmp_path / "model" / "prior", density()[0])
     return tmp_path / "model"
 
 
@@ -84,7 +88,7 @@ def test_a_prompt_is_continued_in_its_voice(model, speech):
     assert torch.equal(encoded.codes[:, :, :62], prompt.codes[:, :, :62].expand(2, -1, -1))
     assert torch.equal(encoded.speaker, prompt.speaker.expand(2, -1))
     assert encoded.n_samples.tolist() == [62 * 320 + 8000] * 2
-    other = source.generate(0.5, 2, prompt=prompt, speaker=np.zeros(6, np.int64))
+    other = source.generate(0.5, 2, prompt=prompt, speaker=np.zeros(8, np.int64))
     assert (other.speaker == 0).all()
 
 
@@ -123,6 +127,6 @@ def test_random_voices_lie_around_the_training_voices():
 
 
 def test_conditions_of_a_batch_are_the_codecs_vectors(codec):
-    voice = torch.randint(0, 16, (2, 6))
+    voice = torch.randint(0, 16, (2, 8))
     condition = condition_of(codec, {"voice": voice, "language": torch.tensor([0, -1])})
     assert torch.equal(condition.speaker, codec.speaker_encoder.decode(voice))

@@ -1,4 +1,4 @@
-"""A prior over a codec with coded pitch: pitch is the first stream of a frame, in likelihoods, samples and speech."""
+"""Pitch in a prior: it is the first stream of a frame, in likelihoods, samples and speech."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import soundfile
 import torch
 
 from audiovq.cli import main
+from audiovq.codec.codec import SpeechCodec
 from audiovq.codec.level import dequantize_level
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
-from audiovq.interfaces import EncodedSpeech
 from audiovq.pitch_scale import N_VALUES
 from audiovq.prior import Condition, SamplingConfig, SpeakerDistribution, SpeechPrior
 from audiovq.prior.compiled import CompiledStepper, PackedPrior
 from audiovq.prior.sampling import Stepper
 from audiovq.prior.speech import load_prior, rounded, save_prior
-from audiovq.speech.codec import SpeechCodec
 from tests.codec.tiny import make_codec, speech_like
 from tests.prior.conftest import make_prior
 from tests.prior.test_sampling import step_through
@@ -86,7 +85,7 @@ def test_samples_stay_in_their_alphabets_and_continue_prompts(pitched, streams):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder with a codec with coded pitch and its prior."""
+    """A folder with a codec and its prior."""
     folder = tmp_path_factory.mktemp("model")
     save_weights(make_codec(), folder)
     loaded = SpeechCodec.from_pretrained(folder)
@@ -136,9 +135,6 @@ def test_a_prompt_keeps_its_pitch_level_and_speaker(source):
     assert encoded.level.shape == (2, 4)
     assert torch.equal(encoded.level[0, :3], prompt.level[0])
     assert abs(dequantize_level(int(encoded.level[0, 3])) - dequantize_level(float(prompt.level.float().mean()))) < 6
-    bare = EncodedSpeech(prompt.codes, prompt.speaker, prompt.n_samples)
-    with pytest.raises(AudioVQError, match="pitch"):
-        source.generate(0.5, prompt=bare)
 
 
 def test_levels_of_speakers_are_stored(model, source):

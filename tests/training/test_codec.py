@@ -122,6 +122,15 @@ def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
     SpeechCodec(**exported)
 
 
+def test_training_brings_decoded_speech_closer(corpus, tmp_path):
+    fast = {"training.max_steps": 40, "training.warmup_steps": 5, "task.learning_rate": 3e-3, "task.average_decay": 0.9}
+    task = make_task(config("speech", corpus, tmp_path, MODEL, **fast))
+    before = task.validate()["loss"]
+    folder = train(config("speech", corpus, tmp_path, MODEL, **fast))
+    after = json.loads((folder / "latest" / "training.json").read_text())["validation"]["loss"]
+    assert after < 0.8 * before
+
+
 def test_a_run_from_weights_starts_with_statistics_that_fit_them(corpus, tmp_path):
     """Stale sums would overwrite every codebook vector in the first step."""
     first = config("speech", corpus, tmp_path / "first", MODEL)

@@ -21,10 +21,10 @@ TABLES = torch.randn(3, 32, 8, generator=torch.Generator().manual_seed(0))
 SHARES = ((1, 0.3), (2, 0.2), (3, 0.5))
 
 
-def utterances(n=12, n_frames=90, split="train", has_pitch=True):
+def utterances(n=12, n_frames=90, split="train"):
     """Codes that mostly go on from one frame to the next, and whose finer books follow the coarser ones.
 
-    Where pitch is coded, the third codebook's codes are below 8 in voiced frames and above in the others.
+    The third codebook's codes are below 8 in voiced frames and above in the others.
     """
     rng = np.random.default_rng(0)
     found = []
@@ -33,19 +33,19 @@ def utterances(n=12, n_frames=90, split="train", has_pitch=True):
         first = np.cumsum(steps) % 32
         second = (3 * first + rng.integers(0, 3, n_frames)) % 32
         pitch = np.where(np.arange(n_frames) // 7 % 2, 60 + i, 0).astype(np.uint8)
-        third = rng.integers(0, 8, n_frames) + 24 * (pitch == 0) if has_pitch else rng.integers(0, 32, n_frames)
+        third = rng.integers(0, 8, n_frames) + 24 * (pitch == 0)
         codes = np.stack([first, second, third]).astype(np.uint16)
         voice = rng.integers(0, 16, 32) * (rng.random(32) < 0.3)
-        side = {"pitch": pitch, "levels": np.full(-(-n_frames // 40), 160, np.uint8)} if has_pitch else {}
+        levels = np.full(-(-n_frames // 40), 160, np.uint8)
         about = (f"u{i}", f"s{i % 3}", "en", split)
-        found.append(CodedUtterance(*about, codes, voice, n_frames * 320, **side))
+        found.append(CodedUtterance(*about, codes, voice, n_frames * 320, pitch, levels))
     return found
 
 
-def cache_of(folder, n=12, n_frames=90, has_pitch=True):
+def cache_of(folder, n=12, n_frames=90):
     """Codes on disk, with as many for validation."""
-    made = [u for split in ("train", "validation") for u in utterances(n, n_frames, split, has_pitch)]
-    facts = CodesFacts("01020304", 3, 32, has_pitch, 16000, 320, 40, 16)
+    made = [u for split in ("train", "validation") for u in utterances(n, n_frames, split)]
+    facts = CodesFacts("01020304", 3, 32, 16000, 320, 40, 16)
     return write_coded(folder, facts, lambda n_done: made[n_done:], TABLES.numpy())
 
 
@@ -55,11 +55,11 @@ def make_task(folder, batch_size=4, network=NETWORK, **sizes):
     return EntropyTask(network, None, [], batch_size, 1e-2, shares=SHARES, codes=str(codes), device="cpu")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["pitch", "no pitch"])
-def task(tmp_path_factory, request):
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
     """Trained for a while."""
     folder = tmp_path_factory.mktemp("run")
-    made = make_task(folder / "codes", has_pitch=request.param)
+    made = make_task(folder / "codes")
     Run(folder, 0, 150, decay=1.0, validate_every=1000).fit(made)
     return made
 
@@ -68,13 +68,12 @@ def test_what_is_there_is_learned(task):
     bits = ideal_bits(task.model, task.utterances, 40, 3) / (12 * 90)
     assert bits[0] < 4
     assert bits[1] < 4
-    assert bits[2] < 4.2 if task.facts.has_pitch else 4.5 < bits[2] < 6, bits
+    assert bits[2] < 4.2
 
 
 def test_integers_give_what_the_floats_gave(task, tmp_path):
     task.export(tmp_path)
     coder = EntropyCoder(load_entropy_model(tmp_path, bytes.fromhex("01020304")))
-    assert coder.model.has_pitch == task.facts.has_pitch
     for n_books in (1, 2, 3):
         floats = ideal_bits(task.model, task.utterances, 40, n_books).sum()
         packets = packets_of(task.utterances, 40)
@@ -86,10 +85,10 @@ def test_integers_give_what_the_floats_gave(task, tmp_path):
 
 def test_what_is_saved_counts_pitch_and_level(task):
     found = task.validate()
-    nominal = 3 * 5 + (3.0 if task.facts.has_pitch else 0.0)  # 150 b/s at 50 frames a second
+    nominal = 3 * 5 + 3.0  # 150 b/s at 50 frames a second
     paid = sum(found[f"bits_{k}"] for k in (1, 2, 3)) + found["side"]
     assert found["saved_3"] == pytest.approx(1 - paid / nominal)
-    assert (found["side"] > 0) == task.facts.has_pitch
+    assert found["side"] > 0
 
 
 def test_logits_depend_on_nothing_a_decoder_does_not_know_yet(task):

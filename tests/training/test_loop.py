@@ -72,6 +72,18 @@ def test_a_run_by_the_clock_ends_and_goes_on_by_the_clock(tmp_path, monkeypatch)
     assert fit(tmp_path, **clock).step == before  # all is done
 
 
+def test_a_run_that_was_done_goes_on_to_more_steps(tmp_path):
+    fit(tmp_path)
+    before = state_of(tmp_path)
+    done = step_of(tmp_path)
+    for more in (6, 10):
+        fit(tmp_path, max_steps=done + more)
+        assert step_of(tmp_path) == done + more
+        assert json.loads((tmp_path / "latest" / "training.json").read_text())["step"] == done + more
+    after = state_of(tmp_path)
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+
+
 # -- checkpoints ----------------------------------------------------------------------------------------------------
 
 

@@ -1,23 +1,21 @@
-"""Small untrained models for the page: one with coded pitch and speakers, one with a prior."""
+"""Small untrained models for the page: one with speakers, one with a prior."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from audiovq.codec.codec import SpeechCodec as PitchCodec
+from audiovq import SpeechCodec
 from audiovq.conversion.voices import BundledVoice, write_voices
-from audiovq.hub import load_codec, save_weights
+from audiovq.hub import save_weights
 from audiovq.prior.speech import SpeechPrior, load_prior, save_prior
-from audiovq.speech.codec import SpeechCodec
 from tests.codec.tiny import make_codec
-from tests.prior.conftest import BACKBONES, make_prior
-from tests.prior.test_speech import density
+from tests.prior.test_speech import density, prior_for
 
 
 def with_speakers(folder):
-    """A codec with coded pitch and two bundled speakers."""
+    """A codec with two bundled speakers."""
     save_weights(make_codec(), folder)
-    codec = load_codec(PitchCodec, folder)
+    codec = SpeechCodec.from_pretrained(folder)
     rng = np.random.default_rng(0)
     voices = [
         BundledVoice(name, ["en"], sex, 60.0, pitch, rng.integers(0, 16, 8).tolist(), "CC0-1.0", "a test")
@@ -28,9 +26,8 @@ def with_speakers(folder):
 
 
 def with_prior(codec, folder):
-    """A codec without coded pitch, and its prior."""
+    """A codec with its prior."""
     save_weights(codec, folder)
-    loaded = load_codec(SpeechCodec, folder)
-    arguments = {"n_codebooks": 4, "codebook_size": 32, "speaker_dim": 6, "codec": loaded.model_hash.hex()}
-    save_prior(make_prior(**arguments, backbone=BACKBONES["transformer"]), folder / "prior", density()[0])
+    loaded = SpeechCodec.from_pretrained(folder)
+    save_prior(prior_for(loaded), folder / "prior", density()[0])
     return SpeechPrior(loaded, *load_prior(folder / "prior", loaded))

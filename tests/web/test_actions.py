@@ -69,11 +69,6 @@ class TestCompress:
         assert np.array_equal(version.f0 > 0, coded.numpy() > 0)
         assert version.f0[version.f0 > 0].min() >= 50
 
-    def test_a_model_without_coded_pitch(self, audio, codec):
-        (version,) = actions.compress(codec, recording(audio(), codec), [1])
-        assert version.f0 is None
-        assert actions.tracked_f0(codec, recording(audio(), codec)) is None
-
     def test_nothing_chosen(self, audio, codec):
         with pytest.raises(AudioVQError, match="choose at least one"):
             actions.compress(codec, recording(audio(), codec), [])

@@ -248,13 +248,11 @@ def excerpts(
     chosen = np.unique(np.linspace(0, len(places) - 1, min(n, len(places))).round().astype(int))
     for tape, start in (places[i] for i in chosen):
         streams = tape.read(start, min(n_frames, tape.n_frames - start))[None]
-        codes = streams[:, tape.n_side :][:, : settings.n_codebooks or codec.n_codebooks]
+        codes = streams[:, 1:][:, : settings.n_codebooks or codec.n_codebooks]
         utterance, length = tape.at(start), codes.shape[2] * codec.hop_length
-        pitch = level = None
-        if utterance.levels is not None:
-            n_packets = -(-codes.shape[2] // codec.packet_frames)
-            pitch, level = streams[:, 0], np.full((1, n_packets), round(float(utterance.levels.mean())))
-        items.append(EncodedSpeech(codes, utterance.voice[None], np.array([length]), pitch, level))  # type: ignore[arg-type]
+        n_packets = -(-codes.shape[2] // codec.packet_frames)
+        level = np.full((1, n_packets), round(float(utterance.levels.mean())))
+        items.append(EncodedSpeech(codes, utterance.voice[None], np.array([length]), streams[:, 0], level))  # type: ignore[arg-type]
     return items
 
 
@@ -344,12 +342,11 @@ def likelihoods(
     progress: Progress = silent,
 ) -> dict[str, dict[str, Any]]:
     """Nats per code and bits per second: the prior with and without its conditions, a trigram, the uniform prior."""
-    prior, side = source.prior, source.prior.n_side
+    prior = source.prior
     seen, fitted, held_out = ([t.codes for t in tapes] for tapes in (train, validation, test))
     trigram = Trigram(seen, fitted, prior.codebook_size).nats(held_out)
-    if side:
-        seen, fitted, held_out = ([t.streams[:1] for t in tapes] for tapes in (train, validation, test))
-        trigram = np.concatenate([Trigram(seen, fitted, prior.sizes[0]).nats(held_out), trigram])
+    seen, fitted, held_out = ([t.streams[:1] for t in tapes] for tapes in (train, validation, test))
+    trigram = np.concatenate([Trigram(seen, fitted, prior.sizes[0]).nats(held_out), trigram])
     rows = {
         "prior": prior_nats(source, test, True, progress),
         "prior, without conditions": prior_nats(source, test, False, progress),
@@ -359,11 +356,11 @@ def likelihoods(
     bits_per_second = source.codec.frame_rate / math.log(2)
     return {
         name: {
-            "nats_per_pitch": float(nats[0]) if side else None,
-            "nats_per_code": float(nats[side:].mean()),
-            "nats_per_code_by_codebook": nats[side:].tolist(),
+            "nats_per_pitch": float(nats[0]),
+            "nats_per_code": float(nats[1:].mean()),
+            "nats_per_code_by_codebook": nats[1:].tolist(),
             "bits_per_second": float(nats.sum() * bits_per_second),
-            "bits_per_second_by_codebooks": (np.cumsum(nats) * bits_per_second)[side:].tolist(),
+            "bits_per_second_by_codebooks": (np.cumsum(nats) * bits_per_second)[1:].tolist(),
         }
         for name, nats in rows.items()
     }

@@ -25,8 +25,8 @@ from audiovq.optional import need
 if TYPE_CHECKING:
     from torch import nn
 
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.data.utterance import Utterance
-    from audiovq.speech.codec import SpeechCodec
 
 SILENCE = "SIL"
 PHONES = (

@@ -25,8 +25,8 @@ from audiovq.evaluation.stats import Mean, Score, mean_of
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.data.utterance import Utterance
-    from audiovq.speech.codec import SpeechCodec
 
 TARGETS = ("speaker", "language")
 PARTS = ("train", "validation", "test")

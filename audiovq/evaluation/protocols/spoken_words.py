@@ -102,8 +102,7 @@ def read_words(
     """
     block = round(BLOCK_SECONDS * 50)
     order = torch.from_numpy(shuffled(np.arange(encoded.codes.shape[2]), block, np.random.default_rng(seed)))
-    pitch = None if encoded.pitch is None else encoded.pitch[:, order]
-    other = replace(encoded, codes=encoded.codes[:, :, order], pitch=pitch)
+    other = replace(encoded, codes=encoded.codes[:, :, order], pitch=encoded.pitch[:, order])
     text, likely = whisper.read_scored(decode(encoded), "en")
     _, unlikely = whisper.read_scored(decode(other), "en")
     return Reading(text, likely, unlikely, float(np.mean([word in known for word in text])) if text else 0.0)
@@ -166,10 +165,9 @@ def continue_prompts(
         vectors = [speaker.embed(part) for part in (waveform[:begin], waveform[begin:])]
         if vectors[0] is not None and vectors[1] is not None:
             cosines.append(float(vectors[0] @ vectors[1]))
-        if encoded.pitch is not None:
-            track, n_frames = encoded.pitch[0].numpy(), prompt.codes.shape[2]
-            parts = track[:n_frames], track[n_frames:]
-            rows.append((semitones_between(*parts), *(pitch_range(part) for part in parts)))
+        track, n_frames = encoded.pitch[0].numpy(), prompt.codes.shape[2]
+        parts = track[:n_frames], track[n_frames:]
+        rows.append((semitones_between(*parts), *(pitch_range(part) for part in parts)))
     known = [row for row in rows if None not in row]
     figures: dict[str, Any] = {"n": len(prompts), "speaker_cosine": float(np.mean(cosines)) if cosines else None}
     names = ("median_apart_semitones", "range_prompt_semitones", "range_continuation_semitones")

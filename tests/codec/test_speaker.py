@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.codec.speaker import SpeakerEncoder, SpeakerTable
-from audiovq.errors import AudioVQError
+from audiovq.codec.speaker import SpeakerEncoder
 
 
 @pytest.fixture
@@ -32,13 +31,6 @@ def test_loudness_is_not_the_voice(speaker_encoder, speech):
 def test_gradient_passes_the_rounding(speaker_encoder, speech):
     speaker_encoder(speech[None, None, :16000]).sum().backward()
     assert speaker_encoder.project.weight.grad.abs().sum() > 0
-
-
-def test_a_table_maps_numbers_and_cannot_listen():
-    table = SpeakerTable(109, 6)
-    assert torch.equal(table(torch.tensor([3])), table.decode(torch.tensor([[3]])))
-    with pytest.raises(AudioVQError, match="by their number"):
-        table.encode(torch.zeros(1, 1, 100))
 
 
 def test_normalised_vectors_do_not_saturate():
