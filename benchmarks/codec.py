@@ -4,9 +4,9 @@
 
 Both get one recording of ``--seconds`` at their own rate (16 and 24 kHz) in one call, on one thread. EnCodec is the
 package's 24 kHz model at 6 kb/s with random weights: nothing is downloaded, and speed does not depend on them. Ours is
-the bundled model or ``--model``; where there is none yet, configs/model/speech.yaml with random weights. They take
+the bundled model or ``--model``. They take
 turns and the median of ``--rounds`` counts. ``convert`` is conversion to another voice, the pitch moved by three
-semitones, with the model for it. All of that in two fresh processes: with glibc's default allocator, and
+semitones. All of that in two fresh processes: with glibc's default allocator, and
 (keys that end in ``_raised``) with its thresholds raised for both. Keys that end in ``_per_cpu_second`` count processor
 time instead of the clock: what a busy machine leaves comparable.
 
@@ -47,36 +47,15 @@ def speech_like(seconds: float, sample_rate: int):
     return (0.15 * syllables * buzz + 0.003 * noise).astype(np.float32)
 
 
-def our_codec(model: str | None) -> tuple[Any, bool]:
-    """The codec, and whether its weights are trained."""
-    import torch
-
-    from audiovq.errors import AudioVQError
-    from audiovq.speech.codec import SpeechCodec
-
-    try:
-        return SpeechCodec.from_pretrained(model).eval(), True
-    except AudioVQError:
-        if model is not None:
-            raise
-    from omegaconf import OmegaConf
-
-    from audiovq.training.run import compose
-
-    torch.manual_seed(0)
-    config = OmegaConf.to_container(compose(["experiment=speech_debian"]).model, resolve=True)
-    return SpeechCodec(**config).eval(), False  # type: ignore[arg-type]
-
-
 def candidates(model: str | None, seconds: float) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
     """Functions to time by name, and what there is to know of them."""
     import torch
     from encodec import EncodecModel
 
-    from audiovq.hub import conversion_model
+    from audiovq import SpeechCodec
 
     torch.set_num_threads(1)
-    codec, trained = our_codec(model)
+    codec = SpeechCodec.from_pretrained(model)
     torch.manual_seed(0)
     encodec = EncodecModel.encodec_model_24khz(pretrained=False).eval()
     encodec.set_target_bandwidth(ENCODEC_KBPS)
@@ -92,21 +71,15 @@ def candidates(model: str | None, seconds: float) -> tuple[dict[str, Callable[[]
 
         return call
 
-    converter, _ = our_codec(model or conversion_model())
-    target = converter.target_voice(speech_like(8.0, 16000)[::-1].copy())
+    target = codec.target_voice(speech_like(8.0, 16000)[::-1].copy())
     functions: dict[str, Callable[[], object]] = {
         "encode": lambda: codec.encode(waveform),
         "encodec_encode": theirs(encodec.encode, waveform_24),
         "decode": lambda: codec.decode(encoded),
         "encodec_decode": theirs(encodec.decode, frames),
-        "convert": lambda: converter.convert(waveform, target, pitch=3.0),
+        "convert": lambda: codec.convert(waveform, target, pitch=3.0),
     }
-    about = {
-        "model": codec.name,
-        "conversion_model": converter.name,
-        "trained": trained,
-        "n_codebooks": codec.default_n_codebooks,
-    }
+    about = {"model": codec.name, "n_codebooks": codec.default_n_codebooks}
     return functions, about | {"torch": torch.__version__, "encodec_kbps": ENCODEC_KBPS}
 
 
@@ -154,16 +127,11 @@ def measure_memory(model: str | None) -> dict[str, float]:
     """Peaks of the command line for one minute and one hour, and how fast it starts."""
     import soundfile
 
-    from audiovq.hub import save_weights
-
     audiovq = [sys.executable, "-W", "ignore", "-c", "import sys; from audiovq.cli import main; sys.exit(main())"]
     results: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        codec, trained = our_codec(model)
-        if not trained:
-            save_weights(codec, folder / "model")
-        which = ["--model", str(folder / "model")] if not trained else (["--model", model] if model else [])
+        which = ["--model", model] if model else []
         minute = speech_like(60, 16000)
         for label, minutes in (("minute", 1), ("hour", 60)):
             wav, avq, out = (folder / f"{label}{suffix}" for suffix in (".wav", ".avq", ".out.wav"))

@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 import torch
 
-from audiovq.speech.codec import SpeechCodec
+from audiovq.codec.codec import SpeechCodec
 
 PIECE = 320
 RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"
@@ -118,8 +118,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     codec = SpeechCodec.from_pretrained(options.model)
-    if not codec.has_pitch:
-        sys.exit(f"model {codec.name} has no coded pitch; name another one with --model")
     samples, rate = soundfile.read(RECORDING, dtype="float32")
     samples = np.tile(samples, int(options.seconds * rate / len(samples)) + 1)[: int(options.seconds * rate)]
     stretch = samples[: codec.packet_frames * codec.hop_length]

@@ -160,9 +160,9 @@ def measure_deviation() -> dict[str, float]:
 
 def measure_speech(model: str | None, folder: str | None, seconds: float, rounds: int) -> dict[str, Any]:
     """Sampling and decoding, by the clock and by the processor; with random weights where there is no prior."""
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.errors import AudioVQError
     from audiovq.prior import CodePrior, SpeechPrior
-    from audiovq.speech.codec import SpeechCodec
 
     try:
         source, trained = SpeechPrior.from_pretrained(model, folder), True
@@ -172,7 +172,7 @@ def measure_speech(model: str | None, folder: str | None, seconds: float, rounds
         codec = SpeechCodec.from_pretrained(model)
         prior = make_prior(8)
         config = {**prior.config, "n_codebooks": codec.n_codebooks, "speaker_dim": codec.speaker_encoder.dim}
-        config |= {"codebook_size": codec.codebook_size, "pitch_values": PITCH * codec.has_pitch}
+        config |= {"codebook_size": codec.codebook_size, "pitch_values": PITCH}
         source, trained = SpeechPrior(codec, CodePrior(**config).eval()), False
     speaker = [0] * source.codec.speaker_encoder.dim
     parts: dict[str, list[float]] = {"sampled": [], "decoded": [], "clock": []}
