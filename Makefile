@@ -13,6 +13,8 @@ REACHABLE := import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=10)
 
 PYTEST ?=
 SITE ?= site
+# Folder for the synthetic speech that `make models` makes.
+KOKORO ?= kokoro_generated
 
 .PHONY: demo test lint docs models clean
 
@@ -31,12 +33,21 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Bundled models from data: stages skip what is done. (`conversion` and `tokens` are of an earlier version.)
+# Bundled models from data: stages skip what is done.
 models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/debian_speech/prepare.py
-	$(BIN)/audiovq train experiment=speech_debian
-	$(BIN)/python recipes/debian_speech/bundle.py
-	$(BIN)/audiovq train experiment=prior data=debian_speech
+	$(BIN)/python recipes/kokoro_speech/fetch.py
+	$(BIN)/python recipes/kokoro_speech/synthesize.py $(KOKORO) --hours 10
+	$(BIN)/python recipes/kokoro_speech/prepare.py $(KOKORO)
+	$(BIN)/python recipes/pitch_tracker/label.py debian_speech kokoro_speech
+	$(BIN)/python recipes/pitch_tracker/pack.py debian_speech kokoro_speech
+	$(BIN)/audiovq train experiment=pitch_tracker
+	$(BIN)/python recipes/speech/teacher.py
+	$(BIN)/audiovq train experiment=speech training.init_from=speech
+	$(BIN)/python recipes/speech/bundle.py runs/speech/latest
+	$(BIN)/python recipes/voice_conversion/make_speakers.py
+	$(BIN)/python recipes/speech/entropy.py
+	$(BIN)/audiovq train experiment=prior
 	$(BIN)/python recipes/speech_generation/bundle.py
 	$(BIN)/python recipes/speech_generation/choose.py
 	$(BIN)/python recipes/speech_generation/measure.py

@@ -24,9 +24,9 @@ def front_matter(task: str, tags: Sequence[str], languages: Sequence[str] = ()) 
 #: Languages of the recordings that the speech models are trained on.
 SPEECH_LANGUAGES = ("cs", "en", "es", "fr", "it", "nl", "ru")
 HEADS = {
-    "speech": front_matter("audio-to-audio", ["speech-codec", "speech-tokenizer"], SPEECH_LANGUAGES),
-    "conversion": front_matter("audio-to-audio", ["voice-conversion"], SPEECH_LANGUAGES),
-    "tokens": front_matter("feature-extraction", ["speech-tokenizer"], SPEECH_LANGUAGES),
+    "speech": front_matter(
+        "audio-to-audio", ["speech-codec", "speech-tokenizer", "voice-conversion"], SPEECH_LANGUAGES
+    ),
     "prior": front_matter("unconditional-audio-generation", ["speech"], SPEECH_LANGUAGES),
     "photo": front_matter("unconditional-image-generation", ["vq-vae-2", "image-codec"]),
     "doom": front_matter("image-to-video", ["video-prediction", "world-model"]),

@@ -1,11 +1,18 @@
 """Put the trained speech model among the bundled ones, in 8 bits.
 
-    python recipes/speech/bundle.py runs/speech/latest [--name preview]
+    python recipes/speech/bundle.py runs/speech/latest [--name speech]
 
-Writes the weights and prints the model's hash, which its card has to name; figures come from
+Writes weights and configuration, and prints the model's hash, which its card has to name. What stands beside the
+weights is made for them, and has to be made again:
 
-    audiovq evaluate codec --model NAME --split test,unseen
-    audiovq evaluate conversion --model NAME
+    python recipes/voice_conversion/make_speakers.py        # speakers.json
+    python recipes/speech/entropy.py                        # entropy.safetensors
+    python recipes/speech_generation/bundle.py              # prior/
+
+Figures come from
+
+    audiovq evaluate codec --split test,unseen
+    audiovq evaluate conversion
 """
 
 from __future__ import annotations
@@ -14,17 +21,18 @@ import argparse
 
 import torch
 
-from audiovq.codec.codec import SpeechCodec
+from audiovq import SpeechCodec
 from audiovq.hub import BUNDLED, codes_hash, model_folder, save_weights
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run's exported model, or a folder")
-    parser.add_argument("--name", default="preview", help="of the bundled model")
+    parser.add_argument("--name", default="speech", help="of the bundled model")
+    parser.add_argument("--conversion-codebooks", type=int, default=2, help="that conversion uses by default")
     arguments = parser.parse_args()
     codec = SpeechCodec.from_pretrained(model_folder(arguments.run))
-    codec.config["name"] = arguments.name
+    codec.config |= {"name": arguments.name, "conversion_codebooks": arguments.conversion_codebooks}
     folder = BUNDLED / arguments.name
     save_weights(codec, folder, torch.int8)
     size = (folder / "model.safetensors").stat().st_size / 1e6

@@ -10,10 +10,10 @@ import json
 import shutil
 from pathlib import Path
 
+from audiovq.codec.codec import SpeechCodec
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 from audiovq.prior.speech import FOLDER, load_prior
-from audiovq.speech.codec import SpeechCodec
 
 MOST_BYTES = 15_000_000
 

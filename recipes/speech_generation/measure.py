@@ -25,12 +25,11 @@ from recipes.model_card import HEADS
 CARD = """# The prior of {codec}
 
 An autoregressive model of the codes of audiovq's speech model: a transformer over frames, a small network over the
-books of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate speech` samples from it.
+codebooks of a frame. {weights:.1f} million weights, matrices in 8 bits. `audiovq generate speech` samples from it.
 
-* **Trained by** `audiovq train experiment=prior data=debian_speech`, {steps} steps on codes of the speech model's
-  training data{before}.
+* **Trained by** `audiovq train experiment=prior`, {steps} steps on codes of the speech model's training data.
   Sources, licences and what was left out are in that model's card. No test or validation recording was trained on.
-* **Drawn with** temperature {temperature}, top-p {top_p} and {books} of the codec's books where nothing is asked for,
+* **Drawn with** temperature {temperature}, top-p {top_p} and {books} codebooks where nothing is asked for,
   chosen on validation (`recipes/speech_generation/choose.py`).
 * **Conditions**: a speaker vector, a language. It carries a density of the training speakers' vectors, from which
   `--speaker random` draws: Gaussians, no recordings.
@@ -43,7 +42,7 @@ By `audiovq evaluate generation` on the test split; docs/generation.md says what
 ## What it is bad at
 
 * It knows no words. What it draws has the sounds and the rhythm of speech, in no language in particular.
-* 6.5 hours of prompts and game dialogue were its whole world: isolated sentences, few voices.
+* Some ten hours of prompts, game dialogue and synthetic speech were its whole world: isolated sentences, few voices.
 * Speech that it draws in somebody's voice is not that person's: say so where it could be taken for it.
 """
 
@@ -89,12 +88,10 @@ def write_card(folder: Path, results: dict[str, Any]) -> None:
     config = json.loads((folder / "config.json").read_text())
     prior, _ = load_prior(folder)
     training = json.loads((folder / "training.json").read_text())
-    before = training.get("step_before")
     text = CARD.format(
         codec=folder.parent.name,
         weights=sum(p.numel() for p in prior.parameters()) / 1e6,
         steps=training["step"],
-        before=f", begun\n  from a prior of {before} steps on codes chosen by distance alone" if before else "",
         temperature=config["temperature"],
         top_p=config["top_p"],
         books=config["drawn_codebooks"],

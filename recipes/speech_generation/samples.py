@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from audiovq.conversion.voices import read_voices
+from audiovq.interfaces import EncodedSpeech
 from audiovq.media.waveform import create_audio, open_audio, resample
 from audiovq.prior.speech import SpeechPrior
-from audiovq.speech.codec import EncodedSpeech
 
 HERE = Path(__file__).resolve().parent
 RECORDING = HERE.parent / "demo" / "speech.flac"

@@ -3,8 +3,8 @@
     python recipes/voice_conversion/adapt.py RECORDING_OR_FOLDER ... --name anna --out models/anna
     audiovq convert talk.wav --model models/anna --to anna -o out.wav
 
-Encoder and codebooks stay as they are, so codes, files and the other voices' vectors stay valid. The encoder hears the
-recordings with other formants, as it will hear other people.
+Encoder, pitch tracker and codebooks stay as they are, so codes, files and the other voices' vectors stay valid. The
+recordings are encoded with other formants, as if other people spoke.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ import numpy as np
 import torch
 
 from audiovq import SpeechCodec
+from audiovq.codec.level import TARGET_DB, frame_levels
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.voices import BundledVoice, read_voices, voice_entry, write_voices
 from audiovq.errors import AudioVQError
-from audiovq.hub import conversion_model, save_weights
+from audiovq.hub import save_weights
 from audiovq.media.waveform import READABLE, open_audio, resample
 from audiovq.training.augment import SpectralAugmentation
-from audiovq.training.losses import ComplexSTFTLoss, EnvelopeCorrelationLoss, MultiResolutionMelLoss
+from audiovq.training.losses import EnvelopeCorrelationLoss
+from audiovq.training.spectral_loss import SpectralLoss
 
 CROP_FRAMES = 48
+PHASE_FROM = 5
+"""Codebooks from which on the phase is part of the loss."""
 SHORTEST = 20.0
 
 
@@ -64,26 +68,35 @@ class Crops:
         return crops[:, None], (changed + noise)[:, None]
 
 
+def normalised(waveform: torch.Tensor, hop_length: int) -> torch.Tensor:
+    """Waveforms (B, 1, T) at the level that the codec's networks work at."""
+    loudest = frame_levels(waveform[:, 0], hop_length).amax(1)[:, None, None]
+    return waveform * 10 ** ((TARGET_DB - loudest) / 20)
+
+
 def tune(codec: SpeechCodec, samples: np.ndarray, vector: np.ndarray, steps: int, rate: float, batch: int) -> None:
     """Move the decoder's weights towards this voice, given its speaker vector (S,)."""
     codec.requires_grad_(False)
     parameters = list(codec.decoder.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(parameters, rate, (0.8, 0.99), weight_decay=0.0)
-    mel, stft, envelope = MultiResolutionMelLoss(), ComplexSTFTLoss(), EnvelopeCorrelationLoss()
+    spectral, envelope = SpectralLoss(), EnvelopeCorrelationLoss()
     crops = Crops(samples, CROP_FRAMES * codec.hop_length, seed=0)
     speaker = codec.speaker_encoder.decode(torch.from_numpy(vector)[None]).expand(batch, -1)
     losses: list[float] = []
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 20, (steps - step) / (0.4 * steps))
-        target, changed = crops.batch(batch)
+        target, changed = (normalised(one, codec.hop_length) for one in crops.batch(batch))
+        # Any number of codebooks: conversion uses few of them and coding many.
+        n_codebooks = int(torch.randint(1, codec.n_codebooks + 1, ()))
         with torch.no_grad():
-            # Any number of books: the model converts with few and codes with many.
-            n_codebooks = int(torch.randint(1, codec.n_codebooks + 1, ()))
-            codes = codec.quantizer.encode(codec.encoder(changed), n_codebooks)
-            latents = codec.quantizer.decode(codes)
-        decoded = codec.decoder(latents, speaker)
-        loss = 1.5 * mel(decoded, target) + sum(stft(decoded, target)) + envelope(decoded, target)
+            pitch = codec.pitch.track(changed)
+            latents = codec.encoder(changed, codec.speaker_encoder(changed), codec.source(pitch))
+            latents = codec.quantizer.decode(codec.quantizer.encode(latents, n_codebooks))
+        decoded = codec.decoder(latents, pitch, speaker, torch.full((batch,), n_codebooks))
+        phase = torch.arange(batch if n_codebooks >= PHASE_FROM else 0)
+        terms = spectral(decoded[:, 0], target[:, 0], phase)
+        loss = 1.5 * terms["mel"] + 4 * terms["magnitude"] + terms["complex"] + envelope(decoded, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -120,7 +133,7 @@ def main() -> None:
     parser.add_argument("recordings", nargs="+", type=Path, help="recordings of the voice, or folders of them")
     parser.add_argument("--name", required=True, help="what the voice is called")
     parser.add_argument("--out", required=True, type=Path, help="folder of the adapted model")
-    parser.add_argument("--model", default=None, help="what to begin from; default: the bundled one for conversion")
+    parser.add_argument("--model", default=None, help="what to begin from; default: the bundled one")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate")
     parser.add_argument("--batch", type=int, default=8)
@@ -128,7 +141,7 @@ def main() -> None:
     parser.add_argument("--licence", default="unknown")
     options = parser.parse_args()
     torch.manual_seed(0)
-    codec = SpeechCodec.from_pretrained(options.model or conversion_model())
+    codec = SpeechCodec.from_pretrained(options.model)
     known = read_voices(codec)
     recordings = [load(path, codec.sample_rate) for path in find(options.recordings)]
     voice = adapt(codec, recordings, options.name, options)
