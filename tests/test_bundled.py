@@ -11,7 +11,7 @@ import torch
 
 from audiovq import SpeechCodec
 from audiovq.bitstream import save_encoded
-from audiovq.conversion.f0 import median_pitch, semitones, track_pitch
+from audiovq.conversion.f0 import median_pitch, track_pitch
 from audiovq.conversion.voices import read_voices
 from audiovq.errors import AudioVQError
 from audiovq.hub import BUNDLED, DEFAULTS, bundled_models, codes_hash, save_weights
@@ -28,6 +28,11 @@ def test_one_model_serves_all_commands():
 def test_each_is_small_and_its_card_names_its_hash(name):
     assert (BUNDLED / name / "model.safetensors").stat().st_size < 15_000_000
     assert codes_hash(BUNDLED / name).hex() in (BUNDLED / name / "README.md").read_text()
+
+
+def semitones(ratio: float) -> float:
+    """A ratio of frequencies as an interval."""
+    return float(12 * np.log2(ratio))
 
 
 def log_bands(samples: np.ndarray) -> np.ndarray:
@@ -47,8 +52,10 @@ def test_more_bits_bring_the_decoded_speech_closer():
         decoded = codec.decode(encoded)[0, 0].numpy()
         distance.append(float(np.abs(log_bands(decoded) - reference).mean()))
         error.append(float(((decoded - samples) ** 2).mean() / (samples**2).mean()))
-    assert error == sorted(error, reverse=True)
-    assert distance[-1] < distance[0]
+    assert distance[:3] == sorted(distance[:3], reverse=True)
+    assert distance[3] < distance[0]
+    # The waveform itself is coded by the last codebooks; with fewer of them phases are the harmonic source's.
+    assert error[3] < 0.5 * min(error[:3])
     # The recording delayed by a syllable is this far away: what is decoded must be much closer than that.
     assert distance[0] < 0.5 * float(np.abs(np.roll(reference, 12, axis=1) - reference).mean())
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
 from audiovq.pitch_scale import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 
-
 CERTAINTY = 0.85
 """Probability from which on a frame is coded as unvoiced. In doubt it gets a pitch: the decoder can turn harmonics down
 where a pitch is given, but not make any where there is none (creaky voice, and where voicing begins and ends)."""
@@ -27,12 +26,6 @@ def hz_to_pitch(hz: Tensor) -> Tensor:
     """Fundamental frequencies in Hz (0: unvoiced) -> pitch codes, int64; frequencies off the scale go to its ends."""
     steps = torch.round(STEPS_PER_OCTAVE * torch.log2(hz.double().clamp_min(1.0) / LOWEST_HZ)).long() + 1
     return torch.where(hz > 0, steps.clamp(1, N_VALUES), torch.zeros_like(steps))
-
-
-def shift_pitch(codes: Tensor, semitones: float) -> Tensor:
-    """Pitch codes moved by ``semitones``, rounded to steps and kept on the scale; unvoiced frames stay."""
-    moved = (codes + round(semitones * STEPS_PER_OCTAVE / 12)).clamp(1, N_VALUES)
-    return torch.where(codes > UNVOICED, moved, codes)
 
 
 class PitchTracker(nn.Module):

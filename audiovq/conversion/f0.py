@@ -1,4 +1,4 @@
-"""How high somebody speaks: the fundamental frequency of speech, frame by frame, and its median, the register."""
+"""Fundamental frequency of speech, frame by frame, and its median."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SILENCE = 0.03  # of the recording's loudest frame; quieter frames are hardly v
 _OCTAVE_COST, _JUMP_COST, _TURN_COST = 0.01, 0.35, 0.14
 _BLOCK = 2000  # frames at once
 _ENOUGH = 8000  # Hz: a rate at which pitch is found as well as at any other
-#: Fewer voiced frames than this (0.2 s) do not tell a register.
+#: Fewer voiced frames than this (0.2 s) give no median.
 _FEWEST = 20
 
 
@@ -98,11 +98,6 @@ def _best_path(pitches: np.ndarray, strengths: np.ndarray) -> np.ndarray:
 
 
 def median_pitch(pitch: np.ndarray) -> float | None:
-    """The register: median F0 of the voiced frames in Hz, None where fewer than 0.2 s are voiced."""
+    """Median F0 of the voiced frames in Hz, None where fewer than 0.2 s are voiced."""
     voiced = pitch[pitch > 0]
     return float(np.median(voiced)) if len(voiced) >= _FEWEST else None
-
-
-def semitones(ratio: float) -> float:
-    """A ratio of frequencies as an interval."""
-    return float(12 * np.log2(ratio))

@@ -21,6 +21,7 @@ from audiovq.data.whisper import encoder_folder
 from audiovq.devices import compile_modules, to_device
 from audiovq.errors import AudioVQError
 from audiovq.hub import weights_folder, write_weights
+from audiovq.int8 import restore
 from audiovq.training.crops import Batch, CropSampler
 from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
@@ -332,7 +333,7 @@ class CodecTask(Task):
         own = self.model.state_dict()
         for part, folder in (source if isinstance(source, Mapping) else {"": source}).items():
             path = weights_folder(folder) / "model.safetensors"
-            theirs = load(path.read_bytes())
+            theirs = restore(load(path.read_bytes()))
             if part and not any(name.startswith(part) for name in theirs):
                 theirs = {f"{part}.{name}": tensor for name, tensor in theirs.items()}  # a part of its own
             taken = {n: t for n, t in theirs.items() if n.startswith(part) and n in own and t.shape == own[n].shape}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audiovq.conversion.f0 import median_pitch, semitones, track_pitch
+from audiovq.conversion.f0 import median_pitch, track_pitch
 
 RATE = 16000
 
@@ -49,8 +49,3 @@ def test_pauses_are_unvoiced():
     assert voiced[5:45].all()
     assert not voiced[58:92].any()
     assert voiced[105:145].all()
-
-
-def test_semitones():
-    assert semitones(2.0) == pytest.approx(12)
-    assert semitones(0.5) == pytest.approx(-12)

@@ -18,6 +18,7 @@ from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import FRAME, PackedCorpus, pack, write_rows
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
+from audiovq.hub import save_weights
 from audiovq.quantize.codebook import EMACodebook
 from audiovq.training.codec import CodecTask
 from audiovq.training.pitch import PitchTask
@@ -159,6 +160,17 @@ def test_a_deeper_decoder_starts_from_what_a_shallower_one_has_learned(corpus, t
     same, deep = (model.decoder(latents, pitch, condition, torch.tensor([3])) for model in models)
     assert len(models[1].state_dict()) > len(models[0].state_dict())
     torch.testing.assert_close(same, deep)
+
+
+def test_a_run_begins_from_weights_in_8_bits(corpus, tmp_path):
+    """As bundled models have them."""
+    task = make_task(config("speech", corpus, tmp_path, MODEL))
+    save_weights(task.model, tmp_path / "8", torch.int8)
+    other = make_task(config("speech", corpus, tmp_path, MODEL, seed=9))
+    other.begin_from(str(tmp_path / "8"))
+    for name, weight in task.model.named_parameters():
+        found = other.model.get_parameter(name)
+        assert (found - weight).abs().max() <= weight.abs().max() / 100 + 1e-3, name
 
 
 def test_two_processes_train_the_codec(corpus, tmp_path):
