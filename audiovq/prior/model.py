@@ -25,7 +25,7 @@ class CodePrior(PriorNetworks):
     the frame one after the other (Lee et al. 2022). A frame costs one step of the backbone, whatever the number of
     codebooks. Fewer codebooks are modelled by the same weights: in training some items have only their first ones.
 
-    Codes are (B, S, F), a row for each stream: the pitch codes first, for a codec with coded pitch, then the codebooks,
+    Codes are (B, S, F), a row for each stream: the pitch codes first, where there are pitch values, then the codebooks,
     coarse to fine. S may be less than all.
 
     Args:
@@ -35,7 +35,7 @@ class CodePrior(PriorNetworks):
         embedding_dim: of a code's vector.
         speaker_dim: of the codec's speaker vectors; 0 for none.
         languages: ISO 639 codes of the supported languages.
-        pitch_values: number of pitch codes of the codec; 0 for a codec without coded pitch.
+        pitch_values: number of pitch codes; 0 for no pitch.
         codec: the model hash, in hexadecimal, of the codec whose codes are modelled; "" for none.
         name: for messages.
         temperature, top_p: defaults of sampling, see `SamplingConfig`.

@@ -193,7 +193,7 @@ class PriorNetworks(nn.Module):
 
     Args:
         n_codebooks, codebook_size: of the codec.
-        pitch_values: number of pitch codes of the codec; 0 for a codec without coded pitch.
+        pitch_values: number of pitch codes; 0 for no pitch.
         width: the backbone's channels.
         backbone: ``kind`` ("transformer" or "wavenet") and further arguments of `Transformer` or `WaveNetBackbone`.
         depth: further arguments of `DepthModel`.

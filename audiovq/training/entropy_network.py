@@ -1,7 +1,7 @@
 """A small float network that predicts the codes of packets; `audiovq.training.entropy_integers` makes integers of it.
 
 The network sees a packet's past as sums of learned vectors, one for each code (as the codec's latents are sums of its
-codebooks' vectors), through a few dilated causal convolutions, once for each frame. Of a codec with coded pitch it also
+codebooks' vectors), through a few dilated causal convolutions, once for each frame. It also
 sees which frames are voiced, before and behind: pitch stands before the codes in a packet, and moving it leaves the
 voicing as it is. For each code of the frame, coarse to fine, one rectified layer adds what the coarser codes say, and
 gives a logit for every code of the codebook. It does not see the speaker vector: a file's speaker can be replaced

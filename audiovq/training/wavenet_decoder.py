@@ -19,7 +19,6 @@ from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.devices import compile_modules, to_device
 from audiovq.errors import AudioVQError
-from audiovq.hub import model_folder, read_config
 from audiovq.io import atomic_write
 from audiovq.training.codec import Batch, CropSampler
 from audiovq.training.loop import Place, Task, update_average
@@ -56,7 +55,7 @@ class WaveNetDecoderTask(Task):
 
     Args:
         decoder: arguments of `WaveNetDecoder` without those that the codec decides.
-        codec: folder, run or name of the frozen model, with coded pitch; None: the bundled one.
+        codec: folder, run or name of the frozen model; None: the bundled one.
         corpus: folder with the packed corpora ``train`` and ``validation``; None: ``packed`` in the cache.
         sampler: further arguments of `CropSampler`.
         batch_size, crop_frames, other_frames: of a step.
@@ -95,8 +94,6 @@ class WaveNetDecoderTask(Task):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if "pitch" not in read_config(model_folder(codec)):
-            raise AudioVQError(f"model {codec or 'speech'} has no coded pitch: give one that has by task.codec=FOLDER")
         frozen = SpeechCodec.from_pretrained(codec)
         self.device = pick_device(device)
         self.mixed = use_bfloat16(precision, self.device)
