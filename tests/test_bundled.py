@@ -95,6 +95,14 @@ if (MODEL / "prior").is_dir():  # interim weights have none
             nats = [float(source.prior.nll(x)[:, 1:3].mean()) for x in (streams, shuffled)]
         assert nats[0] < nats[1] - 0.3
         assert nats[0] < np.log(1024) - 1
+        # So are its samples, compared with noise.
+        noise = torch.randint(0, 1024, first.codes.shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            drawn, random = (
+                float(source.prior.nll(torch.cat([first.pitch[:, None], codes], dim=1))[:, 1].mean())
+                for codes in (first.codes, noise)
+            )
+        assert drawn < np.log(1024) - 0.5 < random
 
 
 def test_conversion_takes_the_targets_register_and_keeps_the_timing():
