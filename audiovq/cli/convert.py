@@ -92,8 +92,9 @@ def convert(
     """Convert recordings or .avq files to another speaker.
 
     Audio is coded and decoded with the target's speaker vector, at the source's rate, channels and exact length, while
-    it arrives. An .avq file that becomes an .avq file is not decoded: its header gets the other vector, its packets
-    stay as they are. A folder is searched for audio and .avq files and mirrored under OUT, coded files as coded files.
+    it arrives. An .avq file that becomes an .avq file is not decoded: its header gets the other vector, its pitch is
+    moved, and its codes stay as they are. A folder is searched for audio and .avq files and mirrored under OUT, coded
+    files as coded files.
     With --raw, audio that is read has no header, and so has what goes to standard output or into .raw and .pcm files.
     """
     from audiovq.cli import checks

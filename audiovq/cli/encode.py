@@ -56,7 +56,7 @@ def encode(
 ) -> None:
     """Encode speech, images or videos to .avq files.
 
-    Every channel is coded on its own; a channel that repeats the one before costs nothing. A folder is searched for
+    Every channel is coded on its own; one that repeats the one before costs next to nothing. A folder is searched for
     audio and mirrored under OUT. Standard input is coded while it arrives (WAV and raw audio; other formats are read to
     their end first).
     """

@@ -91,7 +91,7 @@ class GenerationReport(FiguresReport):
         likelihood = [
             (
                 name,
-                "" if found["nats_per_pitch"] is None else f"{found['nats_per_pitch']:.2f}",
+                f"{found['nats_per_pitch']:.2f}",
                 f"{found['nats_per_code']:.3f}",
                 " ".join(f"{x:.2f}" for x in found["nats_per_code_by_codebook"]),
                 f"{found['bits_per_second']:.0f}",
