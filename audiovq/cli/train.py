@@ -33,7 +33,7 @@ def train(
 ) -> None:
     """Train a model. Called again, it resumes from the run's last checkpoint, exactly.
 
-    Example: audiovq train experiment=speech_debian training.batch_size=16 name=mine
+    Example: audiovq train experiment=prior training.batch_size=16 name=mine
 
     For machines without a network, see docs/offline-training.md: --pack, --from-pack and --join.
     """

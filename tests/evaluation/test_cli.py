@@ -65,16 +65,19 @@ def test_a_model_on_a_corpus(codec, corpus, tmp_path, capsys):
     save_weights(codec, tmp_path / "model")
     target = tmp_path / "report.json"
     common = ["--data", str(corpus), "--split", "validation", "--metrics", "mel", "--json", str(target)]
-    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.5,1,3", *common]) == 0
+    assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.65,1.15,3", *common]) == 0
     report = json.loads(target.read_text())
-    assert [system["name"] for system in report["systems"]] == 2 * ["audiovq 0.5", "audiovq 1"]  # 3 kb/s is 1, too
+    assert [system["name"] for system in report["systems"]] == 2 * [
+        "audiovq 0.65",
+        "audiovq 1.15",
+    ]  # 3: too
     assert [system["split"] for system in report["systems"]] == 2 * ["validation"] + 2 * ["validation, synthetic"]
     assert [system["n_codebooks"] for system in report["systems"]] == 2 * [2, 4]
     assert report["protocol"]["model"] == "tiny"
     assert report["systems"][1]["n"] == 2
     capsys.readouterr()
     assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--bitrates", "0.1", *common]) == 1
-    assert "needs 0.25 kb/s and more" in capsys.readouterr().err
+    assert "needs 0.4 kb/s and more" in capsys.readouterr().err
     assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--codebooks", "5", *common]) == 1
     assert "codebooks" in capsys.readouterr().err
 

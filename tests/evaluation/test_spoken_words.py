@@ -53,8 +53,8 @@ def test_items_are_read_whole_and_with_codes_and_pitch_shuffled_alike():
         return heard[-1][0].astype(np.float32)
 
     track = torch.arange(60)
-    item = EncodedSpeech(torch.stack([track, track])[None], torch.zeros(1, 4), torch.tensor([60 * 320]), track[None])
-    item.level = torch.full((1, 2), 150)
+    side = track[None], torch.full((1, 2), 150)
+    item = EncodedSpeech(torch.stack([track, track])[None], torch.zeros(1, 4), torch.tensor([60 * 320]), *side)
     found = read_words(FakeWhisper(), decode, item, frozenset({"the", "cat", "sat"}), seed=3)
     assert found == Reading(["the", "cat", "sat"], -1.0, -4.0, 1.0)
     assert found.speaks
@@ -130,7 +130,7 @@ def test_the_protocol_measures_pitch_beside_codes():
     sizes = {"n_codebooks": 4, "codebook_size": 32, "speaker_dim": 8, "pitch_values": N_VALUES + 1}
     prior = make_prior(languages=["en"], **sizes)
     names = [f"s{i % 3}" for i in range(12)]
-    speakers = SpeakerDistribution.fit(rng.integers(0, 16, (12, 8)), names, np.full(12, 30.0), 16)
+    speakers = SpeakerDistribution.fit(rng.integers(0, 16, (12, 8)), names, np.full(12, 30.0), 16, np.full(12, 150.0))
     report = evaluate_generation(
         SpeechPrior(codec, prior, speakers), Cache(codec), "test", Settings(n_samples=2, seconds=1.0, dnsmos=False)
     )
