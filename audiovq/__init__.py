@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
     from audiovq.codec.transformers_api import AudioVQFeatureExtractor, AudioVQModel
     from audiovq.image.codec import EncodedImage, ImageCodec
+    from audiovq.interfaces import EncodedSpeech
     from audiovq.prior.speech import SpeechPrior
-from audiovq.interfaces import EncodedSpeech
 
 _LAZY = {
     "AudioVQFeatureExtractor": "audiovq.codec.transformers_api",
