@@ -1,6 +1,6 @@
 """Sizes of the package and of the path through it; ``python -m tests.structure`` prints them beside their targets.
 
-The files of a command are those whose functions run, with a codec with coded pitch, after their module is imported.
+The files of a command are those whose functions run, with a tiny model, after their module is imported.
 """
 
 from __future__ import annotations
