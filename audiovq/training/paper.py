@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Subset
 from audiovq.data.corpora import open_corpora
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed, pack
 from audiovq.data.utterance import SAMPLE_RATE
+from audiovq.devices import compile_modules
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.io import cache_dir
@@ -79,6 +80,7 @@ class PaperTask(EMATask):
         crop_frames: of a training crop, frames of 20 ms; validation crops are twice as long.
         quantizer_weight: of the codebook and commitment losses in equation 3, where it is 1.
         preview_items, preview_seconds: validation items that are sampled for TensorBoard; no items: none.
+        compile: whether encoder and stack go through torch.compile.
         settings: of `EMATask`.
 
     Raises:
@@ -95,6 +97,7 @@ class PaperTask(EMATask):
         quantizer_weight: float = 1.0,
         preview_items: int = 2,
         preview_seconds: float = 1.0,
+        compile: bool = False,
         **settings: Any,
     ) -> None:
         train, validation = open_packed(packed_folder(corpora, corpus))
@@ -110,6 +113,8 @@ class PaperTask(EMATask):
         self.train_crops = SpeakerCrops(train, speakers, crop_frames, self.seed)
         self.validation_crops = SpeakerCrops(validation, speakers, 2 * crop_frames)
         self.audio_seconds = self.batch_size * crop_frames * FRAME / SAMPLE_RATE
+        if compile:
+            compile_modules([vqvae.encoder, vqvae.decoder.stack], log.info)
 
     def datasets(self) -> tuple[Dataset, Dataset]:
         return self.train_crops, Subset(self.validation_crops, range(self.validation_items))
