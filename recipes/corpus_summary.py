@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from audiovq.data.splits import SPLITS
-from audiovq.data.utterance import SAMPLE_RATE
+from audiovq.data.utterance import SAMPLE_RATE, SPLITS
 
 
 def summarize(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:

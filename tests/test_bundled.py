@@ -11,7 +11,7 @@ import torch
 
 from audiovq import SpeechCodec
 from audiovq.bitstream import save_encoded
-from audiovq.conversion.f0 import median_pitch, track_pitch
+from audiovq.conversion.pitch import median_pitch, track_pitch
 from audiovq.conversion.voices import read_voices
 from audiovq.errors import AudioVQError
 from audiovq.hub import BUNDLED, DEFAULTS, bundled_models, codes_hash, save_weights

@@ -1,6 +1,9 @@
-"""Numbers as bits: variable-length integers and arrays of values of a few bits each."""
+"""Bits: packed numbers of any width, rows of codes, and the range coder."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -78,3 +81,85 @@ def to_bytes(*streams: np.ndarray) -> bytes:
 def from_bytes(data: bytes) -> np.ndarray:
     """Bytes -> an array of their bits, most significant first."""
     return np.unpackbits(np.frombuffer(data, np.uint8))
+
+
+#: Rows (R, ...) and the numbers (R,) of their channels -> bytes.
+Encode = Callable[[np.ndarray, np.ndarray], bytes]
+#: Bytes and the numbers (R,) of channels -> their rows (R, ...); None where the bytes are not such rows.
+Decode = Callable[[bytes, np.ndarray], "np.ndarray | None"]
+
+
+def pack_rows(rows: np.ndarray, bits: int, encode: Encode | None = None) -> bytes:
+    """Rows (C, ...) of values of ``bits`` bits -> bytes; by ``encode`` where that is shorter."""
+    same = np.array([np.array_equal(rows[i], rows[i - 1]) for i in range(1, len(rows))], np.uint8)
+    channels = np.flatnonzero(np.concatenate([[True], same == 0]))
+    stored = rows[channels]
+    packed = to_bytes(same, *(pack_bits(row, bits) for row in stored))
+    if encode is not None:
+        coded = to_bytes(same) + encode(stored, channels)
+        if len(coded) < len(packed):
+            return coded
+    return packed
+
+
+def rows_are_coded(data: bytes, n_rows: int, row_size: int, bits: int) -> bool:
+    """Whether ``data`` is shorter than its rows of ``row_size`` values would be if they were bit-packed."""
+    same = from_bytes(data[: (n_rows + 6) // 8])[: n_rows - 1]
+    return len(data) < -(-(n_rows - 1 + (n_rows - int(same.sum())) * row_size * bits) // 8)
+
+
+def unpack_rows(
+    data: bytes, n_rows: int, shape: tuple[int, ...], bits: int, decode: Decode | None = None
+) -> np.ndarray | None:
+    """Inverse of `pack_rows` -> (n_rows, *shape) int64; None when the size is wrong or filling bits are not zero."""
+    stream = from_bytes(data)
+    if len(stream) < n_rows - 1:
+        return None
+    same = stream[: n_rows - 1].astype(bool)
+    channels, each = np.flatnonzero(np.concatenate([[True], ~same])), int(np.prod(shape)) * bits
+    used = n_rows - 1 + len(channels) * each
+    if decode is not None and len(data) < -(-used // 8):
+        begin = (n_rows + 6) // 8
+        filled = stream[n_rows - 1 : 8 * begin].any()
+        values = None if filled or len(data) == begin else decode(data[begin:], channels)
+    elif len(data) != -(-used // 8) or stream[used:].any():
+        values = None
+    else:
+        values = unpack_bits(stream[n_rows - 1 : used], bits).reshape(-1, *shape)
+    if values is None:
+        return None
+    return values[np.cumsum(~np.concatenate([[False], same])) - 1]
+
+
+def whole_categorical() -> Any:
+    """constriction's categorical models, for weights that are whole numbers and sum to 2**24 less their number.
+
+    It gives every symbol its weight and one, in units of 2**-24: the sums stay exact in float32 and are not rescaled.
+    """
+    from constriction import stream
+
+    return stream.model.Categorical(perfect=False)
+
+
+def seal(encoder: Any) -> bytes:
+    """What a ``RangeEncoder`` holds, as the shortest string of bytes that decodes to it; zeros are read behind its end.
+
+    The words are written most significant byte first, so that the string is a binary fraction. Every fraction in the
+    encoder's last interval decodes to the same symbols; the library gives one in whole words, this the shortest one.
+    """
+    words = encoder.get_compressed()
+    n_words, (low, width) = encoder.pos()
+    # The state's 64 bits stand behind n_words words. It is known without its carries, the library's choice with them.
+    n_bytes = 4 * n_words + 8
+    chosen = int.from_bytes(words.astype(">u4").tobytes().ljust(n_bytes, b"\0"), "big")
+    begin = chosen - ((chosen - low) & (1 << 64) - 1)
+    for n_cut in range(8, -1, -1):
+        value = -(-begin >> 8 * n_cut)  # rounded up to a string that ends so many bytes earlier
+        if value << 8 * n_cut < begin + width:
+            return value.to_bytes(n_bytes - n_cut, "big").rstrip(b"\0") or b"\0"
+    raise AssertionError("an interval holds its own begin")
+
+
+def to_words(data: bytes) -> np.ndarray:
+    """Bytes as the words constriction reads, with zeros behind their end."""
+    return np.frombuffer(data + bytes(-len(data) % 4 + 8), ">u4").astype(np.uint32)

@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
-from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
 from audiovq.interfaces import Codec
 
 

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
+from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.pitch_scale import N_VALUES
 
 REACH = 24

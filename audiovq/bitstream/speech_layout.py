@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiovq.bitstream.bits import decode_varint, decode_varints, encode_varint
+from audiovq.bitstream.bits import (
+    Decode,
+    Encode,
+    decode_varint,
+    decode_varints,
+    encode_varint,
+    pack_rows,
+    rows_are_coded,
+    unpack_rows,
+)
 from audiovq.bitstream.container import FLAG_ENTROPY_CODED, FLAG_PITCH, MEDIA_SPEECH, DamagedError, Header
 from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch
-from audiovq.bitstream.rows import Decode, Encode, pack_rows, rows_are_coded, unpack_rows
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.media.waveform import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE

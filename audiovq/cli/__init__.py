@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from audiovq import __version__
-from audiovq.cli.interrupts import exit_code, is_interrupted, signals_as_interrupts
+from audiovq.cli.terminal import exit_code, is_interrupted, signals_as_interrupts
 from audiovq.errors import AudioVQError
 
 #: Verbs and their lines in the overview, which cuts what is longer than 66 characters.
@@ -148,7 +148,7 @@ def _no_verb(word: str) -> str:
 def _run(verb: str | None, arguments: list[str]) -> int:
     try:
         if verb in GROUPS:
-            from audiovq.cli.spelling import updated
+            from audiovq.cli.checks import updated
 
             place = arguments.index(verb) + 1
             arguments = arguments[:place] + updated(verb, arguments[place:])

@@ -165,7 +165,7 @@ class _Voices:
 
     def target(self, codec: Codec) -> TargetVoice:
         """The target for this model, made once; its warnings are printed then."""
-        from audiovq.conversion.targets import target_voice
+        from audiovq.conversion.target import target_voice
 
         if codec.model_hash not in self._target_voices:
             voice = target_voice(codec, self._targets)
@@ -177,7 +177,7 @@ class _Voices:
 
     def source(self, codec: Codec) -> TargetVoice:
         """The source's voice for this model, made once."""
-        from audiovq.conversion.targets import target_voice
+        from audiovq.conversion.target import target_voice
 
         if codec.model_hash not in self._source_voices:
             self._source_voices[codec.model_hash] = target_voice(codec, [self._source])

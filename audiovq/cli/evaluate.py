@@ -359,7 +359,7 @@ def converters(
         rows.append(Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
         rows.append(ModelConverter(codec, n, pitch, decoder))
     if world:
-        from audiovq.evaluation.baselines.world import WorldConverter
+        from audiovq.evaluation.baselines.codecs import WorldConverter
 
         rows.append(WorldConverter())
     return rows
@@ -384,7 +384,7 @@ def progress_bar() -> Iterator[Progress]:
 
 def show(report: Report, json: Path | None, plot: Path | None = None) -> None:
     """Write the files, then the tables to standard output."""
-    from audiovq.cli.tables import stdout_console
+    from audiovq.cli.terminal import stdout_console
 
     if json is not None:
         report.write_json(json)

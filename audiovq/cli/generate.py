@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audiovq.cli import generate_visual, options
-from audiovq.cli.samples import check_folder, plan_samples
+from audiovq.cli.checks import check_folder, plan_samples
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.io import check_input, errors_about
@@ -127,7 +127,7 @@ def _sample_speech(
     """Sample and write batch after batch; the seconds of all samples together."""
     import numpy as np
 
-    from audiovq.cli.progress import Display
+    from audiovq.cli.terminal import Display
     from audiovq.prior.speech import BATCH
 
     total = 0.0
@@ -180,7 +180,7 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
 
 def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:
     """The vector of a bundled or recorded speaker; warnings go to stderr."""
-    from audiovq.conversion.targets import target_voice
+    from audiovq.conversion.target import target_voice
 
     target = target_voice(codec, [speaker])
     vector = target.vector()

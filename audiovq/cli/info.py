@@ -18,7 +18,7 @@ def info(
     """Show information about an .avq file and check all its checksums; report what is lost (exit code 1)."""
     from audiovq.bitstream import inspect_file
     from audiovq.cli.loading import bundled_clock, bundled_coder
-    from audiovq.cli.tables import print_fields
+    from audiovq.cli.terminal import print_fields
     from audiovq.cli.visual import holds_visual, print_info
     from audiovq.errors import AudioVQError
     from audiovq.hub import bundled_hashes

@@ -155,7 +155,7 @@ def run(
     Raises:
         AudioVQError: for the one job there is; for several, when some failed, after the others are done.
     """
-    from audiovq.cli.progress import Display
+    from audiovq.cli.terminal import Display
 
     reports: list[CodingReport] = []
     elapsed = 0.0

@@ -19,7 +19,7 @@ def speakers(
     from dataclasses import asdict
 
     from audiovq.cli.loading import Models
-    from audiovq.cli.tables import print_rows
+    from audiovq.cli.terminal import print_rows
     from audiovq.conversion.voices import read_voices
 
     codec = Models().load(model)

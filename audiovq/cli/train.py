@@ -95,8 +95,8 @@ def _fit(config: Any, rank: int) -> None:
     """Train; an interrupt ends with the exit code of its signal."""
     import signal
 
+    from audiovq.training.batches import Stopped
     from audiovq.training.run import train as run
-    from audiovq.training.stopping import Stopped
 
     try:
         folder = run(config)

@@ -134,7 +134,7 @@ def print_info(file: str, as_json: bool) -> None:
     import json
 
     from audiovq.bitstream.visual_file import inspect_visual
-    from audiovq.cli.tables import print_fields
+    from audiovq.cli.terminal import print_fields
     from audiovq.hub import bundled_hashes
 
     found = inspect_visual(file)
@@ -183,7 +183,7 @@ def _load(model: str | None, threads: int) -> VisualCodec:
 def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
     """Do all jobs, go on after failures, and say of each what came of it."""
     from audiovq.cli.jobs import check
-    from audiovq.cli.progress import Display
+    from audiovq.cli.terminal import Display
 
     failures = 0
     with Display(len(jobs)) as display:

@@ -20,8 +20,7 @@ from audiovq.codec.packets import join_packets, padded, split_packets
 from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
 from audiovq.codec.windows import encode_items
 from audiovq.conversion.pitch import Pitch, PitchMover
-from audiovq.conversion.target import TargetVoice
-from audiovq.conversion.targets import gather_voice
+from audiovq.conversion.target import TargetVoice, gather_voice
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, missing_decoder, model_folder, read_speech_config
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet

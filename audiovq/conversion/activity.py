@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from audiovq.conversion.f0 import HOP_SECONDS, track_pitch
+from audiovq.conversion.pitch import HOP_SECONDS, track_pitch
 
 _FRAME_SECONDS = 0.02
 _QUIET_DB, _SILENT_DB = 40.0, -65.0  # below the loudest frames, and below full scale: nothing is heard

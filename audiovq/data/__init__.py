@@ -10,8 +10,7 @@ from audiovq.data.shards import open_shards, write_shards
 from audiovq.data.utterance import Utterance
 
 if TYPE_CHECKING:
-    from audiovq.data.token_dataset import TokenDataset
-    from audiovq.data.tokens import TokenShards
+    from audiovq.data.tokens import TokenDataset, TokenShards
 
 _LAZY = {"TokenDataset": "token_dataset", "TokenShards": "tokens"}
 

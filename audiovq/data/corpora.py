@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audiovq.data.shards import MANIFEST, open_shards
-from audiovq.data.splits import SPLITS
-from audiovq.data.utterance import Utterance
+from audiovq.data.utterance import SPLITS, Utterance
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 

@@ -14,12 +14,12 @@ import numpy as np
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.errors import AudioVQError
 from audiovq.io import native
-from audiovq.media.mixdown import mix_down
+from audiovq.media.samples import mix_down
 
 
 def read_native(path: str | Path) -> tuple[np.ndarray, int]:
     """Mono float32 samples (T,) of a file at its own rate, and that rate in Hz. For several channels see
-    `audiovq.media.mixdown`.
+    `audiovq.media.samples`.
 
     libsndfile reads wav, flac, ogg, opus and mp3; the rest (raw G.722 among it) needs the ffmpeg command.
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audiovq.data.decode import FileReader, seconds_of
-from audiovq.data.splits import split_of
-from audiovq.data.utterance import Utterance
+from audiovq.data.utterance import Utterance, split_of
 from audiovq.errors import AudioVQError
 from audiovq.io import shown
 
@@ -28,7 +27,7 @@ def open_folder(
 
     Args:
         root: the folder.
-        split: one of `audiovq.data.splits.SPLITS`, or None for all.
+        split: one of `audiovq.data.corpora.SPLITS`, or None for all.
         language, licence: of all the recordings.
         unseen: speakers to keep for the split "unseen".
 

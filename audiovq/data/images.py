@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.data.episodes import open_episodes
-from audiovq.data.splits import split_of
+from audiovq.data.utterance import split_of
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 from audiovq.media.images import read_image

@@ -169,7 +169,7 @@ class _PackedReader:
     n_samples: int
 
     def read(self, start: int, n_samples: int | None) -> np.ndarray:
-        """See `audiovq.data.utterance.Reader`."""
+        """See `audiovq.data.corpora.Reader`."""
         n = self.n_samples - start if n_samples is None else min(n_samples, self.n_samples - start)
         samples = np.memmap(self.path, "<i2", "r", 2 * (self.start + start), (max(n, 0),))
         return samples.astype(np.float32) / 32768

@@ -12,8 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from audiovq.data.decode import FileReader, seconds_of
-from audiovq.data.splits import split_of
-from audiovq.data.utterance import Utterance
+from audiovq.data.utterance import Utterance, split_of
 from audiovq.errors import AudioVQError
 
 LIBRISPEECH_SUBSETS = {
@@ -77,7 +76,7 @@ def open_vctk(root: Path, split: str | None = None, mic: str = "mic2", unseen: S
 
     Args:
         root: the folder that holds ``VCTK-Corpus-0.92``.
-        split: one of `audiovq.data.splits.SPLITS`, or None for all.
+        split: one of `audiovq.data.corpora.SPLITS`, or None for all.
         mic: "mic1" or "mic2".
         unseen: speakers ("p225") to keep for the split "unseen".
 

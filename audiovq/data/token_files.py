@@ -1,9 +1,4 @@
-"""Coded speech in shards that other tools read: tar files as WebDataset has them, or Parquet.
-
-A tar has three files for each item, ``00003-000017.codes.npy`` (K, F) uint16, ``00003-000017.pitch.npy`` (F,) uint8
-and ``00003-000017.json`` with everything else; a Parquet file has a row for each item, with the codes as K lists. Both
-hold the same items, and the same items always give the same bytes.
-"""
+"""Token shards on disk: layouts, reading and writing."""
 
 from __future__ import annotations
 
@@ -20,6 +15,67 @@ import numpy as np
 
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
+
+LAYOUTS = ("codes", "interleaved", "books", "delay")
+
+
+def vocabulary(layout: str, n_codebooks: int, codebook_size: int) -> int:
+    """How many different tokens a layout has (of a row, where it has rows).
+
+    Raises:
+        AudioVQError: for a layout that is not known.
+    """
+    _check(layout)
+    return {"codes": codebook_size, "delay": codebook_size + 1}.get(layout, n_codebooks * codebook_size)
+
+
+def lay_out(codes: np.ndarray, layout: str, codebook_size: int) -> np.ndarray:
+    """Codes (K, F) in a layout, int64. ``codes`` leaves them as they are.
+
+    Raises:
+        AudioVQError: for a layout that is not known.
+    """
+    _check(layout)
+    codes = codes.astype(np.int64)
+    n_books, n_frames = codes.shape
+    if layout == "codes":
+        return codes
+    if layout == "delay":
+        delayed = np.full((n_books, n_frames + n_books - 1), codebook_size)
+        for k in range(n_books):
+            delayed[k, k : k + n_frames] = codes[k]
+        return delayed
+    tokens = codes + np.arange(n_books)[:, None] * codebook_size
+    return (tokens.T if layout == "interleaved" else tokens).reshape(-1)
+
+
+def from_layout(tokens: np.ndarray, layout: str, codebook_size: int, n_codebooks: int) -> np.ndarray:
+    """Codes (K, F) int64 of what `lay_out` gave, or of what a model made in that layout.
+
+    Raises:
+        AudioVQError: for tokens that are not in that layout.
+    """
+    _check(layout)
+    tokens = np.asarray(tokens, np.int64)
+    if layout == "codes":
+        codes = tokens
+    elif layout == "delay":
+        n_frames = tokens.shape[1] - n_codebooks + 1
+        codes = np.stack([tokens[k, k : k + n_frames] for k in range(n_codebooks)])
+    else:
+        if tokens.ndim != 1 or len(tokens) % n_codebooks:
+            raise AudioVQError(f"{tokens.shape} tokens are not whole frames of {n_codebooks} codebooks")
+        rows = tokens.reshape(-1, n_codebooks).T if layout == "interleaved" else tokens.reshape(n_codebooks, -1)
+        codes = rows - np.arange(n_codebooks)[:, None] * codebook_size
+    if len(codes) != n_codebooks or (codes < 0).any() or (codes >= codebook_size).any():
+        raise AudioVQError(f"these tokens are not codes in layout {layout!r}: a book's token stands in another's place")
+    return codes
+
+
+def _check(layout: str) -> None:
+    if layout not in LAYOUTS:
+        raise AudioVQError(f"no layout {layout!r}: there are {', '.join(LAYOUTS)}")
+
 
 SUFFIXES = {"tar": ".tar", "parquet": ".parquet"}
 _BUFFERED_FRAMES = 1 << 20

@@ -1,22 +1,25 @@
-"""Which recording goes into which shard, which shards are finished, and the manifest when all are.
-
-In a folder of shards lie ``shard-00000.tar`` (or ``.parquet``) and so on, and ``manifest.json`` once all are done. Its
-hidden folder ``.progress`` has the plan and, for every finished shard, what is in it.
-"""
+"""Work of tokenizing: plan of the shards, batches by length."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from audiovq.data.places import Folder, modified
 from audiovq.data.token_files import SUFFIXES, CodesModel
-from audiovq.data.token_sources import TokenSource
+from audiovq.data.token_sources import Coded, TokenSource, make_items, open_source
 from audiovq.errors import AudioVQError
 from audiovq.io import errors_about
+from audiovq.media.waveform import Resampler, n_resampled
+
+if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
+
 
 MANIFEST, PROGRESS = "manifest.json", ".progress"
 FORMAT, VERSION = "audiovq-tokens", 2
@@ -181,3 +184,83 @@ def alone(folder: Folder) -> Iterator[None]:
 def _write_json(folder: Folder, name: str, content: Any) -> None:
     with folder.writing(name) as temporary:
         temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+BATCH_SECONDS = 1200.0
+"""Audio that is read before it is coded: 80 MB; a longer recording is a batch of its own."""
+
+
+@dataclass
+class Loaded:
+    """A recording in memory.
+
+    Attributes:
+        source: which one.
+        text: its transcript.
+        audio: its reader, with what is known of it.
+        channels: (T,) float32 at the codec's rate, each.
+    """
+
+    source: TokenSource
+    text: str | None
+    audio: Any
+    channels: list[np.ndarray]
+
+
+def load_source(source: TokenSource, sample_rate: int, mono: bool) -> Loaded:
+    """Read a recording at ``sample_rate``.
+
+    Raises:
+        AudioVQError: for a recording that cannot be read.
+    """
+    with open_source(source) as (audio, text):
+        n_channels = audio.count_channels(mono)
+        resampler = Resampler(audio.sample_rate, sample_rate, n_channels)
+        blocks = [resampler.push(block) for block in audio.blocks(mono)]
+        blocks.append(resampler.finish(n_resampled(audio.n_read, audio.sample_rate, sample_rate)))
+    return Loaded(source, text, audio, list(np.ascontiguousarray(np.concatenate(blocks).T)))
+
+
+def code_batches(
+    codec: SpeechCodec,
+    sources: Iterable[TokenSource],
+    n_codebooks: int,
+    mono: bool,
+    guarded: Callable[[TokenSource, Callable[[], Any]], Any],
+    batch_seconds: float = BATCH_SECONDS,
+) -> Iterator[Coded]:
+    """Code recordings in their order, many at a time.
+
+    Args:
+        codec: the model, on its device.
+        sources: what to code.
+        n_codebooks: to keep.
+        mono: mix all channels down to one first.
+        guarded: calls a function for a source and gives its result, or a `Coded` with the fault that it raised.
+        batch_seconds: audio of a batch.
+    """
+    waiting: list[Loaded | Coded] = []
+    n_samples = 0
+    for source in sources:
+        waiting.append(guarded(source, lambda source=source: load_source(source, codec.sample_rate, mono)))  # type: ignore[misc]
+        if isinstance(waiting[-1], Loaded):
+            n_samples += sum(map(len, waiting[-1].channels))
+        if n_samples >= batch_seconds * codec.sample_rate:
+            yield from _code(codec, waiting, n_codebooks)
+            waiting, n_samples = [], 0
+    yield from _code(codec, waiting, n_codebooks)
+
+
+def _code(codec: SpeechCodec, batch: list[Loaded | Coded], n_codebooks: int) -> Iterator[Coded]:
+    from audiovq.codec.windows import encode_batch
+
+    loaded = [one for one in batch if isinstance(one, Loaded)]
+    channels = [channel for one in loaded for channel in one.channels]
+    coded = iter(encode_batch(codec, channels, n_codebooks) if channels else ())
+    for one in batch:
+        if isinstance(one, Coded):
+            yield one
+            continue
+        rows = [next(coded) for _ in one.channels]
+        items = make_items(one.source, one.text, one.audio, rows, len(one.channels[0]))
+        yield Coded(one.source.id, one.source.n_bytes, items, remarks=one.audio.remarks)

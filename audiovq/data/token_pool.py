@@ -93,7 +93,7 @@ def code_with(codec: Any, coding: Coding, sources: Iterable[TokenSource]) -> Ite
         for source in sources:
             yield _code_one(codec, coding, source, lambda: False)
     else:
-        from audiovq.data.token_batches import code_batches
+        from audiovq.data.token_plan import code_batches
 
         yield from code_batches(codec, sources, coding.n_codebooks, coding.mono, _guarded)
 

@@ -27,11 +27,9 @@ from audiovq.io import (
     size_of,
 )
 from audiovq.media.audio_files import open_stream
-from audiovq.media.clipping import ClippingDetector
-from audiovq.media.mixdown import Mixdown
 from audiovq.media.pcm import Audio, RawFormat, from_float, open_raw
 from audiovq.media.riff import wav_header
-from audiovq.media.time_ranges import TimeRanges
+from audiovq.media.samples import ClippingDetector, Mixdown, TimeRanges
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
 MAX_CHANNELS = 255

@@ -2,10 +2,9 @@
 
 from audiovq.quantize.codebook import Codebook, EMACodebook, GradientCodebook
 from audiovq.quantize.fsq import FiniteScalarQuantizer
-from audiovq.quantize.product import ProductQuantizer
 from audiovq.quantize.residual import ResidualVectorQuantizer
 from audiovq.quantize.types import Quantized, QuantizerError
-from audiovq.quantize.vector import VectorQuantizer
+from audiovq.quantize.vector import ProductQuantizer, VectorQuantizer
 
 __all__ = [
     "Codebook",

@@ -23,18 +23,17 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import weights_folder, write_weights
 from audiovq.int8 import restore
 from audiovq.training.crops import Batch, CropSampler
-from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
 from audiovq.training.losses import (
     EnvelopeCorrelationLoss,
+    MultiResolutionDiscriminator,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
     relative_waveform_loss,
 )
-from audiovq.training.precision import pick_device, use_bfloat16
+from audiovq.training.precision import pick_device, rank, use_bfloat16
 from audiovq.training.previews import add_previews
-from audiovq.training.processes import rank
 from audiovq.training.spectral_loss import SpectralLoss
 from audiovq.training.whisper import WhisperEncoder
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write
-from audiovq.training.processes import agree, average_gradients, broadcast_state, rank, wait_for_all, world_size
-from audiovq.training.stopping import Stopped, StopSignals
+from audiovq.training.batches import Stopped, StopSignals
+from audiovq.training.precision import agree, average_gradients, broadcast_state, rank, wait_for_all, world_size
 
 log = logging.getLogger("audiovq")
 
@@ -121,7 +121,7 @@ def copy_buffers(average: nn.Module, model: nn.Module) -> None:
 class Run:
     """Trains a task until a number of steps or of minutes is reached.
 
-    In several processes (see `audiovq.training.processes`) each trains on batches of its own; process 0 alone writes.
+    In several processes (see `audiovq.training.precision`) each trains on batches of its own; process 0 alone writes.
 
     Args:
         folder: gets ``state.safetensors`` to resume from, the models ``latest`` and ``best``, and TensorBoard's curves.

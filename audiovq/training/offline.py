@@ -21,9 +21,9 @@ import torch
 from audiovq.data.pieces import PieceReader, unpack_corpus
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write
+from audiovq.training.batches import Stopped
 from audiovq.training.compact import AVERAGE, Limits, encode_state, read_set, write_set
 from audiovq.training.loop import Place, Run, Task, load_state, state_of
-from audiovq.training.stopping import Stopped
 
 log = logging.getLogger("audiovq")
 CONFIG = "config.json"

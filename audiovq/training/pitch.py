@@ -17,7 +17,7 @@ from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.hub import write_weights
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
-from audiovq.training.processes import rank
+from audiovq.training.precision import rank
 
 
 class PitchTask(Task):

@@ -60,8 +60,7 @@ def train(config: Any) -> Path:
     from omegaconf import OmegaConf
 
     from audiovq.training.offline import join
-    from audiovq.training.precision import pick_device
-    from audiovq.training.processes import process_group, rank
+    from audiovq.training.precision import pick_device, process_group, rank
 
     torch.set_num_threads(config.training.threads)
     with process_group(pick_device(config.training.device)):

@@ -23,9 +23,8 @@ from audiovq.io import atomic_write
 from audiovq.training.codec import Batch, CropSampler
 from audiovq.training.loop import Place, Task, update_average
 from audiovq.training.losses import stft
-from audiovq.training.precision import pick_device, use_bfloat16
+from audiovq.training.precision import pick_device, rank, use_bfloat16
 from audiovq.training.previews import add_previews
-from audiovq.training.processes import rank
 from audiovq.training.spectral_loss import SpectralLoss
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
 from audiovq.wavenet.sampler import Noise, WaveNetSampler

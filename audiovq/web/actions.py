@@ -15,8 +15,7 @@ from audiovq.bitstream import FileInfo, decode_file, encode_file, inspect_file, 
 from audiovq.bitstream.container import is_avq
 from audiovq.bitstream.entropy import EntropyCoder, coder_for
 from audiovq.conversion.files import convert_file
-from audiovq.conversion.target import TargetVoice
-from audiovq.conversion.targets import add_bundled
+from audiovq.conversion.target import TargetVoice, add_bundled
 from audiovq.errors import AudioVQError
 from audiovq.media.waveform import Resampler, n_resampled, open_audio
 

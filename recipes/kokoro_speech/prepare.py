@@ -21,7 +21,7 @@ from rich.progress import track
 
 from audiovq.data.decode import read_native, resample
 from audiovq.data.shards import MANIFEST, read_manifest, write_corpus
-from audiovq.data.splits import split_of
+from audiovq.data.utterance import split_of
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 

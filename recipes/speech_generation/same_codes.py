@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from audiovq.conversion.pitch import PitchMover, median_hz
-from audiovq.conversion.targets import target_voice
+from audiovq.conversion.target import target_voice
 from audiovq.interfaces import EncodedSpeech, Packet
 from audiovq.media.waveform import create_audio
 from audiovq.prior.speech import SpeechPrior

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audiovq.conversion.f0 import median_pitch, track_pitch
+from audiovq.conversion.pitch import median_pitch, track_pitch
 
 RATE = 16000
 

@@ -12,7 +12,7 @@ import pytest
 from audiovq.data.corpora import open_corpora, open_corpus
 from audiovq.data.decode import read_native
 from audiovq.data.shards import write_shards
-from audiovq.data.splits import SPLITS, split_of
+from audiovq.data.utterance import SPLITS, split_of
 from audiovq.errors import AudioVQError
 from tests.data.conftest import make_utterance, voice, write
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from audiovq.data.images import FixedCrops, ImageCrops, open_images, split_of_image
-from audiovq.data.splits import split_of
+from audiovq.data.utterance import split_of
 from audiovq.errors import AudioVQError
 
 

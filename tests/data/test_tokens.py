@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data import TokenDataset, TokenShards, write_shards
 from audiovq.data.codes import cached_codes
-from audiovq.data.token_files import CodesModel
-from audiovq.data.token_layouts import LAYOUTS, from_layout, lay_out, vocabulary
+from audiovq.data.token_files import LAYOUTS, CodesModel, from_layout, lay_out, vocabulary
 from audiovq.data.token_pool import Coding
 from audiovq.data.token_sources import list_sources
 from audiovq.data.token_writing import Tell, write_tokens

@@ -343,7 +343,7 @@ def test_groups_by_the_command_line(codec, groups, tmp_path, capsys):
 def test_the_plainest_converter(pairs):
     if find_spec("pyworld") is None:
         pytest.skip("pyworld is not installed")
-    from audiovq.evaluation.baselines.world import WorldConverter
+    from audiovq.evaluation.baselines.codecs import WorldConverter
 
     pair = next(pair for pair in pairs.pairs if pair.id.startswith("low") and pair.target.speaker == "x/high")
     source, converted = pair.source.load(), WorldConverter().convert(pair)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiovq.media.clipping import ClippingDetector
-from audiovq.media.time_ranges import TimeRanges
+from audiovq.media.samples import ClippingDetector, TimeRanges
 from tests.media.audio import Pipe, read, refusal
 
 RATE = 16000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiovq.media.mixdown import Mixdown
+from audiovq.media.samples import Mixdown
 from tests.media.audio import Pipe, read
 
 RATE = 16000

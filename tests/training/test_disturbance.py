@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.training.disturbance import Disturbance
 from audiovq.training.losses import stft
-from audiovq.training.spectral_loss import SpectralLoss
+from audiovq.training.spectral_loss import Disturbance, SpectralLoss
 
 RATE = 16000
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.training.discriminators import MultiResolutionDiscriminator
 from audiovq.training.losses import (
     EnvelopeCorrelationLoss,
+    MultiResolutionDiscriminator,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from audiovq.quantize import VectorQuantizer
 from audiovq.training.ema_task import EMATask
 from audiovq.training.loop import Place
-from audiovq.training.processes import rank
+from audiovq.training.precision import rank
 
 
 class Points(Dataset):

@@ -14,7 +14,7 @@ from audiovq.evaluation.metrics import describe
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, common_delay, remove_delay, silent, tracked
 from audiovq.evaluation.report import SystemReport, reference_result, score_pair, score_reference, summarise
 from audiovq.io import native, shown
-from audiovq.media.mixdown import mix_down
+from audiovq.media.samples import mix_down
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
 LENGTHS_DIFFER = 0.25
