@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from audiovq.codec.decoder import SourceFilterDecoder, side_features
 from audiovq.codec.encoder import Trunk
-from audiovq.codec.pitch import PitchTracker, decide
+from audiovq.codec.pitch import PitchTracker
 from audiovq.nn import DilatedResidualUnit
 from audiovq.nn.chunked_conv import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
 
@@ -73,8 +73,8 @@ class ChunkedPitchTracker:
         self.units = [SpanUnit(unit) for unit in tracker.units]  # type: ignore[arg-type]
         self.classify = SpanProject(tracker.norm, tracker.classify)
 
-    def __call__(self, samples: Tensor, start: int, total: int | None) -> tuple[Tensor, int]:
-        """Pitch codes (F,) int64 that depend on these samples alone, and the frame of the first.
+    def __call__(self, samples: Tensor, start: int, total: int | None) -> Span:
+        """Logits of pitch codes, as rows (F, N_VALUES + 1), that depend on these samples alone.
 
         Args:
             samples: (T,), whole frames, level-normalised.
@@ -89,8 +89,7 @@ class ChunkedPitchTracker:
         span = self.entry(Span(rows[low:high], start // self.hop_length + low, frames))
         for unit in self.units:
             span = unit(span)
-        span = self.classify(span)
-        return decide(span.rows.t()[None])[0], span.start
+        return self.classify(span)
 
 
 class ChunkedDecoder:
@@ -110,45 +109,18 @@ class ChunkedDecoder:
             self.upsamplers.append((weight, bias.view(channels, factor).t().flatten(), factor))
         self.norm = backbone.norm
         self.gains, self.direct = (SpanProject(backbone.norm, conv) for conv in (decoder.gains, decoder.direct))
-        #: Samples of the source needed before and after those that are decoded.
-        self.margin = (decoder.overlap // 2 + 1) * decoder.step + decoder.trim
 
-    def __call__(
-        self,
-        latents: Tensor,
-        pitch: Tensor,
-        start: int,
-        total: int | None,
-        first: int,
-        last: int,
-        source: Tensor,
-        n_codebooks: int,
-    ) -> Tensor:
-        """Samples of frames ``first`` to ``last`` from latents that cover them and their context.
+    def features(self, latents: Tensor, pitch: Tensor, start: int, total: int | None, has_direct: bool) -> Span:
+        """Features of the backbone, before its last normalisation, as far as the latents determine them.
 
         Args:
             latents: (C, F).
             pitch: (F,) pitch codes.
             start: frame of the first latent.
             total: frames of the recording; None when its end is not known yet.
-            first, last: frames that are wanted.
-            source: (margin + (last - first) * hop_length + margin,) harmonic source around the wanted samples; zeros
-                before the recording and behind it.
-            n_codebooks: codebooks that the latents are made from.
-
-        Returns:
-            ((last - first) * hop_length,) samples.
+            has_direct: whether the part without a source is wanted, too.
         """
-        features = self.features(latents, pitch, start, total, n_codebooks)
-        return self.synthesize(features, first, last, source, n_codebooks)
-
-    def features(self, latents: Tensor, pitch: Tensor, start: int, total: int | None, n_codebooks: int) -> Span:
-        """Features of the backbone, before its last normalisation, as far as the latents determine them.
-
-        Arguments are those of a call.
-        """
-        has_direct = torch.tensor([n_codebooks >= self.decoder.direct_from], device=pitch.device)
-        side = side_features(pitch[None], has_direct)[0]
+        side = side_features(pitch[None], torch.tensor([has_direct], device=pitch.device))[0]
         rows = torch.cat([latents, side]).t().contiguous()
         span = self.entry(Span(rows, start, ENDLESS if total is None else total))
         for i, units in enumerate(self.stages):
@@ -160,26 +132,7 @@ class ChunkedDecoder:
                 span = Span(rows, span.start * factor, span.total * factor)
         return span
 
-    def synthesize(self, span: Span, first: int, last: int, source: Tensor, n_codebooks: int) -> Tensor:
-        """Samples of frames ``first`` to ``last`` from features that cover them and a short frame on either side.
-
-        Arguments are those of a call.
-        """
-        has_direct = n_codebooks >= self.decoder.direct_from
-        decoder, rate = self.decoder, self.decoder.backbone.rate
-        # Short frames that cover the wanted samples; there are none before the recording or behind it.
-        around = decoder.overlap // 2 + 1
-        low = max(first * rate - around, 0)
-        high = min(last * rate + around, span.total)
-        features = Span(span.rows[low - span.start : high - span.start], low, span.total)
-        gains = self.gains(features)
-        direct = self.direct(features).rows.t()[None] if has_direct else None
-        offset = low * decoder.step - decoder.trim - (first * self.hop_length - self.margin)
-        n_frames = high - low
-        piece = source[offset : offset + (n_frames - 1) * decoder.step + decoder.n_fft]
-        harmonics = torch.fft.rfft(piece.unfold(0, decoder.n_fft, decoder.step) * decoder.window)
-        noise = decoder.noise[torch.arange(low, high) % decoder.noise_frames]
-        frames = decoder.shape(gains.rows.t()[None], direct, harmonics[None], noise[None])
-        samples = decoder.add(frames)[0]
-        begin = first * self.hop_length - (low * decoder.step - decoder.trim)
-        return samples[begin : begin + (last - first) * self.hop_length]
+    def project(self, span: Span, frames: range, has_direct: bool) -> tuple[Tensor, Tensor | None]:
+        """Gains (N, 4 * bins) of the sources and (N, 3 * bins) of the part without a source, for N short frames."""
+        part = Span(span.rows[frames.start - span.start : frames.stop - span.start], frames.start, span.total)
+        return self.gains(part).rows, self.direct(part).rows if has_direct else None

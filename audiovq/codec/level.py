@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+from audiovq.processor import compiled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TARGET_DB = -14.0
 """Level, dB of full scale, that the loudest frame of a packet is brought to before it is coded."""
@@ -29,29 +33,54 @@ class HighPass:
     """
 
     def __init__(self, sample_rate: int) -> None:
-        from scipy.signal import butter, sosfilt_zi
-
-        self._sections = butter(2, _CUTOFF_HZ, "highpass", fs=sample_rate, output="sos")
-        self._settled = sosfilt_zi(self._sections)
+        # The bilinear transform of s^2 / (s^2 + sqrt(2) s + 1), at its cut-off.
+        k = math.tan(math.pi * _CUTOFF_HZ / sample_rate)
+        self._gain = 1 / (1 + math.sqrt(2) * k + k * k)
+        self._feedback = 2 * (k * k - 1) * self._gain, (1 - math.sqrt(2) * k + k * k) * self._gain
         self._state: np.ndarray | None = None
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(n,) float -> (n,) float32."""
-        from scipy.signal import sosfilt
-
         samples = np.asarray(samples, np.float64)
-        if not len(samples):
-            return samples.astype(np.float32)
-        if self._state is None:
-            self._state = self._settled * samples[0]
-        filtered, self._state = sosfilt(self._sections, samples, zi=self._state)
-        return filtered.astype(np.float32)
+        if len(samples) and self._state is None:
+            self._state = np.array([-self._gain, self._gain]) * samples[0]
+        filtered = np.empty(len(samples), np.float32)
+        if len(samples):
+            _filter(samples, self._gain, *self._feedback, self._state, filtered)
+        return filtered
+
+
+@partial(compiled, (__file__,))
+def _filter(samples: Any, gain: Any, a1: Any, a2: Any, state: Any, filtered: Any) -> None:
+    """Direct form II, transposed, with the numerator ``gain * (1, -2, 1)``."""
+    first, second = state[0], state[1]
+    for i in range(len(samples)):
+        x = samples[i]
+        y = gain * x + first
+        first = second - 2 * gain * x - a1 * y
+        second = gain * x - a2 * y
+        filtered[i] = y
+    state[0], state[1] = first, second
+
+
+def loudest_frame(samples: np.ndarray, hop_length: int) -> float:
+    """Level in dB of full scale of the loudest frame, with its two neighbours, of (T,) samples, a hop or more."""
+    frames = samples[: len(samples) // hop_length * hop_length].reshape(-1, hop_length)
+    power = np.pad(np.square(frames, dtype=np.float32).mean(axis=1), 1)
+    count = np.full(len(frames), 3)
+    count[0] -= 1
+    count[-1] -= 1
+    mean = (power[:-2] + power[1:-1] + power[2:]) / count
+    return 10 * math.log10(float(mean.max()) + 1e-12)
 
 
 def frame_levels(waveform: Tensor, hop_length: int) -> Tensor:
     """Level in dB of full scale of each frame with its two neighbours: (B, T) -> (B, T // hop_length)."""
+    import torch
+    from torch.nn.functional import avg_pool1d
+
     power = waveform.float().unfold(-1, hop_length, hop_length).square().mean(-1)
-    mean = F.avg_pool1d(power[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
+    mean = avg_pool1d(power[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
     return 10 * torch.log10(mean + 1e-12)
 
 
