@@ -27,6 +27,8 @@ DEFAULTS: dict[Media, str] = {"speech": "speech", "image": "photo", "video": "do
 CONVERSION_MODEL = "conversion"
 #: Folder of a WaveNet decoder in a speech model's folder.
 WAVENET = "wavenet"
+#: Folder of a speech model's export for ONNX Runtime in the model's folder, and the file that describes an export.
+ONNX, ONNX_DESCRIPTION = "onnx", "onnx.json"
 #: Buffers of quantizers that only training reads; exported models leave them out.
 TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 
@@ -87,7 +89,24 @@ def weights_folder(name_or_dir: str | Path) -> Path:
     raise AudioVQError(f"no weights in {name}: give a folder, a run (runs/NAME/latest) or a bundled model")
 
 
+def onnx_folder(name_or_dir: str | Path | None = None) -> Path:
+    """The folder with the ONNX networks of a speech model: the model's folder itself or ``onnx`` in it.
+
+    Raises:
+        AudioVQError: when there is no such model, or it was not exported.
+    """
+    folder = model_folder(name_or_dir)
+    for found in (folder, folder / ONNX):
+        if (found / ONNX_DESCRIPTION).is_file():
+            return found
+    raise AudioVQError(
+        f"the model in {folder} has no ONNX networks: write them with audiovq export onnx DIR, and use --model DIR"
+    )
+
+
 def _is_model(folder: Path, media: Media) -> bool:
+    if media == "speech" and (folder / "config.json").is_file() and (folder / ONNX_DESCRIPTION).is_file():
+        return True
     files = [folder / part / name for part in _PARTS[media] for name in ("config.json", "model.safetensors")]
     return all(path.is_file() for path in files)
 
