@@ -104,8 +104,13 @@ def onnx_folder(name_or_dir: str | Path | None = None) -> Path:
     )
 
 
+def is_export_alone(folder: Path) -> bool:
+    """Whether a folder holds a speech model's export for ONNX Runtime without the weights for PyTorch."""
+    return (folder / ONNX_DESCRIPTION).is_file() and not (folder / "model.safetensors").is_file()
+
+
 def _is_model(folder: Path, media: Media) -> bool:
-    if media == "speech" and (folder / "config.json").is_file() and (folder / ONNX_DESCRIPTION).is_file():
+    if media == "speech" and (folder / "config.json").is_file() and is_export_alone(folder):
         return True
     files = [folder / part / name for part in _PARTS[media] for name in ("config.json", "model.safetensors")]
     return all(path.is_file() for path in files)
@@ -150,6 +155,8 @@ def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
     from audiovq.int8 import restore
 
     folder = Path(folder)
+    if is_export_alone(folder):
+        raise AudioVQError(f"the model in {folder} is for ONNX Runtime alone: use --engine onnx, or another folder")
     try:
         model = kind(**json.loads((folder / "config.json").read_text()))
         data = (folder / "model.safetensors").read_bytes()
@@ -218,7 +225,10 @@ def codes_hash(folder: str | Path) -> bytes:
     and files that were written before can be read. Of a model with coded pitch it is the quantizer alone: encoder and
     pitch tracker may be trained further, too. Images and video: levels or strides, and every tensor but the decoder's.
     """
-    config = json.loads((Path(folder) / "config.json").read_text())
+    folder = Path(folder)
+    if is_export_alone(folder):
+        return bytes.fromhex(json.loads((folder / ONNX_DESCRIPTION).read_text())["model_hash"])
+    config = json.loads((folder / "config.json").read_text())
     if "time_stride" in config:
         strides = json.dumps([config["stride"], config["time_stride"]]).encode()
         return hash_tensors(folder, b"clip" + strides, _is_visual_code)

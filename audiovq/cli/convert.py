@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Decoder, Force, Packet, Rate, Raw, Threads, WaveNetSeed, given
+from audiovq.cli.options import Channels, Decoder, Engine, Force, Packet, Rate, Raw, Threads, WaveNetSeed, given
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def convert(
     channels: Channels = None,
     packet: Packet = None,
     threads: Threads = 1,
+    engine: Engine = "torch",
 ) -> None:
     """Convert recordings or .avq files to another speaker.
 
@@ -120,7 +121,7 @@ def convert(
     for name in to if source_voice is None else [*to, source_voice]:
         checks.check_voice(name, None if codes_alone else checks.facts(first))
     packet_frames = None if codes_alone else packet_frames_for(checks.facts(first), packet)
-    voices = _Voices(to, source_voice, model, threads, seed)
+    voices = _Voices(to, source_voice, model, threads, seed, engine)
 
     def prepare() -> None:
         # Errors of the target are reported before the first file is begun.
@@ -159,11 +160,13 @@ def _jobs(
 class _Voices:
     """The models that the inputs need, and for each of them the target's voice and the source's."""
 
-    def __init__(self, targets: list[str], source: str | None, model: str | None, threads: int, seed: int) -> None:
+    def __init__(
+        self, targets: list[str], source: str | None, model: str | None, threads: int, seed: int, engine: str
+    ) -> None:
         from audiovq.cli.loading import Models
 
         self._targets, self._source, self._model = targets, source or "", model
-        self.models = Models(threads, seed)
+        self.models = Models(threads, seed, engine=engine)
         self._target_voices: dict[bytes, TargetVoice] = {}
         self._source_voices: dict[bytes, TargetVoice] = {}
 

@@ -9,12 +9,14 @@ from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
+    from audiovq.codec.onnx_codec import OnnxCodec
     from audiovq.hub import ModelFacts
     from audiovq.speech.codec import SpeechCodec
 
 
 TOLERANCE_KBPS = 0.05
 """How far a nominal rate may lie above the bitrate that is asked for."""
+ENGINES = ("torch", "onnx", "auto")
 
 
 class Models:
@@ -25,19 +27,33 @@ class Models:
             a machine's other cores are better used by other files.
         seed: of what decoders draw.
         wavenet_streams: see `SpeechCodec.wavenet_streams`.
+        engine: what computes the networks: torch, onnx, or auto (onnx where the model was exported for it).
         entropy_coding: get the models' entropy coders ready as well.
 
     Attributes:
         seconds: spent on loading.
+
+    Raises:
+        AudioVQError: for another engine.
     """
 
-    def __init__(self, threads: int = 1, seed: int = 0, entropy_coding: bool = False, wavenet_streams: int = 1) -> None:
+    def __init__(
+        self,
+        threads: int = 1,
+        seed: int = 0,
+        entropy_coding: bool = False,
+        wavenet_streams: int = 1,
+        engine: str = "torch",
+    ) -> None:
+        if engine not in ENGINES:
+            raise AudioVQError(f"--engine takes {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine!r}")
+        self._engine = engine
         self._threads, self._seed, self._entropy_coding = threads, seed, entropy_coding
         self._streams = wavenet_streams
-        self._loaded: dict[str | None, SpeechCodec] = {}
+        self._loaded: dict[str | None, SpeechCodec | OnnxCodec] = {}
         self.seconds = 0.0
 
-    def load(self, name_or_dir: str | None) -> SpeechCodec:
+    def load(self, name_or_dir: str | None) -> SpeechCodec | OnnxCodec:
         """A bundled model by name (None: the default one) or a folder with a model.
 
         Raises:
@@ -46,13 +62,7 @@ class Models:
         if name_or_dir not in self._loaded:
             start = time.perf_counter()
             try:
-                import torch
-
-                from audiovq.speech.codec import SpeechCodec
-
-                torch.set_num_threads(self._threads)
-                codec = SpeechCodec.from_pretrained(name_or_dir)
-                codec.seed, codec.wavenet_streams = self._seed, self._streams
+                codec = self._load_onnx(name_or_dir) if self._uses_onnx(name_or_dir) else self._load_torch(name_or_dir)
                 if self._entropy_coding:
                     from audiovq.bitstream.entropy import coder_for
 
@@ -64,7 +74,35 @@ class Models:
                 self.seconds += time.perf_counter() - start
         return self._loaded[name_or_dir]
 
-    def by_hash(self, model_hash: bytes) -> SpeechCodec:
+    def _load_torch(self, name_or_dir: str | None) -> SpeechCodec:
+        import torch
+
+        from audiovq.speech.codec import SpeechCodec
+
+        torch.set_num_threads(self._threads)
+        codec = SpeechCodec.from_pretrained(name_or_dir)
+        codec.seed, codec.wavenet_streams = self._seed, self._streams
+        return codec
+
+    def _load_onnx(self, name_or_dir: str | None) -> OnnxCodec:
+        from audiovq.codec.onnx_codec import OnnxCodec
+
+        return OnnxCodec.from_pretrained(name_or_dir, self._threads)
+
+    def _uses_onnx(self, name_or_dir: str | None) -> bool:
+        from importlib.util import find_spec
+
+        from audiovq.hub import onnx_folder
+
+        if self._engine != "auto":
+            return self._engine == "onnx"
+        try:
+            onnx_folder(name_or_dir)
+        except AudioVQError:
+            return False
+        return find_spec("onnxruntime") is not None
+
+    def by_hash(self, model_hash: bytes) -> SpeechCodec | OnnxCodec:
         """The bundled model that writes this hash into its files.
 
         Raises:

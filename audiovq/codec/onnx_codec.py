@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from audiovq.codec.coding import StreamingCodec, parallel_stream
 from audiovq.codec.shape import CodecShape
 from audiovq.errors import AudioVQError
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
-from audiovq.hub import onnx_folder
+from audiovq.hub import model_folder, onnx_folder
 from audiovq.interfaces import Stretch
 from audiovq.optional import need
 
@@ -101,6 +102,7 @@ class OnnxCodec(StreamingCodec):
             self.name, self.model_hash = found["name"], bytes.fromhex(found["model_hash"])
             self.packet_frames, self.default_n_codebooks = found["packet_frames"], found["default_n_codebooks"]
             self.conversion_codebooks = found["conversion_codebooks"] or self.default_n_codebooks
+            self.weights_sha256 = found["weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AudioVQError(f"the model in {folder} cannot be loaded: {DESCRIPTION} is damaged ({error})") from error
         self.folder = folder
@@ -131,9 +133,16 @@ class OnnxCodec(StreamingCodec):
         it, or a folder that `audiovq export onnx` wrote.
 
         Raises:
-            AudioVQError: when there is no such model, it was not exported, or its files are damaged.
+            AudioVQError: when there is no such model, it was not exported, its files are damaged, or the weights beside
+                the export are other ones than those that were exported.
         """
-        return cls(onnx_folder(name_or_dir), threads)
+        folder = model_folder(name_or_dir)
+        codec = cls(onnx_folder(folder), threads)
+        weights = folder / "model.safetensors"
+        if weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() != codec.weights_sha256:
+            raise AudioVQError(f"the ONNX networks in {codec.folder} are not of the weights beside them: export them again")
+        codec.folder = folder
+        return codec
 
 
 def _read_codebooks(folder: Path, entry: dict[str, Any]) -> Codebooks:

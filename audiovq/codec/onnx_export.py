@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from audiovq.codec.onnx_codec import CODEBOOKS, DESCRIPTION, VERSION
 from audiovq.codec.torch_engine import codebooks_of, shape_of
 from audiovq.errors import AudioVQError
+from audiovq.hub import ONNX
 
 if TYPE_CHECKING:
     from audiovq.codec.codebooks import Codebooks
@@ -115,7 +116,8 @@ def export_onnx(codec: CodecNetworks, folder: Path, source: Path | None = None) 
     Args:
         codec: in evaluation mode, on the CPU.
         folder: to write; an earlier export, or an empty folder, in its place is replaced.
-        source: the model's folder, whose weights' hash is noted, and of which `COPIED` are copied.
+        source: the model's folder, whose weights' hash is noted, and of which `COPIED` are copied (but not into
+            ``source/onnx``).
 
     Raises:
         AudioVQError: for a folder with anything else in it, or one that cannot be written.
@@ -127,7 +129,7 @@ def export_onnx(codec: CodecNetworks, folder: Path, source: Path | None = None) 
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             staged = Path(temporary) / "new"
             staged.mkdir()
-            _write(codec, staged, source)
+            _write(codec, staged, source, folder.resolve() == (source / ONNX).resolve() if source else False)
             if folder.exists():
                 folder.rename(Path(temporary) / "old")
             staged.rename(folder)
@@ -135,14 +137,15 @@ def export_onnx(codec: CodecNetworks, folder: Path, source: Path | None = None) 
         raise AudioVQError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def _write(codec: CodecNetworks, folder: Path, source: Path | None) -> None:
+def _write(codec: CodecNetworks, folder: Path, source: Path | None, beside: bool) -> None:
+    """Write all files; what the model's folder has is not copied when the export lies ``beside`` it."""
     networks = {name: _write_network(folder / f"{name}.onnx", *what) for name, what in _networks(codec).items()}
     codebooks = _write_codebooks(codebooks_of(codec.quantizer), folder / CODEBOOKS)
     digest = None
     if source is not None:
         digest = hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
         for name in COPIED:
-            if (source / name).is_file():
+            if (source / name).is_file() and not beside:
                 shutil.copyfile(source / name, folder / name)
     config: Any = codec.config
     description = {
