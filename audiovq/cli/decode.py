@@ -86,7 +86,7 @@ def decode(
     jobs = plan(inputs, output, [".avq"], ".wav" if target_format is None else RAW_SUFFIXES[0])
     for job in jobs:
         check_writable(job.target, target_format)
-    models = Models(threads, seed, entropy_coding=True, wavenet_streams=streams, engine=engine)
+    models = Models(threads, seed, entropy_coding=True, wavenet_streams=streams, engine=engine, decodes=True)
 
     def prepare() -> None:
         if model is not None:

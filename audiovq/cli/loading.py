@@ -28,7 +28,8 @@ class Models:
         seed: of what decoders draw.
         wavenet_streams: see `SpeechCodec.wavenet_streams`.
         engine: what computes the networks: torch, onnx, or auto (onnx where the model was exported for it).
-        entropy_coding: get the models' entropy coders ready as well.
+        entropy_coding: load the models' entropy coders as well.
+        decodes: load what entropy-coded files are read by, too.
 
     Attributes:
         seconds: spent on loading.
@@ -44,10 +45,11 @@ class Models:
         entropy_coding: bool = False,
         wavenet_streams: int = 1,
         engine: str = "torch",
+        decodes: bool = False,
     ) -> None:
         if engine not in ENGINES:
             raise AudioVQError(f"--engine takes {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine!r}")
-        self._engine = engine
+        self._engine, self._decodes = engine, decodes
         self._threads, self._seed, self._entropy_coding = threads, seed, entropy_coding
         self._streams = wavenet_streams
         self._loaded: dict[str | None, SpeechCodec | OnnxCodec] = {}
@@ -67,7 +69,7 @@ class Models:
                     from audiovq.bitstream.entropy import coder_for
 
                     coder = coder_for(codec)
-                    if coder is not None:
+                    if coder is not None and self._decodes:
                         coder.warm_up()
                 self._loaded[name_or_dir] = codec
             finally:

@@ -40,7 +40,7 @@ def serve(
 
     sock = listen(host, port)
     with sock:
-        codec: Codec = Models(entropy_coding=True).load(model)
+        codec: Codec = Models(entropy_coding=True, decodes=True).load(model)
         to_device(codec, device)
         if not is_local(host):
             print("audiovq: warning: other machines can reach this page; it has no password", file=sys.stderr)
