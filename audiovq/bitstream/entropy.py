@@ -31,7 +31,7 @@ class EntropyCoder:
         self._n_coded = 0  # rows
 
     def warm_up(self) -> None:
-        """Load the kernels that decode now (or compile them, once an installation) rather than with the first packet."""
+        """Load the kernels that decode now (or compile them, once an installation), not with the first packet."""
         row = np.zeros((1, 1, 1), np.int64)
         self.decode_codes(self.encode_codes(row), 1, 1, 1)
 

@@ -1,7 +1,7 @@
 """The integer network that predicts codes, for rows of codes that are known: what a writer needs (NumPy alone).
 
-docs/format.md ("Entropy coding") defines every operation; `audiovq.bitstream.entropy_kernels` has the same frame by frame,
-for readers, which know a code only when they have read it.
+docs/format.md ("Entropy coding") defines every operation; `audiovq.bitstream.entropy_kernels` has the same frame by
+frame, for readers, which know a code only when they have read it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from audiovq.conversion.target import TargetVoice
     from audiovq.interfaces import Codec
     from audiovq.media.pcm import RawFormat
-    from audiovq.speech.codec import SpeechCodec
 
 MOST_SEMITONES = 24
 
@@ -133,10 +132,8 @@ def convert(
     def work(job: Job, progress: Progress) -> CodingReport:
         settings = (codebooks, register, decoder, mono, progress, colour)
         formats = _raw_formats(job, raw, rate, channels)
-        source = None if source_voice is None else voices.source
-        return convert_file(
-            job.source, job.target, voices.model, voices.target, *settings, *formats, packet_frames, source
-        )
+        rest = (*formats, packet_frames, None if source_voice is None else voices.source)
+        return convert_file(job.source, job.target, voices.model, voices.target, *settings, *rest)
 
     run(jobs, force, voices.models, prepare, work)
 
@@ -170,7 +167,7 @@ class _Voices:
         self._target_voices: dict[bytes, TargetVoice] = {}
         self._source_voices: dict[bytes, TargetVoice] = {}
 
-    def model(self, model_hash: bytes | None) -> SpeechCodec:
+    def model(self, model_hash: bytes | None) -> Codec:
         """The model for a coded file with this hash; None: for audio."""
         from audiovq.hub import conversion_model
 

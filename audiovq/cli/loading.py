@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.codec.onnx_codec import OnnxCodec
     from audiovq.hub import ModelFacts
+    from audiovq.interfaces import Codec
     from audiovq.speech.codec import SpeechCodec
 
 
@@ -52,10 +53,10 @@ class Models:
         self._engine, self._decodes = engine, decodes
         self._threads, self._seed, self._entropy_coding = threads, seed, entropy_coding
         self._streams = wavenet_streams
-        self._loaded: dict[str | None, SpeechCodec | OnnxCodec] = {}
+        self._loaded: dict[str | None, Codec] = {}
         self.seconds = 0.0
 
-    def load(self, name_or_dir: str | None) -> SpeechCodec | OnnxCodec:
+    def load(self, name_or_dir: str | None) -> Codec:
         """A bundled model by name (None: the default one) or a folder with a model.
 
         Raises:
@@ -64,7 +65,9 @@ class Models:
         if name_or_dir not in self._loaded:
             start = time.perf_counter()
             try:
-                codec = self._load_onnx(name_or_dir) if self._uses_onnx(name_or_dir) else self._load_torch(name_or_dir)
+                codec: Codec = (
+                    self._load_onnx(name_or_dir) if self._uses_onnx(name_or_dir) else self._load_torch(name_or_dir)
+                )
                 if self._entropy_coding:
                     from audiovq.bitstream.entropy import coder_for
 
@@ -104,7 +107,7 @@ class Models:
             return False
         return find_spec("onnxruntime") is not None
 
-    def by_hash(self, model_hash: bytes) -> SpeechCodec | OnnxCodec:
+    def by_hash(self, model_hash: bytes) -> Codec:
         """The bundled model that writes this hash into its files.
 
         Raises:
@@ -150,7 +153,7 @@ def codebooks_of(model: ModelFacts, bitrate: float | None, codebooks: int | None
     return codebooks
 
 
-def n_codebooks_for(codec: SpeechCodec | ModelFacts, bitrate: float | None) -> int | None:
+def n_codebooks_for(codec: Codec | ModelFacts, bitrate: float | None) -> int | None:
     """The most codebooks whose nominal rate is at most ``bitrate`` kb/s a channel (0.05 over is allowed); None, the
     model's default, for None.
 

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.audio import recordings
-from audiovq.codec.codebooks import Codebooks
-from audiovq.codec.coding import StreamingCodec, parallel_stream
+from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
 from audiovq.codec.networks import CodecNetworks
 from audiovq.codec.packets import join_packets, padded, split_packets
-from audiovq.codec.shape import CodecShape
 from audiovq.codec.streaming import StreamFactory
 from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
 from audiovq.codec.windows import encode_items
@@ -26,7 +24,7 @@ from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.targets import gather_voice
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder
-from audiovq.interfaces import EncodedSpeech, Engine, Packet
+from audiovq.interfaces import CodecShape, EncodedSpeech, Engine, Packet
 from audiovq.nn.precision import check_float32
 
 if TYPE_CHECKING:

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.codec.codebooks import Codebooks, Table
-from audiovq.codec.coding import StreamingCodec, parallel_stream
-from audiovq.codec.shape import CodecShape
+from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
 from audiovq.errors import AudioVQError
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
 from audiovq.hub import model_folder, onnx_folder
-from audiovq.interfaces import Stretch
+from audiovq.interfaces import CodecShape, Stretch
 from audiovq.optional import need
 
 CODEBOOKS = "codebooks.safetensors"
@@ -55,9 +53,9 @@ class OnnxEngine:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         low, frames = stretch.start * self._shape.rate, self._shape.short_frames(stretch)
         part = slice(frames.start - low, frames.stop - low)
-        inputs = {"latents": latents[None], "pitch": pitch[None], "speaker": speaker[None], "direct": np.array([direct])}
+        inputs = {"latents": latents[None], "pitch": pitch[None], "speaker": speaker[None]}
         names = ["gains", "direct_gains"] if direct else ["gains"]
-        found = [array[0, part] for array in self._run("decoder", names, **inputs)]
+        found = [array[0, part] for array in self._run("decoder", names, direct=np.array([direct]), **inputs)]
         return found[0], found[1] if direct else None
 
     def _run(self, network: str, outputs: list[str], **inputs: np.ndarray) -> list[np.ndarray]:
@@ -140,7 +138,7 @@ class OnnxCodec(StreamingCodec):
         codec = cls(onnx_folder(folder), threads)
         weights = folder / "model.safetensors"
         if weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() != codec.weights_sha256:
-            raise AudioVQError(f"the ONNX networks in {codec.folder} are not of the weights beside them: export them again")
+            raise AudioVQError(f"the ONNX networks in {codec.folder} are not of the weights beside them: export again")
         codec.folder = folder
         return codec
 

@@ -23,7 +23,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import ONNX
 
 if TYPE_CHECKING:
-    from audiovq.codec.codebooks import Codebooks
+    from audiovq.codec.coding import Codebooks
     from audiovq.codec.decoder import SourceFilterDecoder
     from audiovq.codec.networks import CodecNetworks
     from audiovq.codec.pitch import PitchTracker

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from audiovq.pitch_scale import LOWEST_HZ, STEPS_PER_OCTAVE, UNVOICED
+
 TOP_HZ = 7900.0
 """No harmonic lies above; Nyquist is at 8 kHz."""
 NOISE_SCALE = 4096
@@ -87,6 +89,12 @@ def _pulse_train(phase: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     kernel = np.sin((below + np.float32(0.5)) * angle) / (2 * np.where(flat, np.float32(1.0), sine)) - np.float32(0.5)
     kernel = np.where(flat, below, kernel) + (room - harmonics) * np.cos(harmonics * angle)
     return kernel * np.sqrt(np.float32(2.0) / room)
+
+
+def hz_of(codes: np.ndarray) -> np.ndarray:
+    """Pitch codes (any shape) -> fundamental frequency in Hz, float64; 0 where unvoiced."""
+    codes = np.asarray(codes)
+    return np.where(codes > UNVOICED, LOWEST_HZ * np.exp2((codes - 1.0) / STEPS_PER_OCTAVE), 0.0)
 
 
 def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50) -> np.ndarray:

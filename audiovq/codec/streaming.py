@@ -35,11 +35,11 @@ from audiovq.codec.level import (
     loudest_frame,
     quantize_level,
 )
-from audiovq.codec.oscillator import HarmonicSource
+from audiovq.codec.oscillator import HarmonicSource, hz_of
 from audiovq.codec.synthesis import Synthesizer
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet, Stretch
-from audiovq.pitch_scale import hz_of, pitch_of
+from audiovq.pitch_scale import CERTAINTY, UNVOICED
 
 if TYPE_CHECKING:
     from audiovq.codec.coding import StreamingCodec
@@ -178,7 +178,7 @@ class EncoderStream:
         if until > known:
             stretch = Stretch.around(known, until, self._shape.pitch_context, total)
             window = self._normalised(stretch.start, stretch.stop)
-            self._pitch += pitch_of(self._engine.pitch(window, stretch)).tolist()
+            self._pitch += _decide(self._engine.pitch(window, stretch)).tolist()
             known = until
         made = self._source.end // self._hop
         settled = known if known == total else known - 1  # the source of a frame leads over to the next one's pitch
@@ -195,6 +195,13 @@ class EncoderStream:
         self._pitch_start = max(self._pitch_start, keep)
         known = self._pitch_start + len(self._pitch)
         self._samples.forget(min(frame, max(known - self._shape.pitch_context, 0)) * self._hop)
+
+
+def _decide(logits: np.ndarray) -> np.ndarray:
+    """Logits (F, N_VALUES + 1) -> pitch codes (F,) int64, see `audiovq.codec.pitch.decide`."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    unvoiced = odds[:, 0] > CERTAINTY * odds.sum(axis=1)
+    return np.where(unvoiced, UNVOICED, logits[:, 1:].argmax(axis=1) + 1)
 
 
 class DecoderStream:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from audiovq.codec.oscillator import noise_table
-from audiovq.codec.shape import CodecShape
+from audiovq.interfaces import CodecShape
 
 NOISE_FRAMES = 2048
 """Short frames of the noise table; it starts again behind them."""
@@ -54,12 +54,12 @@ class Synthesizer:
         origin = frames.start * shape.step - shape.trim  # of the first short frame, in the recording
         offset = origin - (first * shape.hop_length - shape.margin)
         harmonics = self._spectra(source[offset : offset + (len(frames) - 1) * shape.step + shape.n_fft])
-        size, real, imaginary, noise_size = np.split(gains, 4, axis=1)
-        spectrum = harmonics * _complex(size, real, imaginary, 4.0)
+        bins = harmonics.shape[1]
+        spectrum = harmonics * _complex(gains[:, : 3 * bins], 4.0)
         noise = self.noise[np.arange(frames.start, frames.stop) % NOISE_FRAMES]
-        spectrum += noise * np.exp(np.minimum(noise_size, 4.0))
+        spectrum += noise * np.exp(np.minimum(gains[:, 3 * bins :], 4.0))
         if direct is not None:
-            spectrum += _complex(*np.split(direct, 3, axis=1), 6.0)
+            spectrum += _complex(direct, 6.0)
         pieces = np.fft.irfft(spectrum, n=shape.n_fft, axis=1).astype(np.float32, copy=False) * self._synthesis
         begin = first * shape.hop_length - origin
         return self._add(pieces)[begin : begin + (last - first) * shape.hop_length]
@@ -77,8 +77,9 @@ class Synthesizer:
         return total.reshape(-1)
 
 
-def _complex(size: np.ndarray, real: np.ndarray, imaginary: np.ndarray, largest: float) -> np.ndarray:
-    """Log-gain (at most ``largest``), real and imaginary parts -> complex gains."""
+def _complex(parts: np.ndarray, largest: float) -> np.ndarray:
+    """(N, 3 * bins) log-gain (at most ``largest``), real and imaginary parts -> complex gains (N, bins)."""
+    size, real, imaginary = np.split(parts, 3, axis=1)
     size = np.exp(np.minimum(size, largest))
     gains = np.empty(size.shape, np.complex64)
     gains.real, gains.imag = size * real, size * imaginary

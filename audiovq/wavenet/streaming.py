@@ -87,9 +87,10 @@ class WaveNetStream(DecoderStream):
         tensors = torch.from_numpy(np.ascontiguousarray(latents)), torch.from_numpy(pitch)
         span = decoder.features(*tensors, start, stretch.total, direct)
         frames = self._shape.short_frames(stretch)
-        gains = [part if part is None else part.numpy() for part in decoder.project(span, frames, direct)]
+        gains, without_source = decoder.project(span, frames, direct)
         source = source[: (high - low) * self._hop + 2 * margin]
-        parallel = self._synthesizer(*gains, frames, low, high, source)
+        extra = None if without_source is None else without_source.numpy()
+        parallel = self._synthesizer(gains.numpy(), extra, frames, low, high, source)
         rows = span.rows[low * rate - span.start : high * rate - span.start]
         return CodedFrames(
             tensors[0][None, :, low - start : high - start],

@@ -15,8 +15,8 @@ from constriction import stream
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
 from audiovq.bitstream.container import DamagedError
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
-from audiovq.bitstream.entropy_network import weights_of
 from audiovq.bitstream.entropy_model import FILE_NAME, OLDER_NAMES, load_entropy_model
+from audiovq.bitstream.entropy_network import weights_of
 from audiovq.bitstream.range_coding import seal, to_words, whole_categorical
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
