@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from audiovq.codec.onnx_codec import OnnxCodec
     from audiovq.codec.transformers_api import AudioVQFeatureExtractor, AudioVQModel
     from audiovq.image.codec import EncodedImage, ImageCodec
     from audiovq.prior.speech import SpeechPrior
@@ -21,6 +22,7 @@ _LAZY = {
     "AudioVQModel": "audiovq.codec.transformers_api",
     "EncodedImage": "audiovq.image.codec",
     "ImageCodec": "audiovq.image.codec",
+    "OnnxCodec": "audiovq.codec.onnx_codec",
     "SpeechCodec": "audiovq.speech.codec",
     "EncodedSpeech": "audiovq.speech.codec",
     "SpeechPrior": "audiovq.prior.speech",
@@ -32,6 +34,7 @@ __all__ = [
     "EncodedImage",
     "EncodedSpeech",
     "ImageCodec",
+    "OnnxCodec",
     "SpeechCodec",
     "SpeechPrior",
     "__version__",

@@ -21,6 +21,7 @@ from audiovq.codec.onnx_codec import CODEBOOKS, DESCRIPTION, VERSION
 from audiovq.codec.torch_engine import codebooks_of, shape_of
 from audiovq.errors import AudioVQError
 from audiovq.hub import ONNX
+from audiovq.optional import need
 
 if TYPE_CHECKING:
     from audiovq.codec.coding import Codebooks
@@ -120,10 +121,12 @@ def export_onnx(codec: CodecNetworks, folder: Path, source: Path | None = None) 
             ``source/onnx``).
 
     Raises:
-        AudioVQError: for a folder with anything else in it, or one that cannot be written.
+        AudioVQError: for a folder with anything else in it, or one that cannot be written, and without the package
+            ``onnx``.
     """
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / DESCRIPTION).is_file())):
         raise AudioVQError(f"{folder}: holds something else than an earlier export; name another folder")
+    need("onnx", "an export for ONNX Runtime", "onnx")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
