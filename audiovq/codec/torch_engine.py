@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,9 @@ from audiovq.quantize.vector import VectorQuantizer
 if TYPE_CHECKING:
     from audiovq.codec.networks import CodecNetworks
 
+MOST_SPEAKERS = 4
+"""Speakers for whom folded weights are kept."""
+
 
 class TorchEngine:
     """An `audiovq.interfaces.Engine`; it keeps the weights as they are when it is made.
@@ -39,9 +43,9 @@ class TorchEngine:
         self._shape = shape_of(networks)
         self._content = ChunkedTrunk(networks.encoder.content)
         self._pitch = ChunkedPitchTracker(networks.pitch)
-        # One speaker's after the other's: the vector is folded into the weights.
-        self._detail: tuple[bytes, ChunkedTrunk] | None = None
-        self._decoder: tuple[bytes, ChunkedDecoder] | None = None
+        # The speaker vector is folded into the weights; as many are kept as a recording may have channels.
+        self._details = lru_cache(MOST_SPEAKERS)(self._make_detail)
+        self._decoders = lru_cache(MOST_SPEAKERS)(self._make_decoder)
 
     @full_precision
     def speaker(self, samples: np.ndarray) -> np.ndarray:
@@ -55,10 +59,9 @@ class TorchEngine:
 
     @full_precision
     def latents(self, samples: np.ndarray, source: np.ndarray, speaker: np.ndarray, stretch: Stretch) -> np.ndarray:
-        if self._detail is None or self._detail[0] != speaker.tobytes():
-            self._detail = speaker.tobytes(), ChunkedTrunk(self._networks.encoder.detail, self._tensor(speaker))
         waveform, start, total = self._tensor(samples), stretch.start * self._hop, self._total(stretch)
-        spans = self._content(waveform, start, total), self._detail[1](waveform, start, total, self._tensor(source))
+        detail = self._details(speaker.tobytes())
+        spans = self._content(waveform, start, total), detail(waveform, start, total, self._tensor(source))
         rows = [span.rows[stretch.first - span.start : stretch.last - span.start] for span in spans]
         return torch.cat(rows, dim=1).cpu().numpy().T
 
@@ -74,9 +77,13 @@ class TorchEngine:
 
     def decoder(self, speaker: np.ndarray) -> ChunkedDecoder:
         """The decoder for a speaker vector (S,)."""
-        if self._decoder is None or self._decoder[0] != speaker.tobytes():
-            self._decoder = speaker.tobytes(), ChunkedDecoder(self._networks.decoder, self._tensor(speaker))
-        return self._decoder[1]
+        return self._decoders(speaker.tobytes())
+
+    def _make_detail(self, speaker: bytes) -> ChunkedTrunk:
+        return ChunkedTrunk(self._networks.encoder.detail, self._tensor(np.frombuffer(speaker, np.float32).copy()))
+
+    def _make_decoder(self, speaker: bytes) -> ChunkedDecoder:
+        return ChunkedDecoder(self._networks.decoder, self._tensor(np.frombuffer(speaker, np.float32).copy()))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

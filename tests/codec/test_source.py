@@ -80,8 +80,8 @@ def test_the_noise_table_is_white_and_always_the_same():
 
 def test_the_noise_tables_magnitudes_fluctuate_less_than_those_of_gaussian_noise():
     window = torch.hann_window(320)
-    fluctuations = []
-    for noise in (torch.from_numpy(noise_table(2048, 80)), torch.randn(2048 * 80, generator=torch.Generator().manual_seed(0))):
+    fluctuations, table = [], torch.from_numpy(noise_table(2048, 80))
+    for noise in (table, torch.randn(2048 * 80, generator=torch.Generator().manual_seed(0))):
         magnitudes = torch.stft(noise, 320, 80, window=window, return_complex=True).abs()
         fluctuations.append(float(magnitudes.std() / magnitudes.mean()))
     assert fluctuations[0] < 0.25 < 0.5 < fluctuations[1]
