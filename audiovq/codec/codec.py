@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,10 +76,8 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         Raises:
             AudioVQError: for weights that are not float32.
         """
-        if "engine" not in self._folded:
-            check_float32(self)
-            self._folded["engine"] = TorchEngine(self)
-        return self._folded["engine"]
+        check_float32(self)
+        return self._fold("engine", lambda: TorchEngine(self))
 
     @property
     def shape(self) -> CodecShape:
@@ -89,9 +87,12 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
     @property
     def codebooks(self) -> Codebooks:
         """The quantizer's tables; made once per evaluation."""
-        if "codebooks" not in self._folded:
-            self._folded["codebooks"] = codebooks_of(self.quantizer)
-        return self._folded["codebooks"]
+        return self._fold("codebooks", lambda: codebooks_of(self.quantizer))
+
+    def _fold(self, name: str, make: Callable[[], Any]) -> Any:
+        if self.training or name not in self._folded:
+            self._folded[name] = make()
+        return self._folded[name]
 
     @property
     def device(self) -> torch.device:

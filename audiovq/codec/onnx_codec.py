@@ -89,7 +89,8 @@ class OnnxCodec(StreamingCodec):
         AudioVQError: for a folder that is damaged, and when ONNX Runtime is not installed.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+        folder = Path(folder)
         try:
             found = json.loads((folder / DESCRIPTION).read_text())
             if found["version"] != VERSION:
