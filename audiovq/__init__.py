@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
+    from audiovq.codec.onnx_codec import OnnxCodec
     from audiovq.codec.transformers_api import AudioVQFeatureExtractor, AudioVQModel
     from audiovq.image.codec import EncodedImage, ImageCodec
     from audiovq.interfaces import EncodedSpeech
@@ -22,6 +23,7 @@ _LAZY = {
     "AudioVQModel": "audiovq.codec.transformers_api",
     "EncodedImage": "audiovq.image.codec",
     "ImageCodec": "audiovq.image.codec",
+    "OnnxCodec": "audiovq.codec.onnx_codec",
     "SpeechCodec": "audiovq.codec.codec",
     "EncodedSpeech": "audiovq.interfaces",
     "SpeechPrior": "audiovq.prior.speech",
@@ -33,6 +35,7 @@ __all__ = [
     "EncodedImage",
     "EncodedSpeech",
     "ImageCodec",
+    "OnnxCodec",
     "SpeechCodec",
     "SpeechPrior",
     "__version__",

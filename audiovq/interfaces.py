@@ -81,6 +81,132 @@ class EncodedSpeech:
         )
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a recording that a network is given, in frames.
+
+    Attributes:
+        start, stop: the part: the wanted frames and their context, as far as the recording has it.
+        first, last: the frames that are wanted.
+        total: frames of the recording; None when its end is not known yet.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    total: int | None = None
+
+    @classmethod
+    def around(cls, first: int, last: int, context: int, total: int | None = None) -> Stretch:
+        """Frames ``first`` to ``last`` with ``context`` frames on either side."""
+        stop = last + context if total is None else min(last + context, total)
+        return cls(max(first - context, 0), stop, first, last, total)
+
+    @property
+    def wanted(self) -> slice:
+        """The wanted frames within the part."""
+        return slice(self.first - self.start, self.last - self.start)
+
+
+@dataclass(frozen=True)
+class CodecShape:
+    """Sizes of a codec's networks.
+
+    Attributes:
+        sample_rate: Hz.
+        hop_length: samples of a frame.
+        latent_dim: channels of the latents.
+        encoder_context, detail_context, pitch_context, decoder_context: frames on either side that one frame of the
+            encoder (of its detail trunk alone), of the pitch tracker and of the decoder may depend on.
+        step: samples between the decoder's short frames.
+        overlap: short frames that cover one sample.
+        direct_from: fewest codebooks of speech that gets the part without a source.
+        speaker_dim, speaker_levels: values of a quantized speaker vector, and of how many levels each is.
+    """
+
+    sample_rate: int
+    hop_length: int
+    latent_dim: int
+    encoder_context: int
+    detail_context: int
+    pitch_context: int
+    decoder_context: int
+    step: int
+    overlap: int
+    direct_from: int
+    speaker_dim: int
+    speaker_levels: int
+
+    @property
+    def rate(self) -> int:
+        """Short frames of a frame."""
+        return self.hop_length // self.step
+
+    @property
+    def n_fft(self) -> int:
+        """Samples of a short frame."""
+        return self.step * self.overlap
+
+    @property
+    def trim(self) -> int:
+        """Samples by which a short frame reaches beyond its step on either side."""
+        return (self.n_fft - self.step) // 2
+
+    @property
+    def around(self) -> int:
+        """Short frames needed on either side of those that are wanted."""
+        return self.overlap // 2 + 1
+
+    @property
+    def margin(self) -> int:
+        """Samples of the source needed before and after those that are decoded."""
+        return self.around * self.step + self.trim
+
+    def short_frames(self, stretch: Stretch) -> range:
+        """The short frames that cover the wanted frames; there are none before the recording or behind it."""
+        low, high = stretch.first * self.rate - self.around, stretch.last * self.rate + self.around
+        return range(max(low, 0), high if stretch.total is None else min(high, stretch.total * self.rate))
+
+
+class Engine(Protocol):
+    """The networks of a speech codec, computed for one stretch of one channel at a time. All arrays are NumPy's.
+
+    Signals are level-normalised float32 at the codec's rate; they begin with frame ``stretch.start`` and end with
+    ``stretch.stop``. Results are float32 and do not depend on what is beyond the stretch: it holds the context that the
+    network needs. Grids of packets, levels, quantizers, sources, overlap-add and files know of no engine.
+    """
+
+    def speaker(self, samples: np.ndarray) -> np.ndarray:
+        """A stretch of speech (T,) of any length -> the speaker vector before rounding (S,), in levels."""
+        ...
+
+    def pitch(self, samples: np.ndarray, stretch: Stretch) -> np.ndarray:
+        """Samples (T,) -> logits (F, N_VALUES + 1) of the wanted frames' pitch codes."""
+        ...
+
+    def latents(self, samples: np.ndarray, source: np.ndarray, speaker: np.ndarray, stretch: Stretch) -> np.ndarray:
+        """Samples and their harmonic source (T,), speaker vector (S,) -> latents (C, F) of the wanted frames."""
+        ...
+
+    def gains(
+        self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: bool, stretch: Stretch
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What the decoder shapes its sources with, for the short frames that cover the wanted frames.
+
+        Args:
+            latents: (C, F).
+            pitch: (F,) int64 pitch codes.
+            speaker: (S,) speaker vector.
+            direct: whether the part without a source is wanted, too.
+            stretch: of the latents.
+
+        Returns:
+            (N, 4 * bins) gains of the sources; (N, 3 * bins) the part without a source, or None.
+        """
+        ...
+
+
 class EncoderStream(Protocol):
     """One channel of waveform in, packets out."""
 

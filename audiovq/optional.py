@@ -1,4 +1,4 @@
-"""Packages that only evaluation and teachers need."""
+"""Packages that are not needed by everybody."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from audiovq.errors import AudioVQError
 
 
-def need(module: str, what: str) -> Any:
-    """Import ``module``, which ``what`` is computed with.
+def need(module: str, what: str, extra: str = "eval") -> Any:
+    """Import ``module``, which ``what`` is computed with, and which ``extra`` installs.
 
     Raises:
         AudioVQError: when it, or something it imports, is not installed; the message names the extra that has it.
@@ -24,7 +24,7 @@ def need(module: str, what: str) -> Any:
         return import_module(module)
     except ImportError as error:
         missing = error.name or module
-        raise AudioVQError(f"{what} needs the package {missing!r}: pip install 'audiovq[eval]'") from error
+        raise AudioVQError(f"{what} needs the package {missing!r}: pip install 'audiovq[{extra}]'") from error
 
 
 @contextmanager

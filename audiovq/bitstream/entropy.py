@@ -12,7 +12,11 @@ import numpy as np
 
 from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
+from audiovq.bitstream.entropy_network import PRECISION, weights_of
 from audiovq.interfaces import Codec
+
+WITHOUT_KERNELS = 16
+"""Rows that are coded before the compiled kernels are loaded, which takes as long as they then save."""
 
 
 class EntropyCoder:
@@ -24,9 +28,10 @@ class EntropyCoder:
 
     def __init__(self, model: EntropyModel) -> None:
         self.model = model
+        self._n_coded = 0  # rows
 
     def warm_up(self) -> None:
-        """Load the compiled kernels now (or compile them, once an installation) rather than with the first packet."""
+        """Load the kernels that decode now (or compile them, once an installation), not with the first packet."""
         row = np.zeros((1, 1, 1), np.int64)
         self.decode_codes(self.encode_codes(row), 1, 1, 1)
 
@@ -43,17 +48,10 @@ class EntropyCoder:
         """Rows (R, K, F), R at least 1, and their voicing -> bytes."""
         from constriction import stream
 
-        from audiovq.bitstream.entropy_kernels import distributions, make_memory
-
-        n_rows, n_books, n_frames = rows.shape
-        known = _voicing(voiced, n_rows, n_frames)
-        memory = make_memory(self.model.network, n_frames)
-        weights = np.empty((n_books * n_frames, self.model.codebook_size), np.float32)
+        known = _voicing(voiced, len(rows), rows.shape[2])
         encoder, family = stream.queue.RangeEncoder(), whole_categorical()
         for row, voicing in zip(rows, known, strict=True):
-            row = np.ascontiguousarray(row, np.int64)
-            distributions(self.model.network, memory, voicing, row, weights)
-            encoder.encode(np.ascontiguousarray(row.T, np.int32).reshape(-1), family, weights)
+            encoder.encode(np.ascontiguousarray(row.T, np.int32).reshape(-1), family, self._weights(row, voicing))
         return seal(encoder)
 
     def decode_codes(
@@ -70,14 +68,22 @@ class EntropyCoder:
 
     def bits(self, row: np.ndarray, voiced: np.ndarray | None = None) -> float:
         """Ideal length, without the coder's rounding, of a row of codes (K, F) whose frames are voiced (F,) or not."""
-        from audiovq.bitstream.entropy_kernels import PRECISION, distributions, make_memory
-
-        row = np.ascontiguousarray(row, np.int64)
-        weights = np.empty((row.size, self.model.codebook_size), np.float32)
         (voicing,) = _voicing(None if voiced is None else voiced[None], 1, row.shape[1])
-        distributions(self.model.network, make_memory(self.model.network, row.shape[1]), voicing, row, weights)
+        weights = self._weights(row, voicing)
         chosen = weights[np.arange(row.size), row.T.reshape(-1)]
         return float((PRECISION - np.log2(chosen.astype(np.float64) + 1)).sum())
+
+    def _weights(self, row: np.ndarray, voicing: np.ndarray) -> np.ndarray:
+        """Weights (F * K, V) float32 of each code of a row (K, F); the kernels do it faster once they are loaded."""
+        self._n_coded += 1
+        if self._n_coded <= WITHOUT_KERNELS:
+            return weights_of(self.model.network, voicing, row)
+        from audiovq.bitstream.entropy_kernels import distributions, make_memory
+
+        weights = np.empty((row.size, self.model.codebook_size), np.float32)
+        memory = make_memory(self.model.network, row.shape[1])
+        distributions(self.model.network, memory, voicing, np.ascontiguousarray(row, np.int64), weights)
+        return weights
 
     def encode_speakers(self, rows: np.ndarray) -> bytes:
         """Rows (R, S), R at least 1 -> bytes."""

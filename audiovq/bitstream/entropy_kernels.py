@@ -1,4 +1,4 @@
-"""The integer network that predicts codes, and the range decoder that asks it code by code, compiled by numba.
+"""The range decoder, and the integer network that it asks for each code, compiled by numba.
 
 docs/format.md ("Entropy coding") defines every operation. All of them are on integers, none can overflow within the
 limits that `audiovq.bitstream.entropy_model` checks, and encoder and decoder call the same functions with the same
@@ -13,43 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from audiovq import processor
+from audiovq.bitstream.entropy_network import HALF, MAX_ACTIVATION, MAX_STATE, PRECISION, SHIFT, Network
 
 compiled = partial(processor.compiled, (__file__,))
 
-SHIFT = 24  # multipliers are in units of 2**-24
-HALF = 1 << (SHIFT - 1)
-MAX_ACTIVATION = 1023
-MAX_STATE = 4095
-PRECISION = 24  # probabilities are in units of 2**-24
 WORD = 32
-
-
-class Network(NamedTuple):
-    """What a model's ``entropy.safetensors`` holds for its codes; docs/format.md names and explains each."""
-
-    embedding: np.ndarray  # (K, V, D) int8
-    first_delays: np.ndarray  # (T0,) int64
-    first_weight: np.ndarray  # (T0, D, H) int8
-    first_multiplier: np.ndarray  # (H,) int64
-    condition: np.ndarray  # (K, H) int64
-    voicing_offsets: np.ndarray  # (O,) int64
-    voicing_weight: np.ndarray  # (O, H) int8
-    voicing_multiplier: np.ndarray  # (H,) int64
-    delays: np.ndarray  # (L, T) int64
-    weight: np.ndarray  # (L, T, H, H) int8
-    multiplier: np.ndarray  # (L, H) int64
-    bias: np.ndarray  # (L, H) int64
-    state_weight: np.ndarray  # (K, H, U) int8
-    state_multiplier: np.ndarray  # (K, U) int64
-    sum_weight: np.ndarray  # (K - 1, D, U) int8
-    sum_multiplier: np.ndarray  # (K - 1, U) int64
-    previous: np.ndarray  # (K - 1, V, U) int8
-    previous_multiplier: np.ndarray  # (K - 1, U) int64
-    hidden_bias: np.ndarray  # (K, U) int64
-    output_weight: np.ndarray  # (K, U, V) int8
-    output_multiplier: np.ndarray  # (K, V) int64
-    output_bias: np.ndarray  # (K, V) int64
-    exponential: np.ndarray  # (N,) int64
 
 
 class Memory(NamedTuple):

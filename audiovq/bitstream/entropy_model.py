@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiovq.bitstream.entropy_kernels import MAX_ACTIVATION, MAX_STATE, PRECISION, Network
+from audiovq.bitstream.entropy_network import MAX_ACTIVATION, MAX_STATE, PRECISION, Network
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write
 

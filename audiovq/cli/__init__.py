@@ -34,10 +34,11 @@ VERBS = {
     "serve": "Serve a web page for speech on this machine.",
     "tokenize": "Write the codes of a corpus as shards for language models.",
     "evaluate": "Measure the quality of recordings, codecs and priors.",
+    "export": "Write a speech model for ONNX Runtime.",
     "train": "Train a model: audiovq train experiment=NAME [KEY=VALUE ...].",
 }
 #: Verbs with sub-commands.
-GROUPS = ("evaluate", "generate")
+GROUPS = ("evaluate", "export", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train", "serve": "web"}
 
@@ -147,11 +148,13 @@ def _no_verb(word: str) -> str:
 
 def _run(verb: str | None, arguments: list[str]) -> int:
     try:
-        if verb in GROUPS:
+        if verb in ("evaluate", "generate"):
             from audiovq.cli.checks import updated
 
             place = arguments.index(verb) + 1
             arguments = arguments[:place] + updated(verb, arguments[place:])
+        elif verb in GROUPS and arguments[-1] == verb:
+            arguments = [*arguments, "--help"]
         result = build_app(verb)(arguments, prog_name="audiovq", standalone_mode=False)
         sys.stdout.flush()
         if result == 128 + SIGINT:  # so some versions of typer report an interrupt, others raise

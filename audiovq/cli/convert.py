@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Decoder, Force, Packet, Rate, Raw, Threads, WaveNetSeed, given
+from audiovq.cli.options import Channels, Decoder, Engine, Force, Packet, Rate, Raw, Threads, WaveNetSeed, given
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
     from audiovq.cli.jobs import Job
-    from audiovq.codec.codec import SpeechCodec
     from audiovq.conversion.pitch import Pitch
     from audiovq.conversion.target import TargetVoice
     from audiovq.interfaces import Codec
@@ -88,6 +87,7 @@ def convert(
     channels: Channels = None,
     packet: Packet = None,
     threads: Threads = 1,
+    engine: Engine = "torch",
 ) -> None:
     """Convert recordings or .avq files to another speaker.
 
@@ -110,7 +110,7 @@ def convert(
     for name in to if source_voice is None else [*to, source_voice]:
         checks.check_voice(name, None if codes_alone else checks.facts(model))
     packet_frames = None if codes_alone else packet_frames_for(checks.facts(model), packet)
-    voices = _Voices(to, source_voice, model, threads, seed)
+    voices = _Voices(to, source_voice, model, threads, seed, engine)
 
     def prepare() -> None:
         # Errors of the target are reported before the first file is begun.
@@ -122,10 +122,8 @@ def convert(
     def work(job: Job, progress: Progress) -> CodingReport:
         settings = (codebooks, moved, decoder, mono, progress)
         formats = _raw_formats(job, raw, rate, channels)
-        source = None if source_voice is None else voices.source
-        return convert_file(
-            job.source, job.target, voices.model, voices.target, *settings, *formats, packet_frames, source
-        )
+        rest = (*formats, packet_frames, None if source_voice is None else voices.source)
+        return convert_file(job.source, job.target, voices.model, voices.target, *settings, *rest)
 
     run(jobs, force, voices.models, prepare, work)
 
@@ -149,15 +147,17 @@ def _jobs(
 class _Voices:
     """The models that the inputs need, and for each of them the target's voice and the source's."""
 
-    def __init__(self, targets: list[str], source: str | None, model: str | None, threads: int, seed: int) -> None:
+    def __init__(
+        self, targets: list[str], source: str | None, model: str | None, threads: int, seed: int, engine: str
+    ) -> None:
         from audiovq.cli.loading import Models
 
         self._targets, self._source, self._model = targets, source or "", model
-        self.models = Models(threads, seed)
+        self.models = Models(threads, seed, engine=engine)
         self._target_voices: dict[bytes, TargetVoice] = {}
         self._source_voices: dict[bytes, TargetVoice] = {}
 
-    def model(self, model_hash: bytes | None) -> SpeechCodec:
+    def model(self, model_hash: bytes | None) -> Codec:
         """The model for a coded file with this hash; None: for audio."""
         if self._model is not None or model_hash is None:
             return self.models.load(self._model)

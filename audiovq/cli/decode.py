@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.options import Channels, Decoder, Force, Rate, Raw, Threads, WaveNetSeed
+from audiovq.cli.options import Channels, Decoder, Engine, Force, Rate, Raw, Threads, WaveNetSeed
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
@@ -49,6 +49,7 @@ def decode(
     model: Model = None,
     force: Force = False,
     threads: Threads = 1,
+    engine: Engine = "torch",
 ) -> None:
     """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
 
@@ -65,7 +66,7 @@ def decode(
     from audiovq.media.waveform import RAW_SUFFIXES, check_writable
 
     if holds_visual(inputs):
-        speech_only = ("decoder", "seed", "conceal", "raw", "rate", "channels")
+        speech_only = ("decoder", "seed", "conceal", "raw", "rate", "channels", "engine")
         refuse(context, speech_only, "for sound; the inputs hold images or videos")
         return decode_visual(inputs, output, model, force, threads)
     check_decoder(decoder, list(bundled_models()) if model is None else [model])
@@ -73,7 +74,7 @@ def decode(
     jobs = plan(inputs, output, [".avq"], ".wav" if target_format is None else RAW_SUFFIXES[0])
     for job in jobs:
         check_writable(job.target, target_format)
-    models = Models(threads, seed, entropy_coding=True)
+    models = Models(threads, seed, entropy_coding=True, engine=engine, decodes=True)
 
     def prepare() -> None:
         if model is not None:

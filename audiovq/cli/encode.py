@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli.checks import bitrate_help
-from audiovq.cli.options import Channels, Force, Packet, Rate, Raw, Threads
+from audiovq.cli.options import Channels, Engine, Force, Packet, Rate, Raw, Threads
 
 if TYPE_CHECKING:
     from audiovq.bitstream.speech_file import CodingReport, Progress
@@ -53,6 +53,7 @@ def encode(
     packet: Packet = None,
     entropy_coding: EntropyCoding = True,
     threads: Threads = 1,
+    engine: Engine = "torch",
 ) -> None:
     """Encode speech, images or videos to .avq files.
 
@@ -69,7 +70,7 @@ def encode(
     from audiovq.media.waveform import RAW_SUFFIXES, READABLE
 
     if not sound and raw is None and takes_visual(inputs, READABLE):
-        speech_only = ("bitrate", "mono", "entropy_coding", "rate", "channels", "packet")
+        speech_only = ("bitrate", "mono", "entropy_coding", "rate", "channels", "packet", "engine")
         refuse(context, speech_only, "for sound; the inputs are images or videos")
         return encode_visual(inputs, output, model, force, threads)
     source_format = raw_source(raw, rate, channels)
@@ -78,7 +79,7 @@ def encode(
     n_codebooks = n_codebooks_for(facts, bitrate)
     report_rate(facts, bitrate, n_codebooks)
     packet_frames = packet_frames_for(facts, packet)
-    models = Models(threads, entropy_coding=entropy_coding)
+    models = Models(threads, entropy_coding=entropy_coding, engine=engine)
 
     def prepare() -> None:
         models.load(model)

@@ -10,11 +10,14 @@ from audiovq.errors import AudioVQError
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.codec.codec import SpeechCodec
+    from audiovq.codec.onnx_codec import OnnxCodec
     from audiovq.hub import ModelFacts
+    from audiovq.interfaces import Codec
 
 
 TOLERANCE_KBPS = 0.05
 """How far a nominal rate may lie above the bitrate that is asked for."""
+ENGINES = ("torch", "onnx", "auto")
 
 
 class Models:
@@ -24,18 +27,33 @@ class Models:
         threads: that torch may use. One by default: the tensors of a packet are too small to be worth sharing out, and
             a machine's other cores are better used by other files.
         seed: of what decoders draw.
-        entropy_coding: get the models' entropy coders ready as well.
+        engine: what computes the networks: torch, onnx, or auto (onnx where the model was exported for it).
+        entropy_coding: load the models' entropy coders as well.
+        decodes: load what entropy-coded files are read by, too.
 
     Attributes:
         seconds: spent on loading.
+
+    Raises:
+        AudioVQError: for another engine.
     """
 
-    def __init__(self, threads: int = 1, seed: int = 0, entropy_coding: bool = False) -> None:
+    def __init__(
+        self,
+        threads: int = 1,
+        seed: int = 0,
+        entropy_coding: bool = False,
+        engine: str = "torch",
+        decodes: bool = False,
+    ) -> None:
+        if engine not in ENGINES:
+            raise AudioVQError(f"--engine takes {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine!r}")
+        self._engine, self._decodes = engine, decodes
         self._threads, self._seed, self._entropy_coding = threads, seed, entropy_coding
-        self._loaded: dict[str | None, SpeechCodec] = {}
+        self._loaded: dict[str | None, Codec] = {}
         self.seconds = 0.0
 
-    def load(self, name_or_dir: str | None) -> SpeechCodec:
+    def load(self, name_or_dir: str | None) -> Codec:
         """A bundled model by name (None: the default one) or a folder with a model.
 
         Raises:
@@ -44,25 +62,49 @@ class Models:
         if name_or_dir not in self._loaded:
             start = time.perf_counter()
             try:
-                import torch
-
-                from audiovq.codec.codec import SpeechCodec
-
-                torch.set_num_threads(self._threads)
-                codec = SpeechCodec.from_pretrained(name_or_dir)
-                codec.seed = self._seed
+                codec: Codec = (
+                    self._load_onnx(name_or_dir) if self._uses_onnx(name_or_dir) else self._load_torch(name_or_dir)
+                )
                 if self._entropy_coding:
                     from audiovq.bitstream.entropy import coder_for
 
                     coder = coder_for(codec)
-                    if coder is not None:
+                    if coder is not None and self._decodes:
                         coder.warm_up()
                 self._loaded[name_or_dir] = codec
             finally:
                 self.seconds += time.perf_counter() - start
         return self._loaded[name_or_dir]
 
-    def by_hash(self, model_hash: bytes) -> SpeechCodec:
+    def _load_torch(self, name_or_dir: str | None) -> SpeechCodec:
+        import torch
+
+        from audiovq.codec.codec import SpeechCodec
+
+        torch.set_num_threads(self._threads)
+        codec = SpeechCodec.from_pretrained(name_or_dir)
+        codec.seed = self._seed
+        return codec
+
+    def _load_onnx(self, name_or_dir: str | None) -> OnnxCodec:
+        from audiovq.codec.onnx_codec import OnnxCodec
+
+        return OnnxCodec.from_pretrained(name_or_dir, self._threads)
+
+    def _uses_onnx(self, name_or_dir: str | None) -> bool:
+        from importlib.util import find_spec
+
+        from audiovq.hub import onnx_folder
+
+        if self._engine != "auto":
+            return self._engine == "onnx"
+        try:
+            onnx_folder(name_or_dir)
+        except AudioVQError:
+            return False
+        return find_spec("onnxruntime") is not None
+
+    def by_hash(self, model_hash: bytes) -> Codec:
         """The bundled model that writes this hash into its files.
 
         Raises:
@@ -108,7 +150,7 @@ def codebooks_of(model: ModelFacts, bitrate: float | None, codebooks: int | None
     return codebooks
 
 
-def n_codebooks_for(codec: SpeechCodec | ModelFacts, bitrate: float | None) -> int | None:
+def n_codebooks_for(codec: Codec | ModelFacts, bitrate: float | None) -> int | None:
     """The most codebooks whose nominal rate is at most ``bitrate`` kb/s a channel (0.05 over is allowed); None, the
     model's default, for None.
 

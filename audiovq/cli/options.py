@@ -47,6 +47,14 @@ Threads = Annotated[
     int, typer.Option(min=1, metavar="N", help="CPU threads; more than one rarely helps because packets are small.")
 ]
 WaveNetSeed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Random seed of the WaveNet decoder.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="torch|onnx|auto",
+        help="What computes the networks: PyTorch, or ONNX Runtime from a folder that audiovq export onnx wrote; auto: "
+        "ONNX Runtime where the model has such a folder.",
+    ),
+]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")]
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to a file.", show_default=False)

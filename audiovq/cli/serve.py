@@ -36,11 +36,13 @@ def serve(
     import gradio  # noqa: F401 - first, so that a missing package is reported before anything is loaded
 
     from audiovq.cli.loading import Models
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.web.server import is_local, listen, serve_page
 
     sock = listen(host, port)
     with sock:
-        codec = Models(entropy_coding=True).load(model)
+        codec = Models(entropy_coding=True, decodes=True).load(model)
+        assert isinstance(codec, SpeechCodec)  # the engine is PyTorch
         to_device(codec, device)
         if not is_local(host):
             print("audiovq: warning: other machines can reach this page; it has no password", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,26 +13,25 @@ from torch import Tensor
 
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.audio import recordings
-from audiovq.codec.chunked import ChunkedPitchTracker, ChunkedTrunk
-from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, frame_levels
+from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
 from audiovq.codec.networks import CodecNetworks
 from audiovq.codec.packets import join_packets, padded, split_packets
-from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
+from audiovq.codec.streaming import StreamFactory
+from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
 from audiovq.codec.windows import encode_items
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice, gather_voice
 from audiovq.errors import AudioVQError
-from audiovq.hub import has_wavenet, load_codec, missing_decoder, model_folder, read_speech_config
-from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, EncodedSpeech, Packet
-from audiovq.nn.chunked_conv import Span
-from audiovq.nn.precision import check_float32, full_precision
+from audiovq.hub import has_wavenet, load_codec, model_folder, read_speech_config
+from audiovq.interfaces import CodecShape, EncodedSpeech, Engine, Packet
+from audiovq.nn.precision import check_float32
 
 if TYPE_CHECKING:
     #: A recording, where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
 
 
-class SpeechCodec(CodecNetworks):
+class SpeechCodec(StreamingCodec, CodecNetworks):
     """Raw 16 kHz speech to content code, detail codes, pitch, level and speaker vector, and back.
 
     Everything runs on a fixed grid: packets of equally many frames, each computed with the context it needs and
@@ -45,79 +44,59 @@ class SpeechCodec(CodecNetworks):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._chunked: dict[Any, Any] = {}
-        self._decoders: dict[str, StreamFactory] = {"parallel": _parallel_stream}
-        #: Of what decoders sample where no other seed is given.
-        self.seed = 0
-        #: See `audiovq.hub.codes_hash`; files carry it. Zero for a model that was not loaded.
-        self.model_hash = b"\0\0\0\0"
-        #: Where it was loaded from: bundled voices lie beside the weights.
-        self.folder: Path | None = None
+        self._folded: dict[str, Any] = {}
+        self._decoders = {"parallel": parallel_stream}
 
     def __getstate__(self) -> dict[str, Any]:
         """As in torch, without what was folded for inference."""
-        return {**self.__dict__, "_chunked": {}}
+        return {**self.__dict__, "_folded": {}}
 
     def train(self, mode: bool = True) -> SpeechCodec:
         """As in torch; also forgets what was folded for inference."""
-        self._chunked.clear()
+        self._folded.clear()
         return super().train(mode)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """As in torch (``to``, ``float``, ...); also forgets what was folded for inference."""
-        self._chunked.clear()
+        self._folded.clear()
         return super()._apply(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As in torch; also forgets what was folded for inference."""
-        self._chunked.clear()
+        self._folded.clear()
         return super().load_state_dict(*args, **kwargs)
 
     # -- coding -------------------------------------------------------------------------------------------------------
 
     @property
+    def engine(self) -> Engine:
+        """The networks folded for inference; made once per evaluation, since training moves the weights.
+
+        Raises:
+            AudioVQError: for weights that are not float32.
+        """
+        check_float32(self)
+        return self._fold("engine", lambda: TorchEngine(self))
+
+    @property
+    def shape(self) -> CodecShape:
+        """Sizes of the networks."""
+        return shape_of(self)
+
+    @property
+    def codebooks(self) -> Codebooks:
+        """The quantizer's tables; made once per evaluation."""
+        return self._fold("codebooks", lambda: codebooks_of(self.quantizer))
+
+    def _fold(self, name: str, make: Callable[[], Any]) -> Any:
+        if self.training or name not in self._folded:
+            self._folded[name] = make()
+        return self._folded[name]
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-    @property
-    def bitrates(self) -> list[float]:
-        """Nominal kb/s by the number of codebooks, pitch and level included, ascending."""
-        bits = (self.codebook_size - 1).bit_length()
-        per_codebook = bits * self.frame_rate / 1000
-        return [PITCH_AND_LEVEL_KBPS + k * per_codebook for k in range(1, self.n_codebooks + 1)]
-
-    @property
-    def n_speaker_levels(self) -> int:
-        """Values that an entry of a quantized speaker vector can have."""
-        return self.speaker_encoder.levels
-
-    @property
-    def speaker_bits(self) -> int:
-        """Bits of one value of a quantized speaker vector."""
-        return (self.speaker_encoder.levels - 1).bit_length()
-
-    def check_n_codebooks(self, n_codebooks: int | None) -> int:
-        """The number itself, or the default for None.
-
-        Raises:
-            AudioVQError: when the model has no such number of codebooks.
-        """
-        n = self.default_n_codebooks if n_codebooks is None else n_codebooks
-        if not 1 <= n <= self.n_codebooks:
-            raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, {n} were asked for")
-        return n
-
-    def check_packet_frames(self, packet_frames: int | None) -> int:
-        """The number itself, or the model's for None.
-
-        Raises:
-            AudioVQError: for less than a frame, and for more than the model's.
-        """
-        n = self.packet_frames if packet_frames is None else packet_frames
-        if not 1 <= n <= self.packet_frames:
-            raise AudioVQError(f"model {self.name} has packets of 1 to {self.packet_frames} frames, not of {n}")
-        return n
 
     def encode(
         self,
@@ -177,57 +156,9 @@ class SpeechCodec(CodecNetworks):
             waveforms.append(torch.from_numpy(np.concatenate([*pieces, stream.finish(n_samples)])))
         return padded(waveforms).unsqueeze(1)
 
-    def encoder_stream(
-        self, n_codebooks: int | None = None, packet_frames: int | None = None, speaker: np.ndarray | None = None
-    ) -> EncoderStream:
-        """Code one channel while it arrives.
-
-        Args:
-            n_codebooks, packet_frames: see `encode`.
-            speaker: the quantized speaker vector (S,), where it is known beforehand. Without it the first packet waits
-                for ``self.packet_frames`` frames, from which the vector is computed.
-
-        Raises:
-            AudioVQError: for a number of codebooks or of frames that the model does not have, and weights that are not
-                float32.
-        """
-        check_float32(self)
-        n_codebooks, packet_frames = self.check_n_codebooks(n_codebooks), self.check_packet_frames(packet_frames)
-        return EncoderStream(self, n_codebooks, packet_frames, speaker)
-
-    @property
-    def decoders(self) -> list[str]:
-        """Names of the decoders that the model has."""
-        return list(self._decoders)
-
     def add_decoder(self, name: str, factory: StreamFactory) -> None:
         """Offer a further decoder; ``factory(codec, speaker, seed)`` makes its stream."""
         self._decoders[name] = factory
-
-    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel", seed: int | None = None) -> DecoderStream:
-        """Decode one channel while its packets arrive.
-
-        Args:
-            speaker: (S,) quantized speaker vector.
-            decoder: one of the model's decoders.
-            seed: of what the decoder samples; None: the codec's ``seed``.
-
-        Raises:
-            AudioVQError: for a decoder that the model does not have, and weights that are not float32.
-        """
-        check_float32(self)
-        if decoder not in self.decoders:
-            raise missing_decoder(self.name, decoder, self.decoders)
-        return self._decoders[decoder](self, speaker, self.seed if seed is None else seed)
-
-    @full_precision
-    def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
-        """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64: these can be averaged."""
-        check_float32(self)
-        waveform = torch.from_numpy(HighPass(self.sample_rate)(samples))[None]
-        loudest = float(frame_levels(waveform, self.hop_length).max()) if len(samples) >= self.hop_length else TARGET_DB
-        waveform = waveform * 10 ** ((TARGET_DB - max(loudest, LOWEST_DB)) / 20)
-        return self.speaker_encoder.levels_of(waveform[None].to(self.device))[0].double().cpu().numpy()
 
     def convert(
         self,
@@ -305,39 +236,3 @@ class SpeechCodec(CodecNetworks):
             # By name: nothing here depends on this decoder.
             codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").WaveNetStreams(folder))
         return codec
-
-    # -- inference on stretches ---------------------------------------------------------------------------------------
-
-    def chunked_pitch(self) -> ChunkedPitchTracker:
-        """The pitch tracker folded for inference; made once per evaluation, since training moves the weights."""
-        if "pitch" not in self._chunked:
-            self._chunked["pitch"] = ChunkedPitchTracker(self.pitch)
-        return self._chunked["pitch"]
-
-    def latents(self, samples: Tensor, source: Tensor, start: int, total: int | None, speaker: np.ndarray) -> Span:
-        """Latents of a stretch as rows (F, C).
-
-        Args:
-            samples, source: (T,) the stretch, level-normalised, and its harmonic source; whole frames.
-            start: position of the first sample in the recording.
-            total: samples of the recording in whole frames; None when its end is not known yet.
-            speaker: (S,) quantized speaker vector.
-        """
-        assert self.encoder.content is not None
-        key = tuple(speaker.tolist())
-        if "content" not in self._chunked:
-            self._chunked["content"] = ChunkedTrunk(self.encoder.content)
-        if self._chunked.get("speaker") != key:
-            quantized = torch.from_numpy(np.asarray(speaker, np.int64))[None].to(self.device)
-            vector = self.speaker_encoder.decode(quantized)[0]
-            self._chunked["speaker"], self._chunked["detail"] = key, ChunkedTrunk(self.encoder.detail, vector)
-        content = self._chunked["content"](samples, start, total)
-        detail = self._chunked["detail"](samples, start, total, source)
-        first = max(content.start, detail.start)
-        last = min(content.stop, detail.stop)
-        rows = [span.rows[first - span.start : last - span.start] for span in (content, detail)]
-        return Span(torch.cat(rows, dim=1), first, content.total)
-
-
-def _parallel_stream(codec: SpeechCodec, speaker: np.ndarray, seed: int) -> DecoderStream:
-    return DecoderStream(codec, speaker)

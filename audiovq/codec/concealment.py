@@ -9,12 +9,15 @@ that the decoder itself joins both ends.)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from audiovq.codec.level import LOWEST_DB
-from audiovq.codec.pitch import UNVOICED
+from audiovq.pitch_scale import UNVOICED
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HELD_SECONDS = 0.08
 """Time from the nearest frame that has arrived over which speech is carried on at full level."""
@@ -34,9 +37,9 @@ class Frames:
         level: (F,) dB.
     """
 
-    latents: Tensor
-    pitch: Tensor
-    level: Tensor
+    latents: np.ndarray
+    pitch: np.ndarray
+    level: np.ndarray
 
     def __getitem__(self, part: slice) -> Frames:
         return Frames(self.latents[:, part], self.pitch[part], self.level[part])
@@ -58,26 +61,26 @@ def bridge(before: Frames | None, after: Frames | None, n_frames: int, frame_rat
     if not sides:
         raise ValueError("a gap needs a frame on one of its sides")
     left, right = sides[0], sides[-1]
-    place = torch.arange(1, n_frames + 1, dtype=torch.float32)
+    place = np.arange(1, n_frames + 1, dtype=np.float32)
     weight = place / (n_frames + 1)
-    latents = torch.lerp(left.latents, right.latents, weight)
-    level = torch.lerp(left.level, right.level, weight)
-    near = place if after is None else place.flip(0) if before is None else torch.minimum(place, place.flip(0))
-    fall = FALL_DB_PER_SECOND * (near / frame_rate - HELD_SECONDS).clamp_min(0.0)
+    latents = left.latents + weight * (right.latents - left.latents)
+    level = left.level + weight * (right.level - left.level)
+    near = place if after is None else place[::-1] if before is None else np.minimum(place, place[::-1])
+    fall = np.maximum(FALL_DB_PER_SECOND * (near / np.float32(frame_rate) - HELD_SECONDS), 0.0)
     silent = fall >= SILENT_DB - 1e-3
     return Frames(
-        latents=torch.where(silent, torch.zeros_like(latents), latents),
-        pitch=torch.where(silent, UNVOICED, _pitch(left, right, weight)),
-        level=torch.where(silent, LOWEST_DB, level - fall).clamp_min(LOWEST_DB),
+        latents=np.where(silent, np.float32(0), latents),
+        pitch=np.where(silent, UNVOICED, _pitch(left, right, weight)),
+        level=np.maximum(np.where(silent, LOWEST_DB, level - fall), LOWEST_DB).astype(np.float32),
     )
 
 
-def _pitch(left: Frames, right: Frames, weight: Tensor) -> Tensor:
+def _pitch(left: Frames, right: Frames, weight: np.ndarray) -> np.ndarray:
     """Pitch codes in a straight line between two frames; voicing changes in the middle where theirs differs."""
     low, high = left.pitch, right.pitch
     if (low > UNVOICED) == (high > UNVOICED):
-        return torch.lerp(low.float(), high.float(), weight).round().long()
-    return torch.where(weight <= 0.5, low, high)
+        return np.rint(low + weight * (high - low)).astype(np.int64)
+    return np.where(weight <= 0.5, low, high)
 
 
 def fill_gaps(latents: Tensor, pitch: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +94,8 @@ def fill_gaps(latents: Tensor, pitch: Tensor, lost: Tensor) -> tuple[Tensor, Ten
     Returns:
         Latents and pitch codes of the same shapes.
     """
+    import torch
+
     lost = lost & ~lost.all(dim=1, keepdim=True)
     n_frames = lost.shape[1]
     place = torch.arange(n_frames, device=lost.device).expand_as(lost)

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.codec.oscillator import noise_table
 from audiovq.codec.pitch import N_VALUES, pitch_to_hz
-from audiovq.codec.source import harmonic_source, noise_table
+from audiovq.codec.source import harmonic_source
+from audiovq.codec.synthesis import NOISE_FRAMES
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 BUMPS = 8
@@ -159,8 +161,7 @@ class SourceFilterDecoder(nn.Module):
         self.register_buffer("window", hann, persistent=False)
         self.register_buffer("synthesis", hann / (hann.square().sum() / self.step), persistent=False)
         self.trim = (self.n_fft - self.step) // 2
-        #: Short frames of the noise table; it starts again behind them.
-        self.noise_frames = 2048
+        self.noise_frames = NOISE_FRAMES
         self.register_buffer("noise", self.noise_spectra(), persistent=False)
         #: Latents on either side that one output sample may depend on.
         self.context_frames = math.ceil(self.backbone.reach + overlap / self.backbone.rate)
@@ -169,7 +170,7 @@ class SourceFilterDecoder(nn.Module):
 
     def noise_spectra(self) -> Tensor:
         """Windowed spectra (noise_frames, bins) of noise that repeats after ``noise_frames`` steps."""
-        table = noise_table(self.noise_frames, self.step)
+        table = torch.from_numpy(noise_table(self.noise_frames, self.step))
         around = torch.cat([table[-self.trim :], table, table[: self.trim]])
         return torch.fft.rfft(around.unfold(0, self.n_fft, self.step) * self.window)
 

@@ -64,6 +64,10 @@ class Filterbank(nn.Module):
 
     def pairs(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, T) -> real and imaginary parts (B, n_filters, T / stride)."""
+        if torch.onnx.is_in_onnx_export():  # ONNX has no strided windows of variable length
+            x = F.conv1d(waveform, self.weight, stride=self.stride, padding=self.padding)
+            real, imaginary = x.chunk(2, dim=1)
+            return real, imaginary
         x = F.pad(waveform.float(), (self.padding, self.padding))
         # One matrix product over strided windows: several times faster on a CPU than a one-channel convolution.
         windows = x.squeeze(1).unfold(-1, self.weight.shape[-1], self.stride)  # (B, frames, kernel)

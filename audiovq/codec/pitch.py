@@ -9,11 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
-from audiovq.pitch_scale import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
-
-CERTAINTY = 0.85
-"""Probability from which on a frame is coded as unvoiced. In doubt it gets a pitch: the decoder can turn harmonics down
-where a pitch is given, but not make any where there is none (creaky voice, and where voicing begins and ends)."""
+from audiovq.pitch_scale import CERTAINTY, LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 
 
 def pitch_to_hz(codes: Tensor) -> Tensor:

@@ -1,20 +1,16 @@
-"""The two signals that the decoder shapes: a harmonic source from the coded pitch, and noise from a fixed table."""
+"""The harmonic source, made from the coded pitch, of whole recordings in batches.
+
+`audiovq.codec.oscillator` makes the same signal while the pitch arrives.
+"""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-TOP_HZ = 7900.0
-"""No harmonic lies above; Nyquist is at 8 kHz."""
-NOISE_SCALE = 4096
-"""Value of 1.0 in the file of the noise table."""
-RAMP = 80
-"""Samples over which the source rises where voicing begins, and falls where it ends."""
+from audiovq.codec.oscillator import RAMP, TOP_HZ
 
 
 def instantaneous_frequency(f0: Tensor, hop_length: int) -> Tensor:
@@ -94,83 +90,3 @@ def harmonic_source(f0: Tensor, hop_length: int, sample_rate: int, exact: bool |
     phase = torch.remainder(phase, 1.0).float()
     wave = pulse_train(phase, frequency.float()) * envelope_of_voicing(fine, hop_length).float()
     return wave.flatten(1)
-
-
-class HarmonicSource:
-    """The harmonic source of one channel, frame by frame: equal to the bit however the frames are cut into pieces.
-
-    Args:
-        hop_length: samples of a frame.
-        sample_rate: Hz.
-    """
-
-    def __init__(self, hop_length: int, sample_rate: int) -> None:
-        self.hop_length, self.sample_rate = hop_length, sample_rate
-        self._phase = 0.0  # cycles at the beginning of the next frame
-        self._before = 0.0  # Hz of the frame before that
-
-    def next(self, f0: np.ndarray, after: float) -> np.ndarray:
-        """Samples of the next frames.
-
-        Args:
-            f0: (F,) float64 Hz of the frames, 0 where unvoiced.
-            after: Hz of the frame that follows them, 0 at the end of the recording.
-
-        Returns:
-            (F * hop_length,) float32.
-        """
-        if len(f0) == 0:
-            return np.zeros(0, np.float32)
-        padded = torch.from_numpy(np.concatenate([[self._before], f0, [after]]))[None]
-        frequency = instantaneous_frequency(padded, self.hop_length)
-        cycles = np.cumsum(frequency[0].numpy() / self.sample_rate, axis=1)
-        starts = np.empty(len(f0))
-        phase, before = self._phase, self._before
-        for i, hz in enumerate(f0):
-            if before == 0.0:
-                phase = 0.0
-            starts[i] = phase
-            phase = (phase + cycles[i, -1]) % 1.0
-            before = hz
-        self._phase, self._before = phase, float(f0[-1])
-        where = torch.from_numpy(np.remainder(starts[:, None] + cycles, 1.0)).float()
-        wave = pulse_train(where, frequency[0].float()) * envelope_of_voicing(padded, self.hop_length)[0].float()
-        return wave.flatten().numpy()
-
-
-def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50) -> np.ndarray:
-    """White noise of unit power whose short-time magnitudes are nearly constant, periodic in its length.
-
-    Magnitudes of Gaussian noise fluctuate by half of their mean in every bin of every window: beside a recording, whose
-    own noise fluctuates in its own way, that doubles the distance to it. Starting from Gaussian noise, this
-    alternates between equal magnitudes and spectra that belong to a signal (Griffin and Lim 1984).
-
-    Args:
-        n_samples: a multiple of a quarter of ``window_length``.
-        window_length: of the Hann windows, in samples.
-        iterations: after 50 the fluctuation is a fifth of the mean.
-
-    Returns:
-        (n_samples,) float64.
-    """
-    step = window_length // 4
-    if n_samples % step:
-        raise ValueError(f"{n_samples} samples are no multiple of {step}")
-    window = np.hanning(window_length + 1)[:-1]
-    place = (np.arange(0, n_samples, step)[:, None] + np.arange(window_length)) % n_samples
-    noise: np.ndarray = np.random.RandomState(0).standard_normal(n_samples)
-    for _ in range(iterations):
-        spectra = np.fft.rfft(noise[place] * window)
-        frames = np.fft.irfft(spectra / np.abs(spectra).clip(1e-6), window_length) * window
-        noise = np.bincount(place.ravel(), frames.ravel(), n_samples)
-        noise = noise / noise.std()
-    return noise
-
-
-def noise_table(n_frames: int, hop_length: int) -> Tensor:
-    """`smooth_noise` of unit power, (n_frames * hop_length,), the same on every machine and with every version.
-
-    It is read from `noise.npy`, sixteen bits a sample, and starts again behind its end.
-    """
-    path = Path(__file__).with_name("noise.npy")
-    return torch.from_numpy(np.resize(np.load(path), n_frames * hop_length) / np.float32(NOISE_SCALE))

@@ -18,14 +18,13 @@ audio gives the same bits from a file, a pipe or a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from audiovq.codec.chunked import ChunkedDecoder
 from audiovq.codec.concealment import Frames, bridge
 from audiovq.codec.level import (
     FALL_DB,
@@ -33,17 +32,17 @@ from audiovq.codec.level import (
     TARGET_DB,
     HighPass,
     dequantize_level,
-    frame_levels,
+    loudest_frame,
     quantize_level,
 )
-from audiovq.codec.pitch import pitch_to_hz
-from audiovq.codec.source import HarmonicSource
+from audiovq.codec.oscillator import HarmonicSource, hz_of
+from audiovq.codec.synthesis import Synthesizer
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import Packet
-from audiovq.nn.precision import full_precision
+from audiovq.interfaces import Packet, Stretch
+from audiovq.pitch_scale import CERTAINTY, UNVOICED
 
 if TYPE_CHECKING:
-    from audiovq.codec.codec import SpeechCodec
+    from audiovq.codec.coding import StreamingCodec
 
 LEVEL_RAMP = 80
 """Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
@@ -82,7 +81,7 @@ class EncoderStream:
     """One channel of waveform in, packets out. See `SpeechCodec.encoder_stream`."""
 
     def __init__(
-        self, codec: SpeechCodec, n_codebooks: int, packet_frames: int, speaker: np.ndarray | None = None
+        self, codec: StreamingCodec, n_codebooks: int, packet_frames: int, speaker: np.ndarray | None = None
     ) -> None:
         self.codec, self.n_codebooks, self.packet_frames = codec, n_codebooks, packet_frames
         #: The quantized speaker vector (S,), known when the first packet is out.
@@ -95,17 +94,15 @@ class EncoderStream:
         self._pitch_start = 0
         self._received = 0
         self._next = 0  # first frame of the next packet
-        self._level = -np.inf
-        self._detail = None
+        self._level = -math.inf
+        self._engine, self._shape = codec.engine, codec.shape
 
     @property
     def lookahead(self) -> int:
         """Samples behind a packet that coding it waits for; the first packet also waits for the speaker's stretch."""
-        encoder = self.codec.encoder
-        pitch = encoder.detail.context_frames + 1 + self.codec.pitch.context_frames
-        return max(encoder.context_frames, pitch) * self._hop
+        pitch = self._shape.detail_context + 1 + self._shape.pitch_context
+        return max(self._shape.encoder_context, pitch) * self._hop
 
-    @full_precision
     def push(self, samples: np.ndarray) -> list[Packet]:
         """Samples (n,) float32 at the codec's rate -> the packets that are now complete.
 
@@ -125,7 +122,6 @@ class EncoderStream:
             packets.append(self._encode(self._next + self.packet_frames, None))
         return packets
 
-    @full_precision
     def finish(self) -> list[Packet]:
         """The packets that were waiting for audio behind them; the last may be shorter.
 
@@ -143,54 +139,51 @@ class EncoderStream:
     def _encode(self, end: int, total: int | None) -> Packet:
         """The packet of frames ``self._next`` to ``end``; ``total`` frames in all, None while more may come."""
         codec, hop, first = self.codec, self._hop, self._next
-        context = codec.encoder.context_frames
         if self.speaker is None:
             self.speaker = self._measure_speaker(total)
-        low = max(first - context, 0)
-        high = end + context if total is None else min(end + context, total)
+        stretch = Stretch.around(first, end, self._shape.encoder_context, total)
         # The detail trunk alone reads the source, which leads over to the pitch of the frame behind.
-        tracked = end + codec.encoder.detail.context_frames + 1
+        tracked = end + self._shape.detail_context + 1
         self._track(tracked if total is None else min(tracked, total), total)
-        window = torch.from_numpy(self._samples.read(low * hop, high * hop)).to(codec.device)
+        window = self._samples.read(stretch.start * hop, stretch.stop * hop)
         self._level = max(self._loudest(window), self._level - FALL_DB * (end - first) / codec.frame_rate)
-        window = window * 10 ** ((TARGET_DB - self._level) / 20)
-        source = torch.from_numpy(self._source.read(low * hop, high * hop)).to(codec.device)
-        latents = codec.latents(window, source, low * hop, None if total is None else total * hop, self.speaker)
-        rows = latents.rows[first - latents.start : end - latents.start]
-        codes = codec.quantizer.encode(rows.t()[None].contiguous(), self.n_codebooks)[0].cpu().numpy()
+        source = self._source.read(stretch.start * hop, stretch.stop * hop)
+        window *= 10 ** ((TARGET_DB - self._level) / 20)
+        latents = self._engine.latents(window, source, codec.speaker_vector(self.speaker), stretch)
+        codes = codec.codebooks.encode(latents, self.n_codebooks)
         pitch = np.array(self._pitch[first - self._pitch_start : end - self._pitch_start], np.int64)
         self._next = end
-        self._forget(max(end - context, 0))
+        self._forget(max(end - self._shape.encoder_context, 0))
         return Packet(codes, pitch, quantize_level(self._level))
 
     def _measure_speaker(self, total: int | None) -> np.ndarray:
         """Speaker vector of the first ``codec.packet_frames`` frames, whatever the size of the packets."""
-        codec, end = self.codec, self.codec.packet_frames
-        behind = end + codec.encoder.context_frames
-        window = torch.from_numpy(self._samples.read(0, (behind if total is None else min(behind, total)) * self._hop))
-        window = window * 10 ** ((TARGET_DB - self._loudest(window)) / 20)
-        stretch = window[None, None, : min(end * self._hop, self._received)]
-        return codec.speaker_encoder.encode(stretch.to(codec.device))[0].cpu().numpy()
+        end = self.codec.packet_frames
+        behind = end + self._shape.encoder_context
+        window = self._normalised(0, behind if total is None else min(behind, total))
+        return self.codec.quantize_speaker(self._engine.speaker(window[: min(end * self._hop, self._received)]))
 
-    def _loudest(self, window: Tensor) -> float:
-        return max(float(frame_levels(window[None], self._hop).max()), LOWEST_DB)
+    def _loudest(self, window: np.ndarray) -> float:
+        return max(loudest_frame(window, self._hop), LOWEST_DB)
+
+    def _normalised(self, start: int, stop: int) -> np.ndarray:
+        """Samples of frames ``start`` to ``stop``, brought to the level that the networks expect."""
+        window = self._samples.read(start * self._hop, stop * self._hop)
+        window *= 10 ** ((TARGET_DB - self._loudest(window)) / 20)
+        return window
 
     def _track(self, until: int, total: int | None) -> None:
         """Measure pitch up to frame ``until``, and make the source as far as it is settled."""
-        hop, context = self._hop, self.codec.pitch.context_frames
         known = self._pitch_start + len(self._pitch)
         if until > known:
-            low = max(known - context, 0)
-            high = until + context if total is None else min(until + context, total)
-            window = torch.from_numpy(self._samples.read(low * hop, high * hop)).to(self.codec.device)
-            window = window * 10 ** ((TARGET_DB - self._loudest(window)) / 20)
-            codes, start = self.codec.chunked_pitch()(window, low * hop, None if total is None else total * hop)
-            self._pitch += codes[known - start : until - start].tolist()
+            stretch = Stretch.around(known, until, self._shape.pitch_context, total)
+            window = self._normalised(stretch.start, stretch.stop)
+            self._pitch += _decide(self._engine.pitch(window, stretch)).tolist()
             known = until
-        made = self._source.end // hop
+        made = self._source.end // self._hop
         settled = known if known == total else known - 1  # the source of a frame leads over to the next one's pitch
         if settled > made:
-            hz = pitch_to_hz(torch.tensor(self._pitch[made - self._pitch_start :])).numpy()
+            hz = hz_of(np.array(self._pitch[made - self._pitch_start :]))
             after = float(hz[settled - made]) if len(hz) > settled - made else 0.0
             self._source.append(self._oscillator.next(hz[: settled - made], after))
 
@@ -201,7 +194,14 @@ class EncoderStream:
         del self._pitch[: keep - self._pitch_start]
         self._pitch_start = max(self._pitch_start, keep)
         known = self._pitch_start + len(self._pitch)
-        self._samples.forget(min(frame, max(known - self.codec.pitch.context_frames, 0)) * self._hop)
+        self._samples.forget(min(frame, max(known - self._shape.pitch_context, 0)) * self._hop)
+
+
+def _decide(logits: np.ndarray) -> np.ndarray:
+    """Logits (F, N_VALUES + 1) -> pitch codes (F,) int64, see `audiovq.codec.pitch.decide`."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    unvoiced = odds[:, 0] > CERTAINTY * odds.sum(axis=1)
+    return np.where(unvoiced, UNVOICED, logits[:, 1:].argmax(axis=1) + 1)
 
 
 class DecoderStream:
@@ -216,17 +216,17 @@ class DecoderStream:
         further: frames on either side, beyond the decoder's context, that `_decode` of a subclass needs.
     """
 
-    @full_precision
-    def __init__(self, codec: SpeechCodec, speaker: np.ndarray, further: int = 0) -> None:
+    def __init__(self, codec: StreamingCodec, speaker: np.ndarray, further: int = 0) -> None:
         self.codec, self._hop = codec, codec.hop_length
-        self._context = codec.decoder.context_frames + further
-        quantized = torch.from_numpy(np.asarray(speaker, np.int64))[None].to(codec.device)
-        self._decoder = ChunkedDecoder(codec.decoder, codec.speaker_encoder.decode(quantized)[0])
-        self._margin = self._decoder.margin + further * self._hop
+        self._engine, self._shape = codec.engine, codec.shape
+        self._context = self._shape.decoder_context + further
+        self._speaker = codec.speaker_vector(speaker)
+        self._synthesizer = Synthesizer(self._shape)
+        self._margin = self._shape.margin + further * self._hop
         self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
         self._source = Samples()
-        self._latents = torch.zeros(codec.encoder.latent_dim, 0)  # from frame self._start on
-        self._pitch = torch.zeros(0, dtype=torch.int64)
+        self._latents = np.zeros((self._shape.latent_dim, 0), np.float32)  # from frame self._start on
+        self._pitch = np.zeros(0, np.int64)
         self._start = 0
         self._levels: list[tuple[int, float]] = []  # first frame of each packet or concealed frame, and its level
         self._n_codebooks = 0
@@ -236,7 +236,6 @@ class DecoderStream:
         self._lost = 0  # frames at the end that are concealed
         self._last: Frames | None = None  # the last packet that arrived
 
-    @full_precision
     def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
         """The next packet, or None and its number of frames when it is lost -> samples that are ready.
 
@@ -252,7 +251,6 @@ class DecoderStream:
             self._append(packet)
         return self._emit(self._end - self._context, False)
 
-    @full_precision
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples.
 
@@ -265,10 +263,9 @@ class DecoderStream:
         return self._emit(self._end, True)[:left]
 
     def _append(self, packet: Packet) -> None:
-        codes = torch.from_numpy(np.asarray(packet.codes, np.int64))[None].to(self.codec.device)
-        pitch = torch.from_numpy(np.asarray(packet.pitch, np.int64))
-        level = float(dequantize_level(packet.level))
-        frames = Frames(self.codec.quantizer.decode(codes)[0].cpu(), pitch, torch.full((len(pitch),), level))
+        pitch, level = np.asarray(packet.pitch, np.int64), float(dequantize_level(packet.level))
+        latents = self.codec.codebooks.decode(np.asarray(packet.codes, np.int64))
+        frames = Frames(latents, pitch, np.full(len(pitch), level, np.float32))
         if self._lost:
             self._conceal(0, frames)
         self._n_codebooks, self._lost, self._last = len(packet.codes), 0, frames
@@ -276,8 +273,8 @@ class DecoderStream:
         self._add(frames)
 
     def _add(self, frames: Frames) -> None:
-        self._latents = torch.cat([self._latents, frames.latents], dim=1)
-        self._pitch = torch.cat([self._pitch, frames.pitch])
+        self._latents = np.concatenate([self._latents, frames.latents], axis=1)
+        self._pitch = np.concatenate([self._pitch, frames.pitch])
         self._end += len(frames.pitch)
 
     def _conceal(self, n_more: int, after: Frames | None) -> None:
@@ -286,7 +283,8 @@ class DecoderStream:
         known = self._end if after is None else max(begin, self._emitted)  # frames before are as they are
         if self._last is None and after is None:
             channels, n = len(self._latents), self._lost
-            filling = Frames(torch.zeros(channels, n), torch.zeros(n, dtype=torch.int64), torch.full((n,), LOWEST_DB))
+            quiet = np.full(n, LOWEST_DB, np.float32)
+            filling = Frames(np.zeros((channels, n), np.float32), np.zeros(n, np.int64), quiet)
         else:
             filling = bridge(self._last, after, self._lost, self.codec.frame_rate)
         self._latents, self._pitch = self._latents[:, : known - self._start], self._pitch[: known - self._start]
@@ -301,30 +299,38 @@ class DecoderStream:
             return np.zeros(0, np.float32)
         self._extend_source(until, ended)
         hop, margin, first = self._hop, self._margin, self._emitted
-        begin, end = max(first - self._context, 0), min(until + self._context, self._end)
-        part = slice(begin - self._start, end - self._start)
-        source = torch.from_numpy(self._source.read(first * hop - margin, until * hop + margin))
-        total = self._end if ended else None
-        latents, pitch, source = (t.to(self.codec.device) for t in (self._latents[:, part], self._pitch[part], source))
-        piece = self._decode(latents, pitch, begin, total, first, until, source)
-        samples = piece.cpu().numpy() * self._gain(first * hop, until * hop)
+        stretch = Stretch.around(first, until, self._context, self._end)
+        part = slice(stretch.start - self._start, stretch.stop - self._start)
+        if not ended:
+            stretch = replace(stretch, total=None)
+        source = self._source.read(first * hop - margin, until * hop + margin)
+        piece = self._decode(self._latents[:, part], self._pitch[part], source, stretch)
+        samples = piece * self._gain(first * hop, until * hop)
         self._emitted = until
         self._forget()
         self._given += len(samples)
         return samples
 
-    def _decode(
-        self, latents: Tensor, pitch: Tensor, start: int, total: int | None, first: int, last: int, source: Tensor
-    ) -> Tensor:
-        """Samples of frames ``first`` to ``last``, before the level is applied; see `ChunkedDecoder`."""
-        return self._decoder(latents, pitch, start, total, first, last, source, self._n_codebooks)
+    def _decode(self, latents: np.ndarray, pitch: np.ndarray, source: np.ndarray, stretch: Stretch) -> np.ndarray:
+        """Samples of the wanted frames, before the level is applied.
+
+        Args:
+            latents: (C, F) of the stretch.
+            pitch: (F,) pitch codes of the stretch.
+            source: (margin + samples of the wanted frames + margin,) harmonic source.
+            stretch: the frames that are there and those that are wanted.
+        """
+        direct = self._n_codebooks >= self._shape.direct_from
+        gains, without_source = self._engine.gains(latents, pitch, self._speaker, direct, stretch)
+        frames = self._shape.short_frames(stretch)
+        return self._synthesizer(gains, without_source, frames, stretch.first, stretch.last, source)
 
     def _extend_source(self, until: int, ended: bool) -> None:
         """Make the source that frames before ``until`` need; pitch behind may still change where it is concealed."""
         made = self._source.end // self._hop
         settled = min(until - (-self._margin // self._hop), self._end if ended else self._end - 1)
         if settled > made:
-            hz = pitch_to_hz(self._pitch[made - self._start : settled + 1 - self._start]).numpy()
+            hz = hz_of(self._pitch[made - self._start : settled + 1 - self._start])
             after = float(hz[settled - made]) if settled < self._end else 0.0
             self._source.append(self._oscillator.next(hz[: settled - made], after))
 
@@ -353,4 +359,4 @@ class DecoderStream:
 
 
 #: Codec, quantized speaker vector (S,) and seed -> a stream. Must pickle with the codec.
-StreamFactory = Callable[["SpeechCodec", np.ndarray, int], DecoderStream]
+StreamFactory = Callable[[Any, np.ndarray, int], DecoderStream]

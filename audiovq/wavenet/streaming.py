@@ -7,6 +7,7 @@ codes and seed give the same samples however the packets arrive.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ import torch
 from torch import Tensor
 
 from audiovq.codec.streaming import DecoderStream
+from audiovq.codec.torch_engine import TorchEngine
 from audiovq.errors import AudioVQError
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
+from audiovq.interfaces import Stretch
+from audiovq.nn.precision import full_precision
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
 from audiovq.wavenet.sampler import Noise, WaveNetSampler
 
@@ -44,23 +48,22 @@ class WaveNetStream(DecoderStream):
         super().__init__(codec, speaker, wavenet.context_frames + AHEAD)
         self._wavenet, self._sampler = wavenet, sampler
         self._noise, self._state = Noise(sampler, seed), sampler.state()
-        with torch.no_grad():
-            self._speaker = codec.speaker_encoder.decode(torch.from_numpy(np.asarray(speaker, np.int64))[None])
+        assert isinstance(codec.engine, TorchEngine)
+        self._parallel = codec.engine.decoder(self._speaker)
         self._sampled = 0  # frames
         self._bands = torch.zeros(1, wavenet.n_values, 0)  # sampled, from step self._bands_start on
         self._bands_start = 0
 
-    def _decode(
-        self, latents: Tensor, pitch: Tensor, start: int, total: int | None, first: int, last: int, source: Tensor
-    ) -> Tensor:
-        wavenet, steps = self._wavenet, self._wavenet.steps_per_frame
-        end = self._end if total is None else total
+    @full_precision
+    def _decode(self, latents: np.ndarray, pitch: np.ndarray, source: np.ndarray, stretch: Stretch) -> np.ndarray:
+        wavenet, steps, first, last = self._wavenet, self._wavenet.steps_per_frame, stretch.first, stretch.last
+        end = self._end if stretch.total is None else stretch.total
         goal = min(last + AHEAD, end)
         if goal > self._sampled:
             low = max(self._sampled - wavenet.context_frames, 0)
             high = min(goal + wavenet.context_frames, end)
-            part = source[(low - first) * self._hop + self._margin - self._decoder.margin :]
-            coded = self._coded(latents, pitch, start, total, low, high, part)
+            part = source[(low - first) * self._hop + self._margin - self._shape.margin :]
+            coded = self._coded(latents, pitch, replace(stretch, first=low, last=high), part)
             rate = wavenet.rate
             prepared = wavenet.prepare(coded).steps((self._sampled - low) * rate, (goal - low) * rate, wavenet.hold)
             noise = self._noise.at(self._sampled * steps, (goal - self._sampled) * steps)
@@ -74,23 +77,27 @@ class WaveNetStream(DecoderStream):
         samples = samples[at : at + (last - first) * self._hop]
         keep = max(last * steps - 2 * wavenet.pqmf.context_steps, self._bands_start)
         self._bands, self._bands_start = self._bands[..., keep - self._bands_start :], keep
-        return samples
+        return samples.cpu().numpy()
 
-    def _coded(
-        self, latents: Tensor, pitch: Tensor, start: int, total: int | None, low: int, high: int, source: Tensor
-    ) -> CodedFrames:
-        """Frames ``low`` to ``high``; ``source`` begins the parallel decoder's margin before them."""
-        decoder, rate, margin = self._decoder, self._wavenet.rate, self._decoder.margin
-        span = decoder.features(latents, pitch, start, total, self._n_codebooks)
+    def _coded(self, latents: np.ndarray, pitch: np.ndarray, stretch: Stretch, source: np.ndarray) -> CodedFrames:
+        """The wanted frames; ``source`` begins the parallel decoder's margin before them."""
+        decoder, rate, margin = self._parallel, self._shape.rate, self._shape.margin
+        low, high, start = stretch.first, stretch.last, stretch.start
+        direct = self._n_codebooks >= self._shape.direct_from
+        tensors = torch.from_numpy(np.ascontiguousarray(latents)), torch.from_numpy(pitch)
+        span = decoder.features(*tensors, start, stretch.total, direct)
+        frames = self._shape.short_frames(stretch)
+        gains, without_source = decoder.project(span, frames, direct)
         source = source[: (high - low) * self._hop + 2 * margin]
-        parallel = decoder.synthesize(span, low, high, source, self._n_codebooks)
+        extra = None if without_source is None else without_source.numpy()
+        parallel = self._synthesizer(gains.numpy(), extra, frames, low, high, source)
         rows = span.rows[low * rate - span.start : high * rate - span.start]
         return CodedFrames(
-            latents[None, :, low - start : high - start],
+            tensors[0][None, :, low - start : high - start],
             decoder.norm(rows.t()[None]),
-            self._speaker,
-            parallel[None, None],
-            source[None, None, margin:-margin],
+            torch.from_numpy(self._speaker)[None],
+            torch.from_numpy(parallel)[None, None],
+            torch.from_numpy(source)[None, None, margin:-margin],
         )
 
 

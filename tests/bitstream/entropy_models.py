@@ -46,7 +46,7 @@ def random_model(
         first_weight=weights(3, dim, width),
         first_multiplier=numbers(1 << 17, 1 << 18, width),
         condition=numbers(-200, 200, books, width),
-        voicing_offsets=np.array(offsets),
+        voicing_offsets=np.array(offsets, np.int64),
         voicing_weight=weights(len(offsets), width),
         voicing_multiplier=numbers(1 << 24, 1 << 25, width),
         delays=np.array([[0, 3], [0, 6]]),

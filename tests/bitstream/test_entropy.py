@@ -17,6 +17,7 @@ from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.bitstream.container import DamagedError
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
 from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model
+from audiovq.bitstream.entropy_network import weights_of
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.conversion.files import swap_speaker
@@ -36,6 +37,18 @@ def header(coder, n_books, channels=1, frames=20, speakers=None):
     bits = (coder.model.codebook_size - 1).bit_length()
     numbers = (16000, n_books, bits, frames, speakers, 4)
     return SpeechHeader(coder.model.model_hash, *numbers, entropy_coded=True, entropy_id=coder.model.identity)
+
+
+@pytest.mark.parametrize("offsets", [(), (-3, 0, 1, 25)])
+@pytest.mark.parametrize("n_books", [1, 3, 8])
+def test_writers_and_readers_compute_the_same_weights(offsets, n_books):
+    """All frames at once by matrices, and frame by frame in whole numbers."""
+    network = random_model(FakeCodec(), 5, offsets=offsets).network
+    rng = np.random.default_rng(n_books)
+    codes, voiced = rng.integers(0, 1024, (n_books, 20)), rng.integers(0, 2, 20).astype(np.uint8)
+    expected = np.empty((codes.size, 1024), np.float32)
+    distributions(network, make_memory(network, 20), voiced, codes, expected)
+    assert np.array_equal(weights_of(network, voiced, codes), expected)
 
 
 def packed_length(codes, bits):

@@ -25,7 +25,15 @@ from audiovq.evaluation.protocol import (
     silent,
     tracked,
 )
-from audiovq.evaluation.report import Scored, SystemReport, SystemResult, reference_result, score_pair, score_reference, summarise
+from audiovq.evaluation.report import (
+    Scored,
+    SystemReport,
+    SystemResult,
+    reference_result,
+    score_pair,
+    score_reference,
+    summarise,
+)
 
 if TYPE_CHECKING:
     from audiovq.data.utterance import Utterance

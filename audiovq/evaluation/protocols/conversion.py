@@ -19,7 +19,16 @@ from audiovq.evaluation.metrics.recogniser import VERSION
 from audiovq.evaluation.metrics.speaker import SpeakerCosine
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, fingerprint, remove_delay, silent, tracked
 from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, PairSet, Target
-from audiovq.evaluation.report import Scored, Scores, SystemReport, SystemResult, reference_result, score_pair, score_reference, summarise
+from audiovq.evaluation.report import (
+    Scored,
+    Scores,
+    SystemReport,
+    SystemResult,
+    reference_result,
+    score_pair,
+    score_reference,
+    summarise,
+)
 from audiovq.evaluation.stats import Score
 from audiovq.io import atomic_write, cache_dir
 
