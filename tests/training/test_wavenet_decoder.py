@@ -135,9 +135,9 @@ def test_training_from_a_pack(settings, tmp_path, monkeypatch):
     assert SpeechCodec.from_pretrained(tmp_path / "run" / "latest").decoders == ["parallel", "wavenet"]
 
 
-def test_a_codec_without_pitch_and_wrong_weights_are_refused(settings):
-    with pytest.raises(AudioVQError, match=r"task\.codec"):
-        build({**settings, "codec": "tokens"})
+def test_a_codec_that_is_not_there_and_wrong_weights_are_refused(settings):
+    with pytest.raises(AudioVQError, match="no model 'nowhere'"):
+        build({**settings, "codec": "nowhere"})
     with pytest.raises(AudioVQError, match="4 numbers"):
         build({**settings, "book_weights": [1, 2]})
 
