@@ -99,7 +99,9 @@ class PaperDecoder(nn.Module):
 class PaperVQVAE(nn.Module):
     """Waveform -> codes -> distribution of the waveform given codes and speaker; all parts are trained together.
 
-    Codes of a recording, decoded with another speaker's number, convert its voice.
+    Codes of a recording, decoded with another speaker's number, convert its voice. The encoder, too, gets samples on
+    the mu-law scale, and starts with weights that keep the variance of their inputs and without biases: otherwise all
+    its first latents are alike, and all but one of the codes go out of use before the decoder has learned to read them.
 
     Args:
         encoder: arguments of `Trunk`.
@@ -131,6 +133,10 @@ class PaperVQVAE(nn.Module):
         self.hop_length, latent_dim = self.encoder.hop_length, self.encoder.latent_dim
         self.quantizer = VectorQuantizer(latent_dim, **quantizer)
         self.decoder = PaperDecoder(latent_dim, len(self.speakers), self.hop_length, **decoder)
+        for layer in self.encoder.layers:
+            if isinstance(layer, nn.Conv1d) and layer.bias is not None:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path) -> PaperVQVAE:
@@ -148,7 +154,7 @@ class PaperVQVAE(nn.Module):
             waveform: (B, 1, T), T a multiple of ``hop_length``.
             speaker: (B,) int64 numbers.
         """
-        quantized = self.quantizer(self.encoder(waveform))
+        quantized = self.quantizer(self.encoder(compand(waveform)))
         return self.decoder(waveform, quantized.latents, speaker), quantized
 
     def number(self, speaker: str) -> int:
@@ -166,7 +172,7 @@ class PaperVQVAE(nn.Module):
     def encode(self, waveform: Tensor) -> Tensor:
         """Codes (B, 1, F) of waveforms (B, 1, T); the last frame is padded with zeros."""
         padded = F.pad(waveform, (0, -waveform.shape[-1] % self.hop_length))
-        return self.quantizer.encode(self.encoder(padded))
+        return self.quantizer.encode(self.encoder(compand(padded)))
 
     @torch.no_grad()
     def decode(self, codes: Tensor, speaker: Tensor, seed: int = 0, temperature: float = 1.0) -> Tensor:
