@@ -12,7 +12,7 @@ from audiovq.data.utterance import Utterance
 if TYPE_CHECKING:
     from audiovq.data.tokens import TokenDataset, TokenShards
 
-_LAZY = {"TokenDataset": "token_dataset", "TokenShards": "tokens"}
+_LAZY = {"TokenDataset": "tokens", "TokenShards": "tokens"}
 
 __all__ = ["TokenDataset", "TokenShards", "Utterance", "open_corpora", "open_corpus", "open_shards", "write_shards"]
 
