@@ -78,10 +78,11 @@ class Filterbank(nn.Module):
         """Waveform and reference (B, 1, T), T a multiple of the stride -> (B, out_channels, T / stride)."""
         with torch.autocast(waveform.device.type, enabled=False):  # small magnitudes need float32
             real, imaginary = self.pairs(waveform)
-            magnitude = torch.sqrt(real.square() + imaginary.square() + 1e-8)
+            squared = real.square() + imaginary.square() + 1e-8
+            magnitude = torch.sqrt(squared)
             level = (torch.log(magnitude + 1e-3) + 4.0) * 0.5  # roughly zero mean and unit variance on speech
             outputs = [level]
-            scale = 2.0 * magnitude**-0.6
+            scale = 2.0 * torch.exp(-0.3 * torch.log(squared))
             real, imaginary = real * scale, imaginary * scale
             if self.phase:
                 outputs += [real, imaginary]

@@ -81,8 +81,10 @@ class PitchTracker(nn.Module):
             power = spectrum.real.square() + spectrum.imag.square()
             level = 0.25 * torch.log(power[..., : 2 * self.bins : 2] + 1e-5) + 0.5
             lags = []
-            for exponent in (1.0, 0.35):
-                curve = torch.fft.irfft((power + 1e-8) ** exponent)[..., : self.n_fft // 2]
+            power = power + 1e-8
+            for exponent in (1.0, 0.35):  # logarithm and exponential are several times faster than a power
+                compressed = power if exponent == 1.0 else torch.exp(exponent * torch.log(power))
+                curve = torch.fft.irfft(compressed)[..., : self.n_fft // 2]
                 curve = curve / curve[..., :1] / (self.overlap if exponent == 1.0 else 1.0)
                 low, high = curve[..., self.lag], curve[..., self.lag + 1]
                 lags.append(low + (high - low) * self.fraction)
