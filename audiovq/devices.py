@@ -1,13 +1,16 @@
-"""Moving small tensors to an accelerator without waiting for it."""
+"""Devices, compilation and precision: coding is in float32 whatever is asked for around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from audiovq.errors import AudioVQError
 
 
 def to_device(values: Tensor | np.ndarray, device: torch.device) -> Tensor:
@@ -40,3 +43,30 @@ def compiled(function: Callable[..., Any], name: str, report: Callable[[str], No
         return function(*arguments, **settings)
 
     return call
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """The function without gradients and without autocast: codes and samples depend on neither."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def check_float32(model: nn.Module) -> None:
+    """See that a model's weights are float32.
+
+    Raises:
+        AudioVQError: when they are not.
+    """
+    found = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
+    if found:
+        name = str(found.pop()).removeprefix("torch.")
+        raise AudioVQError(f"a {type(model).__name__} codes in float32 alone, its weights are {name}: call .float()")

@@ -11,8 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from audiovq.bitstream.bits import seal, to_words, whole_categorical
-from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
-from audiovq.bitstream.entropy_network import PRECISION, weights_of
+from audiovq.bitstream.entropy_model import PRECISION, EntropyModel, load_entropy_model, weights_of
 from audiovq.interfaces import Codec
 
 WITHOUT_KERNELS = 16

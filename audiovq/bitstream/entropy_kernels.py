@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audiovq import processor
-from audiovq.bitstream.entropy_network import HALF, MAX_ACTIVATION, MAX_STATE, PRECISION, SHIFT, Network
+from audiovq.bitstream.entropy_model import HALF, MAX_ACTIVATION, MAX_STATE, PRECISION, SHIFT, Network
 
 compiled = partial(processor.compiled, (__file__,))
 

@@ -12,19 +12,18 @@ import torch
 from torch import Tensor
 
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
-from audiovq.codec.audio import recordings
+from audiovq.codec.audio import join_packets, padded, recordings, split_packets
 from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
 from audiovq.codec.networks import CodecNetworks
-from audiovq.codec.packets import join_packets, padded, split_packets
 from audiovq.codec.streaming import StreamFactory
 from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
 from audiovq.codec.windows import encode_items
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice, gather_voice
+from audiovq.devices import check_float32
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder, read_speech_config
 from audiovq.interfaces import CodecShape, EncodedSpeech, Engine, Packet
-from audiovq.nn.precision import check_float32
 
 if TYPE_CHECKING:
     #: A recording, where one is, or a bundled voice's name.

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.codec.oscillator import noise_table
 from audiovq.codec.pitch import N_VALUES, pitch_to_hz
 from audiovq.codec.source import harmonic_source
-from audiovq.codec.synthesis import NOISE_FRAMES
+from audiovq.codec.synthesis import NOISE_FRAMES, noise_table
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 BUMPS = 8

@@ -13,8 +13,8 @@ from audiovq.codec.encoder import SpeechEncoder
 from audiovq.codec.pitch import PitchTracker, pitch_to_hz
 from audiovq.codec.source import harmonic_source
 from audiovq.codec.speaker import SpeakerEncoder
+from audiovq.quantize.functional import Quantized
 from audiovq.quantize.split import SplitQuantizer
-from audiovq.quantize.types import Quantized
 
 
 @dataclass

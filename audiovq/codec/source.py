@@ -1,6 +1,6 @@
 """The harmonic source, made from the coded pitch, of whole recordings in batches.
 
-`audiovq.codec.oscillator` makes the same signal while the pitch arrives.
+`audiovq.codec.synthesis` makes the same signal while the pitch arrives.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from audiovq.codec.oscillator import RAMP, TOP_HZ
+from audiovq.codec.synthesis import RAMP, TOP_HZ
 
 
 def instantaneous_frequency(f0: Tensor, hop_length: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.codec.filterbank import Filterbank
+from audiovq.codec.encoder import Filterbank
 from audiovq.nn import DilatedResidualUnit
 from audiovq.quantize import FiniteScalarQuantizer
 

@@ -35,8 +35,7 @@ from audiovq.codec.level import (
     loudest_frame,
     quantize_level,
 )
-from audiovq.codec.oscillator import HarmonicSource, hz_of
-from audiovq.codec.synthesis import Synthesizer
+from audiovq.codec.synthesis import HarmonicSource, Synthesizer, hz_of
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet, Stretch
 from audiovq.pitch_scale import CERTAINTY, UNVOICED

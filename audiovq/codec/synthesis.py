@@ -1,17 +1,139 @@
-"""From the decoder's gains to samples: both sources are shaped in the spectrum and overlap-added (NumPy alone).
-
-`audiovq.codec.decoder` has the same for training, in PyTorch and in batches.
-"""
+"""Sources and overlap-add in NumPy, frame by frame: what turns the decoder's gains into samples, with any engine."""
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from audiovq.codec.oscillator import noise_table
 from audiovq.interfaces import CodecShape
+from audiovq.pitch_scale import LOWEST_HZ, STEPS_PER_OCTAVE, UNVOICED
+
+TOP_HZ = 7900.0
+"""No harmonic lies above; Nyquist is at 8 kHz."""
+NOISE_SCALE = 4096
+"""Value of 1.0 in the file of the noise table."""
+RAMP = 80
+"""Samples over which the source rises where voicing begins, and falls where it ends."""
+
+
+class HarmonicSource:
+    """The harmonic source of one channel, frame by frame: equal to the bit however the frames are cut into pieces.
+
+    Args:
+        hop_length: samples of a frame.
+        sample_rate: Hz.
+    """
+
+    def __init__(self, hop_length: int, sample_rate: int) -> None:
+        self.hop_length, self.sample_rate = hop_length, sample_rate
+        self._phase = 0.0  # cycles at the beginning of the next frame
+        self._before = 0.0  # Hz of the frame before that
+        ramp = np.sin((np.arange(RAMP) + 0.5) / RAMP * (math.pi / 2)) ** 2
+        self._rise = np.concatenate([ramp, np.ones(hop_length - RAMP)]).astype(np.float32)
+
+    def next(self, f0: np.ndarray, after: float) -> np.ndarray:
+        """Samples of the next frames.
+
+        Args:
+            f0: (F,) float64 Hz of the frames, 0 where unvoiced.
+            after: Hz of the frame that follows them, 0 at the end of the recording.
+
+        Returns:
+            (F * hop_length,) float32.
+        """
+        if len(f0) == 0:
+            return np.zeros(0, np.float32)
+        padded = np.concatenate([[self._before], f0, [after]])
+        frequency = _instantaneous_frequency(padded, self.hop_length)
+        cycles = np.cumsum(frequency / self.sample_rate, axis=1)
+        starts = np.empty(len(f0))
+        phase, before = self._phase, self._before
+        for i, hz in enumerate(f0):
+            if before == 0.0:
+                phase = 0.0
+            starts[i] = phase
+            phase = (phase + cycles[i, -1]) % 1.0
+            before = hz
+        self._phase, self._before = phase, float(f0[-1])
+        wave = np.zeros((len(f0), self.hop_length), np.float32)
+        voiced = f0 > 0
+        where = np.remainder(starts[:, None] + cycles, 1.0)[voiced].astype(np.float32)
+        wave[voiced] = _pulse_train(where, frequency[voiced].astype(np.float32))
+        wave[voiced & (padded[:-2] == 0)] *= self._rise
+        wave[voiced & (padded[2:] == 0)] *= self._rise[::-1]
+        return wave.reshape(-1)
+
+
+def _instantaneous_frequency(f0: np.ndarray, hop_length: int) -> np.ndarray:
+    """(F + 2,) Hz -> (F, hop_length) Hz, see `audiovq.codec.source.instantaneous_frequency`."""
+    before, here, after = f0[:-2], f0[1:-1], f0[2:]
+    before, after = np.where(before > 0, before, here), np.where(after > 0, after, here)
+    place = (np.arange(hop_length // 2) + 0.5) / hop_length
+    rising = before[:, None] + (here - before)[:, None] * (0.5 + place)
+    falling = here[:, None] + (after - here)[:, None] * place
+    return np.concatenate([rising, falling], axis=1) * (here > 0)[:, None]
+
+
+def _pulse_train(phase: np.ndarray, frequency: np.ndarray) -> np.ndarray:
+    """Cycles and Hz, float32, above 0 -> samples, see `audiovq.codec.source.pulse_train`."""
+    room = np.float32(TOP_HZ) / np.maximum(frequency, np.float32(40.0))
+    harmonics = np.floor(room)
+    angle = np.float32(2 * math.pi) * phase
+    sine = np.sin(angle / 2)
+    flat = np.abs(sine) < 1e-4
+    below = harmonics - 1
+    kernel = np.sin((below + np.float32(0.5)) * angle) / (2 * np.where(flat, np.float32(1.0), sine)) - np.float32(0.5)
+    kernel = np.where(flat, below, kernel) + (room - harmonics) * np.cos(harmonics * angle)
+    return kernel * np.sqrt(np.float32(2.0) / room)
+
+
+def hz_of(codes: np.ndarray) -> np.ndarray:
+    """Pitch codes (any shape) -> fundamental frequency in Hz, float64; 0 where unvoiced."""
+    codes = np.asarray(codes)
+    return np.where(codes > UNVOICED, LOWEST_HZ * np.exp2((codes - 1.0) / STEPS_PER_OCTAVE), 0.0)
+
+
+def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50) -> np.ndarray:
+    """White noise of unit power whose short-time magnitudes are nearly constant, periodic in its length.
+
+    Magnitudes of Gaussian noise fluctuate by half of their mean in every bin of every window: beside a recording, whose
+    own noise fluctuates in its own way, that doubles the distance to it. Starting from Gaussian noise, this
+    alternates between equal magnitudes and spectra that belong to a signal (Griffin and Lim 1984).
+
+    Args:
+        n_samples: a multiple of a quarter of ``window_length``.
+        window_length: of the Hann windows, in samples.
+        iterations: after 50 the fluctuation is a fifth of the mean.
+
+    Returns:
+        (n_samples,) float64.
+    """
+    step = window_length // 4
+    if n_samples % step:
+        raise ValueError(f"{n_samples} samples are no multiple of {step}")
+    window = np.hanning(window_length + 1)[:-1]
+    place = (np.arange(0, n_samples, step)[:, None] + np.arange(window_length)) % n_samples
+    noise: np.ndarray = np.random.RandomState(0).standard_normal(n_samples)
+    for _ in range(iterations):
+        spectra = np.fft.rfft(noise[place] * window)
+        frames = np.fft.irfft(spectra / np.abs(spectra).clip(1e-6), window_length) * window
+        noise = np.bincount(place.ravel(), frames.ravel(), n_samples)
+        noise = noise / noise.std()
+    return noise
+
+
+def noise_table(n_frames: int, hop_length: int) -> np.ndarray:
+    """`smooth_noise` of unit power, (n_frames * hop_length,), the same on every machine and with every version.
+
+    It is read from `noise.npy`, sixteen bits a sample, and starts again behind its end.
+    """
+    path = Path(__file__).with_name("noise.npy")
+    return np.resize(np.load(path), n_frames * hop_length) / np.float32(NOISE_SCALE)
+
 
 NOISE_FRAMES = 2048
 """Short frames of the noise table; it starts again behind them."""

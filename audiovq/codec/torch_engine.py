@@ -14,10 +14,10 @@ from audiovq.codec.coding import Codebooks, Table
 from audiovq.codec.decoder import SourceFilterDecoder, side_features
 from audiovq.codec.encoder import Trunk
 from audiovq.codec.pitch import PitchTracker
+from audiovq.devices import full_precision
 from audiovq.interfaces import CodecShape, Stretch
 from audiovq.nn import DilatedResidualUnit
 from audiovq.nn.chunked_conv import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
-from audiovq.nn.precision import full_precision
 from audiovq.quantize.split import SplitQuantizer
 from audiovq.quantize.vector import VectorQuantizer
 

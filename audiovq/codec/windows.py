@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiovq.codec.level import FALL_DB, LOWEST_DB, TARGET_DB, HighPass, frame_levels, quantize_level
+from audiovq.devices import full_precision
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
-from audiovq.nn.precision import full_precision
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec

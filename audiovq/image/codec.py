@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.devices import check_float32, full_precision
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_codec, model_folder, save_weights
 from audiovq.image.likelihoods import LIKELIHOODS, Bound
 from audiovq.image.nets import Level, PixelDecoder
 from audiovq.image.tiling import tiles
-from audiovq.nn.precision import check_float32, full_precision
 from audiovq.quantize import Quantized
 
 

@@ -2,8 +2,8 @@
 
 from audiovq.quantize.codebook import Codebook, EMACodebook, GradientCodebook
 from audiovq.quantize.fsq import FiniteScalarQuantizer
+from audiovq.quantize.functional import Quantized, QuantizerError
 from audiovq.quantize.residual import ResidualVectorQuantizer
-from audiovq.quantize.types import Quantized, QuantizerError
 from audiovq.quantize.vector import ProductQuantizer, VectorQuantizer
 
 __all__ = [

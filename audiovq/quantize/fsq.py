@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.quantize.codebook import Usage, all_reduce_sum
-from audiovq.quantize.functional import count_codes, flatten_dims, straight_through
-from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
+from audiovq.quantize.functional import (
+    Quantized,
+    QuantizerError,
+    check_codes,
+    check_latents,
+    check_n_codebooks,
+    count_codes,
+    flatten_dims,
+    straight_through,
+)
 from audiovq.quantize.vector import Projection
 
 

@@ -9,8 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.devices import to_device
-from audiovq.quantize.functional import GRADIENTS, flatten_dims, lookup, straight_through
-from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
+from audiovq.quantize.functional import (
+    GRADIENTS,
+    Quantized,
+    QuantizerError,
+    check_codes,
+    check_latents,
+    check_n_codebooks,
+    flatten_dims,
+    lookup,
+    straight_through,
+)
 from audiovq.quantize.vector import DataInit, VectorQuantizer, unquantized, wait_for_start
 
 

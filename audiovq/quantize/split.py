@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.devices import to_device
-from audiovq.quantize.functional import straight_through
+from audiovq.quantize.functional import Quantized, check_codes, check_latents, check_n_codebooks, straight_through
 from audiovq.quantize.residual import ResidualVectorQuantizer
-from audiovq.quantize.types import Quantized, check_codes, check_latents, check_n_codebooks
 from audiovq.quantize.vector import VectorQuantizer, waits
 
 

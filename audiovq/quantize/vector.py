@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from audiovq.quantize.codebook import CODEBOOKS, gather_sizes, gather_vectors
 from audiovq.quantize.functional import (
     GRADIENTS,
+    Quantized,
+    QuantizerError,
     block_linear,
+    check_codes,
+    check_latents,
+    check_n_codebooks,
     count_codes,
     flatten_dims,
     lookup,
     squared_distance,
     straight_through,
 )
-from audiovq.quantize.types import Quantized, QuantizerError, check_codes, check_latents, check_n_codebooks
 
 
 class Projection(nn.Module):

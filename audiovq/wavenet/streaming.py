@@ -17,10 +17,10 @@ from torch import Tensor
 
 from audiovq.codec.streaming import DecoderStream
 from audiovq.codec.torch_engine import TorchEngine
+from audiovq.devices import full_precision
 from audiovq.errors import AudioVQError
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
 from audiovq.interfaces import Stretch
-from audiovq.nn.precision import full_precision
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
 from audiovq.wavenet.sampler import Noise, WaveNetSampler
 

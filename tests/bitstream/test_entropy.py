@@ -16,8 +16,7 @@ from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encod
 from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.bitstream.container import DamagedError
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
-from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model
-from audiovq.bitstream.entropy_network import weights_of
+from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model, weights_of
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.conversion.files import swap_speaker

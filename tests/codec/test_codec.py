@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.packets import split_packets
+from audiovq.codec.audio import split_packets
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
 from tests.codec.tiny import HOP, RATE, make_codec, speech_like

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from audiovq.codec.encoder import Trunk
-from audiovq.codec.filterbank import Filterbank, gabor_filters
+from audiovq.codec.encoder import Filterbank, Trunk, gabor_filters
 
 
 def test_context_covers_what_a_latent_depends_on():
