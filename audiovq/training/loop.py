@@ -294,7 +294,7 @@ class Run:
             return
         values = {name: float(value) for name, value in logged.items()}
         progress, audio = self.place().progress, pace * task.audio_seconds * world_size()
-        left = self.seconds * (1 - progress) / max(progress, 1e-9)
+        left = max(self.seconds * (1 - progress) / max(progress, 1e-9), 0.0)
         log.info(
             "step %d (%.1f %%)  %s  %s  %dh%02dm left",
             self.step,
