@@ -26,7 +26,7 @@ from audiovq.bitstream.bits import (
     unpack_rows,
 )
 from audiovq.bitstream.container import FLAG_ENTROPY_CODED, FLAG_PITCH, MEDIA_SPEECH, DamagedError, Header
-from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch
+from audiovq.bitstream.entropy import decode_pitch, encode_pitch
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.media.waveform import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
 from audiovq.hub import model_folder, onnx_folder
 from audiovq.interfaces import CodecShape, Stretch
-from audiovq.optional import need
 
 CODEBOOKS = "codebooks.safetensors"
 VERSION = 1

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 
 from audiovq.codec.onnx_codec import CODEBOOKS, DESCRIPTION, VERSION
 from audiovq.codec.torch_engine import codebooks_of, shape_of
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.hub import ONNX
-from audiovq.optional import need
 
 if TYPE_CHECKING:
+    from audiovq.codec.codec import CodecNetworks
     from audiovq.codec.coding import Codebooks
     from audiovq.codec.decoder import SourceFilterDecoder
-    from audiovq.codec.networks import CodecNetworks
+    from audiovq.codec.encoder import SpeakerEncoder
     from audiovq.codec.pitch import PitchTracker
-    from audiovq.codec.speaker import SpeakerEncoder
 
 OPSET = 17
 #: Files of the model's folder that are copied: its configuration, bundled speakers and entropy model.

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.interfaces import CERTAINTY, LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
-from audiovq.pitch_scale import CERTAINTY, LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
 
 
 def pitch_to_hz(codes: Tensor) -> Tensor:

@@ -26,19 +26,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiovq.codec.concealment import Frames, bridge
-from audiovq.codec.level import (
+from audiovq.codec.signal import (
     FALL_DB,
     LOWEST_DB,
     TARGET_DB,
+    HarmonicSource,
     HighPass,
+    Synthesizer,
     dequantize_level,
+    hz_of,
     loudest_frame,
     quantize_level,
 )
-from audiovq.codec.synthesis import HarmonicSource, Synthesizer, hz_of
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import Packet, Stretch
-from audiovq.pitch_scale import CERTAINTY, UNVOICED
+from audiovq.interfaces import CERTAINTY, UNVOICED, Packet, Stretch
 
 if TYPE_CHECKING:
     from audiovq.codec.coding import StreamingCodec

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import Packet
-from audiovq.pitch_scale import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED
+from audiovq.interfaces import LOWEST_HZ, N_VALUES, STEPS_PER_OCTAVE, UNVOICED, Packet
 
 HOP_SECONDS = 0.01
 FLOOR, CEILING = 60.0, 500.0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.int8 import restore_rows, round_rows
+from audiovq.devices import restore_rows, round_rows
 from audiovq.nn.transformer import rotary_table
 from audiovq.prior.kernels import backbone_step, depth_step
 from audiovq.prior.networks import PriorNetworks

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.hub import load_weights, save_weights
-from audiovq.nn.gated_pixelcnn import GatedLayer, LayerCache, vertical_row
+from audiovq.nn.convolutions import GatedLayer, LayerCache, vertical_row
 from audiovq.prior.sampling import SamplingConfig
 
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.codec.level import quantize_level
+from audiovq.codec.signal import quantize_level
+from audiovq.devices import SCALE, restore, round_rows
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
-from audiovq.int8 import SCALE, restore, round_rows
 from audiovq.interfaces import EncodedSpeech
 from audiovq.io import atomic_write
 from audiovq.prior.model import CodePrior, Progress

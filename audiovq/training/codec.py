@@ -12,16 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiovq.codec.codec import SpeechCodec
-from audiovq.codec.level import TARGET_DB, frame_levels
-from audiovq.codec.networks import Reconstruction
+from audiovq.codec.codec import Reconstruction, SpeechCodec
+from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import encoder_folder
-from audiovq.devices import compile_modules, to_device
+from audiovq.devices import compile_modules, restore, to_device
 from audiovq.errors import AudioVQError
 from audiovq.hub import weights_folder, write_weights
-from audiovq.int8 import restore
 from audiovq.training.crops import Batch, CropSampler
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
 from audiovq.training.losses import (

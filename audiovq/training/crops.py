@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.codec.level import TARGET_DB, frame_levels
+from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, PackedCorpus
 from audiovq.devices import to_device
 from audiovq.training.augment import SpectralAugmentation, degrade

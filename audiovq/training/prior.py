@@ -20,8 +20,8 @@ from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, CodesFacts, cached_codes
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
+from audiovq.interfaces import N_VALUES
 from audiovq.io import cache_dir
-from audiovq.pitch_scale import N_VALUES
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
 from audiovq.prior.speakers import SpeakerDistribution

@@ -27,8 +27,7 @@ from audiovq.training.precision import pick_device, rank, use_bfloat16
 from audiovq.training.previews import add_previews
 from audiovq.training.spectral_loss import SpectralLoss
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
-from audiovq.wavenet.sampler import Noise, WaveNetSampler
-from audiovq.wavenet.streaming import save_wavenet
+from audiovq.wavenet.sampler import Noise, WaveNetSampler, save_wavenet
 
 log = logging.getLogger("audiovq")
 

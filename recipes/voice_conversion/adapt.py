@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from audiovq import SpeechCodec
-from audiovq.codec.level import TARGET_DB, frame_levels
+from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.conversion.target import TargetVoice
 from audiovq.conversion.voices import BundledVoice, read_voices, voice_entry, write_voices
 from audiovq.errors import AudioVQError

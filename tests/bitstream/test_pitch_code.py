@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch, pitch_bits
+from audiovq.bitstream.entropy import decode_pitch, encode_pitch, pitch_bits
 from audiovq.codec.pitch import N_VALUES
 
 

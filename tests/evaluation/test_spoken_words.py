@@ -19,8 +19,7 @@ from audiovq.evaluation.protocols.spoken_words import (
     summarize,
     word_list,
 )
-from audiovq.interfaces import EncodedSpeech
-from audiovq.pitch_scale import N_VALUES
+from audiovq.interfaces import N_VALUES, EncodedSpeech
 from audiovq.prior import SpeakerDistribution, SpeechPrior
 from tests.codec.tiny import make_codec
 from tests.prior.conftest import make_prior

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.nn.gated_pixelcnn import GatedLayer
+from audiovq.nn.convolutions import GatedLayer
 from audiovq.prior.pixel import PixelPrior
 from audiovq.prior.sampling import SamplingConfig
 

@@ -11,10 +11,10 @@ import torch
 
 from audiovq.cli import main
 from audiovq.codec.codec import SpeechCodec
-from audiovq.codec.level import dequantize_level
+from audiovq.codec.signal import dequantize_level
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
-from audiovq.pitch_scale import N_VALUES
+from audiovq.interfaces import N_VALUES
 from audiovq.prior import Condition, SamplingConfig, SpeakerDistribution, SpeechPrior
 from audiovq.prior.compiled import CompiledStepper, PackedPrior
 from audiovq.prior.sampling import Stepper

@@ -16,7 +16,7 @@ from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.data.shards import write_corpus
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
-from audiovq.pitch_scale import N_VALUES
+from audiovq.interfaces import N_VALUES
 from audiovq.prior import SpeechPrior
 from audiovq.training.prior import CodePriorTask
 from audiovq.training.run import compose, train

@@ -17,10 +17,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, with_pkg_resources
 from audiovq.evaluation.metrics.f0 import CEILING, FLOOR
 from audiovq.evaluation.protocol import SAMPLE_RATE, Coded
-from audiovq.optional import with_pkg_resources
 
 if TYPE_CHECKING:
     from audiovq.evaluation.protocols.pairs import ConversionPair

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from audiovq.errors import need
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair
 from audiovq.evaluation.stats import Score
-from audiovq.optional import need
 
 FRAME_SECONDS = 0.01
 FLOOR, CEILING = 60.0, 500.0

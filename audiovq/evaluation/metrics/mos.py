@@ -12,9 +12,9 @@ from types import ModuleType
 
 import numpy as np
 
+from audiovq.errors import need
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair
 from audiovq.evaluation.stats import Score
-from audiovq.optional import need
 
 SEGMENT = int(9.01 * SAMPLE_RATE)
 """Samples that DNSMOS rates at once."""

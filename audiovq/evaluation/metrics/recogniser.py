@@ -11,10 +11,9 @@ from functools import cache
 import numpy as np
 
 from audiovq.data.whisper import whisper_folder
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, remembered
 from audiovq.evaluation.stats import Score
-from audiovq.optional import need
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 """Languages in which Whisper base makes few errors on good recordings."""

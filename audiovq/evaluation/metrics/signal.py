@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 from torch import Tensor
 
+from audiovq.errors import need
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair
 from audiovq.evaluation.stats import Score
-from audiovq.optional import need
 
 LOWEST_PESQ = 1.04
 """The lowest MOS-LQO of P.862.2's mapping (for a raw score of -0.5)."""

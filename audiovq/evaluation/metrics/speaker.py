@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from audiovq.errors import need, with_pkg_resources
 from audiovq.evaluation.protocol import Metric, Pair, remembered
 from audiovq.evaluation.stats import Score
-from audiovq.optional import need, with_pkg_resources
 
 
 def load_speaker_encoder() -> tuple[Any, Any]:

@@ -14,9 +14,8 @@ from audiovq.conversion.pitch import median_hz
 from audiovq.data.corpora import open_corpora
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics.recogniser import words
-from audiovq.interfaces import EncodedSpeech
+from audiovq.interfaces import STEPS_PER_OCTAVE, EncodedSpeech
 from audiovq.io import cache_dir
-from audiovq.pitch_scale import STEPS_PER_OCTAVE
 
 if TYPE_CHECKING:
     from audiovq.evaluation.metrics.recogniser import Whisper

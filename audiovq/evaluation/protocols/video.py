@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from audiovq.data.episodes import BUTTONS, Episode, to_video
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics.signal import psnr, ssim
 from audiovq.evaluation.protocol import Progress, silent
 from audiovq.evaluation.report import FiguresReport, make_table
-from audiovq.optional import need
 
 if TYPE_CHECKING:
     from rich.table import Table
