@@ -91,9 +91,8 @@ def tokenize(
     """
     from audiovq.cli.terminal import Display
     from audiovq.data.places import is_url
-    from audiovq.data.token_pool import Coding
     from audiovq.data.token_sources import list_sources
-    from audiovq.data.token_writing import write_tokens
+    from audiovq.data.token_writing import Coding, write_tokens
 
     whose = model_of(model, codebooks, bitrate)
     check_format(format)

@@ -10,7 +10,7 @@ from audiovq.codec.pitch import hz_to_pitch
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
-from audiovq.evaluation.protocols.spoken_words import (
+from audiovq.evaluation.protocols.sampled_speech import (
     Reading,
     pitch_range,
     read_words,
@@ -82,7 +82,7 @@ def test_speaking_takes_real_words_that_are_likelier_than_shuffled_ones(reading,
 
 def test_word_lists_come_from_a_file_or_from_transcripts(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
-    monkeypatch.setattr("audiovq.evaluation.protocols.spoken_words.WORD_LISTS", ())
+    monkeypatch.setattr("audiovq.evaluation.protocols.sampled_speech.WORD_LISTS", ())
     with pytest.raises(AudioVQError, match="wamerican"):
         word_list()
     (tmp_path / "data" / "words").mkdir(parents=True)

@@ -14,10 +14,19 @@ import numpy as np
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import OPTIONAL, describe, make_metrics, metric_class
-from audiovq.evaluation.metrics.f0 import f0_correlation, median_distance, median_f0, track_f0
-from audiovq.evaluation.metrics.recogniser import VERSION
-from audiovq.evaluation.metrics.speaker import SpeakerCosine
-from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, fingerprint, remove_delay, silent, tracked
+from audiovq.evaluation.metrics.models import VERSION, SpeakerCosine
+from audiovq.evaluation.metrics.signal import f0_correlation, median_distance, median_f0, track_f0
+from audiovq.evaluation.protocol import (
+    SAMPLE_RATE,
+    Metric,
+    Pair,
+    Progress,
+    Score,
+    fingerprint,
+    remove_delay,
+    silent,
+    tracked,
+)
 from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, PairSet, Target
 from audiovq.evaluation.report import (
     Scored,
@@ -29,7 +38,6 @@ from audiovq.evaluation.report import (
     score_reference,
     summarise,
 )
-from audiovq.evaluation.stats import Score
 from audiovq.io import atomic_write, cache_dir
 
 Matrices = dict[str, dict[str, dict[str, float]]]
