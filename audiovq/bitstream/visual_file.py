@@ -16,8 +16,14 @@ from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_NAMES, MEDIA_VIDE
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import VisualCodec
 from audiovq.io import Place, describe, errors_about, head_of, open_input, open_output, size_of
-from audiovq.media.images import check_image_target, read_image, write_image
-from audiovq.media.videos import check_video_target, create_video, open_video
+from audiovq.media.images import (
+    check_image_target,
+    check_video_target,
+    create_video,
+    open_video,
+    read_image,
+    write_image,
+)
 
 PACKET_FRAMES = 16
 """Frames per packet of a video; packets are coded independently."""

@@ -55,7 +55,7 @@ def check_voice(name: str, model: ModelFacts | None) -> None:
     elif os.sep in name or Path(name).suffix:
         raise AudioVQError(f"{name}: no such file")
     elif model is not None:
-        from audiovq.conversion.voices import find_voice
+        from audiovq.conversion.target import find_voice
 
         find_voice(model, name)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audiovq.conversion.pitch import Pitch
     from audiovq.conversion.target import TargetVoice
     from audiovq.interfaces import Codec
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
 MOST_SEMITONES = 24
 

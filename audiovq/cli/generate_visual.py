@@ -130,7 +130,7 @@ def _write_video(source: VideoModel, codes: Tensor, latents: Tensor, size: tuple
     from audiovq.bitstream.visual_file import save_codes
     from audiovq.bitstream.visual_layout import MEDIA_VIDEO
     from audiovq.image.codec import to_bytes
-    from audiovq.media.videos import create_video
+    from audiovq.media.images import create_video
 
     for path in paths:
         if path.suffix == ".avq":
@@ -164,7 +164,7 @@ def _beginning(
         k, (height, width) = np.random.default_rng(seed).permutation(len(known))[i % len(known)], size.tolist()
         return known[k].long()[None, None], held[k].float()[None], (height, width)
     from audiovq.data.episodes import to_video
-    from audiovq.media.videos import open_video
+    from audiovq.media.images import open_video
 
     with open_video(prompt) as (_, frames):
         last = list(frames)[-n_context:]

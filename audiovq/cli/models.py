@@ -26,7 +26,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 def _speech_models() -> list[dict[str, Any]]:
     from audiovq.bitstream.entropy import coder_for
     from audiovq.cli.loading import Models
-    from audiovq.conversion.voices import read_voices
+    from audiovq.conversion.target import read_voices
     from audiovq.hub import BUNDLED, bundled_models
 
     shelf = Models()

@@ -10,7 +10,7 @@ import typer
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
 Model = Annotated[
     str | None,
@@ -143,7 +143,7 @@ def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFo
     Raises:
         AudioVQError: for options that do not go together.
     """
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
     if raw is None:
         if rate is not None or channels is not None:
@@ -160,7 +160,7 @@ def raw_target(raw: str | None, rate: int | None, channels: int | None) -> RawFo
     Raises:
         AudioVQError: for options that do not go together.
     """
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
     return raw_source(raw, rate, channels) if raw is None else RawFormat(raw, rate or 0, channels or 0)
 

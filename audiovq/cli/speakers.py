@@ -20,7 +20,7 @@ def speakers(
 
     from audiovq.cli.loading import Models
     from audiovq.cli.terminal import print_rows
-    from audiovq.conversion.voices import read_voices
+    from audiovq.conversion.target import read_voices
 
     codec = Models().load(model)
     voices = list(read_voices(codec).values())

@@ -19,7 +19,7 @@ import numpy as np
 
 from audiovq.errors import AudioVQError
 from audiovq.io import Peekable
-from audiovq.media.pcm import Audio, RawFormat, read_frames
+from audiovq.media.samples import Audio, RawFormat, read_frames
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _SAMPLES = {(_PCM, 1): "u8", (_PCM, 2): "s16le", (_PCM, 3): "s24le", (_PCM, 4): "s32le", (_FLOAT, 4): "f32le"}

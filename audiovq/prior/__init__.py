@@ -4,7 +4,6 @@ from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
 from audiovq.prior.pixel import PixelPrior
 from audiovq.prior.sampling import SamplingConfig
-from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.speech import SpeechPrior
+from audiovq.prior.speech import SpeakerDistribution, SpeechPrior
 
 __all__ = ["CodePrior", "Condition", "PixelPrior", "SamplingConfig", "SpeakerDistribution", "SpeechPrior"]

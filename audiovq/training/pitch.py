@@ -16,8 +16,8 @@ from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.hub import write_weights
+from audiovq.training.batches import rank
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
-from audiovq.training.precision import rank
 
 
 class PitchTask(Task):

@@ -24,8 +24,7 @@ from audiovq.interfaces import N_VALUES
 from audiovq.io import cache_dir
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
-from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.speech import FOLDER, load_prior, save_prior
+from audiovq.prior.speech import FOLDER, SpeakerDistribution, load_prior, save_prior
 from audiovq.quantize import FiniteScalarQuantizer
 from audiovq.training.batches import ordered_batches
 from audiovq.training.ema_task import EMATask

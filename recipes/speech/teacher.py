@@ -20,8 +20,7 @@ from torch import Tensor
 from audiovq.data.packed import PackedCorpus
 from audiovq.data.whisper import whisper_folder
 from audiovq.io import atomic_write, cache_dir
-from audiovq.training.recogniser import fit_directions, save_rows, teacher_rows
-from audiovq.training.whisper import WhisperEncoder
+from audiovq.training.whisper import WhisperEncoder, fit_directions, save_rows, teacher_rows
 
 
 class FastEncoder:

@@ -11,7 +11,7 @@ import soundfile
 
 from audiovq.bitstream import load_encoded
 from audiovq.bitstream.speech_reader import SpeechReader
-from audiovq.conversion.voices import BundledVoice, write_voices
+from audiovq.conversion.target import BundledVoice, write_voices
 from tests.cli.test_bad_input import check_refusal
 from tests.cli.test_coding import files, process
 from tests.evaluation.conftest import voice

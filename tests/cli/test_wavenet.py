@@ -13,8 +13,7 @@ from audiovq.cli import main
 from audiovq.codec.codec import SpeechCodec
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
-from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.speech import save_prior
+from audiovq.prior.speech import SpeakerDistribution, save_prior
 from audiovq.wavenet.sampler import save_wavenet
 from tests.codec.tiny import make_codec, speech_like
 from tests.prior.conftest import make_prior

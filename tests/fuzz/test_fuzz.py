@@ -90,8 +90,7 @@ def read(name):
     """Read a file as the commands do; 0 when that is done, 1 with one line when it is refused."""
     from audiovq.bitstream.visual_file import inspect_visual
     from audiovq.errors import AudioVQError
-    from audiovq.media.images import read_image
-    from audiovq.media.videos import open_video
+    from audiovq.media.images import open_video, read_image
     from audiovq.media.waveform import open_audio
 
     try:

@@ -17,7 +17,7 @@ from audiovq.codec.pitch import pitch_to_hz
 from audiovq.quantize import VectorQuantizer
 from audiovq.quantize.codebook import EMACodebook, GradientCodebook
 from audiovq.quantize.functional import count_codes, exact_products, nearest
-from audiovq.training.augment import SpectralAugmentation
+from audiovq.training.crops import SpectralAugmentation
 from audiovq.training.loop import Place
 from audiovq.training.offline import build
 from audiovq.training.whisper import WhisperEncoder

@@ -23,11 +23,10 @@ from audiovq.evaluation.protocol import (
     Progress,
     Score,
     fingerprint,
-    remove_delay,
     silent,
     tracked,
 )
-from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, PairSet, Target
+from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, PairSet, Target, truth
 from audiovq.evaluation.report import (
     Scored,
     Scores,
@@ -377,14 +376,6 @@ def evaluate_groups(
             ]
             report.systems.append(_result(converter, kind, scored, reference))
     return report
-
-
-def truth(pair: ConversionPair, converted: np.ndarray | None = None) -> Pair:
-    """The true result of a pair as the reference of what was converted (None: of itself)."""
-    assert pair.truth is not None
-    samples = pair.truth.load()
-    other = samples if converted is None else remove_delay(converted, 0, len(samples))
-    return Pair(pair.id, samples, other, pair.target.speaker, pair.truth.language, pair.truth.text)
 
 
 def _protocol(name: str, pairs: PairSet, about: dict[str, Any] | None, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class ImageReport(FiguresReport):
 
 @torch.inference_mode()
 def measure_bound(model: Any, images: Tensor, progress: Progress = silent) -> dict[str, float]:
-    """Means over images (N, C, H, W), sides multiples of the stride: see `audiovq.image.likelihoods`.
+    """Means over images (N, C, H, W), sides multiples of the stride: see `audiovq.image.nets`.
 
     ``bits_per_dim`` of squared error counts the mass of a Gaussian in each of 256 levels, so that it is a bound, too.
     Random draws are the same each time.
