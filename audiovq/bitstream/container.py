@@ -46,6 +46,15 @@ def is_avq(source: Place) -> bool:
     return head_of(source, len(MAGIC)) == MAGIC
 
 
+def media_of(source: Place) -> int | None:
+    """The media type of an .avq file; None for anything else, which its reader reports. Nothing is taken from it."""
+    try:
+        start = head_of(source, 6)
+    except AudioVQError:
+        return None
+    return start[5] if len(start) == 6 and start[:3] == MAGIC else None
+
+
 class DamagedError(AudioVQError):
     """A file whose bytes are not what was written.
 

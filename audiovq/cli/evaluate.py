@@ -384,7 +384,7 @@ def progress_bar() -> Iterator[Progress]:
 
 def show(report: Report, json: Path | None, plot: Path | None = None) -> None:
     """Write the files, then the tables to standard output."""
-    from audiovq.cli.terminal import stdout_console
+    from audiovq.cli.jobs import stdout_console
 
     if json is not None:
         report.write_json(json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovq.cli import options
-from audiovq.cli.checks import check_folder, plan_samples
+from audiovq.cli.loading import check_folder, plan_samples
 from audiovq.errors import AudioVQError
 from audiovq.io import check_input
 
@@ -45,7 +45,7 @@ def image(
 
     from audiovq.bitstream.visual_file import frames_of, save_codes
     from audiovq.bitstream.visual_layout import MEDIA_IMAGE
-    from audiovq.cli.terminal import Display
+    from audiovq.cli.jobs import Display
     from audiovq.media.images import write_image
     from audiovq.prior.image import ImagePrior
     from audiovq.prior.sampling import SamplingConfig
@@ -97,7 +97,7 @@ def video(
     plans = [parse_actions(actions, n_frames, seed, i) for i in range(samples)]
     import torch
 
-    from audiovq.cli.terminal import Display
+    from audiovq.cli.jobs import Display
     from audiovq.hub import model_folder
     from audiovq.video import VideoModel, roll_out
 

@@ -54,7 +54,7 @@ def holds_visual(inputs: Sequence[str]) -> bool:
     Raises:
         AudioVQError: for both pictures and sound.
     """
-    from audiovq.bitstream.visual_file import media_of
+    from audiovq.bitstream.container import media_of
     from audiovq.bitstream.visual_layout import MEDIA_NAMES
 
     def visual(name: str) -> bool:
@@ -102,8 +102,8 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
 
 def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, force: bool, threads: int) -> None:
     """Decode pictures (.png beside each input) and clips (.gif)."""
+    from audiovq.bitstream.container import media_of
     from audiovq.bitstream.visual_file import decode_visual as decode_file
-    from audiovq.bitstream.visual_file import media_of
     from audiovq.bitstream.visual_layout import MEDIA_VIDEO
     from audiovq.cli.jobs import plan
     from audiovq.hub import bundled_hashes, folder_by_hash
@@ -134,7 +134,7 @@ def print_info(file: str, as_json: bool) -> None:
     import json
 
     from audiovq.bitstream.visual_file import inspect_visual
-    from audiovq.cli.terminal import print_fields
+    from audiovq.cli.jobs import print_fields
     from audiovq.hub import bundled_hashes
 
     found = inspect_visual(file)
@@ -182,8 +182,7 @@ def _load(model: str | None, threads: int) -> VisualCodec:
 
 def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
     """Do all jobs, go on after failures, and say of each what came of it."""
-    from audiovq.cli.jobs import check
-    from audiovq.cli.terminal import Display
+    from audiovq.cli.jobs import Display, check
 
     failures = 0
     with Display(len(jobs)) as display:

@@ -208,7 +208,7 @@ def test_speakers(run, tmp_path, monkeypatch):
     write_voices(codec, [known], tmp_path)
     codec.folder = tmp_path
     monkeypatch.setattr("audiovq.cli.loading.Models.load", lambda self, name: codec)
-    monkeypatch.setattr("audiovq.cli.checks.facts", lambda name: codec)
+    monkeypatch.setattr("audiovq.cli.loading.facts", lambda name: codec)
     listed = run("speakers").out
     assert all(word in listed for word in ("anna", "en", "201 Hz", "30 s", "CC0"))
     assert json.loads(run("speakers", "--json").out)[0]["vector"] == known.vector
