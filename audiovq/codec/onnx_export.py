@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -21,6 +20,7 @@ from audiovq.codec.onnx_codec import CODEBOOKS, DESCRIPTION, VERSION
 from audiovq.codec.torch_engine import codebooks_of, shape_of
 from audiovq.errors import AudioVQError, need
 from audiovq.hub import ONNX
+from audiovq.io import file_sha256
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import CodecNetworks
@@ -145,7 +145,7 @@ def _write(codec: CodecNetworks, folder: Path, source: Path | None, beside: bool
     codebooks = _write_codebooks(codebooks_of(codec.quantizer), folder / CODEBOOKS)
     digest = None
     if source is not None:
-        digest = hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
+        digest = file_sha256(source / "model.safetensors")
         for name in COPIED:
             if (source / name).is_file() and not beside:
                 shutil.copyfile(source / name, folder / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -21,7 +20,7 @@ from audiovq.data.token_files import CodesModel, create_shard
 from audiovq.data.token_plan import SHARD_ITEMS, ShardPlan, alone, clear
 from audiovq.data.token_sources import Coded, StoppedError, TokenSource, code_source
 from audiovq.errors import AudioVQError
-from audiovq.io import shown
+from audiovq.io import file_sha256, shown
 
 _AHEAD = 32
 """Results for each process that may wait while a long recording before them is coded."""
@@ -314,7 +313,7 @@ def write_shard(
         for one in coded:
             _add(shard, one, record, tell)
         shard.close()
-        record |= {"bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
+        record |= {"bytes": temporary.stat().st_size, "sha256": file_sha256(temporary)}
     if not record["items"]:
         folder.remove(name)
     return record
@@ -332,11 +331,3 @@ def _add(shard: Any, coded: Coded, record: dict[str, Any], tell: Tell) -> None:
         record["items"] += 1
         record["frames"] += item.n_frames
         record["seconds"] += item.seconds
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

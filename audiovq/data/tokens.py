@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from audiovq.data.token_plan import FORMAT, MANIFEST, PROGRESS, VERSION
 from audiovq.data.utterance import SPLITS
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Codec
+from audiovq.io import file_sha256
 
 
 class TokenShards:
@@ -80,11 +80,7 @@ class TokenShards:
             AudioVQError: for the first shard whose bytes are not those that were written.
         """
         for path, shard in zip(self.files, self.manifest["shards"], strict=True):
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-            if digest.hexdigest() != shard["sha256"]:
+            if file_sha256(path) != shard["sha256"]:
                 raise AudioVQError(f"{path} is damaged: delete it and call audiovq tokenize again")
 
 
