@@ -39,7 +39,7 @@ class Packet:
 
     Attributes:
         codes: (K, F) int64.
-        pitch: (F,) int64 pitch codes, see `audiovq.codec.pitch`.
+        pitch: (F,) int64 pitch codes, see `audiovq.codec.encoder`.
         level: level code, see `audiovq.codec.signal`.
     """
 
@@ -65,7 +65,7 @@ class EncodedSpeech:
         codes: (B, K, F) int64, coarse to fine; frames beyond an item's end are zero.
         speaker: (B, S) int64, the quantized speaker vector.
         n_samples: (B,) int64, samples of each item at the codec's rate.
-        pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.pitch`).
+        pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.encoder`).
         level: (B, P) int64 level codes, one for each packet (`audiovq.codec.signal`).
         packet_frames: frames of a packet; None: the codec's default.
     """

@@ -358,3 +358,20 @@ class ContainerReader:
         if near and not record.short:
             return True
         return self._record_at(record.behind, record.index + 1, record.index + 1) is not None
+
+
+def frames_in(payload: bytes, short: bool, packet_frames: int) -> tuple[int, int]:
+    """The number of frames of a packet (a short one begins with it), and where in its payload its content begins.
+
+    Raises:
+        DamagedError: for a number that cannot be.
+    """
+    if not short:
+        return packet_frames, 0
+    try:
+        found = decode_varint(payload)
+    except ValueError:
+        found = None
+    if found is None or not 1 <= found[0] < packet_frames:
+        raise DamagedError("a packet has an impossible number of frames")
+    return found

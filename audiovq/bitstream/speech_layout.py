@@ -25,7 +25,7 @@ from audiovq.bitstream.bits import (
     rows_are_coded,
     unpack_rows,
 )
-from audiovq.bitstream.container import FLAG_ENTROPY_CODED, FLAG_PITCH, MEDIA_SPEECH, DamagedError, Header
+from audiovq.bitstream.container import FLAG_ENTROPY_CODED, FLAG_PITCH, MEDIA_SPEECH, DamagedError, Header, frames_in
 from audiovq.bitstream.entropy import decode_pitch, encode_pitch
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
@@ -204,15 +204,7 @@ class SpeechHeader:
         Raises:
             DamagedError: for a number that cannot be.
         """
-        if not short:
-            return self.packet_frames, 0
-        try:
-            found = decode_varint(payload)
-        except ValueError:
-            found = None
-        if found is None or not 1 <= found[0] < self.packet_frames:
-            raise DamagedError("a packet has an impossible number of frames")
-        return found
+        return frames_in(payload, short, self.packet_frames)
 
     def unpack(self, payload: bytes, short: bool, coder: EntropyCoder | None = None) -> list[Packet]:
         """Inverse of `pack`: a packet of each channel.

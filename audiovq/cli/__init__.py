@@ -39,7 +39,7 @@ VERBS = {
     "train": "Train a model: audiovq train experiment=NAME [KEY=VALUE ...].",
 }
 #: Modules of the verbs that share one.
-_MODULES = {"encode": "coding", "decode": "coding", "info": "coding", "speakers": "models"}
+_MODULES = {"encode": "coding", "decode": "coding", "info": "coding", "speakers": "models", "export": "models"}
 #: Verbs with sub-commands.
 GROUPS = ("evaluate", "export", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.

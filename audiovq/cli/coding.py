@@ -66,8 +66,8 @@ def encode(
     from audiovq.cli import loading
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, n_codebooks_for, packet_frames_for, report_rate
-    from audiovq.cli.options import raw_source, refuse
-    from audiovq.cli.visual import encode_visual, takes_visual
+    from audiovq.cli.options import raw_source, refuse, takes_visual
+    from audiovq.cli.visual import encode_visual
     from audiovq.media.containers import CONTAINER_SUFFIXES
     from audiovq.media.waveform import RAW_SUFFIXES, READABLE
 
@@ -142,8 +142,8 @@ def decode(
     """
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, check_decoder
-    from audiovq.cli.options import raw_target, refuse
-    from audiovq.cli.visual import decode_visual, holds_visual
+    from audiovq.cli.options import holds_visual, raw_target, refuse
+    from audiovq.cli.visual import decode_visual
     from audiovq.hub import bundled_models
     from audiovq.media.waveform import RAW_SUFFIXES, check_writable
 
@@ -179,7 +179,8 @@ def info(
     from audiovq.bitstream.speech_reader import inspect_file
     from audiovq.cli.jobs import print_fields
     from audiovq.cli.loading import bundled_clock, bundled_coder
-    from audiovq.cli.visual import holds_visual, print_info
+    from audiovq.cli.options import holds_visual
+    from audiovq.cli.visual import print_info
     from audiovq.errors import AudioVQError
     from audiovq.hub import bundled_hashes
     from audiovq.io import describe, shown

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audiovq.cli import generate_visual, options
+from audiovq.cli import options, visual
 from audiovq.cli.loading import check_folder, plan_samples
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
@@ -107,8 +107,8 @@ def speech(
     print(f"{samples} sample{'s' * (samples > 1)} in {_short(output)}: {rate}", file=sys.stderr)
 
 
-app.command("image")(generate_visual.image)
-app.command("video")(generate_visual.video)
+app.command("image")(visual.image)
+app.command("video")(visual.video)
 
 
 def _short(path: Path) -> str:

@@ -17,8 +17,7 @@ from audiovq.codec.batches import encode_items, join_packets, padded, recordings
 from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
 from audiovq.codec.concealment import fill_gaps
 from audiovq.codec.decoder import SourceFilterDecoder, harmonic_source
-from audiovq.codec.encoder import SpeakerEncoder, SpeechEncoder
-from audiovq.codec.pitch import PitchTracker, pitch_to_hz
+from audiovq.codec.encoder import PitchTracker, SpeakerEncoder, SpeechEncoder, pitch_to_hz
 from audiovq.codec.streaming import StreamFactory
 from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
 from audiovq.conversion.pitch import Pitch, PitchMover

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.codec.pitch import N_VALUES, pitch_to_hz
+from audiovq.codec.encoder import N_VALUES, pitch_to_hz
 from audiovq.codec.signal import NOISE_FRAMES, RAMP, TOP_HZ, noise_table
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from audiovq.codec.codec import CodecNetworks
     from audiovq.codec.coding import Codebooks
     from audiovq.codec.decoder import SourceFilterDecoder
-    from audiovq.codec.encoder import SpeakerEncoder
-    from audiovq.codec.pitch import PitchTracker
+    from audiovq.codec.encoder import PitchTracker, SpeakerEncoder
 
 OPSET = 17
 #: Files of the model's folder that are copied: its configuration, bundled speakers and entropy model.

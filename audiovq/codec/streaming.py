@@ -198,7 +198,7 @@ class EncoderStream:
 
 
 def _decide(logits: np.ndarray) -> np.ndarray:
-    """Logits (F, N_VALUES + 1) -> pitch codes (F,) int64, see `audiovq.codec.pitch.decide`."""
+    """Logits (F, N_VALUES + 1) -> pitch codes (F,) int64, see `audiovq.codec.encoder.decide`."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     unvoiced = odds[:, 0] > CERTAINTY * odds.sum(axis=1)
     return np.where(unvoiced, UNVOICED, logits[:, 1:].argmax(axis=1) + 1)

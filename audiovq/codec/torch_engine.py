@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from audiovq.codec.coding import Codebooks, Table
 from audiovq.codec.decoder import SourceFilterDecoder, side_features
-from audiovq.codec.encoder import Trunk
-from audiovq.codec.pitch import PitchTracker
+from audiovq.codec.encoder import PitchTracker, Trunk
 from audiovq.devices import full_precision
 from audiovq.interfaces import CodecShape, Stretch
 from audiovq.nn import DilatedResidualUnit

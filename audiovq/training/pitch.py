@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiovq.codec.pitch import N_VALUES, UNVOICED, PitchTracker, decide
+from audiovq.codec.encoder import N_VALUES, UNVOICED, PitchTracker, decide
 from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, CodesFacts, cached_codes
+from audiovq.data.tokens import CodeRuns, CodeStretches, make_tapes
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
 from audiovq.interfaces import N_VALUES

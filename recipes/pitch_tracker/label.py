@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from audiovq.codec.pitch import hz_to_pitch
+from audiovq.codec.encoder import hz_to_pitch
 from audiovq.data import open_corpus
 from audiovq.errors import with_pkg_resources
 from audiovq.io import atomic_write, cache_dir

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from audiovq.bitstream.entropy import decode_pitch, encode_pitch, pitch_bits
-from audiovq.codec.pitch import N_VALUES
+from audiovq.codec.encoder import N_VALUES
 
 
 def melody(n, seed=0):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.data.code_stretches import streams_of
+from audiovq.data.tokens import streams_of
 from audiovq.data.utterance import CodedUtterance
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergence, divergences, longest_copies
 from audiovq.evaluation.protocols.generation import Settings, evaluate_generation

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.pitch import hz_to_pitch
+from audiovq.codec.encoder import hz_to_pitch
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocols.generation import Settings, evaluate_generation

@@ -13,7 +13,7 @@ import torch
 
 from audiovq import devices
 from audiovq.codec.decoder import frame_cycles, harmonic_source, instantaneous_frequency
-from audiovq.codec.pitch import pitch_to_hz
+from audiovq.codec.encoder import pitch_to_hz
 from audiovq.quantize import VectorQuantizer
 from audiovq.quantize.codebook import EMACodebook, GradientCodebook
 from audiovq.quantize.functional import count_codes, exact_products, nearest

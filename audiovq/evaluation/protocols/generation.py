@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from audiovq.data.code_stretches import CodeRuns, CodeTape, make_tapes
+from audiovq.data.tokens import CodeRuns, CodeTape, make_tapes
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import make_metrics
 from audiovq.evaluation.metrics.models import shared_whisper
