@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiovq.errors import AudioVQError
 from audiovq.io import check_input, is_special
@@ -66,6 +66,16 @@ class Display:
             self._bars.remove_task(task)
             if self._all is not None:
                 self._bars.advance(self._all)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Print an error as a line, so that the other files are done; of one file it is raised."""
+        try:
+            yield
+        except AudioVQError as error:
+            if self._n_files == 1:
+                raise
+            self.line(f"audiovq: {error}")
 
     def line(self, text: str) -> None:
         """A line that stays."""
@@ -165,6 +175,7 @@ def exit_code() -> int:
     return 128 + (_received or signal.SIGINT)
 
 
+Report = TypeVar("Report")
 MOST_WARNINGS = 5
 """Lost stretches of one file that are named one by one."""
 
@@ -289,54 +300,72 @@ def run(
     prepare: Callable[[], None],
     work: Callable[[Job, Progress], CodingReport],
 ) -> None:
-    """Do all jobs, go on after failures, and say at the end what it came to.
+    """Do all jobs on sound, and say at the end what it came to; loading ``models`` does not count as coding time.
+
+    Raises:
+        AudioVQError: as of `work_through`, which describes the arguments.
+    """
+    reports: list[CodingReport] = []
+    elapsed = 0.0
+
+    def timed(job: Job, progress: Progress) -> CodingReport:
+        nonlocal elapsed
+        start = time.perf_counter() - models.seconds
+        report = work(job, progress)
+        elapsed += time.perf_counter() - models.seconds - start
+        return report
+
+    def done(job: Job, report: CodingReport, display: Display) -> None:
+        reports.append(report)
+        for remark in _remarks(job, report):
+            display.line(f"audiovq: {remark}")
+
+    def finish() -> None:
+        if reports:
+            print(_summary(jobs, reports, elapsed), file=sys.stderr)
+
+    work_through(jobs, force, timed, done, prepare, finish)
+
+
+def work_through(
+    jobs: list[Job],
+    force: bool,
+    work: Callable[[Job, Progress], Report],
+    done: Callable[[Job, Report, Display], None],
+    prepare: Callable[[], None] = lambda: None,
+    finish: Callable[[], None] = lambda: None,
+) -> None:
+    """Do all jobs, and go on after failures.
 
     Args:
         jobs: what to do.
         force: overwrite.
-        models: its loading time does not count as coding time.
-        prepare: called before the first job that can be done; when it fails, all fail.
         work: does one job.
+        done: called with each job and what ``work`` returned.
+        prepare: called before the first job that can be done; when it fails, all fail.
+        finish: called after the last job.
 
     Raises:
         AudioVQError: for the one job there is; for several, when some failed, after the others are done.
     """
-
-    reports: list[CodingReport] = []
-    elapsed = 0.0
     with Display(len(jobs)) as display:
         # All of them first: what is wrong with names shows at once, and nothing is loaded when nothing can be done.
-        good = []
+        good, n_done = [], 0
         for job in jobs:
-            try:
+            with display.errors():
                 check(job, force)
                 good.append(job)
-            except AudioVQError as error:
-                if len(jobs) == 1:
-                    raise
-                display.line(f"audiovq: {error}")
-        failures = len(jobs) - len(good)
         if good:
             prepare()
         for job in good:
-            start = time.perf_counter() - models.seconds
-            try:
+            with display.errors():
                 with display.file(job.source) as progress:
                     report = work(job, progress)
-            except AudioVQError as error:
-                if len(jobs) == 1:
-                    raise
-                display.line(f"audiovq: {error}")
-                failures += 1
-                continue
-            elapsed += time.perf_counter() - models.seconds - start
-            reports.append(report)
-            for remark in _remarks(job, report):
-                display.line(f"audiovq: {remark}")
-    if reports:
-        print(_summary(jobs, reports, elapsed), file=sys.stderr)
-    if failures:
-        raise AudioVQError(f"{failures} of {len(jobs)} files failed")
+                done(job, report, display)
+                n_done += 1
+    finish()
+    if n_done < len(jobs):
+        raise AudioVQError(f"{len(jobs) - n_done} of {len(jobs)} files failed")
 
 
 def _remarks(job: Job, report: CodingReport) -> Iterator[str]:

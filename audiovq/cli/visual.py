@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audiovq.bitstream.visual_file import VisualInfo, VisualReport
-    from audiovq.cli.jobs import Job
+    from audiovq.cli.jobs import Display, Job
     from audiovq.interfaces import VisualCodec
     from audiovq.video import VideoModel
 
@@ -131,30 +131,18 @@ def _load(model: str | None, threads: int) -> VisualCodec:
 
 def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
     """Do all jobs, go on after failures, and say of each what came of it."""
-    from audiovq.cli.jobs import Display, check
+    from audiovq.cli.jobs import work_through
 
-    failures = 0
-    with Display(len(jobs)) as display:
-        for job in jobs:
-            try:
-                check(job, force)
-                with display.file(job.source):
-                    report = work(job)
-            except AudioVQError as error:
-                if len(jobs) == 1:
-                    raise
-                display.line(f"audiovq: {error}")
-                failures += 1
-                continue
-            for remark in report.remarks:
-                display.line(f"audiovq: {describe(job.source)}: {remark}")
-            height, width = report.size
-            bits = 8 * report.n_bytes / (height * width * report.n_frames)
-            frames = f", {report.n_frames} frames" * (report.n_frames > 1)
-            size = f"{width}x{height}{frames}, {report.n_bytes:,} bytes, {bits:.3f} bits a pixel"
-            print(f"{job.target_name}: {size}", file=sys.stderr)
-    if failures:
-        raise AudioVQError(f"{failures} of {len(jobs)} files failed")
+    def done(job: Job, report: VisualReport, display: Display) -> None:
+        for remark in report.remarks:
+            display.line(f"audiovq: {describe(job.source)}: {remark}")
+        height, width = report.size
+        bits = 8 * report.n_bytes / (height * width * report.n_frames)
+        frames = f", {report.n_frames} frames" * (report.n_frames > 1)
+        size = f"{width}x{height}{frames}, {report.n_bytes:,} bytes, {bits:.3f} bits a pixel"
+        print(f"{job.target_name}: {size}", file=sys.stderr)
+
+    work_through(jobs, force, lambda job, progress: work(job), done)
 
 
 FRAME_RATE = Fraction(35, 2)

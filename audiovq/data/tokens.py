@@ -211,7 +211,7 @@ def _shuffled(items: Iterator[TokenizedUtterance], size: int, rng: np.random.Gen
 
 
 class CodeTape:
-    """All of a speaker's coded utterances end to end, in a ring: see `audiovq.data.crops.Tape`.
+    """All of a speaker's coded utterances end to end, in a ring.
 
     Attributes:
         utterances: in their order.
