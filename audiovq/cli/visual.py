@@ -173,7 +173,7 @@ def image(
     from audiovq.cli.jobs import Display
     from audiovq.media.images import write_image
     from audiovq.prior.image import ImagePrior
-    from audiovq.prior.sampling import SamplingConfig
+    from audiovq.prior.networks import SamplingConfig
 
     torch.set_num_threads(1)
     source, sampling = ImagePrior.from_pretrained(model), SamplingConfig().override(temperature, top_k, top_p)

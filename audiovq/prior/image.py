@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_weights, save_weights
 from audiovq.image.codec import EncodedImage, ImageCodec
+from audiovq.prior.networks import SamplingConfig
 from audiovq.prior.pixel import PixelPrior
-from audiovq.prior.sampling import SamplingConfig
 from audiovq.quantize import ProductQuantizer
 
 

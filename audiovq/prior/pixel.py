@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from audiovq.hub import load_weights, save_weights
 from audiovq.nn.convolutions import GatedLayer, LayerCache, vertical_row
-from audiovq.prior.sampling import SamplingConfig
+from audiovq.prior.networks import SamplingConfig
 
 
 class CausalAttention2d(nn.Module):

@@ -193,7 +193,7 @@ class SpeechPrior:
                 a random speaker for each.
             language: ISO 639 code; None for any.
             prompt: one item of coded speech to continue; its last, incomplete frame is dropped.
-            temperature, top_k, top_p: see `audiovq.prior.sampling.SamplingConfig`; None for the prior's defaults, which
+            temperature, top_k, top_p: see `audiovq.prior.networks.SamplingConfig`; None for the prior's defaults, which
                 were best on validation data.
             seed: random seed.
             n_codebooks: number of codebooks to sample; None: the prompt's, or the prior's default.

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from audiovq.nn.convolutions import GatedLayer
+from audiovq.prior.networks import SamplingConfig
 from audiovq.prior.pixel import PixelPrior
-from audiovq.prior.sampling import SamplingConfig
 
 
 def make(**changes) -> PixelPrior:

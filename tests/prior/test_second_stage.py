@@ -9,7 +9,7 @@ import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.prior.image import SecondStage
-from audiovq.prior.sampling import SamplingConfig
+from audiovq.prior.networks import SamplingConfig
 
 
 def fields(n: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
 from audiovq.prior import Condition, SamplingConfig, SpeakerDistribution, SpeechPrior
 from audiovq.prior.compiled import CompiledStepper, PackedPrior
-from audiovq.prior.sampling import Stepper
+from audiovq.prior.networks import Stepper
 from audiovq.prior.speech import load_prior, rounded, save_prior
 from tests.codec.tiny import make_codec, speech_like
 from tests.prior.conftest import make_prior
