@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from audiovq.bitstream.bits import decode_varint, encode_varint
+from audiovq.bitstream.entropy import decode_varint, encode_varint
 from audiovq.errors import AudioVQError
 from audiovq.io import Place, head_of, size_of
 

@@ -1,124 +1,176 @@
-"""Entropy coding of rows of codes, of speaker vectors and of pitch tracks.
+"""Rows of numbers as bits: packed at any width, or entropy-coded by a model's probabilities and a range coder.
 
-Codes and speaker vectors have the entropy model's probabilities, pitch tracks fixed ones, and all go through a range
-coder. Each packet is coded on its own: the model starts anew with it and knows nothing of the packets before.
+Each packet is coded on its own: the model starts anew with it and knows nothing of the packets before.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.bitstream.entropy_model import PRECISION, EntropyModel, load_entropy_model, weights_of
-from audiovq.interfaces import N_VALUES, Codec
+from audiovq.interfaces import Codec
 
-REACH = 24
-"""Steps that the tables reach to either side; what lies further shares their last weights."""
-# Fitted by recipes/pitch_tracker/fit_code.py: probabilities in units of 1/4096.
-BEGINS = 603
-ENDS = 494
-# fmt: off
-STEPS = [
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 5, 9, 16, 28, 50, 89, 162, 292, 509, 801, 893, 564, 292, 156, 86,
-    50, 31, 19, 11, 8, 5, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2,
-]
-ONSETS = [
-    168, 18, 19, 23, 24, 27, 30, 33, 39, 43, 45, 51, 56, 62, 66, 66, 80, 81, 87, 97, 106, 127, 146, 184, 218, 203,
-    175, 146, 136, 122, 117, 108, 101, 95, 87, 81, 75, 71, 63, 57, 54, 49, 46, 40, 38, 37, 29, 27, 244,
-]
-FIRST = [
-    1, 8, 92, 603, 716, 683, 1242, 650, 88, 12, 1,
-]
-# fmt: on
-_TOTAL = 1 << 24
+#: Nine groups of seven bits: every value below 2**63.
+MAX_VARINT_BYTES = 9
 
 
-def predicted(before: int, last: int) -> int:
-    """The code expected after ``before, last``: half of the last step is made again."""
-    step = last - before if before and abs(last - before) <= 12 else 0
-    return last + (step // 2 if step >= 0 else -(-step // 2))
+def encode_varint(value: int) -> bytes:
+    """A non-negative integer below 2**63, seven bits a byte, low groups first, the high bit set on all but the last."""
+    if not 0 <= value < 1 << (7 * MAX_VARINT_BYTES):
+        raise ValueError(f"{value} does not fit a varint")
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
-@cache
-def _weights(state: int, centre: int) -> np.ndarray:
-    """Weights (N_VALUES + 1,) float32 of the next code, whole numbers for `whole_categorical`.
+def decode_varint(data: bytes | bytearray, position: int = 0) -> tuple[int, int] | None:
+    """The value at ``position`` and the position behind it; None where the data ends inside it.
 
-    Args:
-        state: 2 after a voiced frame, 1 after an unvoiced one with a voiced one before it, 0 at the beginning.
-        centre: the code that is expected where the frame is voiced.
+    Raises:
+        ValueError: for more than `MAX_VARINT_BYTES` bytes, or for a longer spelling than needed (every value has one).
     """
-    voiced_share = 4096 - ENDS if state == 2 else BEGINS
-    offsets = np.clip(np.arange(1, N_VALUES + 1) - centre, -REACH, REACH) + REACH
-    if state == 0:
-        shape = np.array(FIRST, np.int64)[np.arange(N_VALUES) // 16]
-    else:
-        shape = np.array(STEPS if state == 2 else ONSETS, np.int64)[offsets]
-    room = _TOTAL - (N_VALUES + 1)
-    voiced = shape * (room * voiced_share // 4096) // shape.sum()
-    return np.concatenate([[room - voiced.sum()], voiced]).astype(np.float32)
+    value = 0
+    for i in range(MAX_VARINT_BYTES):
+        if position + i >= len(data):
+            return None
+        byte = data[position + i]
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            if byte == 0 and i:
+                raise ValueError("varint is longer than needed")
+            return value, position + i + 1
+    raise ValueError("varint is too long")
 
 
-class _Context:
-    """What the codes so far say of the next one."""
-
-    def __init__(self) -> None:
-        self.state, self.before, self.last = 0, 0, 0
-
-    def weights(self) -> np.ndarray:
-        centre = predicted(self.before, self.last) if self.state == 2 else self.last
-        return _weights(self.state, min(max(centre, 1), N_VALUES) if self.state else 0)
-
-    def update(self, code: int) -> None:
-        if code:
-            self.before = self.last if self.state == 2 else 0
-            self.state, self.last = 2, code
-        elif self.state:
-            self.state = 1
+def decode_varints(data: bytes | bytearray, count: int | None = None) -> tuple[list[int], int] | None:
+    """``count`` values (None: all) from the beginning, and the position behind them; None where one is bad."""
+    values: list[int] = []
+    position = 0
+    while len(values) < count if count is not None else position < len(data):
+        try:
+            found = decode_varint(data, position)
+        except ValueError:
+            found = None
+        if found is None:
+            return None
+        values.append(found[0])
+        position = found[1]
+    return values, position
 
 
-def encode_pitch(tracks: np.ndarray) -> bytes:
-    """Tracks (R, F) of pitch codes -> bytes; each is coded on its own."""
-    from constriction import stream
-
-    rows = []
-    for track in tracks:
-        context = _Context()
-        for code in track.tolist():
-            rows.append(context.weights())
-            context.update(code)
-    encoder = stream.queue.RangeEncoder()
-    encoder.encode(np.ascontiguousarray(tracks.reshape(-1), np.int32), whole_categorical(), np.stack(rows))
-    return seal(encoder)
+def pack_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values in ``[0, 2**bits)`` -> an array of their bits (0 or 1, uint8), most significant first, ``len * bits``."""
+    flat = np.asarray(values).reshape(-1)
+    if flat.size and (flat.min() < 0 or flat.max() >= 1 << bits):
+        raise ValueError(f"values do not fit {bits} bits")
+    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint32)
+    return ((flat.astype(np.uint32)[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1)
 
 
-def decode_pitch(data: bytes, n_tracks: int, n_frames: int) -> np.ndarray | None:
-    """Inverse of `encode_pitch` -> (R, F) int64; None where the bytes are no tracks."""
-    from constriction import stream
+def unpack_bits(stream: np.ndarray, bits: int) -> np.ndarray:
+    """Inverse of `pack_bits`: an array of bits -> values, int64."""
+    weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.int64)
+    return stream.reshape(-1, bits).astype(np.int64) @ weights
 
-    decoder, family = stream.queue.RangeDecoder(to_words(data)), whole_categorical()
-    tracks = np.zeros((n_tracks, n_frames), np.int64)
-    try:
-        for track in tracks:
-            context = _Context()
-            for i in range(n_frames):
-                track[i] = int(decoder.decode(family, context.weights()[None])[0])
-                context.update(int(track[i]))
-    except AssertionError:  # what the library raises where no symbol fits
+
+def to_bytes(*streams: np.ndarray) -> bytes:
+    """Arrays of bits, one after the other, as bytes; the last byte is filled up with zeros."""
+    return np.packbits(np.concatenate(streams)).tobytes() if streams else b""
+
+
+def from_bytes(data: bytes) -> np.ndarray:
+    """Bytes -> an array of their bits, most significant first."""
+    return np.unpackbits(np.frombuffer(data, np.uint8))
+
+
+#: Rows (R, ...) and the numbers (R,) of their channels -> bytes.
+Encode = Callable[[np.ndarray, np.ndarray], bytes]
+#: Bytes and the numbers (R,) of channels -> their rows (R, ...); None where the bytes are not such rows.
+Decode = Callable[[bytes, np.ndarray], "np.ndarray | None"]
+
+
+def pack_rows(rows: np.ndarray, bits: int, encode: Encode | None = None) -> bytes:
+    """Rows (C, ...) of values of ``bits`` bits -> bytes; by ``encode`` where that is shorter."""
+    same = np.array([np.array_equal(rows[i], rows[i - 1]) for i in range(1, len(rows))], np.uint8)
+    channels = np.flatnonzero(np.concatenate([[True], same == 0]))
+    stored = rows[channels]
+    packed = to_bytes(same, *(pack_bits(row, bits) for row in stored))
+    if encode is not None:
+        coded = to_bytes(same) + encode(stored, channels)
+        if len(coded) < len(packed):
+            return coded
+    return packed
+
+
+def rows_are_coded(data: bytes, n_rows: int, row_size: int, bits: int) -> bool:
+    """Whether ``data`` is shorter than its rows of ``row_size`` values would be if they were bit-packed."""
+    same = from_bytes(data[: (n_rows + 6) // 8])[: n_rows - 1]
+    return len(data) < -(-(n_rows - 1 + (n_rows - int(same.sum())) * row_size * bits) // 8)
+
+
+def unpack_rows(
+    data: bytes, n_rows: int, shape: tuple[int, ...], bits: int, decode: Decode | None = None
+) -> np.ndarray | None:
+    """Inverse of `pack_rows` -> (n_rows, *shape) int64; None when the size is wrong or filling bits are not zero."""
+    stream = from_bytes(data)
+    if len(stream) < n_rows - 1:
         return None
-    return tracks
+    same = stream[: n_rows - 1].astype(bool)
+    channels, each = np.flatnonzero(np.concatenate([[True], ~same])), int(np.prod(shape)) * bits
+    used = n_rows - 1 + len(channels) * each
+    if decode is not None and len(data) < -(-used // 8):
+        begin = (n_rows + 6) // 8
+        filled = stream[n_rows - 1 : 8 * begin].any()
+        values = None if filled or len(data) == begin else decode(data[begin:], channels)
+    elif len(data) != -(-used // 8) or stream[used:].any():
+        values = None
+    else:
+        values = unpack_bits(stream[n_rows - 1 : used], bits).reshape(-1, *shape)
+    if values is None:
+        return None
+    return values[np.cumsum(~np.concatenate([[False], same])) - 1]
 
 
-def pitch_bits(track: np.ndarray) -> float:
-    """Ideal length of a track (F,) in bits."""
-    context, bits = _Context(), 0.0
-    for code in track.tolist():
-        bits -= float(np.log2((context.weights()[code] + 1) / _TOTAL))
-        context.update(code)
-    return bits
+def whole_categorical() -> Any:
+    """constriction's categorical models, for weights that are whole numbers and sum to 2**24 less their number.
+
+    It gives every symbol its weight and one, in units of 2**-24: the sums stay exact in float32 and are not rescaled.
+    """
+    from constriction import stream
+
+    return stream.model.Categorical(perfect=False)
+
+
+def seal(encoder: Any) -> bytes:
+    """What a ``RangeEncoder`` holds, as the shortest string of bytes that decodes to it; zeros are read behind its end.
+
+    The words are written most significant byte first, so that the string is a binary fraction. Every fraction in the
+    encoder's last interval decodes to the same symbols; the library gives one in whole words, this the shortest one.
+    """
+    words = encoder.get_compressed()
+    n_words, (low, width) = encoder.pos()
+    # The state's 64 bits stand behind n_words words. It is known without its carries, the library's choice with them.
+    n_bytes = 4 * n_words + 8
+    chosen = int.from_bytes(words.astype(">u4").tobytes().ljust(n_bytes, b"\0"), "big")
+    begin = chosen - ((chosen - low) & (1 << 64) - 1)
+    for n_cut in range(8, -1, -1):
+        value = -(-begin >> 8 * n_cut)  # rounded up to a string that ends so many bytes earlier
+        if value << 8 * n_cut < begin + width:
+            return value.to_bytes(n_bytes - n_cut, "big").rstrip(b"\0") or b"\0"
+    raise AssertionError("an interval holds its own begin")
+
+
+def to_words(data: bytes) -> np.ndarray:
+    """Bytes as the words constriction reads, with zeros behind their end."""
+    return np.frombuffer(data + bytes(-len(data) % 4 + 8), ">u4").astype(np.uint32)
 
 
 WITHOUT_KERNELS = 16

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from audiovq.bitstream.bits import (
+from audiovq.bitstream.container import DamagedError, Header, frames_in
+from audiovq.bitstream.entropy import (
     decode_varints,
     encode_varint,
     from_bytes,
@@ -18,7 +19,6 @@ from audiovq.bitstream.bits import (
     to_bytes,
     unpack_bits,
 )
-from audiovq.bitstream.container import DamagedError, Header, frames_in
 from audiovq.errors import AudioVQError
 
 MEDIA_IMAGE, MEDIA_VIDEO = 2, 3

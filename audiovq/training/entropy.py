@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.bitstream.entropy import pitch_bits
 from audiovq.bitstream.entropy_model import EntropyModel
+from audiovq.bitstream.speech_layout import pitch_bits
 from audiovq.data.codes import CodesCache
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from audiovq.bitstream.entropy import REACH, encode_pitch, predicted
+from audiovq.bitstream.speech_layout import REACH, encode_pitch, predicted
 from audiovq.data.packed import open_packed
 
 train, validation = open_packed()

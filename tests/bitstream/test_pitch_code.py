@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from audiovq.bitstream.entropy import decode_pitch, encode_pitch, pitch_bits
+from audiovq.bitstream.speech_layout import decode_pitch, encode_pitch, pitch_bits
 from audiovq.codec.encoder import N_VALUES
 
 

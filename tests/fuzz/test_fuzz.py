@@ -53,8 +53,8 @@ def gif(width=65_535, height=65_535, frames=3):
 
 
 def visual_avq(numbers, media):
-    from audiovq.bitstream.bits import encode_varint
     from audiovq.bitstream.container import ContainerWriter, Header
+    from audiovq.bitstream.entropy import encode_varint
 
     out = io.BytesIO()
     writer = ContainerWriter(out, Header(media, b"abcd", b"".join(encode_varint(n) for n in numbers)))
