@@ -1,5 +1,48 @@
-"""Errors that a user can meet. The command line prints them as one line; library callers can catch them."""
+"""Errors that a user can meet, which the command line prints as one line, and packages that are not always needed."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 
 class AudioVQError(Exception):
     """Something the user can act on. The message says, in one line, what is wrong and what to do."""
+
+
+def need(module: str, what: str, extra: str = "eval") -> Any:
+    """Import ``module``, which ``what`` is computed with, and which ``extra`` installs.
+
+    Raises:
+        AudioVQError: when it, or something it imports, is not installed; the message names the extra that has it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        missing = error.name or module
+        raise AudioVQError(f"{what} needs the package {missing!r}: pip install 'audiovq[{extra}]'") from error
+
+
+@contextmanager
+def with_pkg_resources() -> Iterator[None]:
+    """A stand-in for the module ``pkg_resources`` while packages are imported that ask it for a version alone.
+
+    setuptools has dropped that module.
+    """
+    import importlib.metadata
+    import importlib.util
+
+    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
+        yield
+        return
+    stand_in = types.ModuleType("pkg_resources")
+    stand_in.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
+    sys.modules["pkg_resources"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["pkg_resources"]

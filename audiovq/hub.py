@@ -165,7 +165,7 @@ def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
     """
     from safetensors.torch import load
 
-    from audiovq.int8 import restore
+    from audiovq.devices import restore
 
     folder = Path(folder)
     if is_export_alone(folder):
@@ -197,7 +197,7 @@ def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:
     """
     import torch
 
-    from audiovq.int8 import SCALE, round_rows
+    from audiovq.devices import SCALE, round_rows
 
     tensors = model.state_dict()
     if dtype == torch.int8:

@@ -1,4 +1,4 @@
-"""Types and protocols that several rooms of the package share."""
+"""Types and protocols that several rooms of the package share, and the scale of coded pitch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+UNVOICED = 0
+"""Pitch code of a frame without a fundamental."""
+LOWEST_HZ = 50.0
+"""Fundamental of pitch code 1."""
+STEPS_PER_OCTAVE = 48
+"""A step is a quarter of a semitone."""
+N_VALUES = 176
+"""Voiced pitch codes: 50 to 626 Hz."""
+CERTAINTY = 0.85
+"""Probability from which on a frame is coded as unvoiced. In doubt it gets a pitch: the decoder can turn harmonics down
+where a pitch is given, but not make any where there is none (creaky voice, and where voicing begins and ends)."""
+
 
 PITCH_AND_LEVEL_KBPS = 0.15
 """Nominal rate of coded pitch and level together, kb/s."""
@@ -25,8 +39,8 @@ class Packet:
 
     Attributes:
         codes: (K, F) int64.
-        pitch: (F,) int64 pitch codes, see `audiovq.codec.pitch`.
-        level: level code, see `audiovq.codec.level`.
+        pitch: (F,) int64 pitch codes, see `audiovq.codec.encoder`.
+        level: level code, see `audiovq.codec.signal`.
     """
 
     codes: np.ndarray
@@ -51,8 +65,8 @@ class EncodedSpeech:
         codes: (B, K, F) int64, coarse to fine; frames beyond an item's end are zero.
         speaker: (B, S) int64, the quantized speaker vector.
         n_samples: (B,) int64, samples of each item at the codec's rate.
-        pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.pitch`).
-        level: (B, P) int64 level codes, one for each packet (`audiovq.codec.level`).
+        pitch: (B, F) int64 pitch codes, 0 where unvoiced (`audiovq.codec.encoder`).
+        level: (B, P) int64 level codes, one for each packet (`audiovq.codec.signal`).
         packet_frames: frames of a packet; None: the codec's default.
     """
 

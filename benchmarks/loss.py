@@ -56,7 +56,7 @@ def audiovq_system(codec: Any, n_codebooks: int, packet_ms: float) -> System:
     """This package's codec with ``n_codebooks``."""
     from audiovq.bitstream import save_encoded
     from audiovq.bitstream.speech_layout import pack_side
-    from audiovq.codec.audio import split_packets
+    from audiovq.codec.batches import split_packets
 
     frames = round(packet_ms * codec.frame_rate / 1000)
     known: dict[bytes, tuple[Any, list[Any]]] = {}

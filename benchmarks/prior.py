@@ -138,7 +138,7 @@ def measure_deviation() -> dict[str, float]:
     import torch
 
     from audiovq.prior.compiled import CompiledStepper
-    from audiovq.prior.sampling import SamplingConfig
+    from audiovq.prior.networks import SamplingConfig
     from audiovq.prior.speech import rounded
 
     prior = make_prior(8, PITCH)

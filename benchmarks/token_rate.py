@@ -24,9 +24,8 @@ import torch
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data.token_cluster import Cluster
 from audiovq.data.token_files import CodesModel
-from audiovq.data.token_pool import Coding
 from audiovq.data.token_sources import list_sources
-from audiovq.data.token_writing import Tell, write_tokens
+from audiovq.data.token_writing import Coding, Tell, write_tokens
 from audiovq.hub import model_facts
 
 RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"

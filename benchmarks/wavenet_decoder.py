@@ -26,8 +26,7 @@ def make_codec(settings: Sequence[str]) -> Any:
     from audiovq.codec.codec import SpeechCodec
     from audiovq.training.run import compose
     from audiovq.wavenet.model import WaveNetDecoder
-    from audiovq.wavenet.sampler import WaveNetSampler
-    from audiovq.wavenet.streaming import WaveNetStream
+    from audiovq.wavenet.sampler import WaveNetSampler, WaveNetStream
 
     config = compose(["experiment=wavenet", "model=codec", *settings])
     torch.manual_seed(0)

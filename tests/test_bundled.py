@@ -12,7 +12,7 @@ import torch
 from audiovq import SpeechCodec
 from audiovq.bitstream import save_encoded
 from audiovq.conversion.pitch import median_pitch, track_pitch
-from audiovq.conversion.voices import read_voices
+from audiovq.conversion.target import read_voices
 from audiovq.errors import AudioVQError
 from audiovq.hub import BUNDLED, DEFAULTS, bundled_models, codes_hash, save_weights
 from audiovq.prior.speech import SpeechPrior

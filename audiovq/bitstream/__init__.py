@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audiovq.bitstream.container import DamagedError
-    from audiovq.bitstream.inspect import FileInfo, inspect_file
     from audiovq.bitstream.speech_file import CodingReport, decode_file, encode_file, load_encoded, save_encoded
+    from audiovq.bitstream.speech_reader import FileInfo, inspect_file
 
 _LAZY = {
     "CodingReport": "speech_file",
     "DamagedError": "container",
-    "FileInfo": "inspect",
+    "FileInfo": "speech_reader",
     "decode_file": "speech_file",
     "encode_file": "speech_file",
-    "inspect_file": "inspect",
+    "inspect_file": "speech_reader",
     "load_encoded": "speech_file",
     "save_encoded": "speech_file",
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from audiovq.bitstream.bits import decode_varint, encode_varint
+from audiovq.bitstream.entropy import decode_varint, encode_varint
 from audiovq.errors import AudioVQError
 from audiovq.io import Place, head_of, size_of
 
@@ -44,6 +44,15 @@ def is_avq(source: Place) -> bool:
         AudioVQError: for a file that is missing, empty or not readable.
     """
     return head_of(source, len(MAGIC)) == MAGIC
+
+
+def media_of(source: Place) -> int | None:
+    """The media type of an .avq file; None for anything else, which its reader reports. Nothing is taken from it."""
+    try:
+        start = head_of(source, 6)
+    except AudioVQError:
+        return None
+    return start[5] if len(start) == 6 and start[:3] == MAGIC else None
 
 
 class DamagedError(AudioVQError):
@@ -349,3 +358,20 @@ class ContainerReader:
         if near and not record.short:
             return True
         return self._record_at(record.behind, record.index + 1, record.index + 1) is not None
+
+
+def frames_in(payload: bytes, short: bool, packet_frames: int) -> tuple[int, int]:
+    """The number of frames of a packet (a short one begins with it), and where in its payload its content begins.
+
+    Raises:
+        DamagedError: for a number that cannot be.
+    """
+    if not short:
+        return packet_frames, 0
+    try:
+        found = decode_varint(payload)
+    except ValueError:
+        found = None
+    if found is None or not 1 <= found[0] < packet_frames:
+        raise DamagedError("a packet has an impossible number of frames")
+    return found

@@ -1,18 +1,177 @@
-"""Entropy coding of rows of codes and of speaker vectors: the entropy model's probabilities and a range coder.
+"""Rows of numbers as bits: packed at any width, or entropy-coded by a model's probabilities and a range coder.
 
 Each packet is coded on its own: the model starts anew with it and knows nothing of the packets before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.bitstream.entropy_model import PRECISION, EntropyModel, load_entropy_model, weights_of
 from audiovq.interfaces import Codec
+
+#: Nine groups of seven bits: every value below 2**63.
+MAX_VARINT_BYTES = 9
+
+
+def encode_varint(value: int) -> bytes:
+    """A non-negative integer below 2**63, seven bits a byte, low groups first, the high bit set on all but the last."""
+    if not 0 <= value < 1 << (7 * MAX_VARINT_BYTES):
+        raise ValueError(f"{value} does not fit a varint")
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def decode_varint(data: bytes | bytearray, position: int = 0) -> tuple[int, int] | None:
+    """The value at ``position`` and the position behind it; None where the data ends inside it.
+
+    Raises:
+        ValueError: for more than `MAX_VARINT_BYTES` bytes, or for a longer spelling than needed (every value has one).
+    """
+    value = 0
+    for i in range(MAX_VARINT_BYTES):
+        if position + i >= len(data):
+            return None
+        byte = data[position + i]
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            if byte == 0 and i:
+                raise ValueError("varint is longer than needed")
+            return value, position + i + 1
+    raise ValueError("varint is too long")
+
+
+def decode_varints(data: bytes | bytearray, count: int | None = None) -> tuple[list[int], int] | None:
+    """``count`` values (None: all) from the beginning, and the position behind them; None where one is bad."""
+    values: list[int] = []
+    position = 0
+    while len(values) < count if count is not None else position < len(data):
+        try:
+            found = decode_varint(data, position)
+        except ValueError:
+            found = None
+        if found is None:
+            return None
+        values.append(found[0])
+        position = found[1]
+    return values, position
+
+
+def pack_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values in ``[0, 2**bits)`` -> an array of their bits (0 or 1, uint8), most significant first, ``len * bits``."""
+    flat = np.asarray(values).reshape(-1)
+    if flat.size and (flat.min() < 0 or flat.max() >= 1 << bits):
+        raise ValueError(f"values do not fit {bits} bits")
+    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint32)
+    return ((flat.astype(np.uint32)[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1)
+
+
+def unpack_bits(stream: np.ndarray, bits: int) -> np.ndarray:
+    """Inverse of `pack_bits`: an array of bits -> values, int64."""
+    weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.int64)
+    return stream.reshape(-1, bits).astype(np.int64) @ weights
+
+
+def to_bytes(*streams: np.ndarray) -> bytes:
+    """Arrays of bits, one after the other, as bytes; the last byte is filled up with zeros."""
+    return np.packbits(np.concatenate(streams)).tobytes() if streams else b""
+
+
+def from_bytes(data: bytes) -> np.ndarray:
+    """Bytes -> an array of their bits, most significant first."""
+    return np.unpackbits(np.frombuffer(data, np.uint8))
+
+
+#: Rows (R, ...) and the numbers (R,) of their channels -> bytes.
+Encode = Callable[[np.ndarray, np.ndarray], bytes]
+#: Bytes and the numbers (R,) of channels -> their rows (R, ...); None where the bytes are not such rows.
+Decode = Callable[[bytes, np.ndarray], "np.ndarray | None"]
+
+
+def pack_rows(rows: np.ndarray, bits: int, encode: Encode | None = None) -> bytes:
+    """Rows (C, ...) of values of ``bits`` bits -> bytes; by ``encode`` where that is shorter."""
+    same = np.array([np.array_equal(rows[i], rows[i - 1]) for i in range(1, len(rows))], np.uint8)
+    channels = np.flatnonzero(np.concatenate([[True], same == 0]))
+    stored = rows[channels]
+    packed = to_bytes(same, *(pack_bits(row, bits) for row in stored))
+    if encode is not None:
+        coded = to_bytes(same) + encode(stored, channels)
+        if len(coded) < len(packed):
+            return coded
+    return packed
+
+
+def rows_are_coded(data: bytes, n_rows: int, row_size: int, bits: int) -> bool:
+    """Whether ``data`` is shorter than its rows of ``row_size`` values would be if they were bit-packed."""
+    same = from_bytes(data[: (n_rows + 6) // 8])[: n_rows - 1]
+    return len(data) < -(-(n_rows - 1 + (n_rows - int(same.sum())) * row_size * bits) // 8)
+
+
+def unpack_rows(
+    data: bytes, n_rows: int, shape: tuple[int, ...], bits: int, decode: Decode | None = None
+) -> np.ndarray | None:
+    """Inverse of `pack_rows` -> (n_rows, *shape) int64; None when the size is wrong or filling bits are not zero."""
+    stream = from_bytes(data)
+    if len(stream) < n_rows - 1:
+        return None
+    same = stream[: n_rows - 1].astype(bool)
+    channels, each = np.flatnonzero(np.concatenate([[True], ~same])), int(np.prod(shape)) * bits
+    used = n_rows - 1 + len(channels) * each
+    if decode is not None and len(data) < -(-used // 8):
+        begin = (n_rows + 6) // 8
+        filled = stream[n_rows - 1 : 8 * begin].any()
+        values = None if filled or len(data) == begin else decode(data[begin:], channels)
+    elif len(data) != -(-used // 8) or stream[used:].any():
+        values = None
+    else:
+        values = unpack_bits(stream[n_rows - 1 : used], bits).reshape(-1, *shape)
+    if values is None:
+        return None
+    return values[np.cumsum(~np.concatenate([[False], same])) - 1]
+
+
+def whole_categorical() -> Any:
+    """constriction's categorical models, for weights that are whole numbers and sum to 2**24 less their number.
+
+    It gives every symbol its weight and one, in units of 2**-24: the sums stay exact in float32 and are not rescaled.
+    """
+    from constriction import stream
+
+    return stream.model.Categorical(perfect=False)
+
+
+def seal(encoder: Any) -> bytes:
+    """What a ``RangeEncoder`` holds, as the shortest string of bytes that decodes to it; zeros are read behind its end.
+
+    The words are written most significant byte first, so that the string is a binary fraction. Every fraction in the
+    encoder's last interval decodes to the same symbols; the library gives one in whole words, this the shortest one.
+    """
+    words = encoder.get_compressed()
+    n_words, (low, width) = encoder.pos()
+    # The state's 64 bits stand behind n_words words. It is known without its carries, the library's choice with them.
+    n_bytes = 4 * n_words + 8
+    chosen = int.from_bytes(words.astype(">u4").tobytes().ljust(n_bytes, b"\0"), "big")
+    begin = chosen - ((chosen - low) & (1 << 64) - 1)
+    for n_cut in range(8, -1, -1):
+        value = -(-begin >> 8 * n_cut)  # rounded up to a string that ends so many bytes earlier
+        if value << 8 * n_cut < begin + width:
+            return value.to_bytes(n_bytes - n_cut, "big").rstrip(b"\0") or b"\0"
+    raise AssertionError("an interval holds its own begin")
+
+
+def to_words(data: bytes) -> np.ndarray:
+    """Bytes as the words constriction reads, with zeros behind their end."""
+    return np.frombuffer(data + bytes(-len(data) % 4 + 8), ">u4").astype(np.uint32)
+
 
 WITHOUT_KERNELS = 16
 """Rows that are coded before the compiled kernels are loaded, which takes as long as they then save."""

@@ -23,7 +23,7 @@ from audiovq.io import Place, describe, errors_about, open_input, open_output, s
 from audiovq.media.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
 
 if TYPE_CHECKING:
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
 
 @dataclass

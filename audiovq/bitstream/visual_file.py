@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.bitstream.container import MAGIC, VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
+from audiovq.bitstream.container import VERSION, ContainerReader, ContainerWriter, DamagedError, Packet
 from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_NAMES, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import VisualCodec
-from audiovq.io import Place, describe, errors_about, head_of, open_input, open_output, size_of
-from audiovq.media.images import check_image_target, read_image, write_image
-from audiovq.media.videos import check_video_target, create_video, open_video
+from audiovq.io import Place, describe, errors_about, open_input, open_output, size_of
+from audiovq.media.images import (
+    check_image_target,
+    check_video_target,
+    create_video,
+    open_video,
+    read_image,
+    write_image,
+)
 
 PACKET_FRAMES = 16
 """Frames per packet of a video; packets are coded independently."""
@@ -65,15 +71,6 @@ class VisualInfo:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
-
-
-def media_of(source: Place) -> int | None:
-    """The media type of an .avq file; None for anything else, which its reader reports. Nothing is taken from it."""
-    try:
-        start = head_of(source, 6)
-    except AudioVQError:
-        return None
-    return start[5] if len(start) == 6 and start[:3] == MAGIC else None
 
 
 def encode_image(source: Place, target: Place, codec: VisualCodec) -> VisualReport:

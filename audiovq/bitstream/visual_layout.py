@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from audiovq.bitstream.bits import (
-    decode_varint,
+from audiovq.bitstream.container import DamagedError, Header, frames_in
+from audiovq.bitstream.entropy import (
     decode_varints,
     encode_varint,
     from_bytes,
@@ -19,7 +19,6 @@ from audiovq.bitstream.bits import (
     to_bytes,
     unpack_bits,
 )
-from audiovq.bitstream.container import DamagedError, Header
 from audiovq.errors import AudioVQError
 
 MEDIA_IMAGE, MEDIA_VIDEO = 2, 3
@@ -150,15 +149,7 @@ class VisualHeader:
         Raises:
             DamagedError: for a payload whose size does not fit what it holds, or padded with other bits than zeros.
         """
-        n_frames, start = self.packet_frames, 0
-        if short:
-            try:
-                found = decode_varint(payload)
-            except ValueError:
-                found = None
-            if found is None or not 1 <= found[0] < self.packet_frames:
-                raise DamagedError("a packet has an impossible number of frames")
-            n_frames, start = found
+        n_frames, start = frames_in(payload, short, self.packet_frames)
         stream = from_bytes(payload[start:])
         ends = np.cumsum([level.n_codes(n_frames) * level.bits for level in self.levels])
         if len(stream) != -(-ends[-1] // 8) * 8 or stream[ends[-1] :].any():

@@ -1,7 +1,8 @@
-"""The command line: ``audiovq VERB ...``, one module for each verb, imported only when that verb is called.
+"""The command line: ``audiovq VERB ...``, the module of a verb is imported only when that verb is called.
 
-A verb's module ``audiovq.cli.VERB`` has a function ``VERB`` as typer takes it, and may have ``CONTEXT_SETTINGS``, a
-dictionary for typer's ``context_settings``. A verb of `GROUPS` has an application ``app`` with sub-commands instead.
+A verb's module, ``audiovq.cli.VERB`` or one in `_MODULES`, has a function ``VERB`` as typer takes it, and may have
+``CONTEXT_SETTINGS``, a dictionary for typer's ``context_settings``. A verb of `GROUPS` has an application ``app`` with
+sub-commands instead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from audiovq import __version__
-from audiovq.cli.terminal import exit_code, is_interrupted, signals_as_interrupts
+from audiovq.cli.jobs import exit_code, is_interrupted, signals_as_interrupts
 from audiovq.errors import AudioVQError
 
 #: Verbs and their lines in the overview, which cuts what is longer than 66 characters.
@@ -37,6 +38,8 @@ VERBS = {
     "export": "Write a speech model for ONNX Runtime.",
     "train": "Train a model: audiovq train experiment=NAME [KEY=VALUE ...].",
 }
+#: Modules of the verbs that share one.
+_MODULES = {"encode": "coding", "decode": "coding", "info": "coding", "speakers": "models", "export": "models"}
 #: Verbs with sub-commands.
 GROUPS = ("evaluate", "export", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
@@ -81,7 +84,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
 
     for name, line in VERBS.items():
         if name == verb:
-            module = import_module(f"audiovq.cli.{name}")
+            module = import_module(f"audiovq.cli.{_MODULES.get(name, name)}")
             if name in GROUPS:
                 for command in module.app.registered_commands:
                     command.callback = _without_eof(command.callback)
@@ -149,7 +152,7 @@ def _no_verb(word: str) -> str:
 def _run(verb: str | None, arguments: list[str]) -> int:
     try:
         if verb in ("evaluate", "generate"):
-            from audiovq.cli.checks import updated
+            from audiovq.cli.loading import updated
 
             place = arguments.index(verb) + 1
             arguments = arguments[:place] + updated(verb, arguments[place:])
@@ -196,7 +199,7 @@ def _unexpected(error: Exception) -> int:
 
 
 def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
-    if error.name == f"audiovq.cli.{verb}":
+    if error.name == f"audiovq.cli.{_MODULES.get(verb or '', verb)}":
         return f"this installation has no {verb}"
     extra = _EXTRAS.get(verb or "")
     install = f"pip install 'audiovq[{extra}]'" if extra else f"pip install {error.name}"

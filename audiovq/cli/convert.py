@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audiovq.conversion.pitch import Pitch
     from audiovq.conversion.target import TargetVoice
     from audiovq.interfaces import Codec
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
 MOST_SEMITONES = 24
 
@@ -97,7 +97,7 @@ def convert(
     files as coded files.
     With --raw, audio that is read has no header, and so has what goes to standard output or into .raw and .pcm files.
     """
-    from audiovq.cli import checks
+    from audiovq.cli import loading
     from audiovq.cli.jobs import run
     from audiovq.cli.loading import packet_frames_for
     from audiovq.conversion.files import convert_file
@@ -106,10 +106,10 @@ def convert(
     moved = parse_pitch(pitch)
     jobs = _jobs(context, inputs, output, raw, rate, channels)
     codes_alone = model is None and all(_is_coded(job.source) for job in jobs)
-    checks.check_decoder(decoder, list(bundled_models()) if codes_alone else [model])
+    loading.check_decoder(decoder, list(bundled_models()) if codes_alone else [model])
     for name in to if source_voice is None else [*to, source_voice]:
-        checks.check_voice(name, None if codes_alone else checks.facts(model))
-    packet_frames = None if codes_alone else packet_frames_for(checks.facts(model), packet)
+        loading.check_voice(name, None if codes_alone else loading.facts(model))
+    packet_frames = None if codes_alone else packet_frames_for(loading.facts(model), packet)
     voices = _Voices(to, source_voice, model, threads, seed, engine)
 
     def prepare() -> None:

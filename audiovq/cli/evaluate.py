@@ -83,7 +83,7 @@ def files(
 ) -> None:
     """Compare the recordings of two folders: PESQ, STOI, mel distance, DNSMOS, speaker cosine, word errors ..."""
     from audiovq.evaluation.metrics import make_metrics
-    from audiovq.evaluation.protocols.files import evaluate_files, match_files
+    from audiovq.evaluation.protocols.codec import evaluate_files, match_files
 
     check_outputs(json)
     match_files(reference, degraded)  # so that what is wrong with them shows before the metrics are loaded
@@ -283,7 +283,7 @@ def image(
 ) -> None:
     """Encode and decode crops of images: PSNR, SSIM, bits per pixel and per dimension."""
     from audiovq.data.images import FixedCrops, open_images
-    from audiovq.evaluation.protocols.image import SIZE, evaluate_image
+    from audiovq.evaluation.protocols.visual import SIZE, evaluate_image
     from audiovq.image import ImageCodec
     from audiovq.prior.image import load_priors
 
@@ -309,7 +309,7 @@ def video(
 ) -> None:
     """Predict frames from frames and actions: PSNR and SSIM, and whether turns move the image the right way."""
     from audiovq.data.episodes import open_episodes
-    from audiovq.evaluation.protocols.video import evaluate_video
+    from audiovq.evaluation.protocols.visual import evaluate_video
     from audiovq.video import VideoModel
 
     check_outputs(json, plot)
@@ -359,7 +359,7 @@ def converters(
         rows.append(Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
         rows.append(ModelConverter(codec, n, pitch, decoder))
     if world:
-        from audiovq.evaluation.baselines.codecs import WorldConverter
+        from audiovq.evaluation.baselines import WorldConverter
 
         rows.append(WorldConverter())
     return rows
@@ -384,7 +384,7 @@ def progress_bar() -> Iterator[Progress]:
 
 def show(report: Report, json: Path | None, plot: Path | None = None) -> None:
     """Write the files, then the tables to standard output."""
-    from audiovq.cli.terminal import stdout_console
+    from audiovq.cli.jobs import stdout_console
 
     if json is not None:
         report.write_json(json)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from audiovq.cli import generate_visual, options
-from audiovq.cli.checks import check_folder, plan_samples
+from audiovq.cli import options, visual
+from audiovq.cli.loading import check_folder, plan_samples
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
 from audiovq.io import check_input, errors_about
@@ -77,16 +77,16 @@ def speech(
 
     A continuation keeps the prompt's pitch, level and codes, and its speaker unless another one is named.
     """
-    from audiovq.cli import checks
+    from audiovq.cli import loading
 
     targets = plan_samples(output, samples, (".wav", ".avq"), format, force)
     if not 0 < seconds <= LONGEST:
         raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
     if prompt is not None:
         check_input(prompt)
-    checks.check_decoder(decoder, [model])
+    loading.check_decoder(decoder, [model])
     if speaker not in ("", "random"):
-        checks.check_voice(speaker, checks.facts(model))
+        loading.check_voice(speaker, loading.facts(model))
     import torch
 
     from audiovq.prior.speech import SpeechPrior
@@ -107,8 +107,8 @@ def speech(
     print(f"{samples} sample{'s' * (samples > 1)} in {_short(output)}: {rate}", file=sys.stderr)
 
 
-app.command("image")(generate_visual.image)
-app.command("video")(generate_visual.video)
+app.command("image")(visual.image)
+app.command("video")(visual.video)
 
 
 def _short(path: Path) -> str:
@@ -127,7 +127,7 @@ def _sample_speech(
     """Sample and write batch after batch; the seconds of all samples together."""
     import numpy as np
 
-    from audiovq.cli.terminal import Display
+    from audiovq.cli.jobs import Display
     from audiovq.prior.speech import BATCH
 
     total = 0.0

@@ -1,24 +1,181 @@
-"""Which file goes where, and doing one after the other: what `encode` and `decode` share."""
+"""Files that a verb works through: which goes where, one after the other, with progress, tables and interrupts."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from audiovq.errors import AudioVQError
 from audiovq.io import check_input, is_special
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from audiovq.bitstream import CodingReport
     from audiovq.bitstream.speech_file import Progress
     from audiovq.cli.loading import Models
 
 
+class Display:
+    """A bar for the current file and, of several, one for all; nothing where stderr is no terminal."""
+
+    def __init__(self, n_files: int) -> None:
+        self._n_files = n_files
+        self._bars: Any = None
+
+    def __enter__(self) -> Display:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bars.start()
+            self._all = self._bars.add_task("all files", total=self._n_files) if self._n_files > 1 else None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[Progress]:
+        """The bar of one file: a function to call with what is done and how much there is, in any unit."""
+        if self._bars is None:
+            yield lambda done, total: check_interrupt()
+            return
+        from rich.markup import escape
+
+        task = self._bars.add_task(escape(os.path.basename(name)), total=None)
+
+        def tell(done: float, total: float | None) -> None:
+            check_interrupt()
+            self._bars.update(task, completed=done, total=total)
+
+        try:
+            yield tell
+        finally:
+            self._bars.remove_task(task)
+            if self._all is not None:
+                self._bars.advance(self._all)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Print an error as a line, so that the other files are done; of one file it is raised."""
+        try:
+            yield
+        except AudioVQError as error:
+            if self._n_files == 1:
+                raise
+            self.line(f"audiovq: {error}")
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        if self._bars is None:
+            print(text, file=sys.stderr)
+        else:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+WIDTH = 1000
+"""Of files and pipes: whole rows are better there than folded ones."""
+
+
+def stdout_console() -> Console:
+    """A console for standard output: as wide as the terminal, or without folding elsewhere."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False, emoji=False)
+
+
+def print_rows(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Rows in columns, of which ``right`` are aligned to the right."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for i in range(len(rows[0])):
+        table.add_column(justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = stdout_console()
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Names and values."""
+    print_rows(list(fields.items()))
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+_received: int | None = None
+
+
+@contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """Make signals that ask to end raise `KeyboardInterrupt`, and remember the first for the functions below.
+
+    An interrupt that falls into a callback from compiled code (numba reads its cache so) is printed and forgotten by
+    the interpreter; here it is neither.
+    """
+    global _received
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        global _received
+        _received = _received or number
+        raise KeyboardInterrupt
+
+    def forget(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            hook(unraisable)
+
+    _received = None
+    hook, sys.unraisablehook = sys.unraisablehook, forget
+    # What a shell's background job ignores stays ignored.
+    numbers = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sys.unraisablehook, _received = hook, None
+
+
+def check_interrupt() -> None:
+    """Called now and then.
+
+    Raises:
+        KeyboardInterrupt: when one was asked for and did not get through.
+    """
+    if _received is not None:
+        raise KeyboardInterrupt
+
+
+def is_interrupted() -> bool:
+    """Whether a signal has asked to end."""
+    return _received is not None
+
+
+def exit_code() -> int:
+    """The exit code of an interrupted program, as a shell gives it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + (_received or signal.SIGINT)
+
+
+Report = TypeVar("Report")
 MOST_WARNINGS = 5
 """Lost stretches of one file that are named one by one."""
 
@@ -143,55 +300,72 @@ def run(
     prepare: Callable[[], None],
     work: Callable[[Job, Progress], CodingReport],
 ) -> None:
-    """Do all jobs, go on after failures, and say at the end what it came to.
+    """Do all jobs on sound, and say at the end what it came to; loading ``models`` does not count as coding time.
+
+    Raises:
+        AudioVQError: as of `work_through`, which describes the arguments.
+    """
+    reports: list[CodingReport] = []
+    elapsed = 0.0
+
+    def timed(job: Job, progress: Progress) -> CodingReport:
+        nonlocal elapsed
+        start = time.perf_counter() - models.seconds
+        report = work(job, progress)
+        elapsed += time.perf_counter() - models.seconds - start
+        return report
+
+    def done(job: Job, report: CodingReport, display: Display) -> None:
+        reports.append(report)
+        for remark in _remarks(job, report):
+            display.line(f"audiovq: {remark}")
+
+    def finish() -> None:
+        if reports:
+            print(_summary(jobs, reports, elapsed), file=sys.stderr)
+
+    work_through(jobs, force, timed, done, prepare, finish)
+
+
+def work_through(
+    jobs: list[Job],
+    force: bool,
+    work: Callable[[Job, Progress], Report],
+    done: Callable[[Job, Report, Display], None],
+    prepare: Callable[[], None] = lambda: None,
+    finish: Callable[[], None] = lambda: None,
+) -> None:
+    """Do all jobs, and go on after failures.
 
     Args:
         jobs: what to do.
         force: overwrite.
-        models: its loading time does not count as coding time.
-        prepare: called before the first job that can be done; when it fails, all fail.
         work: does one job.
+        done: called with each job and what ``work`` returned.
+        prepare: called before the first job that can be done; when it fails, all fail.
+        finish: called after the last job.
 
     Raises:
         AudioVQError: for the one job there is; for several, when some failed, after the others are done.
     """
-    from audiovq.cli.terminal import Display
-
-    reports: list[CodingReport] = []
-    elapsed = 0.0
     with Display(len(jobs)) as display:
         # All of them first: what is wrong with names shows at once, and nothing is loaded when nothing can be done.
-        good = []
+        good, n_done = [], 0
         for job in jobs:
-            try:
+            with display.errors():
                 check(job, force)
                 good.append(job)
-            except AudioVQError as error:
-                if len(jobs) == 1:
-                    raise
-                display.line(f"audiovq: {error}")
-        failures = len(jobs) - len(good)
         if good:
             prepare()
         for job in good:
-            start = time.perf_counter() - models.seconds
-            try:
+            with display.errors():
                 with display.file(job.source) as progress:
                     report = work(job, progress)
-            except AudioVQError as error:
-                if len(jobs) == 1:
-                    raise
-                display.line(f"audiovq: {error}")
-                failures += 1
-                continue
-            elapsed += time.perf_counter() - models.seconds - start
-            reports.append(report)
-            for remark in _remarks(job, report):
-                display.line(f"audiovq: {remark}")
-    if reports:
-        print(_summary(jobs, reports, elapsed), file=sys.stderr)
-    if failures:
-        raise AudioVQError(f"{failures} of {len(jobs)} files failed")
+                done(job, report, display)
+                n_done += 1
+    finish()
+    if n_done < len(jobs):
+        raise AudioVQError(f"{len(jobs) - n_done} of {len(jobs)} files failed")
 
 
 def _remarks(job: Job, report: CodingReport) -> Iterator[str]:

@@ -1,11 +1,16 @@
-"""``audiovq models``: the bundled models."""
+"""``audiovq models``, ``speakers`` and ``export``: bundled models, their speakers, and models for other runtimes."""
 
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from audiovq.cli.options import Force, Model
+from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.hub import Media
@@ -26,7 +31,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 def _speech_models() -> list[dict[str, Any]]:
     from audiovq.bitstream.entropy import coder_for
     from audiovq.cli.loading import Models
-    from audiovq.conversion.voices import read_voices
+    from audiovq.conversion.target import read_voices
     from audiovq.hub import BUNDLED, bundled_models
 
     shelf = Models()
@@ -114,3 +119,68 @@ def _told(row: dict[str, Any]) -> list[str]:
         head += f"{row['bits_per_pixel']:g} bits a pixel of a frame, {size}"
         offers = [f"generate video, from {row['context_frames']} frames"]
     return [head, *([", ".join(offers)] if offers else []), row["folder"]]
+
+
+def speakers(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the speaker vectors.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR", help="A bundled model or a folder. Without it: the bundled one."),
+    ] = None,
+) -> None:
+    """List the speakers bundled with a model, for ``audiovq convert --to NAME``."""
+    from dataclasses import asdict
+
+    from audiovq.cli.jobs import print_rows
+    from audiovq.cli.loading import Models
+    from audiovq.conversion.target import read_voices
+
+    codec = Models().load(model)
+    voices = list(read_voices(codec).values())
+    if as_json:
+        print(json.dumps([asdict(voice) for voice in voices], indent=2, ensure_ascii=False))
+        return
+    if not voices:
+        print(f"no voices came with model {codec.name}; audiovq convert --to takes a recording of any voice")
+        return
+    rows = []
+    for voice in voices:
+        pitch = "" if voice.pitch is None else f"{voice.pitch:.0f} Hz"
+        rows.append(
+            [voice.name, " ".join(voice.languages), voice.sex or "", pitch, f"{voice.seconds:.0f} s", voice.licence]
+        )
+    print_rows(rows, right=(3, 4))
+
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback()
+def export() -> None:
+    """Write models for other runtimes; see `audiovq export RUNTIME --help` for the options."""
+
+
+@app.command(short_help="Write a speech model for ONNX Runtime.")
+def onnx(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.", show_default=False)],
+    model: Model = None,
+    force: Force = False,
+) -> None:
+    """Write a speech model for ONNX Runtime: encoder, pitch tracker, speaker encoder and decoder as .onnx files.
+
+    Beside them are the codebooks (codebooks.safetensors) and onnx.json, which describes inputs, outputs and sizes.
+    `audiovq encode --engine onnx --model DIR` uses the folder and needs no PyTorch; so do decode and convert. In the
+    folder onnx of a model's folder it serves --model with that folder. -f overwrites an earlier export.
+    """
+    from audiovq.hub import ONNX_DESCRIPTION, model_folder
+
+    if (folder / ONNX_DESCRIPTION).exists() and not force:
+        raise AudioVQError(f"{folder} exists; -f overwrites it")
+    source = model_folder(model)
+
+    from audiovq.codec.codec import SpeechCodec
+    from audiovq.codec.onnx_export import export_onnx
+
+    export_onnx(SpeechCodec.from_pretrained(source), folder, source)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {len(list(folder.iterdir()))} files, {size / 1e6:.1f} MB", file=sys.stderr)

@@ -1,16 +1,20 @@
-"""Options that several commands share, values with commas, and refusing options that do not apply."""
+"""Options that several commands share, values with commas, kinds of inputs, and refusing options that do not apply."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from audiovq.errors import AudioVQError
+from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
 
 if TYPE_CHECKING:
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
 Model = Annotated[
     str | None,
@@ -143,7 +147,7 @@ def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFo
     Raises:
         AudioVQError: for options that do not go together.
     """
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
     if raw is None:
         if rate is not None or channels is not None:
@@ -160,7 +164,7 @@ def raw_target(raw: str | None, rate: int | None, channels: int | None) -> RawFo
     Raises:
         AudioVQError: for options that do not go together.
     """
-    from audiovq.media.pcm import RawFormat
+    from audiovq.media.samples import RawFormat
 
     return raw_source(raw, rate, channels) if raw is None else RawFormat(raw, rate or 0, channels or 0)
 
@@ -185,3 +189,65 @@ def refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
     used = given(context, *names)
     if used:
         raise AudioVQError(f"{' and '.join(used)} {'is' if len(used) == 1 else 'are'} {reason}")
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+CLIPS = (".gif", *CONTAINER_SUFFIXES)
+
+
+def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
+    """Whether what is to be encoded are pictures and clips, by their names; a folder goes by its files.
+
+    A video without images is sound.
+
+    Raises:
+        AudioVQError: for both pictures and sound.
+    """
+
+    def visual(name: str) -> bool:
+        return suffix_of(name) in PICTURES + CLIPS and not sound(name)
+
+    def sound(name: str) -> bool:
+        return suffix_of(name) in sounds or (
+            suffix_of(name) in CONTAINER_SUFFIXES and known_contents(name) == {"sound"}
+        )
+
+    return _all_or_none(inputs, visual, sound)
+
+
+def known_contents(name: str) -> set[str]:
+    """`contents_of`, where a missing package is left to whoever reads the file."""
+    with suppress(AudioVQError):
+        return contents_of(name)
+    return set()
+
+
+def holds_visual(inputs: Sequence[str]) -> bool:
+    """Whether what is to be decoded or told about are pictures and clips, by what the .avq files say.
+
+    Raises:
+        AudioVQError: for both pictures and sound.
+    """
+    from audiovq.bitstream.container import media_of
+    from audiovq.bitstream.visual_layout import MEDIA_NAMES
+
+    def visual(name: str) -> bool:
+        return media_of(name) in MEDIA_NAMES
+
+    return _all_or_none(inputs, visual, lambda name: suffix_of(name) == ".avq" and not visual(name))
+
+
+def _all_or_none(inputs: Sequence[str], visual: Callable[[str], bool], sound: Callable[[str], bool]) -> bool:
+    kinds = set()
+    for name in inputs:
+        files = [str(path) for path in Path(name).rglob("*") if path.is_file()] if os.path.isdir(name) else [name]
+        kinds |= {True for file in files if visual(file)} | {False for file in files if sound(file)}
+        if not os.path.isdir(name) and not visual(name):
+            kinds.add(False)
+    if len(kinds) > 1:
+        raise AudioVQError("there are both sound and pictures among the inputs; do them apart")
+    return True in kinds
+
+
+def suffix_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()

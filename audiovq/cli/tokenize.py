@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovq.cli.checks import bitrate_help
+from audiovq.cli.loading import bitrate_help
 from audiovq.cli.options import Force, refuse
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
-    from audiovq.cli.terminal import Display
+    from audiovq.cli.jobs import Display
     from audiovq.data.token_cluster import Cluster
     from audiovq.data.token_files import CodesModel
     from audiovq.data.token_writing import Tell, Tokenized
@@ -89,11 +89,10 @@ def tokenize(
     machine of it needs audiovq, the model, and a way to FOLDER and SHARDS. Recordings that cannot be coded are
     reported in a line each and left out, and the exit code is 1 then.
     """
-    from audiovq.cli.terminal import Display
+    from audiovq.cli.jobs import Display
     from audiovq.data.places import is_url
-    from audiovq.data.token_pool import Coding
     from audiovq.data.token_sources import list_sources
-    from audiovq.data.token_writing import write_tokens
+    from audiovq.data.token_writing import Coding, write_tokens
 
     whose = model_of(model, codebooks, bitrate)
     check_format(format)

@@ -1,82 +1,31 @@
-"""Pictures and clips for the verbs `encode`, `decode` and `info`."""
+"""Images and videos for the verbs `encode`, `decode`, `info` and `generate`."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from audiovq.cli import options
+from audiovq.cli.loading import check_folder, plan_samples
+from audiovq.cli.options import CLIPS, PICTURES, known_contents, suffix_of
 from audiovq.errors import AudioVQError
-from audiovq.io import describe, shown
-from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
+from audiovq.io import check_input, describe, shown
+from audiovq.media.containers import CONTAINER_SUFFIXES
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from audiovq.bitstream.visual_file import VisualInfo, VisualReport
-    from audiovq.cli.jobs import Job
+    from audiovq.cli.jobs import Display, Job
     from audiovq.interfaces import VisualCodec
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-CLIPS = (".gif", *CONTAINER_SUFFIXES)
-
-
-def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
-    """Whether what is to be encoded are pictures and clips, by their names; a folder goes by its files.
-
-    A video without images is sound.
-
-    Raises:
-        AudioVQError: for both pictures and sound.
-    """
-
-    def visual(name: str) -> bool:
-        return _suffix(name) in PICTURES + CLIPS and not sound(name)
-
-    def sound(name: str) -> bool:
-        return _suffix(name) in sounds or (_suffix(name) in CONTAINER_SUFFIXES and _contents(name) == {"sound"})
-
-    return _all_or_none(inputs, visual, sound)
-
-
-def _contents(name: str) -> set[str]:
-    """`contents_of`, where a missing package is left to whoever reads the file."""
-    with suppress(AudioVQError):
-        return contents_of(name)
-    return set()
-
-
-def holds_visual(inputs: Sequence[str]) -> bool:
-    """Whether what is to be decoded or told about are pictures and clips, by what the .avq files say.
-
-    Raises:
-        AudioVQError: for both pictures and sound.
-    """
-    from audiovq.bitstream.visual_file import media_of
-    from audiovq.bitstream.visual_layout import MEDIA_NAMES
-
-    def visual(name: str) -> bool:
-        return media_of(name) in MEDIA_NAMES
-
-    return _all_or_none(inputs, visual, lambda name: _suffix(name) == ".avq" and not visual(name))
-
-
-def _all_or_none(inputs: Sequence[str], visual: Callable[[str], bool], sound: Callable[[str], bool]) -> bool:
-    kinds = set()
-    for name in inputs:
-        files = [str(path) for path in Path(name).rglob("*") if path.is_file()] if os.path.isdir(name) else [name]
-        kinds |= {True for file in files if visual(file)} | {False for file in files if sound(file)}
-        if not os.path.isdir(name) and not visual(name):
-            kinds.add(False)
-    if len(kinds) > 1:
-        raise AudioVQError("there are both sound and pictures among the inputs; do them apart")
-    return True in kinds
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    from audiovq.video import VideoModel
 
 
 def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, force: bool, threads: int) -> None:
@@ -90,10 +39,10 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
     def work(job: Job) -> VisualReport:
         if not codec:
             codec.append(_load(model, threads))
-        if _suffix(job.source) not in CLIPS:
+        if suffix_of(job.source) not in CLIPS:
             return encode_image(job.source, job.target, codec[0])
         report = encode_video(job.source, job.target, codec[0])
-        if _suffix(job.source) in CONTAINER_SUFFIXES and "sound" in _contents(job.source):
+        if suffix_of(job.source) in CONTAINER_SUFFIXES and "sound" in known_contents(job.source):
             report.remarks.append("warning: its sound is not coded; --sound codes it")
         return report
 
@@ -102,8 +51,8 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
 
 def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, force: bool, threads: int) -> None:
     """Decode pictures (.png beside each input) and clips (.gif)."""
+    from audiovq.bitstream.container import media_of
     from audiovq.bitstream.visual_file import decode_visual as decode_file
-    from audiovq.bitstream.visual_file import media_of
     from audiovq.bitstream.visual_layout import MEDIA_VIDEO
     from audiovq.cli.jobs import plan
     from audiovq.hub import bundled_hashes, folder_by_hash
@@ -134,7 +83,7 @@ def print_info(file: str, as_json: bool) -> None:
     import json
 
     from audiovq.bitstream.visual_file import inspect_visual
-    from audiovq.cli.terminal import print_fields
+    from audiovq.cli.jobs import print_fields
     from audiovq.hub import bundled_hashes
 
     found = inspect_visual(file)
@@ -182,28 +131,206 @@ def _load(model: str | None, threads: int) -> VisualCodec:
 
 def _run(jobs: list[Job], force: bool, work: Callable[[Job], VisualReport]) -> None:
     """Do all jobs, go on after failures, and say of each what came of it."""
-    from audiovq.cli.jobs import check
-    from audiovq.cli.terminal import Display
+    from audiovq.cli.jobs import work_through
 
-    failures = 0
-    with Display(len(jobs)) as display:
-        for job in jobs:
-            try:
-                check(job, force)
-                with display.file(job.source):
-                    report = work(job)
-            except AudioVQError as error:
-                if len(jobs) == 1:
-                    raise
-                display.line(f"audiovq: {error}")
-                failures += 1
-                continue
-            for remark in report.remarks:
-                display.line(f"audiovq: {describe(job.source)}: {remark}")
-            height, width = report.size
-            bits = 8 * report.n_bytes / (height * width * report.n_frames)
-            frames = f", {report.n_frames} frames" * (report.n_frames > 1)
-            size = f"{width}x{height}{frames}, {report.n_bytes:,} bytes, {bits:.3f} bits a pixel"
-            print(f"{job.target_name}: {size}", file=sys.stderr)
-    if failures:
-        raise AudioVQError(f"{failures} of {len(jobs)} files failed")
+    def done(job: Job, report: VisualReport, display: Display) -> None:
+        for remark in report.remarks:
+            display.line(f"audiovq: {describe(job.source)}: {remark}")
+        height, width = report.size
+        bits = 8 * report.n_bytes / (height * width * report.n_frames)
+        frames = f", {report.n_frames} frames" * (report.n_frames > 1)
+        size = f"{width}x{height}{frames}, {report.n_bytes:,} bytes, {bits:.3f} bits a pixel"
+        print(f"{job.target_name}: {size}", file=sys.stderr)
+
+    work_through(jobs, force, lambda job, progress: work(job), done)
+
+
+FRAME_RATE = Fraction(35, 2)
+"""Of the bundled world: 35 tics a second, two for each frame."""
+LONGEST = 86400.0
+
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the samples.")]
+
+
+def image(
+    output: Output,
+    samples: options.Samples = 4,
+    label: Annotated[int | None, typer.Option(min=0, help="Number of a class.", show_default=False)] = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = None,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    format: Annotated[str, typer.Option(metavar="png|avq|both", help="What to write.")] = "png",
+    force: options.Force = False,
+) -> None:
+    """Sample images from the priors of an image model."""
+    targets = plan_samples(output, samples, (".png", ".avq"), format, force)
+    import torch
+
+    from audiovq.bitstream.visual_file import frames_of, save_codes
+    from audiovq.bitstream.visual_layout import MEDIA_IMAGE
+    from audiovq.cli.jobs import Display
+    from audiovq.media.images import write_image
+    from audiovq.prior.image import ImagePrior
+    from audiovq.prior.networks import SamplingConfig
+
+    torch.set_num_threads(1)
+    source, sampling = ImagePrior.from_pretrained(model), SamplingConfig().override(temperature, top_k, top_p)
+    check_folder(output)
+    with Display(len(targets)) as display:
+        for i, paths in enumerate(targets):
+            with display.file(f"image {i + 1}") as tell:
+                encoded = source.sample(1, label, sampling, seed, i, tell)
+            codes = tuple(c.transpose(0, 1).numpy() for c in encoded.codes)
+            for path in paths:
+                if path.suffix == ".avq":
+                    save_codes(path, source.codec, MEDIA_IMAGE, codes, encoded.size)
+                else:
+                    write_image(path, frames_of(source.codec, codes, encoded.size, 1)[0])
+    print(f"{len(targets)} images of {encoded.size[1]}x{encoded.size[0]}", file=sys.stderr)
+
+
+def video(
+    output: Output,
+    seconds: Annotated[float, typer.Option(help="Length of what is predicted.")] = 10.0,
+    samples: options.Samples = 4,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A video to continue; default: beginnings bundled with the model.", show_default=False
+        ),
+    ] = None,
+    actions: Annotated[
+        str,
+        typer.Option(help="Buttons, as turn_left*10,move_forward*20; default: a random player.", show_default=False),
+    ] = "",
+    mode: Annotated[str, typer.Option(metavar="mean|likeliest|sample", help="How to predict.")] = "mean",
+    temperature: Annotated[float, typer.Option(min=0, help="With --mode sample; under 1: less varied.")] = 1.0,
+    seed: options.Seed = 0,
+    model: options.Model = None,
+    format: Annotated[str, typer.Option(metavar="gif|avq|both", help="What to write.")] = "gif",
+    force: options.Force = False,
+) -> None:
+    """Predict video from its last frames and actions."""
+    targets = plan_samples(output, samples, (".gif", ".avq"), format, force)
+    if not 0 < seconds <= LONGEST:
+        raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
+    if prompt is not None:
+        check_input(prompt)
+    n_frames = max(round(seconds * FRAME_RATE), 1)
+    plans = [parse_actions(actions, n_frames, seed, i) for i in range(samples)]
+    import torch
+
+    from audiovq.cli.jobs import Display
+    from audiovq.hub import model_folder
+    from audiovq.video import VideoModel, roll_out
+
+    torch.set_num_threads(1)
+    source = VideoModel.from_pretrained(model)
+    check_folder(output)
+    with Display(len(targets)) as display:
+        for i, paths in enumerate(targets):
+            known, held, size = _beginning(source, model_folder(model, "video"), prompt, seed, i)
+            plan = torch.cat([held, torch.from_numpy(plans[i]).float()[None]], 1)
+            seed_i = _item_seed(seed, i)
+            with display.file(f"video {i + 1}") as tell:
+                predicted = roll_out(
+                    source.dynamics, known, plan, mode, temperature=temperature, seed=seed_i, progress=tell
+                )
+            codes = torch.cat([known, predicted.codes], 2)
+            latents = torch.cat([source.dynamics.embed(known), predicted.latents], 2)
+            _write_video(source, codes, latents, size, paths)
+    print(f"{len(targets)} videos of {n_frames} new frames, {size[1]}x{size[0]}", file=sys.stderr)
+
+
+def _item_seed(seed: int, i: int) -> int:
+    """A seed for sample ``i``, different for every pair of numbers."""
+    import numpy as np
+
+    return int(np.random.default_rng([seed, i]).integers(1 << 63))
+
+
+def _write_video(source: VideoModel, codes: Tensor, latents: Tensor, size: tuple[int, int], paths: list[Path]) -> None:
+    from audiovq.bitstream.visual_file import save_codes
+    from audiovq.bitstream.visual_layout import MEDIA_VIDEO
+    from audiovq.image.codec import to_bytes
+    from audiovq.media.images import create_video
+
+    for path in paths:
+        if path.suffix == ".avq":
+            rate = (FRAME_RATE.numerator, FRAME_RATE.denominator)
+            save_codes(path, source.frames, MEDIA_VIDEO, (codes[0].numpy(),), size, rate)
+            continue
+        with create_video(path, FRAME_RATE, size) as append:
+            for frame in to_bytes(source.decode(latents, size)[0].transpose(0, 1)):
+                append(frame)
+
+
+def _beginning(
+    source: VideoModel, folder: Path, prompt: str | None, seed: int, i: int
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Codes of the known frames (1, 1, n_context, h, w), actions (1, n_context - 1, A), the size in pixels.
+
+    The seed decides the order of the bundled beginnings.
+    """
+    import numpy as np
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    n_context = source.dynamics.n_context
+    if prompt is None:
+        try:
+            starts = load((folder / "starts.safetensors").read_bytes())
+            known, held, size = (starts[name] for name in ("codes", "actions", "size"))
+        except (OSError, SafetensorError, KeyError):
+            raise AudioVQError(f"the model in {folder} has no beginnings: give a video with --prompt") from None
+        k, (height, width) = np.random.default_rng(seed).permutation(len(known))[i % len(known)], size.tolist()
+        return known[k].long()[None, None], held[k].float()[None], (height, width)
+    from audiovq.data.episodes import to_video
+    from audiovq.media.images import open_video
+
+    with open_video(prompt) as (_, frames):
+        last = list(frames)[-n_context:]
+    if len(last) < n_context:
+        raise AudioVQError(f"{prompt}: has {len(last)} frames; the model continues from {n_context}")
+    codes = source.encode(to_video(np.stack(last))[None])
+    return codes, torch.zeros(1, n_context - 1, max(source.dynamics.n_actions, 1)), last[0].shape[:2]
+
+
+def parse_actions(text: str, n_frames: int, seed: int, i: int = 0) -> np.ndarray:
+    """``turn_left*10,move_forward+turn_right*5`` -> (n_frames, n_buttons) uint8, the last held on. "": a random player.
+
+    Args:
+        text: the actions.
+        n_frames: frames that need one.
+        seed, i: of the random player of sample ``i``.
+
+    Raises:
+        AudioVQError: for an unknown button, or a number that is none.
+    """
+    import numpy as np
+
+    from audiovq.data.episodes import BUTTONS
+
+    rows: list[np.ndarray] = []
+    if not text:
+        random = np.random.default_rng([seed, i])
+        moves = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], np.uint8)
+        while len(rows) < n_frames:
+            rows += [moves[random.integers(len(moves))]] * int(random.integers(6, 17))
+        return np.stack(rows[:n_frames])
+    for part in text.split(","):
+        names, _, times = part.strip().partition("*")
+        row = np.zeros(len(BUTTONS), np.uint8)
+        for name in names.split("+"):
+            if name not in (*BUTTONS, "wait"):
+                raise AudioVQError(f"--actions: no button {name!r}: there are {', '.join(BUTTONS)}, and wait")
+            if name != "wait":
+                row[BUTTONS.index(name)] = 1
+        if times and not (times.isdigit() and int(times)):
+            raise AudioVQError(f"--actions: {times!r} is no number of frames")
+        rows += [row] * int(times or 1)
+    rows += [rows[-1]] * (n_frames - len(rows))
+    return np.stack(rows[:n_frames])

@@ -3,31 +3,142 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
-from audiovq.codec.audio import join_packets, padded, recordings, split_packets
+from audiovq.codec.batches import encode_items, join_packets, padded, recordings, split_packets
 from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
-from audiovq.codec.networks import CodecNetworks
+from audiovq.codec.concealment import fill_gaps
+from audiovq.codec.decoder import SourceFilterDecoder, harmonic_source
+from audiovq.codec.encoder import PitchTracker, SpeakerEncoder, SpeechEncoder, pitch_to_hz
 from audiovq.codec.streaming import StreamFactory
 from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
-from audiovq.codec.windows import encode_items
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice, gather_voice
 from audiovq.devices import check_float32
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder, read_speech_config
 from audiovq.interfaces import CodecShape, EncodedSpeech, Engine, Packet
+from audiovq.quantize.functional import Quantized
+from audiovq.quantize.residual import SplitQuantizer
 
 if TYPE_CHECKING:
-    #: A recording, where one is, or a bundled voice's name.
     Target = str | Path | Tensor | np.ndarray
+
+
+@dataclass
+class Reconstruction:
+    """A training batch after coding.
+
+    Attributes:
+        waveform: (B, 1, T), decoded.
+        quantized: the quantizer's result.
+        pitch: (B, F) pitch codes that it was decoded with.
+    """
+
+    waveform: Tensor
+    quantized: Quantized
+    pitch: Tensor
+
+
+class CodecNetworks(nn.Module):
+    """Encoder, quantizer, speaker encoder, pitch tracker and decoder, and the pass through them that is trained.
+
+    Args:
+        encoder: arguments of `SpeechEncoder` without the speaker vector's length.
+        quantizer: arguments of `SplitQuantizer` without the channels.
+        speaker_encoder, decoder, pitch: arguments of `SpeakerEncoder`, `SourceFilterDecoder`, `PitchTracker`.
+        sample_rate: Hz.
+        packet_frames: frames of a packet, when nothing is asked for.
+        default_n_codebooks: what `encode` uses when nothing is asked for.
+        conversion_codebooks: what `convert` uses when nothing is asked for; ``default_n_codebooks`` when None.
+        name: the model's name, for messages.
+    """
+
+    def __init__(
+        self,
+        encoder: dict[str, Any],
+        quantizer: dict[str, Any],
+        speaker_encoder: dict[str, Any],
+        decoder: dict[str, Any],
+        pitch: dict[str, Any],
+        sample_rate: int = 16000,
+        packet_frames: int = 200,
+        default_n_codebooks: int = 4,
+        conversion_codebooks: int | None = None,
+        name: str = "unnamed",
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "encoder": encoder,
+            "quantizer": quantizer,
+            "speaker_encoder": speaker_encoder,
+            "decoder": decoder,
+            "pitch": pitch,
+            "sample_rate": sample_rate,
+            "packet_frames": packet_frames,
+            "default_n_codebooks": default_n_codebooks,
+            "conversion_codebooks": conversion_codebooks,
+            "name": name,
+        }
+        self.name, self.sample_rate, self.packet_frames = name, sample_rate, packet_frames
+        self.default_n_codebooks = default_n_codebooks
+        self.conversion_codebooks = conversion_codebooks or default_n_codebooks
+        self.speaker_encoder = SpeakerEncoder(**speaker_encoder)
+        self.encoder = SpeechEncoder(**encoder, speaker_dim=self.speaker_encoder.dim)
+        self.hop_length = self.encoder.hop_length
+        self.frame_rate = sample_rate / self.hop_length
+        content_dim, detail_dim = encoder["content"]["latent_dim"], encoder["detail"]["latent_dim"]
+        self.quantizer = SplitQuantizer(content_dim, detail_dim, **quantizer)
+        self.n_codebooks, self.codebook_size = self.quantizer.n_codebooks, self.quantizer.codebook_size
+        self.pitch = PitchTracker(**pitch, hop_length=self.hop_length, sample_rate=sample_rate)
+        self.decoder = SourceFilterDecoder(
+            self.encoder.latent_dim,
+            self.speaker_encoder.dim,
+            hop_length=self.hop_length,
+            sample_rate=sample_rate,
+            **decoder,
+        )
+
+    def source(self, pitch: Tensor) -> Tensor:
+        """Pitch codes (B, F) -> harmonic source (B, 1, F * hop_length)."""
+        return harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)[:, None]
+
+    def forward(
+        self,
+        waveform: Tensor,
+        speaker: Tensor,
+        target_speaker: Tensor | None = None,
+        target_pitch: Tensor | None = None,
+        n_codebooks: int | Tensor | None = None,
+        lost: Tensor | None = None,
+    ) -> Reconstruction:
+        """Code and decode.
+
+        Args:
+            waveform: (B, 1, T), level-normalised, T a multiple of the hop length.
+            speaker: (B, S) vectors of the speakers of ``waveform``.
+            target_speaker: (B, S) vectors to decode with; None: the same.
+            target_pitch: (B, F) pitch codes to decode with; None: those of ``waveform``.
+            n_codebooks: one number or (B,) for each item; None: drawn in training, all in evaluation.
+            lost: (B, F) bool, frames that the decoder does not get: their neighbours bridge them.
+        """
+        pitch = self.pitch.track(waveform)
+        latents = self.encoder(waveform, speaker, self.source(pitch))
+        quantized = self.quantizer(latents, n_codebooks)
+        pitch = pitch if target_pitch is None else target_pitch
+        target_speaker = speaker if target_speaker is None else target_speaker
+        books = (quantized.codes[:, :, 0] >= 0).sum(1)
+        received = (quantized.latents, pitch) if lost is None else fill_gaps(quantized.latents, pitch, lost)
+        decoded = self.decoder(*received, target_speaker, books)
+        return Reconstruction(decoded, quantized, pitch)
 
 
 class SpeechCodec(StreamingCodec, CodecNetworks):
@@ -107,7 +218,7 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         """Code a batch (B, 1, T), one recording (T,), or a list of B recordings (T_i,) of any lengths.
 
         Each item gets the codes it would get alone. Integer samples are scaled by their type. On an accelerator
-        (``codec.to("cuda")``) packets of equal length are coded together, see `audiovq.codec.windows`; the result is
+        (``codec.to("cuda")``) packets of equal length are coded together, see `audiovq.codec.batches`; the result is
         on the CPU.
 
         Args:
@@ -233,5 +344,5 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         codec: SpeechCodec = load_codec(cls, folder)
         if has_wavenet(folder):
             # By name: nothing here depends on this decoder.
-            codec.add_decoder("wavenet", import_module("audiovq.wavenet.streaming").WaveNetStreams(folder))
+            codec.add_decoder("wavenet", import_module("audiovq.wavenet.sampler").WaveNetStreams(folder))
         return codec

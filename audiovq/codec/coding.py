@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiovq.codec.level import LOWEST_DB, TARGET_DB, HighPass, loudest_frame
+from audiovq.codec.signal import LOWEST_DB, TARGET_DB, HighPass, loudest_frame
 from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
 from audiovq.errors import AudioVQError
 from audiovq.hub import missing_decoder
@@ -48,7 +48,7 @@ class Table:
 
 
 class Codebooks:
-    """The content codebook and the residual detail codebooks of a model, see `audiovq.quantize.split.SplitQuantizer`.
+    """The content codebook and the residual detail codebooks of a model, see `SplitQuantizer`.
 
     Args:
         content: of the first channels of the latents.

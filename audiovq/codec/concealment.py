@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiovq.codec.level import LOWEST_DB
-from audiovq.pitch_scale import UNVOICED
+from audiovq.codec.signal import LOWEST_DB
+from audiovq.interfaces import UNVOICED
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
 from audiovq.hub import model_folder, onnx_folder
 from audiovq.interfaces import CodecShape, Stretch
-from audiovq.optional import need
+from audiovq.io import file_sha256
 
 CODEBOOKS = "codebooks.safetensors"
 VERSION = 1
@@ -138,7 +137,7 @@ class OnnxCodec(StreamingCodec):
         folder = model_folder(name_or_dir)
         codec = cls(onnx_folder(folder), threads)
         weights = folder / "model.safetensors"
-        if weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() != codec.weights_sha256:
+        if weights.is_file() and file_sha256(weights) != codec.weights_sha256:
             raise AudioVQError(f"the ONNX networks in {codec.folder} are not of the weights beside them: export again")
         codec.folder = folder
         return codec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -19,16 +18,15 @@ from torch import Tensor, nn
 
 from audiovq.codec.onnx_codec import CODEBOOKS, DESCRIPTION, VERSION
 from audiovq.codec.torch_engine import codebooks_of, shape_of
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.hub import ONNX
-from audiovq.optional import need
+from audiovq.io import file_sha256
 
 if TYPE_CHECKING:
+    from audiovq.codec.codec import CodecNetworks
     from audiovq.codec.coding import Codebooks
     from audiovq.codec.decoder import SourceFilterDecoder
-    from audiovq.codec.networks import CodecNetworks
-    from audiovq.codec.pitch import PitchTracker
-    from audiovq.codec.speaker import SpeakerEncoder
+    from audiovq.codec.encoder import PitchTracker, SpeakerEncoder
 
 OPSET = 17
 #: Files of the model's folder that are copied: its configuration, bundled speakers and entropy model.
@@ -146,7 +144,7 @@ def _write(codec: CodecNetworks, folder: Path, source: Path | None, beside: bool
     codebooks = _write_codebooks(codebooks_of(codec.quantizer), folder / CODEBOOKS)
     digest = None
     if source is not None:
-        digest = hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
+        digest = file_sha256(source / "model.safetensors")
         for name in COPIED:
             if (source / name).is_file() and not beside:
                 shutil.copyfile(source / name, folder / name)

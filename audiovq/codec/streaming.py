@@ -26,19 +26,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiovq.codec.concealment import Frames, bridge
-from audiovq.codec.level import (
+from audiovq.codec.signal import (
     FALL_DB,
     LOWEST_DB,
     TARGET_DB,
+    HarmonicSource,
     HighPass,
+    Synthesizer,
     dequantize_level,
+    hz_of,
     loudest_frame,
     quantize_level,
 )
-from audiovq.codec.synthesis import HarmonicSource, Synthesizer, hz_of
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import Packet, Stretch
-from audiovq.pitch_scale import CERTAINTY, UNVOICED
+from audiovq.interfaces import CERTAINTY, UNVOICED, Packet, Stretch
 
 if TYPE_CHECKING:
     from audiovq.codec.coding import StreamingCodec
@@ -197,7 +198,7 @@ class EncoderStream:
 
 
 def _decide(logits: np.ndarray) -> np.ndarray:
-    """Logits (F, N_VALUES + 1) -> pitch codes (F,) int64, see `audiovq.codec.pitch.decide`."""
+    """Logits (F, N_VALUES + 1) -> pitch codes (F,) int64, see `audiovq.codec.encoder.decide`."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     unvoiced = odds[:, 0] > CERTAINTY * odds.sum(axis=1)
     return np.where(unvoiced, UNVOICED, logits[:, 1:].argmax(axis=1) + 1)

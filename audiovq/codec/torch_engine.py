@@ -1,4 +1,4 @@
-"""The codec's networks in PyTorch, their weights folded for inference on stretches (see `audiovq.nn.chunked_conv`)."""
+"""The codec's networks in PyTorch, their weights folded for inference on stretches (see `audiovq.nn.convolutions`)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from audiovq.codec.coding import Codebooks, Table
 from audiovq.codec.decoder import SourceFilterDecoder, side_features
-from audiovq.codec.encoder import Trunk
-from audiovq.codec.pitch import PitchTracker
+from audiovq.codec.encoder import PitchTracker, Trunk
 from audiovq.devices import full_precision
 from audiovq.interfaces import CodecShape, Stretch
 from audiovq.nn import DilatedResidualUnit
-from audiovq.nn.chunked_conv import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
-from audiovq.quantize.split import SplitQuantizer
+from audiovq.nn.convolutions import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
+from audiovq.quantize.residual import SplitQuantizer
 from audiovq.quantize.vector import VectorQuantizer
 
 if TYPE_CHECKING:
-    from audiovq.codec.networks import CodecNetworks
+    from audiovq.codec.codec import CodecNetworks
 
 MOST_SPEAKERS = 4
 """Speakers for whom folded weights are kept."""

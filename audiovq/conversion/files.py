@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy as np
 from audiovq.bitstream.container import ContainerReader, ContainerWriter, End, Packet, is_avq
 from audiovq.bitstream.speech_file import CodingReport, Progress, decode_file, encode_file, model_blocks
 from audiovq.bitstream.speech_layout import SpeechHeader, pack_side
-from audiovq.conversion.pitch import Pitch, PitchMover
-from audiovq.conversion.request import Conversion, make_conversion
+from audiovq.conversion.pitch import Pitch, PitchMover, doubts
+from audiovq.conversion.target import TargetVoice
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Codec
 from audiovq.interfaces import Packet as SpeechPacket
@@ -22,7 +22,71 @@ from audiovq.media.waveform import Resampler, create_audio, open_audio
 
 if TYPE_CHECKING:
     from audiovq.conversion.target import TargetVoice
-    from audiovq.media.pcm import RawFormat
+    from audiovq.interfaces import Codec, DecoderStream, EncoderStream
+    from audiovq.media.samples import RawFormat
+
+
+OPENING_SECONDS = 10.0
+"""Beginning of a source that is examined for noise, music and several speakers."""
+
+
+@dataclass
+class Conversion:
+    """Conversion of one source to another speaker.
+
+    Attributes:
+        vector: the quantized speaker vector (S,) of the target.
+        mover: moves the coded pitch.
+        source: the quantized speaker vector (S,) of the source, where it is known beforehand.
+    """
+
+    vector: np.ndarray
+    mover: PitchMover
+    source: np.ndarray | None = None
+    _opening: list[np.ndarray] = field(default_factory=list)
+    _n_opening: int = 0
+    _sample_rate: int = 16000
+
+    def encoder_stream(self, codec: Codec, n_codebooks: int | None, packet_frames: int | None) -> EncoderStream:
+        """Code one channel of the source, see `SpeechCodec.encoder_stream`."""
+        return codec.encoder_stream(n_codebooks, packet_frames, self.source)
+
+    def decoder_stream(self, codec: Codec, decoder: str = "parallel") -> DecoderStream:
+        """Decode one channel with the target's speaker vector, see `SpeechCodec.decoder_stream`."""
+        return codec.decoder_stream(self.vector, decoder)
+
+    def move(self, packets: Iterable[Sequence[SpeechPacket]], ended: bool = False) -> list[Sequence[SpeechPacket]]:
+        """Rows of a packet for each channel -> those that are ready, their pitch moved; ``ended``: none follow."""
+        moved: list[Sequence[SpeechPacket]] = [row for packet in packets for row in self.mover.push(packet)]
+        return [*moved, *self.mover.finish()] if ended else moved
+
+    def observe(self, samples: np.ndarray, sample_rate: int) -> None:
+        """Keep the opening of the source, block (n, channels) by block, for `remarks`."""
+        self._sample_rate = sample_rate
+        wanted = round(OPENING_SECONDS * sample_rate) - self._n_opening
+        if wanted > 0:
+            self._opening.append(samples[:wanted].mean(axis=1))
+            self._n_opening += len(self._opening[-1])
+
+    def remarks(self) -> list[str]:
+        """Warnings about the source."""
+        if self._opening and (why := doubts(np.concatenate(self._opening), self._sample_rate)):
+            return [f"warning: it has {why}; conversion is made for one clear voice"]
+        return []
+
+
+def make_conversion(voice: TargetVoice, pitch: Pitch = "auto", source: TargetVoice | None = None) -> Conversion:
+    """A conversion of one source to ``voice``, its pitch moved as asked; see `SpeechCodec.convert`.
+
+    ``source`` is the voice of the source, where it is known beforehand: nothing then waits until it is measured.
+
+    Raises:
+        AudioVQError: when there is too little speech of the target.
+    """
+    if source is None:
+        return Conversion(voice.vector(), PitchMover(pitch, voice.pitch))
+    return Conversion(voice.vector(), PitchMover(pitch, voice.pitch, source.pitch), source.vector())
+
 
 _NOTHING = np.zeros(0, np.float32)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.codec.level import HighPass
+from audiovq.codec.signal import HighPass
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
 from audiovq.devices import to_device
 from audiovq.errors import AudioVQError

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.io import atomic_write, cache_dir
+from audiovq.io import atomic_write, cache_dir, file_sha256
 
 MANIFEST = "manifest.json"
 SAMPLE_RATE = 16000
@@ -124,11 +124,6 @@ class PieceReader:
         for name in self.names(prefix):
             with atomic_write(folder / name.removeprefix(prefix)) as path:
                 path.write_bytes(self.read(name))
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # -- audio ------------------------------------------------------------------------------------------------------------

@@ -17,8 +17,7 @@ from typing import Any
 from audiovq.data.places import Folder
 from audiovq.data.token_files import CodesModel
 from audiovq.data.token_plan import ShardPlan
-from audiovq.data.token_pool import Coding, code_with
-from audiovq.data.token_writing import ShardTask, Tell, write_shard
+from audiovq.data.token_writing import Coding, ShardTask, Tell, code_with, write_shard
 from audiovq.errors import AudioVQError
 
 #: Ray sends nothing home, and its own log stays in its folder.

@@ -252,7 +252,7 @@ def code_batches(
 
 
 def _code(codec: SpeechCodec, batch: list[Loaded | Coded], n_codebooks: int) -> Iterator[Coded]:
-    from audiovq.codec.windows import encode_batch
+    from audiovq.codec.batches import encode_batch
 
     loaded = [one for one in batch if isinstance(one, Loaded)]
     channels = [channel for one in loaded for channel in one.channels]

@@ -70,7 +70,7 @@ class Coded:
 def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
     """The recordings of a folder (a URL is one, too), or of a prepared corpus by folder or name, in one fixed order.
 
-    In a plain folder the first folder below is the speaker, as in `audiovq.data.folder`; nothing is opened, so that
+    In a plain folder the first folder below is the speaker, as in `audiovq.data.corpora`; nothing is opened, so that
     files which are no audio show when their turn comes.
 
     Raises:

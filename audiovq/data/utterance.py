@@ -1,12 +1,21 @@
-"""One recorded utterance, whatever corpus it came from."""
+"""One recorded utterance, whatever corpus it came from, and reading of recordings as mono 16 kHz samples."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import math
+import shutil
+import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from audiovq.errors import AudioVQError
+from audiovq.io import native
+from audiovq.media.samples import mix_down
 
 SPLITS = ("train", "validation", "test", "unseen")
 
@@ -110,3 +119,107 @@ class CodedUtterance:
     @property
     def n_frames(self) -> int:
         return self.codes.shape[1]
+
+
+def read_native(path: str | Path) -> tuple[np.ndarray, int]:
+    """Mono float32 samples (T,) of a file at its own rate, and that rate in Hz. For several channels see
+    `audiovq.media.samples`.
+
+    libsndfile reads wav, flac, ogg, opus and mp3; the rest (raw G.722 among it) needs the ffmpeg command.
+
+    Raises:
+        AudioVQError: for a file that cannot be decoded.
+    """
+    import soundfile
+
+    path = Path(path)
+    if path.suffix == ".g722":
+        return _ffmpeg(path, "-f", "g722"), SAMPLE_RATE
+    try:
+        samples, rate = soundfile.read(native(path), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        if not path.is_file():
+            raise AudioVQError(f"no such file: {path}") from None
+        if shutil.which("ffmpeg") is None:
+            raise AudioVQError(f"cannot decode {path}: {error}") from None
+        return _ffmpeg(path), SAMPLE_RATE
+    return mix_down(samples, int(rate)), int(rate)
+
+
+def _ffmpeg(path: Path, *options: str) -> np.ndarray:
+    import soundfile
+
+    command = ["ffmpeg", "-nostdin", "-v", "error", *options, "-i", str(path), "-vn"]
+    command += ["-ar", str(SAMPLE_RATE), "-c:a", "pcm_f32be", "-f", "au", "-"]  # says its channels, needs no length
+    try:
+        result = subprocess.run(command, capture_output=True, check=True)
+    except FileNotFoundError:
+        raise AudioVQError(f"decoding {path} needs the ffmpeg command: install the package ffmpeg") from None
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.decode(errors="replace").strip().splitlines() or ["ffmpeg failed"])[-1]
+        raise AudioVQError(f"cannot decode {path}: {reason}") from None
+    samples, _ = soundfile.read(io.BytesIO(result.stdout), dtype="float32", always_2d=True)
+    return mix_down(samples, SAMPLE_RATE)
+
+
+def resample(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Float32 samples (T,) at ``rate`` Hz to 16 kHz."""
+    import soxr
+
+    if rate == SAMPLE_RATE or not len(samples):
+        return samples
+    return soxr.resample(samples, rate, SAMPLE_RATE, quality="VHQ").astype(np.float32)
+
+
+def seconds_of(path: str | Path) -> float:
+    """Length of an audio file by its header.
+
+    Raises:
+        AudioVQError: for a file that cannot be decoded.
+    """
+    import soundfile
+
+    try:
+        info = soundfile.info(native(path))
+    except soundfile.LibsndfileError:
+        samples, rate = read_native(path)
+        return len(samples) / rate
+    return info.frames / info.samplerate
+
+
+@dataclass(frozen=True, slots=True)
+class FileReader:
+    """An audio file of any rate as an utterance's `Reader`.
+
+    Parts of wav and flac files are cheap: no more is decoded than a part needs, and it differs from the same part of
+    the whole by no more than the resampler's rounding. Other formats are decoded whole.
+    """
+
+    path: str
+
+    def read(self, start: int, n_samples: int | None) -> np.ndarray:
+        start = max(start, 0)
+        if n_samples is not None and Path(self.path).suffix.lower() in (".wav", ".flac"):
+            return self._read_part(start, n_samples)
+        samples = resample(*read_native(self.path))
+        return samples[start : None if n_samples is None else start + n_samples]
+
+    def _read_part(self, start: int, n_samples: int) -> np.ndarray:
+        import soundfile
+
+        try:
+            with soundfile.SoundFile(native(self.path)) as file:
+                # Blocks of both rates that begin together, so that a part meets the resampler in the whole's phase;
+                # and 0.1 s more on both sides, for its filter to settle.
+                divisor = math.gcd(file.samplerate, SAMPLE_RATE)
+                block_in, block_out = file.samplerate // divisor, SAMPLE_RATE // divisor
+                margin = SAMPLE_RATE // 10 if divisor != SAMPLE_RATE else 0
+                first = max(start - margin, 0) // block_out
+                last = -(-(start + n_samples + margin) // block_out)
+                file.seek(min(first * block_in, file.frames))
+                block = file.read((last - first) * block_in, dtype="float32", always_2d=True)
+                samples = resample(mix_down(block, file.samplerate), file.samplerate)
+        except soundfile.LibsndfileError as error:
+            raise AudioVQError(f"cannot decode {self.path}: {error}") from None
+        skip = start - first * block_out
+        return samples[skip : skip + n_samples]

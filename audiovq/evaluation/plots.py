@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.io import atomic_write
-from audiovq.optional import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,7 @@ from rich.table import Table
 
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import METRICS, metric_class
-from audiovq.evaluation.protocol import Metric, Pair
-from audiovq.evaluation.stats import Mean, Score, mean_of
+from audiovq.evaluation.protocol import Mean, Metric, Pair, Score, mean_of
 from audiovq.io import atomic_write
 
 Scores = dict[str, Score | None]

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
-from audiovq.image.likelihoods import LIKELIHOODS, Bound
-from audiovq.image.nets import Encoder, PixelDecoder
+from audiovq.image.nets import LIKELIHOODS, Bound, Encoder, PixelDecoder
 
 
 class GaussianLatents(nn.Module):

@@ -15,9 +15,16 @@ import numpy as np
 
 from audiovq.errors import AudioVQError
 from audiovq.io import Peekable, errors_about, size_of
-from audiovq.media.containers import HEAD_BYTES, container_of, open_container, reason_of
-from audiovq.media.pcm import Audio
-from audiovq.media.riff import NotStreamableError, check_sizes, open_wav
+from audiovq.media.containers import (
+    HEAD_BYTES,
+    NotStreamableError,
+    check_sizes,
+    container_of,
+    open_container,
+    open_wav,
+    reason_of,
+)
+from audiovq.media.samples import Audio
 
 _READ_VALUES = 1 << 18  # samples of all channels in a block that is read
 _MISSING_SECONDS = 0.2  # of MP3, whose length is not known better, and of what PyAV reads

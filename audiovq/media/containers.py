@@ -1,15 +1,263 @@
-"""Sound and video files that PyAV reads (extra ``video``): MP4, M4A, WebM, Matroska, AAC and others."""
+"""Containers of sound and video: WAV from files and pipes, and what PyAV reads (extra ``video``).
+
+Chunks and format tags: "Multimedia Programming Interface and Data Specifications 1.0" (IBM, Microsoft, 1991), and
+WAVEFORMATEXTENSIBLE for more than two channels.
+
+Sizes of WAV are often wrong: programs that write to a pipe do not know them, recorders that were killed have not
+written them, and beyond 4 GiB they wrap. What counts as audio is therefore decided by what stands there: it lasts as
+long as the header says and goes on while no other chunk begins.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from audiovq.errors import AudioVQError
-from audiovq.io import is_path, is_special
+from audiovq.io import Peekable, is_path, is_special
+from audiovq.media.samples import Audio, RawFormat, read_frames
+
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_SAMPLES = {(_PCM, 1): "u8", (_PCM, 2): "s16le", (_PCM, 3): "s24le", (_PCM, 4): "s32le", (_FLOAT, 4): "f32le"}
+_SAMPLES[_FLOAT, 8] = "f64le"
+#: The end of the GUID that says "the first two bytes are an ordinary format tag".
+_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
+_UNKNOWN_SIZE = 0xFFFFFFFF
+_OPEN_ENDED = 0x7FF00000
+"""Sizes from here on may be what writers to a pipe leave: 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF and others."""
+_WRAP = 1 << 32
+_SLACK = 64  # bytes by which a size is too large where a writer has counted its own headers
+_MAX_FORMAT_CHUNK = 1 << 12
+_MAX_STRANGE_CHUNK = 1 << 20
+_PADDING = 1 << 13
+_BLOCK = 1 << 16
+_NAMES = (
+    "data fmt  fact LIST INFO JUNK junk PAD  FLLR bext iXML axml chna cue  plst smpl inst labl note ltxt adtl PEAK "
+    "levl DISP cart slnt wavl id3  ID3  _PMX afsp SAUR LGWV elm1 regn minf umid RIFF clm  acid strc "
+)
+_KNOWN = frozenset(_NAMES[i : i + 4].encode() for i in range(0, len(_NAMES), 5))
+_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of music players, behind everything else
+
+
+@dataclass(frozen=True)
+class WavHeader:
+    """What stands before the audio of a WAV.
+
+    Attributes:
+        raw: how samples are stored; None for other codings than linear and floating point.
+        size: bytes of audio, as the header has it.
+        begins: where in the file the audio begins.
+        is_open: whether all sizes are those of a writer that did not know them.
+    """
+
+    raw: RawFormat | None
+    size: int
+    begins: int
+    is_open: bool
+
+
+class NotStreamableError(Exception):
+    """The bytes are no WAV of linear or floating-point samples; another reader may know them.
+
+    Attributes:
+        header: of a WAV of another coding.
+    """
+
+    def __init__(self, header: WavHeader | None = None) -> None:
+        super().__init__()
+        self.header = header
+
+
+def open_wav(stream: Peekable, file_size: int | None) -> Audio:
+    """A WAV of linear or floating-point samples, which is read while it arrives.
+
+    Args:
+        stream: from its first byte.
+        file_size: bytes, where known.
+
+    Raises:
+        NotStreamableError: for other formats and codings.
+        AudioVQError: for a WAV that is cut off inside its header.
+    """
+    header = read_header(stream)
+    if header.raw is None:
+        raise NotStreamableError(header)
+    n_bytes = None if header.size >= _OPEN_ENDED or not header.size else header.size
+    if file_size is not None:
+        there = file_size - header.begins
+        n_bytes = there if n_bytes is None else min(n_bytes, there)
+    n_frames = None if n_bytes is None else max(n_bytes, 0) // header.raw.frame_bytes
+    audio = Audio(header.raw.sample_rate, header.raw.n_channels, n_frames, iter(()))
+    audio.blocks = _read_blocks(stream, header, header.raw, audio.remarks)
+    return audio
+
+
+def read_header(stream: Peekable) -> WavHeader:
+    """Read from the first byte to the first byte of audio.
+
+    Raises:
+        NotStreamableError: for what is no WAV.
+        AudioVQError: for a WAV that is cut off inside its header.
+    """
+    start = stream.read(12)
+    if len(start) < 12 or start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        raise NotStreamableError
+    riff_size = struct.unpack("<I", start[4:8])[0]
+    raw, begins, odd = None, 12, False
+    while True:
+        chunk = _next_chunk(stream, odd)
+        if chunk is None:
+            if len(stream.peek(8)) < 8:
+                raise AudioVQError("is not audio: the WAV ends before its samples")
+            raise NotStreamableError
+        name, size, skipped = chunk
+        begins += skipped + 8
+        if name == b"data":
+            return WavHeader(raw, size, begins, riff_size in (0, _UNKNOWN_SIZE))
+        if name == b"fmt " and size <= _MAX_FORMAT_CHUNK:
+            raw = _parse_format(stream.read(size))
+        elif not _skip(stream, size):
+            raise AudioVQError("is not audio: the WAV ends before its samples")
+        begins, odd = begins + size, bool(size & 1)
+
+
+def _parse_format(data: bytes) -> RawFormat | None:
+    if len(data) < 16:
+        return None
+    tag, n_channels, sample_rate, _, frame_bytes, bits = struct.unpack("<HHIIHH", data[:16])
+    if tag == _EXTENSIBLE and len(data) >= 40 and data[26:40] == _GUID_TAIL:
+        tag = struct.unpack("<H", data[24:26])[0]
+    width = frame_bytes // n_channels if n_channels else 0
+    samples = _SAMPLES.get((tag, width))
+    if samples is None or width * n_channels != frame_bytes or bits != 8 * width or not sample_rate:
+        return None
+    return RawFormat(samples, sample_rate, n_channels)
+
+
+def _next_chunk(stream: Peekable, odd: bool) -> tuple[bytes, int, int] | None:
+    """Take the head of the next chunk: name, size, and bytes skipped before it; None where no chunk begins.
+
+    A chunk of odd length is followed by a pad byte, which some writers forget.
+    """
+    for skipped in (1, 0) if odd else (0,):
+        head = stream.peek(skipped + 8)[skipped:]
+        if len(head) == 8 and _is_chunk(head):
+            stream.read(skipped + 8)
+            return head[:4], struct.unpack("<I", head[4:])[0], skipped
+    return None
+
+
+def _is_chunk(head: bytes) -> bool:
+    """Whether eight bytes look like the name and size of a chunk. Loud samples may be letters, but no known name."""
+    name, size = head[:4], struct.unpack("<I", head[4:])[0]
+    return name in _KNOWN or (size <= _MAX_STRANGE_CHUNK and re.fullmatch(rb"[\w .-]{4}", name) is not None)
+
+
+def _skip(stream: Peekable, size: int) -> bool:
+    """Read and forget; False where the stream ends before."""
+    while size > 0:
+        data = stream.read(min(size, _BLOCK))
+        if not data:
+            return False
+        size -= len(data)
+    return True
+
+
+class _Data:
+    """The audio behind a header as a stream: it ends where other chunks begin, or all bytes do.
+
+    Attributes:
+        n_read: bytes.
+        left_out: what follows that is neither read nor known, in words.
+    """
+
+    def __init__(self, stream: Peekable, header: WavHeader) -> None:
+        self._stream = stream
+        endless = header.size == _UNKNOWN_SIZE or (header.size == 0 and header.is_open)
+        self._left = None if endless else header.size
+        self.n_read = 0
+        self.left_out: str | None = None
+
+    def read1(self, size: int) -> bytes:
+        if self._left == 0:
+            if not self.goes_on(odd=bool(self.n_read & 1)):
+                return b""
+            self._left = _WRAP  # sizes that did not fit 32 bits are wrong by so much
+        data = self._stream.read1(size if self._left is None else min(size, self._left))
+        self.n_read += len(data)
+        if self._left is not None:
+            self._left = self._left - len(data) if data else None
+        return data
+
+    def goes_on(self, odd: bool) -> bool:
+        """Whether audio follows, rather than chunks, padding or nothing; these are read to the stream's end."""
+        n_chunks = 0
+        while (chunk := _next_chunk(self._stream, odd)) is not None:
+            name, size, _ = chunk
+            if name in (b"RIFF", b"data"):
+                self.left_out = "more audio with a header of its own follows and was left out"
+            _skip(self._stream, size)
+            odd, n_chunks = bool(size & 1), n_chunks + 1
+        head = self._stream.peek(_PADDING)
+        head = head[1:] if odd and head.startswith(b"\0") else head
+        if not (n_chunks or head.startswith(_TAGS) or (len(head) < _PADDING - 1 and not head.strip(b"\0"))):
+            return True
+        while self._stream.read(_BLOCK):  # the writer at the other end of a pipe should not meet a closed door
+            pass
+        return False
+
+
+def _read_blocks(stream: Peekable, header: WavHeader, raw: RawFormat, remarks: list[str]) -> Iterator[np.ndarray]:
+    data = _Data(stream, header)
+    yield from read_frames(data, raw)
+    declared, second = header.size, raw.frame_bytes * raw.sample_rate
+    if data.n_read > declared and not header.is_open and declared < _OPEN_ENDED:
+        remarks.append(
+            f"warning: by its header it ends at {declared / second:.2f} s; all {data.n_read / second:.2f} s that are "
+            "there were read"
+        )
+    if declared < _OPEN_ENDED and data.n_read < declared - _SLACK:
+        remarks.append(
+            f"warning: it ends at {data.n_read / second:.2f} s, by its header it lasts {declared / second:.2f} s; "
+            "was it cut off?"
+        )
+    if data.left_out:
+        remarks.append(f"warning: {data.left_out}")
+
+
+def check_sizes(stream: Peekable, header: WavHeader, file_size: int) -> list[str]:
+    """Remarks on a WAV that another reader reads by its header; ``stream`` stands where the audio ends by that."""
+    data = _Data(stream, header)
+    if header.size < _OPEN_ENDED and file_size < header.begins + header.size - _SLACK:
+        return ["warning: it ends before its audio does by its header; was it cut off?"]
+    behind = file_size - header.begins - header.size
+    if behind > 0 and data.goes_on(odd=bool(header.size & 1)):
+        return [f"warning: {behind:,} bytes follow where by its header the audio ends; they were left out"]
+    return [f"warning: {data.left_out}"] if data.left_out else []
+
+
+def wav_header(sample_rate: int, n_channels: int, n_bytes: int | None) -> bytes:
+    """Header of 16-bit audio of ``n_bytes``; None where that is not known: the sizes are then the largest number."""
+    tag, extra = _PCM, b""
+    if n_channels > 2:
+        # More than two channels need the extensible form; speaker positions are left open.
+        tag, extra = _EXTENSIBLE, struct.pack("<HHIH", 22, 16, 0, _PCM) + _GUID_TAIL
+    fmt = struct.pack(
+        "<HHIIHH", tag, n_channels, sample_rate, min(2 * n_channels * sample_rate, _UNKNOWN_SIZE), 2 * n_channels, 16
+    )
+    fmt += extra
+    size = _UNKNOWN_SIZE if n_bytes is None else min(n_bytes, _UNKNOWN_SIZE)
+    whole = min(4 + 8 + len(fmt) + 8 + size, _UNKNOWN_SIZE)
+    return struct.pack("<4sI8sI", b"RIFF", whole, b"WAVEfmt ", len(fmt)) + fmt + struct.pack("<4sI", b"data", size)
+
 
 HEAD_BYTES = 192
 #: File name endings of containers that may hold both sound and images.

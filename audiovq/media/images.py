@@ -1,15 +1,20 @@
-"""Image files, read and written with Pillow."""
+"""Image files with Pillow, and videos: GIF and animated WebP with Pillow, MP4 with PyAV (extra ``video``)."""
 
 from __future__ import annotations
 
 import io
+import math
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.io import Place, describe, errors_about, is_path, open_input, open_output
+from audiovq.io import Guard, Place, describe, errors_about, is_path, open_input, open_output
+from audiovq.media.containers import CONTAINER_SUFFIXES, HEAD_BYTES, container_of, images_of, open_container, reason_of
 
 #: File name endings of images that can be read and written.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -118,3 +123,182 @@ def write_image(target: Place, pixels: np.ndarray) -> None:
 
 
 _EXACT: dict[str, Any] = {"lossless": True}  # for WebP; PNG ignores it
+
+
+#: File name endings of videos that can be written.
+VIDEO_SUFFIXES = (".gif", ".mp4")
+_DEFAULT_MILLISECONDS = 100  # per frame of a GIF without durations
+MAX_FRAMES = 1 << 20
+MAX_FRAME_PIXELS = 1 << 23  # 4096 x 2048: a packet of the container has 16 frames in memory
+_MOST_REPEATS = 4  # of each frame on average, for a constant frame rate
+
+Frames = Iterator[np.ndarray]
+
+
+def is_mp4(name: str) -> bool:
+    """Whether a file name has the ending of a video that PyAV reads."""
+    return name.lower().endswith(CONTAINER_SUFFIXES)
+
+
+@contextmanager
+def open_video(source: Place) -> Iterator[tuple[Fraction, Frames]]:
+    """Open a video: frames per second, and an iterator over the frames (H, W, 3) uint8. An image is one frame.
+
+    Frames of a GIF with different durations are repeated to give a constant frame rate; where that takes too many
+    repeats, all get the mean duration. The total duration is kept.
+
+    Raises:
+        AudioVQError: for a file that is no video, and, while it is read, for damage.
+    """
+    with errors_about(describe(source)), ExitStack() as stack:
+        stream = stack.enter_context(open_input(source))
+        if is_path(source) and is_mp4(str(source)):
+            rate, frames = stack.enter_context(_open_av(stream))
+        else:
+            rate, frames = _open_animation(stack.enter_context(open_image(stream)))
+        yield rate, frames
+
+
+def _open_animation(image: Any) -> tuple[Fraction, Frames]:
+    """The frames of an animation at a constant rate: one that is shown twice as long as others is repeated."""
+    with _damage_reported():
+        n_frames = min(getattr(image, "n_frames", 1), MAX_FRAMES)
+    if n_frames > 1:
+        _check_size(image)
+    times = []
+    for i in range(n_frames):
+        with _damage_reported():
+            image.seek(i)
+            image.load()  # only then the duration of a WebP frame is known
+        times.append(round(image.info.get("duration", 0)) or _DEFAULT_MILLISECONDS)
+    step = math.gcd(*times)
+    if sum(times) > _MOST_REPEATS * step * len(times):
+        step, times = round(sum(times) / len(times)), [1] * len(times)
+    else:
+        times = [time // step for time in times]
+
+    def frames() -> Frames:
+        for i, n in enumerate(times):
+            with _damage_reported():
+                image.seek(i)
+                page = image.copy()
+            page = to_rgb(page)
+            for _ in range(n):
+                yield page
+
+    return Fraction(1000, step), frames()
+
+
+def _check_size(video: Any) -> None:
+    """Check the size of the frames of PyAV's stream or Pillow's animation.
+
+    Raises:
+        AudioVQError: for frames that are too large.
+    """
+    if video.width * video.height > MAX_FRAME_PIXELS:
+        raise AudioVQError(
+            f"has frames of {video.width}x{video.height} pixels, more than {MAX_FRAME_PIXELS}; shrink it first"
+        )
+
+
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise damage(error) from None
+
+
+@contextmanager
+def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
+    name = container_of(stream.read(HEAD_BYTES))
+    stream.seek(0)
+    if name is None:
+        raise AudioVQError("is not a video that can be read (MP4, MOV, MKV, WebM)")
+    with open_container(stream, *name) as container:
+        video = images_of(container)
+        if video is None:
+            raise AudioVQError("has no video stream")
+        video.thread_type = "SLICE"
+        _check_size(video)
+        rate = Fraction(video.average_rate or video.guessed_rate or 25).limit_denominator(1001)
+
+        def frames() -> Frames:
+            import av
+
+            try:
+                for frame in container.decode(video):
+                    yield frame.to_ndarray(format="rgb24")
+            except (av.FFmpegError, OSError, ValueError) as error:
+                raise AudioVQError(f"is damaged or truncated ({reason_of(error)})") from None
+
+        yield rate, frames()
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise AudioVQError("MP4 needs the package av: pip install 'audiovq[video]'") from None
+    return av
+
+
+def check_video_target(target: Place) -> str:
+    """The ending of a file name; ``.gif`` for standard output.
+
+    Raises:
+        AudioVQError: for an ending that is not in `VIDEO_SUFFIXES`, or when PyAV is missing.
+    """
+    name = str(target).lower() if is_path(target) else ".gif"
+    for suffix in VIDEO_SUFFIXES:
+        if name.endswith(suffix):
+            if suffix == ".mp4":
+                _av()
+            return suffix
+    raise AudioVQError(f"{describe(target)}: videos are written as {', '.join(VIDEO_SUFFIXES)}")
+
+
+@contextmanager
+def create_video(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    """Create a video: yields a function that appends a frame (H, W, 3) uint8. On failure no target is left.
+
+    A GIF has durations in hundredths of a second and 256 colours per frame; an MP4 (H.264) has even sides: an odd one
+    gets a repeated row or column.
+
+    Args:
+        rate: frames per second.
+        size: height and width in pixels.
+
+    Raises:
+        AudioVQError: see `check_video_target`.
+    """
+    suffix = check_video_target(target)
+    with open_output(target) as stream:
+        if suffix == ".gif":
+            pages: list[Any] = []
+            yield lambda frame: pages.append(_page(frame))
+            each = max(round(1000 / rate), 20)
+            pages[0].save(stream, "GIF", save_all=True, append_images=pages[1:], duration=each, loop=0)
+        else:
+            guard = Guard(stream)
+            with guard.reporting(), _av().open(guard, "w", format="mp4") as container:
+                yield from _append_to(container, rate, size)
+
+
+def _page(frame: np.ndarray) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT)
+
+
+def _append_to(container: Any, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    height, width = size
+    video = container.add_stream("libx264", rate=rate, options={"crf": "16", "threads": "1"})
+    video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+
+    def append(frame: np.ndarray) -> None:
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        container.mux(video.encode(_av().VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+
+    yield append
+    container.mux(video.encode())

@@ -27,9 +27,8 @@ from audiovq.io import (
     size_of,
 )
 from audiovq.media.audio_files import open_stream
-from audiovq.media.pcm import Audio, RawFormat, from_float, open_raw
-from audiovq.media.riff import wav_header
-from audiovq.media.samples import ClippingDetector, Mixdown, TimeRanges
+from audiovq.media.containers import wav_header
+from audiovq.media.samples import Audio, ClippingDetector, Mixdown, RawFormat, TimeRanges, from_float, open_raw
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000
 MAX_CHANNELS = 255

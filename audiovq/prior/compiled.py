@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.int8 import restore_rows, round_rows
+from audiovq.devices import restore_rows, round_rows
 from audiovq.nn.transformer import rotary_table
 from audiovq.prior.kernels import backbone_step, depth_step
-from audiovq.prior.networks import PriorNetworks
-from audiovq.prior.sampling import SamplingConfig
+from audiovq.prior.networks import PriorNetworks, SamplingConfig
 from audiovq.prior.vectors import PANEL, UNROLL
 
 _ALIGNMENT = 64
@@ -97,7 +96,7 @@ class PackedPrior:
 
 
 class CompiledStepper:
-    """A batch of sequences that grow frame by frame: `audiovq.prior.sampling.Stepper`, compiled and on one thread.
+    """A batch of sequences that grow frame by frame: `audiovq.prior.networks.Stepper`, compiled and on one thread.
 
     Args:
         packed: the weights.

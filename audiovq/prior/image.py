@@ -1,18 +1,25 @@
-"""Sampling of images: an image codec and a prior for each of its levels."""
+"""Sampling of images by an image codec and a prior for each of its levels, and the second stage of such a codec.
+
+The second stage is an autoencoder over codes, whose decoder is a PixelCNN (van den Oord et al. 2017, section 4.1).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import load_weights, save_weights
 from audiovq.image.codec import EncodedImage, ImageCodec
+from audiovq.prior.networks import SamplingConfig
 from audiovq.prior.pixel import PixelPrior
-from audiovq.prior.sampling import SamplingConfig
+from audiovq.quantize import ProductQuantizer
 
 
 def prior_folder(model: Path, level: int) -> Path:
@@ -111,3 +118,154 @@ class ImagePrior:
             coarser = codes[-1] if prior.context is not None else None
             codes.append(prior.sample(n, sampling, seed, first, report, label=labels, coarser=coarser))
         return EncodedImage(tuple(codes), self.size)
+
+
+@dataclass
+class SecondBound:
+    """The two parts of the variational bound for each image, in nats; see `audiovq.image.nets.Bound`.
+
+    Attributes:
+        codes: (B,), the decoder's ``-log p(codes | z)``.
+        latents: (B,), the divergence from the prior; ``log K`` for each quantized latent.
+        loss: scalar that training adds.
+        metrics: scalars to log.
+    """
+
+    codes: Tensor
+    latents: Tensor
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class CodeEncoder(nn.Sequential):
+    """Codes of an image (B, H, W) -> one vector (B, out)."""
+
+    def __init__(self, codebook_size: int, size: tuple[int, int], channels: int, out: int) -> None:
+        layers: list[nn.Module] = [nn.Embedding(codebook_size, channels), _ChannelsFirst()]
+        height, width = size
+        while max(height, width) > 4:
+            layers += [nn.Conv2d(channels, channels, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
+            height, width = -(-height // 2), -(-width // 2)
+        super().__init__(*layers, nn.Flatten(), nn.Linear(channels * height * width, out))
+
+
+class _ChannelsFirst(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(-1, 1)
+
+
+class SecondStage(nn.Module):
+    """A few latents for all codes of an image, and a PixelCNN that samples the codes given the latents.
+
+    Args:
+        kind: "vq": ``n_latents`` discrete latents; "vae": as many Gaussian ones, whose divergence is in the bound, so
+            that the decoder learns to ignore them (posterior collapse).
+        codebook_size, size: of the codes that are modelled, of one codebook.
+        n_latents, n_entries, latent_dim: of the latents: number, codebook size, channels of each.
+        channels: of the encoder.
+        decoder: further arguments of `PixelPrior`.
+        quantizer: further arguments of `ProductQuantizer`. An image has few latents, so that a codebook should start
+            from many batches (``init_batches``), after the encoder has learned for a while (``init_after``).
+        codec: the model hash, in hexadecimal, of the codec whose codes are modelled; "" for none.
+        name: for messages.
+
+    Raises:
+        AudioVQError: for another kind.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        codebook_size: int,
+        size: tuple[int, int],
+        n_latents: int = 3,
+        n_entries: int = 512,
+        latent_dim: int = 32,
+        channels: int = 64,
+        decoder: dict[str, Any] | None = None,
+        quantizer: dict[str, Any] | None = None,
+        codec: str = "",
+        name: str = "second_stage",
+    ) -> None:
+        super().__init__()
+        if kind not in ("vq", "vae"):
+            raise AudioVQError(f"unknown second stage {kind!r}; choose from vq, vae")
+        self.config: dict[str, Any] = dict(  # noqa: C408
+            kind=kind,
+            codebook_size=codebook_size,
+            size=list(size),
+            n_latents=n_latents,
+            n_entries=n_entries,
+            latent_dim=latent_dim,
+            channels=channels,
+            decoder=dict(decoder or {}),
+            quantizer=dict(quantizer or {}),
+            codec=codec,
+            name=name,
+        )
+        self.kind, self.n_latents, self.n_entries, self.codec = kind, n_latents, n_entries, codec
+        total = n_latents * latent_dim
+        self.encoder = CodeEncoder(codebook_size, size, channels, total if kind == "vq" else 2 * total)
+        self.quantizer = None
+        if kind == "vq":
+            self.quantizer = ProductQuantizer(total, n_latents, codebook_size=n_entries, **(quantizer or {}))
+        self.decoder = PixelPrior(1, codebook_size, size, context_dim=total, **(decoder or {}))
+
+    @property
+    def bits(self) -> float:
+        """Bits of an image's discrete latents."""
+        return self.n_latents * math.log2(self.n_entries)
+
+    def posterior(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (B, 1, H, W) -> mean and log variance (B, n_latents * latent_dim) of Gaussian latents."""
+        mean, log_variance = self.encoder(codes[:, 0]).chunk(2, dim=1)
+        return mean, log_variance.clamp(-14, 6)
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """The decoder's condition (B, n_latents * latent_dim): quantized latents, or means of the posterior."""
+        if self.quantizer is None:
+            return self.posterior(codes)[0]
+        return self.quantizer.decode(self.encode(codes))
+
+    def encode(self, codes: Tensor) -> Tensor:
+        """Codes (B, 1, H, W) -> discrete latents (B, n_latents).
+
+        Raises:
+            AudioVQError: when the latents are not discrete.
+        """
+        if self.quantizer is None:
+            raise AudioVQError(f"the latents of {self.config['name']} are not discrete")
+        return self.quantizer.encode(self.encoder(codes[:, 0]))
+
+    def bound(self, codes: Tensor) -> SecondBound:
+        """The two parts of the bound for codes (B, 1, H, W)."""
+        if self.quantizer is not None:
+            quantized = self.quantizer(self.encoder(codes[:, 0]))
+            z, loss, metrics = quantized.latents, quantized.loss, quantized.metrics
+            divergence = z.new_full((len(codes),), self.n_latents * math.log(self.n_entries))
+            metrics = {name: metrics[name] for name in ("perplexity", "usage_window")}
+        else:
+            mean, log_variance = self.posterior(codes)
+            z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+            divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+            loss, metrics = z.new_zeros(()), {}
+        nats = self.decoder.nll(codes, vectors=z).flatten(1).sum(1)
+        return SecondBound(nats, divergence, loss, metrics)
+
+    def sample(self, latents: Tensor, sampling: SamplingConfig | None = None, seed: int = 0) -> Tensor:
+        """Latents as `latents` gives them (B, n_latents * latent_dim) -> sampled codes (B, 1, H, W)."""
+        return self.decoder.sample(len(latents), sampling, seed, vectors=latents)
+
+    def save(self, folder: str | Path, dtype: Any = None) -> None:
+        """Write ``config.json`` and ``model.safetensors``, float16 by default."""
+        save_weights(self, folder, dtype)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SecondStage:
+        """Load a folder that `save` wrote.
+
+        Raises:
+            AudioVQError: when it is not there or damaged.
+        """
+        return load_weights(cls, folder)

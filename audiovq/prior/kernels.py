@@ -163,7 +163,7 @@ def sample_code(logits: np.ndarray, uniform: float, temperature: float, top_k: i
     Args:
         logits: (V,) float32.
         uniform: in [0, 1).
-        temperature, top_k, top_p: see `audiovq.prior.sampling.SamplingConfig`.
+        temperature, top_k, top_p: see `audiovq.prior.networks.SamplingConfig`.
     """
     n = len(logits)
     best = 0

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.networks import Condition, PriorNetworks
-from audiovq.prior.sampling import SamplingConfig, Stepper
+from audiovq.prior.networks import Condition, PriorNetworks, SamplingConfig, Stepper
 
 Progress = Callable[[int, int], None]
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.hub import load_weights, save_weights
-from audiovq.nn.gated_pixelcnn import GatedLayer, LayerCache, vertical_row
-from audiovq.prior.sampling import SamplingConfig
+from audiovq.nn.convolutions import GatedLayer, LayerCache, vertical_row
+from audiovq.prior.networks import SamplingConfig
 
 
 class CausalAttention2d(nn.Module):

@@ -12,29 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiovq.codec.codec import SpeechCodec
-from audiovq.codec.level import TARGET_DB, frame_levels
-from audiovq.codec.networks import Reconstruction
+from audiovq.codec.codec import Reconstruction, SpeechCodec
+from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import encoder_folder
-from audiovq.devices import compile_modules, to_device
+from audiovq.devices import compile_modules, restore, to_device
 from audiovq.errors import AudioVQError
 from audiovq.hub import weights_folder, write_weights
-from audiovq.int8 import restore
+from audiovq.training.batches import pick_device, rank, use_bfloat16
 from audiovq.training.crops import Batch, CropSampler
-from audiovq.training.loop import Place, Task, copy_buffers, update_average
+from audiovq.training.loop import Place, Task, add_previews, copy_buffers, update_average
 from audiovq.training.losses import (
     EnvelopeCorrelationLoss,
     MultiResolutionDiscriminator,
+    SpectralLoss,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
     relative_waveform_loss,
 )
-from audiovq.training.precision import pick_device, rank, use_bfloat16
-from audiovq.training.previews import add_previews
-from audiovq.training.spectral_loss import SpectralLoss
 from audiovq.training.whisper import WhisperEncoder
 
 log = logging.getLogger("audiovq")
@@ -80,7 +77,7 @@ class CodecTask(Task):
         frozen: prefixes of the codec's weights that stay as they are.
         slow: factors of the learning rate, by prefixes of the codec's weights: an encoder that has learned before must
             not run away from its codebooks.
-        device, precision: see `audiovq.training.precision`.
+        device, precision: see `audiovq.training.batches`.
         compile: whether the networks go through torch.compile, which takes a minute or two at the start.
         seed: of the data.
     """

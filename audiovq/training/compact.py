@@ -26,8 +26,6 @@ from audiovq.errors import AudioVQError
 log = logging.getLogger("audiovq")
 
 AVERAGE, MODEL = "average.", "model."
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's moving averages, by the last part of their names."""
 _SCALE, _LOW, _EXACT_BELOW = "/scale", "/low", 1024
 
 

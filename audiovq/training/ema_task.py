@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from audiovq.training.batches import StepBatches, ordered_batches
+from audiovq.training.batches import StepBatches, ordered_batches, pick_device, use_bfloat16
 from audiovq.training.loop import Place, Task, copy_buffers, parameter_groups, update_average
-from audiovq.training.precision import pick_device, use_bfloat16
 
 
 class EMATask(Task):

@@ -13,16 +13,23 @@ import torch
 from torch import Tensor
 
 from audiovq.bitstream.entropy_model import EntropyModel
-from audiovq.bitstream.pitch_code import pitch_bits
+from audiovq.bitstream.speech_layout import pitch_bits
 from audiovq.data.codes import CodesCache
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.hub import write_weights
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
-from audiovq.training.entropy_integers import speaker_weights, to_integers
-from audiovq.training.entropy_network import DIM, EntropyNetwork, EntropySettings, ideal_bits, voicing_of
+from audiovq.training.batches import pick_device, use_bfloat16
+from audiovq.training.entropy_network import (
+    DIM,
+    EntropyNetwork,
+    EntropySettings,
+    ideal_bits,
+    speaker_weights,
+    to_integers,
+    voicing_of,
+)
 from audiovq.training.loop import Place, Task
-from audiovq.training.precision import pick_device, use_bfloat16
 from audiovq.training.prior import open_codes
 
 SHARES = ((1, 0.13), (2, 0.15), (3, 0.06), (4, 0.22), (5, 0.04), (6, 0.05), (7, 0.04), (8, 0.31))
@@ -62,7 +69,7 @@ class EntropyTask(Task):
         learning_rate, weight_decay: of AdamW.
         shares: numbers of codebooks trained for, with their shares.
         validation_items: utterances to validate on, at even distances.
-        device, precision: see `audiovq.training.precision`.
+        device, precision: see `audiovq.training.batches`.
         seed: of the data.
 
     Raises:

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 from audiovq.data.images import FixedCrops, ImageCrops, open_images
 from audiovq.image.baselines import ImageBaseline
 from audiovq.image.codec import ImageCodec
-from audiovq.image.likelihoods import Bound
+from audiovq.image.nets import Bound
 from audiovq.io import cache_dir
+from audiovq.prior.image import SecondStage
 from audiovq.prior.pixel import PixelPrior
-from audiovq.prior.second_stage import SecondStage
 from audiovq.training.ema_task import EMATask
 from audiovq.training.loop import Place
 

@@ -17,8 +17,46 @@ from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write
-from audiovq.training.batches import Stopped, StopSignals
-from audiovq.training.precision import agree, average_gradients, broadcast_state, rank, wait_for_all, world_size
+from audiovq.training.batches import (
+    Stopped,
+    StopSignals,
+    agree,
+    average_gradients,
+    broadcast_state,
+    rank,
+    wait_for_all,
+    world_size,
+)
+
+
+def add_previews(writer: Any, step: int, reference: Iterable[Tensor], decoded: Iterable[Tensor], rate: int) -> None:
+    """Audio and spectrogram of each reference and its decoded waveform (both (T,)), at ``rate`` Hz."""
+    for i, (target, estimate) in enumerate(zip(reference, decoded, strict=True)):
+        for name, signal in (("reference", target), ("decoded", estimate)):
+            writer.add_audio(f"{name}/{i}", signal.float().cpu().clamp(-1, 1)[None], step, rate)
+        figure = spectrograms(target, estimate, rate)
+        if figure is not None:
+            writer.add_figure(f"spectrogram/{i}", figure, step)
+
+
+def spectrograms(reference: Tensor, decoded: Tensor, rate: int) -> Any:
+    """A matplotlib figure: spectrogram of the reference above that of the decoded waveform (both (T,)).
+
+    None without matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    for axis, signal, title in zip(figure.subplots(2), (reference, decoded), ("reference", "decoded"), strict=True):
+        spectrum = torch.stft(signal.float().cpu(), 512, 128, window=torch.hann_window(512), return_complex=True).abs()
+        level = 20 * torch.log10(spectrum + 1e-3)
+        extent = (0, len(signal) / rate, 0, rate / 2000)
+        axis.imshow(level.numpy(), origin="lower", aspect="auto", extent=extent, vmin=-50, vmax=40, cmap="magma")
+        axis.set(title=title, ylabel="kHz")
+    return figure
+
 
 log = logging.getLogger("audiovq")
 
@@ -121,7 +159,7 @@ def copy_buffers(average: nn.Module, model: nn.Module) -> None:
 class Run:
     """Trains a task until a number of steps or of minutes is reached.
 
-    In several processes (see `audiovq.training.precision`) each trains on batches of its own; process 0 alone writes.
+    In several processes (see `audiovq.training.batches`) each trains on batches of its own; process 0 alone writes.
 
     Args:
         folder: gets ``state.safetensors`` to resume from, the models ``latest`` and ``best``, and TensorBoard's curves.

@@ -1,8 +1,8 @@
-"""Losses on waveforms, and small discriminators on complex spectrograms."""
+"""Losses on waveforms: spectral distances that share their transforms, the disturbance of loudness, discriminators."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -162,3 +162,207 @@ class MultiResolutionDiscriminator(nn.Module):
             scores.append(score)
             features.append(inner)
         return scores, features
+
+
+def bark(hz: Tensor) -> Tensor:
+    """Hz -> Bark (Traunmüller 1990)."""
+    return 26.81 * hz / (1960 + hz) - 0.53
+
+
+def threshold_db(hz: Tensor) -> Tensor:
+    """Hearing threshold in dB SPL (Terhardt 1979)."""
+    khz = hz / 1000
+    return 3.64 * khz**-0.8 - 6.5 * torch.exp(-0.6 * (khz - 3.3).square()) + 1e-3 * khz**4
+
+
+class Disturbance(nn.Module):
+    """Symmetric and asymmetric disturbance of loudness densities, per frame, as in P.862 (Rix et al. 2001).
+
+    What differs from the standard, for the sake of gradients: no time alignment, no equalisation, one scale for both
+    signals, and means over frames instead of norms that the worst frames dominate (as in Martín-Doñas et al. 2018,
+    PMSQE).
+
+    Args:
+        n_fft: window length of the squared magnitudes, in samples.
+        bands: along the Bark scale.
+        level_db: SPL at which the target is heard.
+        sample_rate: Hz.
+    """
+
+    filters: Tensor
+    threshold: Tensor
+    exponent: Tensor
+    width: Tensor
+
+    def __init__(self, n_fft: int = 512, bands: int = 49, level_db: float = 79.0, sample_rate: int = 16000) -> None:
+        super().__init__()
+        hz = torch.arange(n_fft // 2 + 1) * sample_rate / n_fft
+        place = bark(hz.clamp_min(20.0))
+        edges = torch.linspace(float(bark(torch.tensor(45.0))), float(bark(torch.tensor(sample_rate / 2))), bands + 2)
+        rising = (place - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+        falling = (edges[2:, None] - place) / (edges[2:] - edges[1:-1])[:, None]
+        filters = torch.minimum(rising, falling).clamp_min(0.0)
+        # Bands that are narrower than the spacing of the bins share the nearest ones.
+        centre = (edges[1:-1, None] - place).abs().argmin(1)
+        empty = filters.sum(1) < 0.5
+        filters[empty] = torch.nn.functional.one_hot(centre[empty], len(hz)).float()
+        self.register_buffer("filters", filters, persistent=False)
+        middle = 1960 * (edges[1:-1] + 0.53) / (26.28 - edges[1:-1])
+        # A bin's power of 1 is a sine of 0 dB; thresholds refer to a band.
+        self.register_buffer("threshold", 10 ** (threshold_db(middle.clamp(50, 8000)) / 10), persistent=False)
+        steep = (6 / (edges[1:-1] + 2)).clamp(1.0, 2.0) ** 0.15
+        self.register_buffer("exponent", 0.23 * steep, persistent=False)
+        self.register_buffer("width", torch.full((bands,), 24.0 / bands), persistent=False)
+        self.level = 10 ** (level_db / 10)
+        self.speech = (int(300 * n_fft / sample_rate), int(3500 * n_fft / sample_rate))
+
+    def powers(self, squared: Tensor, scale: Tensor) -> Tensor:
+        """Squared magnitudes (B, bins, frames) -> powers of bands (B, bands, frames); 1 is 0 dB SPL."""
+        return torch.matmul(self.filters, squared * scale)
+
+    def loudness(self, power: Tensor) -> Tensor:
+        """Powers of bands -> loudness densities in sone per Bark (Zwicker)."""
+        threshold, exponent = self.threshold[:, None], self.exponent[:, None]
+        size = (threshold / 0.5) ** exponent
+        return 0.187 * size * ((0.5 + 0.5 * power / threshold) ** exponent - 0.5**exponent)
+
+    def forward(self, decoded: Tensor, target: Tensor) -> Tensor:
+        """Squared magnitudes (B, bins, frames) -> about the points that the disturbance costs; scalar."""
+        with torch.no_grad():
+            low, high = self.speech
+            speech = target[:, low:high].sum(1)
+            active = speech > 1e-3 * speech.amax(1, keepdim=True)
+            mean = (speech * active).sum(1) / active.sum(1).clamp_min(1)
+            scale = (self.level / mean.clamp_min(1e-7))[:, None, None]
+            reference = self.powers(target, scale)
+            wanted = self.loudness(reference)
+            loud = (0.04 * torch.log((target * scale).sum(1).clamp_min(1.0) / 1e7)).exp()
+        power = self.powers(decoded, scale)
+        heard = self.loudness(power)
+        difference = heard - wanted
+        masked = 0.25 * torch.minimum(heard, wanted).detach()
+        difference = torch.sign(difference) * (difference.abs() - masked).clamp_min(0.0)
+        width = self.width[:, None]
+        symmetric = torch.sqrt((difference.square() * width).sum(1) * width.sum() + 1e-6)
+        with torch.no_grad():
+            asymmetry = ((power + 50) / (reference + 50)) ** 1.2
+            asymmetry = torch.where(asymmetry < 3, 0.0, asymmetry.clamp_max(12.0))
+        asymmetric = (difference.abs() * asymmetry * width).sum(1)
+        worth = 0.1 * symmetric.clamp_max(45.0) + 0.0309 * asymmetric.clamp_max(45.0)
+        return (worth / loud).mean()
+
+
+MELS = {256: 32, 512: 56, 1024: 80, 2048: 128}
+"""Mel bands by window length (Kumar et al. 2023, section 3.4)."""
+
+
+class SpectralLoss(nn.Module):
+    """Distances between decoded and target waveforms at several window lengths.
+
+    * ``mel``: L1 between log-mel magnitudes (Yamamoto et al. 2020; Kumar et al. 2023, section 3.4).
+    * ``magnitude``: L1 between power-compressed magnitudes.
+    * ``complex``: distance between power-compressed complex spectra (Braun and Tashev 2020), of some items only: the
+      phase of an item is worth asking for where its codes can hold it.
+    * ``harmonics``: the same for the lowest harmonics of voiced frames alone, whose phase few bits can hold: it moves
+      slowly against the harmonic source.
+    * ``disturbance``: of the loudness density, see `Disturbance`.
+
+    Args:
+        n_ffts: window lengths in samples; the hop is a quarter of each.
+        phase_n_ffts: those for ``complex``.
+        heard_n_fft: the one for ``harmonics`` and ``disturbance``.
+        lowest_hz: upper end of the band of ``harmonics``.
+        power: of the compression.
+        floor: magnitudes below are not told apart.
+    """
+
+    def __init__(
+        self,
+        n_ffts: tuple[int, ...] = (128, 256, 512, 1024, 2048),
+        phase_n_ffts: tuple[int, ...] = (256, 512),
+        heard_n_fft: int = 512,
+        lowest_hz: float = 600.0,
+        power: float = 0.3,
+        floor: float = 1e-3,
+        sample_rate: int = 16000,
+    ) -> None:
+        super().__init__()
+        import librosa
+
+        self.n_ffts, self.phase_n_ffts, self.power, self.floor = n_ffts, phase_n_ffts, power, floor
+        self.heard_n_fft, self.low_bins = heard_n_fft, round(lowest_hz * heard_n_fft / sample_rate)
+        self.disturbance = Disturbance(heard_n_fft, sample_rate=sample_rate)
+        for n_fft in n_ffts:
+            window = torch.hann_window(n_fft)
+            self.register_buffer(f"window{n_fft}", window / window.square().sum().sqrt(), persistent=False)
+            if n_fft in MELS:
+                mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=MELS[n_fft], norm=None))
+                self.register_buffer(f"mel{n_fft}", mel / mel.sum(1, keepdim=True).clamp_min(1.0), persistent=False)
+
+    def transform(self, waveform: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:
+        """Spectrum (B, bins, frames) and its squared magnitude."""
+        spectrum = stft(waveform, getattr(self, f"window{n_fft}"), n_fft // 4)
+        return spectrum, spectrum.real.square() + spectrum.imag.square()
+
+    def log_mel(self, squared: Tensor, n_fft: int) -> Tensor:
+        """Squared magnitudes -> natural logarithm of the magnitude in each band."""
+        return 0.5 * torch.log(torch.matmul(getattr(self, f"mel{n_fft}"), squared) + self.floor**2)
+
+    def compress(self, squared: Tensor) -> Tensor:
+        """Squared magnitudes -> compressed ones. Logarithm and exponential are several times faster than a power."""
+        return torch.exp((self.power / 2) * torch.log(squared + 1e-6))
+
+    def forward(
+        self,
+        decoded: Tensor,
+        target: Tensor,
+        phase: Tensor | None = None,
+        low: Tensor | None = None,
+        voiced: Tensor | None = None,
+    ) -> Mapping[str, Tensor]:
+        """All terms, scalars.
+
+        Args:
+            decoded, target: waveforms (B, T).
+            phase: (P,) indices of the items whose complex spectrum counts; None: of none.
+            low: (L,) indices of the items whose lowest harmonics count; None: of none.
+            voiced: (B, F) bool, frames of the whole length T; needed with ``low``.
+        """
+        names = ("mel", "magnitude", "complex", "harmonics", "disturbance")
+        terms = {name: decoded.new_zeros(()) for name in names}
+        for n_fft in self.n_ffts:
+            spectrum, squared = self.transform(decoded, n_fft)
+            with torch.no_grad():
+                reference, reference_squared = self.transform(target, n_fft)
+                wanted = self.compress(reference_squared)
+            compressed = self.compress(squared)
+            terms["magnitude"] = terms["magnitude"] + F.l1_loss(compressed, wanted) / len(self.n_ffts)
+            if n_fft in MELS:
+                with torch.no_grad():
+                    mel = self.log_mel(reference_squared, n_fft)
+                terms["mel"] = terms["mel"] + F.l1_loss(self.log_mel(squared, n_fft), mel) / len(MELS)
+            if n_fft in self.phase_n_ffts and phase is not None and len(phase):
+                scale = compressed[phase] / (squared[phase] + 1e-6).sqrt()
+                wanted_scale = wanted[phase] / (reference_squared[phase] + 1e-6).sqrt()
+                real = spectrum.real[phase] * scale - reference.real[phase] * wanted_scale
+                imaginary = spectrum.imag[phase] * scale - reference.imag[phase] * wanted_scale
+                distance = torch.sqrt(real.square() + imaginary.square() + 1e-6).mean()
+                terms["complex"] = terms["complex"] + distance / len(self.phase_n_ffts)
+            if n_fft == self.heard_n_fft:
+                terms["disturbance"] = self.disturbance(squared, reference_squared)
+                if low is not None and voiced is not None and len(low):
+                    terms["harmonics"] = self.harmonics(spectrum[low], reference[low], voiced[low])
+        return terms
+
+    def harmonics(self, spectrum: Tensor, reference: Tensor, voiced: Tensor) -> Tensor:
+        """Distance of compressed complex spectra (L, bins, frames) in the lowest bins of voiced frames."""
+        spectrum, reference = spectrum[:, : self.low_bins], reference[:, : self.low_bins]
+        parts = []
+        for complex_spectrum in (spectrum, reference):
+            squared = complex_spectrum.real.square() + complex_spectrum.imag.square()
+            parts.append(complex_spectrum * (self.compress(squared) / (squared + 1e-6).sqrt()))
+        difference = parts[0] - parts[1]
+        distance = torch.sqrt(difference.real.square() + difference.imag.square() + 1e-6).mean(1)
+        place = torch.arange(distance.shape[1], device=voiced.device) * voiced.shape[1] // distance.shape[1]
+        heard = voiced[:, place].float()
+        return (distance * heard).sum() / heard.sum().clamp_min(1)

@@ -22,10 +22,9 @@ from audiovq.devices import compile_modules
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.io import cache_dir
-from audiovq.training.batches import ordered_batches
+from audiovq.training.batches import ordered_batches, rank, wait_for_all
 from audiovq.training.ema_task import EMATask
-from audiovq.training.precision import rank, wait_for_all
-from audiovq.training.previews import add_previews
+from audiovq.training.loop import add_previews
 from audiovq.wavenet.paper import PaperVQVAE
 
 log = logging.getLogger("audiovq")

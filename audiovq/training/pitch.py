@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiovq.codec.level import TARGET_DB, frame_levels
-from audiovq.codec.pitch import N_VALUES, UNVOICED, PitchTracker, decide
+from audiovq.codec.encoder import N_VALUES, UNVOICED, PitchTracker, decide
+from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.hub import write_weights
+from audiovq.training.batches import rank
 from audiovq.training.loop import Place, Task, copy_buffers, update_average
-from audiovq.training.precision import rank
 
 
 class PitchTask(Task):

@@ -16,16 +16,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, CodesFacts, cached_codes
+from audiovq.data.tokens import CodeRuns, CodeStretches, make_tapes
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
+from audiovq.interfaces import N_VALUES
 from audiovq.io import cache_dir
-from audiovq.pitch_scale import N_VALUES
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
-from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.speech import FOLDER, load_prior, save_prior
+from audiovq.prior.speech import FOLDER, SpeakerDistribution, load_prior, save_prior
 from audiovq.quantize import FiniteScalarQuantizer
 from audiovq.training.batches import ordered_batches
 from audiovq.training.ema_task import EMATask

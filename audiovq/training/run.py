@@ -59,8 +59,8 @@ def train(config: Any) -> Path:
     import torch
     from omegaconf import OmegaConf
 
+    from audiovq.training.batches import pick_device, process_group, rank
     from audiovq.training.offline import join
-    from audiovq.training.precision import pick_device, process_group, rank
 
     torch.set_num_threads(config.training.threads)
     with process_group(pick_device(config.training.device)):

@@ -20,15 +20,12 @@ from audiovq.data.packed import FRAME, open_packed
 from audiovq.devices import compile_modules, to_device
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write
+from audiovq.training.batches import pick_device, rank, use_bfloat16
 from audiovq.training.codec import Batch, CropSampler
-from audiovq.training.loop import Place, Task, update_average
-from audiovq.training.losses import stft
-from audiovq.training.precision import pick_device, rank, use_bfloat16
-from audiovq.training.previews import add_previews
-from audiovq.training.spectral_loss import SpectralLoss
+from audiovq.training.loop import Place, Task, add_previews, update_average
+from audiovq.training.losses import SpectralLoss, stft
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
-from audiovq.wavenet.sampler import Noise, WaveNetSampler
-from audiovq.wavenet.streaming import save_wavenet
+from audiovq.wavenet.sampler import Noise, WaveNetSampler, save_wavenet
 
 log = logging.getLogger("audiovq")
 
@@ -64,7 +61,7 @@ class WaveNetDecoderTask(Task):
         validation_items, validation_frames: crops that are sampled at each validation.
         validation_codebooks: the numbers of codebooks for that.
         metrics: classes by which sampled audio is scored as well; those whose packages are missing are left out.
-        device, precision: see `audiovq.training.precision`.
+        device, precision: see `audiovq.training.batches`.
         compile: whether the stack goes through torch.compile.
         seed: of the data.
     """

@@ -16,8 +16,7 @@ from audiovq.devices import check_float32, full_precision
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_codec, read_config, save_weights
 from audiovq.image.codec import check_pixels, from_bytes, to_bytes
-from audiovq.image.likelihoods import Gaussian
-from audiovq.image.nets import halvings, make_quantizer
+from audiovq.image.nets import Gaussian, halvings, make_quantizer
 from audiovq.quantize import Quantized
 
 

@@ -309,7 +309,7 @@ def decoded(
 
 def f0_of(codec: Codec, avq: bytes) -> np.ndarray:
     """Coded fundamental frequency in Hz (F,) of a file's first channel."""
-    from audiovq.codec.pitch import pitch_to_hz
+    from audiovq.codec.encoder import pitch_to_hz
 
     return pitch_to_hz(load_encoded(BytesIO(avq), codec).pitch[0]).numpy()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
 
-from audiovq.conversion.voices import read_voices
+from audiovq.conversion.target import read_voices
 from audiovq.errors import AudioVQError
 from audiovq.web import actions, results
 

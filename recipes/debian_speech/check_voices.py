@@ -23,7 +23,7 @@ from rich.table import Table
 from audiovq.data.shards import open_shards
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.speaker import load_speaker_encoder
+from audiovq.evaluation.metrics.models import load_speaker_encoder
 from audiovq.io import cache_dir
 
 

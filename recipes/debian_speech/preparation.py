@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.data.decode import read_native, resample
 from audiovq.data.shards import write_corpus
-from audiovq.data.utterance import SAMPLE_RATE, split_of
+from audiovq.data.utterance import SAMPLE_RATE, read_native, resample, split_of
 from audiovq.errors import AudioVQError
 from recipes.corpus_summary import summarize, write_summary
 from recipes.debian_packages import sha256_of

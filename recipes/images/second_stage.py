@@ -18,7 +18,7 @@ from audiovq.evaluation.metrics.signal import psnr
 from audiovq.evaluation.plots import draw_rows
 from audiovq.image import ImageCodec
 from audiovq.prior import SamplingConfig
-from audiovq.prior.second_stage import SecondStage
+from audiovq.prior.image import SecondStage
 
 N = 512
 SHOWN = 10

@@ -19,9 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from audiovq.data.decode import read_native, resample
 from audiovq.data.shards import MANIFEST, read_manifest, write_corpus
-from audiovq.data.utterance import split_of
+from audiovq.data.utterance import read_native, resample, split_of
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 

@@ -24,10 +24,8 @@ import torch
 from audiovq.data.packed import open_utterances
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.recogniser import DifferentialWordErrorRate
-from audiovq.evaluation.metrics.speaker import SpeakerCosine
-from audiovq.evaluation.protocol import Pair
-from audiovq.evaluation.stats import Score, mean_of
+from audiovq.evaluation.metrics.models import DifferentialWordErrorRate, SpeakerCosine
+from audiovq.evaluation.protocol import Pair, Score, mean_of
 from audiovq.io import atomic_write
 from audiovq.training.paper import packed_folder
 from audiovq.wavenet.paper import PaperVQVAE

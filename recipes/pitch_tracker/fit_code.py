@@ -1,4 +1,4 @@
-"""Weights of the pitch code (audiovq/bitstream/pitch_code.py) from the training labels: prints them."""
+"""Weights of the pitch code (audiovq/bitstream/entropy.py) from the training labels: prints them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from audiovq.bitstream.pitch_code import REACH, encode_pitch, predicted
+from audiovq.bitstream.speech_layout import REACH, encode_pitch, predicted
 from audiovq.data.packed import open_packed
 
 train, validation = open_packed()

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from audiovq.codec.pitch import hz_to_pitch
+from audiovq.codec.encoder import hz_to_pitch
 from audiovq.data import open_corpus
+from audiovq.errors import with_pkg_resources
 from audiovq.io import atomic_write, cache_dir
-from audiovq.optional import with_pkg_resources
 
 HOP, RATE = 320, 16000
 UNKNOWN = -1

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from audiovq.data.code_stretches import make_tapes
 from audiovq.data.codes import cached_codes
+from audiovq.data.tokens import make_tapes
 from audiovq.evaluation.protocol import silent
 from audiovq.evaluation.protocols.code_statistics import divergences
 from audiovq.evaluation.protocols.generation import Settings, Speech, rate, real_speech, sampled_speech

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from audiovq.conversion.voices import read_voices
+from audiovq.conversion.target import read_voices
 from audiovq.interfaces import EncodedSpeech
 from audiovq.media.waveform import create_audio, open_audio, resample
 from audiovq.prior.speech import SpeechPrior

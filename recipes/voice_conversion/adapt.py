@@ -17,15 +17,13 @@ import numpy as np
 import torch
 
 from audiovq import SpeechCodec
-from audiovq.codec.level import TARGET_DB, frame_levels
-from audiovq.conversion.target import TargetVoice
-from audiovq.conversion.voices import BundledVoice, read_voices, voice_entry, write_voices
+from audiovq.codec.signal import TARGET_DB, frame_levels
+from audiovq.conversion.target import BundledVoice, TargetVoice, read_voices, voice_entry, write_voices
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.media.waveform import READABLE, open_audio, resample
-from audiovq.training.augment import SpectralAugmentation
-from audiovq.training.losses import EnvelopeCorrelationLoss
-from audiovq.training.spectral_loss import SpectralLoss
+from audiovq.training.crops import SpectralAugmentation
+from audiovq.training.losses import EnvelopeCorrelationLoss, SpectralLoss
 
 CROP_FRAMES = 48
 PHASE_FROM = 5

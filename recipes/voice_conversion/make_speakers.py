@@ -13,8 +13,7 @@ import sys
 from collections import defaultdict
 
 from audiovq import SpeechCodec
-from audiovq.conversion.target import TargetVoice
-from audiovq.conversion.voices import BundledVoice, voice_entry, write_voices
+from audiovq.conversion.target import BundledVoice, TargetVoice, voice_entry, write_voices
 from audiovq.data.corpora import open_corpus
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import open_packed
-from audiovq.evaluation.metrics.mos import DNSMOS
+from audiovq.evaluation.metrics.models import DNSMOS
 from audiovq.evaluation.metrics.signal import PESQ, MelDistance
 from audiovq.evaluation.protocol import Pair
 from audiovq.training.crops import CropSampler

@@ -19,7 +19,7 @@ import torch
 from audiovq.io import atomic_write
 from audiovq.training.wavenet_decoder import WaveNetDecoderTask, sample_waveform
 from audiovq.wavenet.model import band_temperatures
-from audiovq.wavenet.streaming import load_wavenet
+from audiovq.wavenet.sampler import load_wavenet
 
 CHOICES = (0.2, 0.4, 0.6, 0.8, 1.0)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audiovq.bitstream.bits import decode_varint, encode_varint, from_bytes, pack_bits, to_bytes, unpack_bits
+from audiovq.bitstream.entropy import decode_varint, encode_varint, from_bytes, pack_bits, to_bytes, unpack_bits
 
 
 def test_varints_round_trip_and_have_one_spelling():

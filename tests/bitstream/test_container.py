@@ -6,8 +6,8 @@ import zlib
 import numpy as np
 import pytest
 
-from audiovq.bitstream.bits import encode_varint
 from audiovq.bitstream.container import ContainerReader, ContainerWriter, DamagedError, End, Gap, Header, Packet
+from audiovq.bitstream.entropy import encode_varint
 from audiovq.errors import AudioVQError
 
 HEADER = Header(media=1, model_hash=b"abcd", body=b"what the media says")

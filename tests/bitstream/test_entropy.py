@@ -13,8 +13,8 @@ import torch
 from constriction import stream
 
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
-from audiovq.bitstream.bits import seal, to_words, whole_categorical
 from audiovq.bitstream.container import DamagedError
+from audiovq.bitstream.entropy import seal, to_words, whole_categorical
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
 from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model, weights_of
 from audiovq.bitstream.speech_layout import SpeechHeader

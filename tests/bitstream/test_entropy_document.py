@@ -11,8 +11,7 @@ from safetensors.numpy import load_file
 
 from audiovq.bitstream.container import ContainerReader, Packet
 from audiovq.bitstream.entropy_kernels import distributions, make_memory
-from audiovq.bitstream.pitch_code import decode_pitch
-from audiovq.bitstream.speech_layout import SpeechHeader
+from audiovq.bitstream.speech_layout import SpeechHeader, decode_pitch
 from tests.bitstream.entropy_models import SmallCodec, random_model
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from audiovq.bitstream.pitch_code import decode_pitch, encode_pitch, pitch_bits
-from audiovq.codec.pitch import N_VALUES
+from audiovq.bitstream.speech_layout import decode_pitch, encode_pitch, pitch_bits
+from audiovq.codec.encoder import N_VALUES
 
 
 def melody(n, seed=0):

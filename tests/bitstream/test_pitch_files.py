@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
-from audiovq.bitstream.bits import decode_varint
+from audiovq.bitstream.entropy import decode_varint
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.conversion.files import convert_file
 from audiovq.conversion.pitch import median_hz

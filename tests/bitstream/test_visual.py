@@ -9,14 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from audiovq.bitstream.container import ContainerReader, DamagedError
+from audiovq.bitstream.container import ContainerReader, DamagedError, media_of
 from audiovq.bitstream.visual_file import (
     decode_visual,
     encode_image,
     encode_video,
     frames_of,
     inspect_visual,
-    media_of,
 )
 from audiovq.bitstream.visual_layout import MEDIA_IMAGE, MEDIA_VIDEO, CodeLevel, VisualHeader
 from audiovq.errors import AudioVQError

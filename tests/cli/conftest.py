@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from audiovq import hub
-from audiovq.cli import checks, loading, main
+from audiovq.cli import loading, main
 from tests.cli import stand_in
 
 
@@ -30,7 +30,7 @@ def run(monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(loading.Models, "load", stand_in.load)
     monkeypatch.setattr(hub, "bundled_hashes", stand_in.bundled_hashes)
     monkeypatch.setattr(hub, "bundled_models", stand_in.bundled_models)
-    monkeypatch.setattr(checks, "facts", stand_in.facts)
+    monkeypatch.setattr(loading, "facts", stand_in.facts)
     monkeypatch.setattr(loading, "bundled_clock", stand_in.bundled_clock)
     monkeypatch.chdir(tmp_path)
 

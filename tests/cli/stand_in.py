@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from audiovq import hub
-from audiovq.cli import checks, loading, main
+from audiovq.cli import loading, main
 from audiovq.errors import AudioVQError
 from tests.fake_codec import FakeCodec
 
@@ -22,7 +22,7 @@ def load(self, name_or_dir):
 
 
 def facts(name_or_dir):
-    """In the place of `checks.facts`."""
+    """In the place of `loading.facts`."""
     return load(None, name_or_dir)
 
 
@@ -44,6 +44,6 @@ def bundled_clock(model_hash):
 if __name__ == "__main__":
     loading.Models.load = load
     hub.bundled_hashes, hub.bundled_models = bundled_hashes, bundled_models
-    checks.facts = facts
+    loading.facts = facts
     loading.bundled_clock = bundled_clock
     sys.exit(main())

@@ -333,7 +333,7 @@ def test_an_interrupt_that_a_callback_swallows_is_kept(run, wav, monkeypatch, tm
         return encode_file(*arguments, **options)
 
     wav(seconds=3.0)
-    monkeypatch.setattr("audiovq.bitstream.encode_file", work, raising=False)
+    monkeypatch.setattr("audiovq.bitstream.speech_file.encode_file", work)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         done = run("encode", "a.wav")

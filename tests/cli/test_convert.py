@@ -11,7 +11,7 @@ import soundfile
 
 from audiovq.bitstream import load_encoded
 from audiovq.bitstream.speech_reader import SpeechReader
-from audiovq.conversion.voices import BundledVoice, write_voices
+from audiovq.conversion.target import BundledVoice, write_voices
 from tests.cli.test_bad_input import check_refusal
 from tests.cli.test_coding import files, process
 from tests.evaluation.conftest import voice
@@ -208,7 +208,7 @@ def test_speakers(run, tmp_path, monkeypatch):
     write_voices(codec, [known], tmp_path)
     codec.folder = tmp_path
     monkeypatch.setattr("audiovq.cli.loading.Models.load", lambda self, name: codec)
-    monkeypatch.setattr("audiovq.cli.checks.facts", lambda name: codec)
+    monkeypatch.setattr("audiovq.cli.loading.facts", lambda name: codec)
     listed = run("speakers").out
     assert all(word in listed for word in ("anna", "en", "201 Hz", "30 s", "CC0"))
     assert json.loads(run("speakers", "--json").out)[0]["vector"] == known.vector

@@ -105,7 +105,7 @@ def test_evaluate(run, folder, tmp_path):
 
 
 def test_a_prepared_folder_for_training(folder):
-    from audiovq.data.folder import open_folder
+    from audiovq.data.corpora import open_folder
 
     utterances = open_folder(folder)
     assert {u.id for u in utterances} == set(NAMES.values())

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from audiovq.image import ImageCodec
-from audiovq.media.pcm import FORMATS, from_float, to_float
+from audiovq.media.samples import FORMATS, from_float, to_float
 from tests.cli.test_bad_input import check_refusal
 from tests.cli.test_coding import ROOT, files, process
 from tests.media.test_audio_files import media

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiovq.cli.terminal import print_fields, print_rows
+from audiovq.cli.jobs import print_fields, print_rows
 
 
 def test_columns_line_up_and_text_is_taken_as_it_is(capsys):

@@ -12,10 +12,9 @@ import torch
 from audiovq.cli import main
 from audiovq.codec.codec import SpeechCodec
 from audiovq.hub import save_weights
-from audiovq.pitch_scale import N_VALUES
-from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.speech import save_prior
-from audiovq.wavenet.streaming import save_wavenet
+from audiovq.interfaces import N_VALUES
+from audiovq.prior.speech import SpeakerDistribution, save_prior
+from audiovq.wavenet.sampler import save_wavenet
 from tests.codec.tiny import make_codec, speech_like
 from tests.prior.conftest import make_prior
 from tests.wavenet.tiny import make_wavenet

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.audio import split_packets
+from audiovq.codec.batches import split_packets
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
 from tests.codec.tiny import HOP, RATE, make_codec, speech_like
@@ -252,7 +252,7 @@ def test_training_and_inference_code_alike(codec, speech):
     whole = make_codec()
     whole.packet_frames = 1000
     encoded = whole.encode(speech[: 320 * 100])
-    from audiovq.codec.level import TARGET_DB, HighPass, frame_levels
+    from audiovq.codec.signal import TARGET_DB, HighPass, frame_levels
 
     waveform = torch.from_numpy(HighPass(RATE)(speech[: 320 * 100]))[None]
     waveform = waveform * 10 ** ((TARGET_DB - frame_levels(waveform, HOP).amax()) / 20)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from audiovq.codec.concealment import HELD_SECONDS, Frames, bridge, fill_gaps
-from audiovq.codec.level import LOWEST_DB
+from audiovq.codec.signal import LOWEST_DB
 from tests.codec.tiny import HOP, make_codec, speech_like
 
 SIZE = 4

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.level import HighPass, dequantize_level, frame_levels, quantize_level
+from audiovq.codec.signal import HighPass, dequantize_level, frame_levels, quantize_level
 
 RATE = 16000
 

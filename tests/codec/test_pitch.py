@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from audiovq.codec.pitch import N_VALUES, PitchTracker, hz_to_pitch, pitch_to_hz
+from audiovq.codec.encoder import N_VALUES, PitchTracker, hz_to_pitch, pitch_to_hz
 from tests.codec.tiny import speech_like
 
 

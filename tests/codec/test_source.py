@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.source import harmonic_source
-from audiovq.codec.synthesis import TOP_HZ, HarmonicSource, noise_table, smooth_noise
+from audiovq.codec.decoder import harmonic_source
+from audiovq.codec.signal import TOP_HZ, HarmonicSource, noise_table, smooth_noise
 
 RATE, HOP = 16000, 320
 

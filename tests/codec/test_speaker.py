@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.codec.speaker import SpeakerEncoder
+from audiovq.codec.encoder import SpeakerEncoder
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.windows import encode_batch
+from audiovq.codec.batches import encode_batch
 from audiovq.errors import AudioVQError
 from tests.codec.tiny import RATE, make_codec, speech_like
 from tests.fake_device import FakeDevice

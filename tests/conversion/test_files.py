@@ -11,9 +11,8 @@ import soundfile
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded
 from audiovq.bitstream.container import ContainerReader, Packet
 from audiovq.bitstream.speech_layout import SpeechHeader
-from audiovq.conversion.files import convert_audio, is_avq, swap_speaker
+from audiovq.conversion.files import Conversion, convert_audio, is_avq, swap_speaker
 from audiovq.conversion.pitch import PitchMover
-from audiovq.conversion.request import Conversion
 from audiovq.errors import AudioVQError
 from tests.bitstream.test_speech_file import CODEC, Dribble, codes_of, encoded, wav
 from tests.evaluation.conftest import voice

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.conversion.activity import doubts, heard_seconds
-from audiovq.conversion.pitch import PitchMover, median_hz
-from audiovq.conversion.request import Conversion
-from audiovq.conversion.target import TargetVoice, separation
-from audiovq.conversion.voices import BundledVoice, read_voices, write_voices
+from audiovq.conversion.files import Conversion
+from audiovq.conversion.pitch import PitchMover, doubts, heard_seconds, median_hz
+from audiovq.conversion.target import BundledVoice, TargetVoice, read_voices, separation, write_voices
 from audiovq.errors import AudioVQError
 from tests.conversion.test_f0 import buzz
 from tests.evaluation.conftest import voice

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audiovq.data.code_stretches import CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.data.corpora import open_corpus
 from audiovq.data.packed import PackedCorpus
+from audiovq.data.tokens import CodeStretches, make_tapes
 from audiovq.errors import AudioVQError
 from tests.codec.tiny import make_codec
 from tests.training.tiny_codec import write_packed

@@ -7,8 +7,17 @@ import pytest
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import baselines
-from audiovq.evaluation.baselines import AMRWB, Codec2, Opus, Speex, make_baselines
-from audiovq.evaluation.baselines.codecs import has_amr_encoder, missing_tools, packet_sizes, run_tool
+from audiovq.evaluation.baselines import (
+    AMRWB,
+    Codec2,
+    Opus,
+    Speex,
+    has_amr_encoder,
+    make_baselines,
+    missing_tools,
+    packet_sizes,
+    run_tool,
+)
 from audiovq.evaluation.protocol import common_delay, remove_delay
 
 CASES = {

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from audiovq.cli import main
-from audiovq.cli.checks import updated
+from audiovq.cli.loading import updated
 from audiovq.data.shards import write_shards
 from audiovq.hub import save_weights
 from tests.evaluation.conftest import fake_utterances

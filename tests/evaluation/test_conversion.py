@@ -12,7 +12,7 @@ from audiovq.cli import main
 from audiovq.data.shards import write_shards
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import make_metrics
-from audiovq.evaluation.metrics.f0 import f0_correlation, median_distance, track_f0
+from audiovq.evaluation.metrics.signal import f0_correlation, median_distance, track_f0
 from audiovq.evaluation.plots import draw_matrices
 from audiovq.evaluation.protocol import fingerprint
 from audiovq.evaluation.protocols.conversion import (
@@ -343,7 +343,7 @@ def test_groups_by_the_command_line(codec, groups, tmp_path, capsys):
 def test_the_plainest_converter(pairs):
     if find_spec("pyworld") is None:
         pytest.skip("pyworld is not installed")
-    from audiovq.evaluation.baselines.codecs import WorldConverter
+    from audiovq.evaluation.baselines import WorldConverter
 
     pair = next(pair for pair in pairs.pairs if pair.id.startswith("low") and pair.target.speaker == "x/high")
     source, converted = pair.source.load(), WorldConverter().convert(pair)

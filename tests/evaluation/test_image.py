@@ -15,7 +15,7 @@ from audiovq.cli import main
 from audiovq.data import images as image_data
 from audiovq.data.images import FixedCrops
 from audiovq.evaluation.metrics.signal import psnr
-from audiovq.evaluation.protocols.image import evaluate_image
+from audiovq.evaluation.protocols.visual import evaluate_image
 from audiovq.prior.image import prior_folder
 from audiovq.prior.pixel import PixelPrior
 from tests.image.conftest import ONE, TWO, smooth_images, started

@@ -135,7 +135,7 @@ def test_every_metric_says_what_it_is():
 def test_a_missing_package_is_one_line_that_names_the_extra(name, package, monkeypatch):
     import sys
 
-    from audiovq.evaluation.metrics.recogniser import shared_whisper
+    from audiovq.evaluation.metrics.models import shared_whisper
 
     shared_whisper.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)

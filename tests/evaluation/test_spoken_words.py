@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.pitch import hz_to_pitch
+from audiovq.codec.encoder import hz_to_pitch
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
-from audiovq.evaluation.protocols.spoken_words import (
+from audiovq.evaluation.protocols.sampled_speech import (
     Reading,
     pitch_range,
     read_words,
@@ -19,8 +19,7 @@ from audiovq.evaluation.protocols.spoken_words import (
     summarize,
     word_list,
 )
-from audiovq.interfaces import EncodedSpeech
-from audiovq.pitch_scale import N_VALUES
+from audiovq.interfaces import N_VALUES, EncodedSpeech
 from audiovq.prior import SpeakerDistribution, SpeechPrior
 from tests.codec.tiny import make_codec
 from tests.prior.conftest import make_prior
@@ -83,7 +82,7 @@ def test_speaking_takes_real_words_that_are_likelier_than_shuffled_ones(reading,
 
 def test_word_lists_come_from_a_file_or_from_transcripts(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
-    monkeypatch.setattr("audiovq.evaluation.protocols.spoken_words.WORD_LISTS", ())
+    monkeypatch.setattr("audiovq.evaluation.protocols.sampled_speech.WORD_LISTS", ())
     with pytest.raises(AudioVQError, match="wamerican"):
         word_list()
     (tmp_path / "data" / "words").mkdir(parents=True)

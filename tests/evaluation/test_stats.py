@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audiovq.evaluation.stats import Score, mean_of
+from audiovq.evaluation.protocol import Score, mean_of
 
 
 def test_equal_weights_give_students_interval():

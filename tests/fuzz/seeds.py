@@ -20,8 +20,7 @@ from audiovq.bitstream.visual_file import decode_visual, encode_image, encode_vi
 from audiovq.conversion.files import swap_speaker
 from audiovq.image import ImageCodec
 from audiovq.interfaces import EncodedSpeech
-from audiovq.media.images import read_image
-from audiovq.media.videos import open_video
+from audiovq.media.images import open_video, read_image
 from audiovq.media.waveform import open_audio
 from tests.bitstream.entropy_models import SmallCodec, coder_of
 from tests.codec.tiny import make_codec, speech_like

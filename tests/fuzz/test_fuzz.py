@@ -53,8 +53,8 @@ def gif(width=65_535, height=65_535, frames=3):
 
 
 def visual_avq(numbers, media):
-    from audiovq.bitstream.bits import encode_varint
     from audiovq.bitstream.container import ContainerWriter, Header
+    from audiovq.bitstream.entropy import encode_varint
 
     out = io.BytesIO()
     writer = ContainerWriter(out, Header(media, b"abcd", b"".join(encode_varint(n) for n in numbers)))
@@ -90,8 +90,7 @@ def read(name):
     """Read a file as the commands do; 0 when that is done, 1 with one line when it is refused."""
     from audiovq.bitstream.visual_file import inspect_visual
     from audiovq.errors import AudioVQError
-    from audiovq.media.images import read_image
-    from audiovq.media.videos import open_video
+    from audiovq.media.images import open_video, read_image
     from audiovq.media.waveform import open_audio
 
     try:

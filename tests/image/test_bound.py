@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from audiovq.image.baselines import ImageBaseline
-from audiovq.image.likelihoods import DiscretizedLogistic, Gaussian
+from audiovq.image.nets import DiscretizedLogistic, Gaussian
 from tests.image.conftest import ONE, smooth_images, started
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from audiovq.errors import AudioVQError
-from audiovq.media.pcm import FORMATS, RawFormat, from_float, to_float
+from audiovq.media.samples import FORMATS, RawFormat, from_float, to_float
 from audiovq.media.waveform import create_audio
 from tests.media.audio import read_bytes, refusal
 

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from audiovq.media import riff
+from audiovq.media import containers as riff
 from tests.media.audio import read_bytes, refusal
 
 RATE = 16000

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
-from audiovq.nn.chunked_conv import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
+from audiovq.nn.convolutions import ENDLESS, Span, SpanConv, SpanProject, SpanUnit
 
 
 @pytest.mark.parametrize(

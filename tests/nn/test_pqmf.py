@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.nn.pqmf import PQMF
+from audiovq.wavenet.model import PQMF
 
 
 @pytest.mark.parametrize("n_bands", [2, 4, 8])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiovq.nn.gated_pixelcnn import GatedLayer
+from audiovq.nn.convolutions import GatedLayer
+from audiovq.prior.networks import SamplingConfig
 from audiovq.prior.pixel import PixelPrior
-from audiovq.prior.sampling import SamplingConfig
 
 
 def make(**changes) -> PixelPrior:

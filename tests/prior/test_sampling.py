@@ -10,7 +10,7 @@ from audiovq.errors import AudioVQError
 from audiovq.prior import CodePrior, Condition, SamplingConfig
 from audiovq.prior.compiled import CompiledStepper, PackedPrior
 from audiovq.prior.kernels import sample_code
-from audiovq.prior.sampling import Stepper
+from audiovq.prior.networks import Stepper
 from tests.prior.conftest import BACKBONES, make_prior
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.sampling import SamplingConfig
-from audiovq.prior.second_stage import SecondStage
+from audiovq.prior.image import SecondStage
+from audiovq.prior.networks import SamplingConfig
 
 
 def fields(n: int) -> torch.Tensor:

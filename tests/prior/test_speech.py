@@ -11,7 +11,7 @@ import torch
 from audiovq.codec.codec import SpeechCodec
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
-from audiovq.pitch_scale import N_VALUES
+from audiovq.interfaces import N_VALUES
 from audiovq.prior import SpeakerDistribution, SpeechPrior
 from audiovq.prior.speech import condition_of, load_prior, rounded, save_prior
 from tests.prior.conftest import make_prior

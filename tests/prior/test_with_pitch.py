@@ -11,13 +11,13 @@ import torch
 
 from audiovq.cli import main
 from audiovq.codec.codec import SpeechCodec
-from audiovq.codec.level import dequantize_level
+from audiovq.codec.signal import dequantize_level
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
-from audiovq.pitch_scale import N_VALUES
+from audiovq.interfaces import N_VALUES
 from audiovq.prior import Condition, SamplingConfig, SpeakerDistribution, SpeechPrior
 from audiovq.prior.compiled import CompiledStepper, PackedPrior
-from audiovq.prior.sampling import Stepper
+from audiovq.prior.networks import Stepper
 from audiovq.prior.speech import load_prior, rounded, save_prior
 from tests.codec.tiny import make_codec, speech_like
 from tests.prior.conftest import make_prior

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("hydra")
 
 from audiovq.quantize import VectorQuantizer
-from audiovq.quantize.split import SplitQuantizer
+from audiovq.quantize.residual import SplitQuantizer
 from audiovq.training.run import compose
 
 

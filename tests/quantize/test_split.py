@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from audiovq.quantize.split import SplitQuantizer
+from audiovq.quantize.residual import SplitQuantizer
 
 
 def make(**settings):

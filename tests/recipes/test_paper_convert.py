@@ -12,7 +12,7 @@ pytest.importorskip("hydra")
 
 from audiovq.data.packed import open_utterances
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.stats import Score
+from audiovq.evaluation.protocol import Score
 from audiovq.training.run import train
 from recipes.paper import convert
 from tests.training.test_paper import corpus, packed

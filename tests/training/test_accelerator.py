@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from audiovq import devices
-from audiovq.codec.pitch import pitch_to_hz
-from audiovq.codec.source import frame_cycles, harmonic_source, instantaneous_frequency
+from audiovq.codec.decoder import frame_cycles, harmonic_source, instantaneous_frequency
+from audiovq.codec.encoder import pitch_to_hz
 from audiovq.quantize import VectorQuantizer
 from audiovq.quantize.codebook import EMACodebook, GradientCodebook
 from audiovq.quantize.functional import count_codes, exact_products, nearest
-from audiovq.training.augment import SpectralAugmentation
+from audiovq.training.crops import SpectralAugmentation
 from audiovq.training.loop import Place
 from audiovq.training.offline import build
 from audiovq.training.whisper import WhisperEncoder

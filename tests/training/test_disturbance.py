@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.training.losses import stft
-from audiovq.training.spectral_loss import Disturbance, SpectralLoss
+from audiovq.training.losses import Disturbance, SpectralLoss, stft
 
 RATE = 16000
 

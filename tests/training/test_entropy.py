@@ -11,8 +11,14 @@ from audiovq.data.codes import CodesFacts, write_coded
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.training.entropy import EntropyTask, training_rows
-from audiovq.training.entropy_integers import exponential, speaker_weights
-from audiovq.training.entropy_network import EntropyNetwork, EntropySettings, ideal_bits, packets_of
+from audiovq.training.entropy_network import (
+    EntropyNetwork,
+    EntropySettings,
+    exponential,
+    ideal_bits,
+    packets_of,
+    speaker_weights,
+)
 from audiovq.training.loop import Run
 from tests.training.runs import differences, step_of, unplugged_at
 

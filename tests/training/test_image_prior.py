@@ -14,8 +14,7 @@ pytest.importorskip("hydra")
 from PIL import Image
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.image import ImagePrior, prior_folder
-from audiovq.prior.second_stage import SecondStage
+from audiovq.prior.image import ImagePrior, SecondStage, prior_folder
 from audiovq.training.run import compose, train
 from tests.image.conftest import TWO, started
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from audiovq.errors import AudioVQError
 from audiovq.training import loop
+from audiovq.training.batches import average_gradients
 from audiovq.training.loop import Run
-from audiovq.training.precision import average_gradients
 from tests.training.runs import differences, state_of, step_of, unplugged_at
 from tests.training.toy import SIGINT, SIGTERM, OtherTask, Toy, ToyTask
 

@@ -6,11 +6,11 @@ import torch
 from audiovq.training.losses import (
     EnvelopeCorrelationLoss,
     MultiResolutionDiscriminator,
+    SpectralLoss,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
 )
-from audiovq.training.spectral_loss import SpectralLoss
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.training import precision
+from audiovq.training import batches as precision
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import torch
 pytest.importorskip("hydra")
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.data.code_stretches import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.data.shards import write_corpus
+from audiovq.data.tokens import CodeRuns, CodeStretches, make_tapes
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
-from audiovq.pitch_scale import N_VALUES
+from audiovq.interfaces import N_VALUES
 from audiovq.prior import SpeechPrior
 from audiovq.training.prior import CodePriorTask
 from audiovq.training.run import compose, train

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from audiovq.quantize import VectorQuantizer
+from audiovq.training.batches import rank
 from audiovq.training.ema_task import EMATask
 from audiovq.training.loop import Place
-from audiovq.training.precision import rank
 
 
 class Points(Dataset):

@@ -12,8 +12,7 @@ from audiovq.codec.codec import SpeechCodec
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder, band_temperatures
-from audiovq.wavenet.sampler import Noise, WaveNetSampler
-from audiovq.wavenet.streaming import WaveNetStream, save_wavenet
+from audiovq.wavenet.sampler import Noise, WaveNetSampler, WaveNetStream, save_wavenet
 from tests.codec.tiny import HOP, make_codec, speech_like
 from tests.wavenet.tiny import CONFIG, make_wavenet
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from audiovq import SpeechCodec
-from audiovq.conversion.voices import BundledVoice, write_voices
+from audiovq.conversion.target import BundledVoice, write_voices
 from audiovq.hub import save_weights
 from audiovq.prior.speech import SpeechPrior, load_prior, save_prior
 from tests.codec.tiny import make_codec

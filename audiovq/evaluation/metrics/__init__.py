@@ -12,16 +12,16 @@ from audiovq.evaluation.protocol import Metric
 METRICS = {
     "pesq": "signal.PESQ",
     "stoi": "signal.STOI",
-    "speaker": "speaker.SpeakerCosine",
+    "speaker": "models.SpeakerCosine",
     "mel": "signal.MelDistance",
     "level": "signal.LevelDifference",
-    "dnsmos": "mos.DNSMOS",
-    "distillmos": "mos.DistillMOS",
-    "wer": "recogniser.WordErrorRate",
-    "dwer": "recogniser.DifferentialWordErrorRate",
-    "phones": "recogniser.PhoneErrorRate",
-    "f0": "f0.F0Error",
-    "voicing": "f0.VoicingError",
+    "dnsmos": "models.DNSMOS",
+    "distillmos": "models.DistillMOS",
+    "wer": "models.WordErrorRate",
+    "dwer": "models.DifferentialWordErrorRate",
+    "phones": "models.PhoneErrorRate",
+    "f0": "signal.F0Error",
+    "voicing": "signal.VoicingError",
 }
 """By name, in the order of a report's columns: module and class."""
 DEFAULT = ("pesq", "stoi", "speaker", "mel", "level", "dnsmos", "distillmos", "wer", "phones")

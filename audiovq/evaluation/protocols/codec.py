@@ -1,11 +1,16 @@
-"""Codecs on a corpus."""
+"""Codecs on a corpus, and two folders with recordings of the same names."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+import soxr
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import describe
@@ -34,9 +39,12 @@ from audiovq.evaluation.report import (
     score_reference,
     summarise,
 )
+from audiovq.io import native, shown
+from audiovq.media.samples import mix_down
 
 if TYPE_CHECKING:
     from audiovq.data.utterance import Utterance
+
 
 SEED = 0
 SYNTHETIC_CORPORA = ("kokoro_speech",)
@@ -139,3 +147,124 @@ def _evaluate_system(
         file_kbps=sum(one.file_bytes for one in coded) * 8 / 1000 / seconds,
         delay_ms=1000 * delay / SAMPLE_RATE,
     )
+
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
+LENGTHS_DIFFER = 0.25
+"""Largest difference of two lengths in seconds."""
+ALIGN_ON = 50
+"""Recordings that the common delay is estimated from."""
+File = tuple[str, Path, Path]
+"""Name, reference, degraded."""
+
+
+def _recordings(folder: Path) -> dict[str, Path]:
+    """Audio files by their path in the folder without the extension."""
+    if not folder.is_dir():
+        raise AudioVQError(f"no such folder: {folder}")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in EXTENSIONS and path.is_file():
+            key = path.relative_to(folder).with_suffix("").as_posix()
+            if key in found:
+                raise AudioVQError(f"{found[key]} and {path} differ in their extension alone: keep one of them")
+            found[key] = path
+    return found
+
+
+def match_files(reference_dir: str | Path, degraded_dir: str | Path) -> list[File]:
+    """Name, reference and degraded file for each recording of the reference folder.
+
+    Raises:
+        AudioVQError: for a folder that is missing or has no recordings, or a recording with no partner on either side.
+    """
+    references, degraded = _recordings(Path(reference_dir)), _recordings(Path(degraded_dir))
+    if not references:
+        raise AudioVQError(f"no recordings ({', '.join(EXTENSIONS)}) in {reference_dir}")
+    for have, other, folder in ((references, degraded, degraded_dir), (degraded, references, reference_dir)):
+        alone = sorted(have.keys() - other.keys())
+        if alone:
+            raise AudioVQError(f"{len(alone)} recordings have no partner in {folder}, the first: {have[alone[0]]}")
+    return [(key, references[key], degraded[key]) for key in references]
+
+
+def _load(path: Path) -> np.ndarray:
+    """(T,) float32 at 16 kHz: the mean of the channels, or the louder one where they cancel each other."""
+    try:
+        samples, sample_rate = soundfile.read(native(path), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioVQError(f"{path} cannot be read as audio: {error}") from error
+    mono = mix_down(samples, sample_rate)
+    return mono if sample_rate == SAMPLE_RATE else soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
+
+
+def _load_both(file: File) -> tuple[np.ndarray, np.ndarray]:
+    name, reference, degraded = file
+    a, b = _load(reference), _load(degraded)
+    if not len(a):
+        raise AudioVQError(f"{reference} has no samples")
+    if abs(len(a) - len(b)) > LENGTHS_DIFFER * SAMPLE_RATE:
+        lengths = f"{len(a) / SAMPLE_RATE:.2f} s and {len(b) / SAMPLE_RATE:.2f} s"
+        raise AudioVQError(f"{name}: the recordings last {lengths}; they must be of the same thing")
+    return a, b
+
+
+def _text(recording: Path) -> str | None:
+    text = recording.with_suffix(".txt")
+    return text.read_text(encoding="utf-8") if text.is_file() else None
+
+
+def evaluate_files(
+    reference_dir: str | Path,
+    degraded_dir: str | Path,
+    metrics: Sequence[Metric],
+    align: bool = False,
+    language: str | None = None,
+    progress: Progress = silent,
+) -> SystemReport:
+    """Score every recording of one folder against that of the same relative name (any extension) in the other.
+
+    Channels are averaged and rates brought to 16 kHz. The degraded side is cut or padded with zeros to the reference's
+    length. The first sub-folder, if any, is taken for the speaker's name, and a ``.txt`` file beside a reference for
+    its transcript.
+
+    Args:
+        reference_dir, degraded_dir: the folders.
+        metrics: from `make_metrics`.
+        align: estimate one delay for all recordings of the degraded side, and remove it.
+        language: ISO 639 code of all recordings; word error rates need it.
+        progress: called with the progress.
+
+    Raises:
+        AudioVQError: see `match_files`; for a file that cannot be read, and recordings whose lengths differ by more
+            than a quarter of a second.
+    """
+    files = match_files(reference_dir, degraded_dir)
+    sample = [_load_both(file) for file in files[: ALIGN_ON * align]]
+    delay = common_delay([a for a, _ in sample], [b for _, b in sample])
+
+    def pairs(what: str) -> Iterator[Pair]:
+        for file in tracked(files, what, progress):
+            (name, reference, _), (a, b) = file, _load_both(file)
+            name = shown(name)
+            speaker = name.split("/")[0] if "/" in name else None
+            yield Pair(name, a, remove_delay(b, delay, len(a)), speaker, language, _text(reference))
+
+    result = summarise(
+        [score_pair(pair, metrics) for pair in pairs("scoring")],
+        name=shown(Path(degraded_dir).name or str(degraded_dir)),
+        family="pairs",
+        call=shown(degraded_dir),
+        split=None,
+        delay_ms=1000 * delay / SAMPLE_RATE,
+    )
+    protocol = {
+        "name": "files",
+        "reference": shown(reference_dir),
+        "degraded": shown(degraded_dir),
+        "align": align,
+        "metrics": describe(metrics),
+    }
+    alone = any(metric.no_reference for metric in metrics)
+    references = [reference_result(score_reference(pairs("reference"), metrics))] if alone else []
+    return SystemReport(protocol, [*references, result])

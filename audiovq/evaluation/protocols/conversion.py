@@ -14,11 +14,19 @@ import numpy as np
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import OPTIONAL, describe, make_metrics, metric_class
-from audiovq.evaluation.metrics.f0 import f0_correlation, median_distance, median_f0, track_f0
-from audiovq.evaluation.metrics.recogniser import VERSION
-from audiovq.evaluation.metrics.speaker import SpeakerCosine
-from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, fingerprint, remove_delay, silent, tracked
-from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, PairSet, Target
+from audiovq.evaluation.metrics.models import VERSION, SpeakerCosine
+from audiovq.evaluation.metrics.signal import f0_correlation, median_distance, median_f0, track_f0
+from audiovq.evaluation.protocol import (
+    SAMPLE_RATE,
+    Metric,
+    Pair,
+    Progress,
+    Score,
+    fingerprint,
+    silent,
+    tracked,
+)
+from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, PairSet, Target, truth
 from audiovq.evaluation.report import (
     Scored,
     Scores,
@@ -29,7 +37,6 @@ from audiovq.evaluation.report import (
     score_reference,
     summarise,
 )
-from audiovq.evaluation.stats import Score
 from audiovq.io import atomic_write, cache_dir
 
 Matrices = dict[str, dict[str, dict[str, float]]]
@@ -369,14 +376,6 @@ def evaluate_groups(
             ]
             report.systems.append(_result(converter, kind, scored, reference))
     return report
-
-
-def truth(pair: ConversionPair, converted: np.ndarray | None = None) -> Pair:
-    """The true result of a pair as the reference of what was converted (None: of itself)."""
-    assert pair.truth is not None
-    samples = pair.truth.load()
-    other = samples if converted is None else remove_delay(converted, 0, len(samples))
-    return Pair(pair.id, samples, other, pair.target.speaker, pair.truth.language, pair.truth.text)
 
 
 def _protocol(name: str, pairs: PairSet, about: dict[str, Any] | None, columns: Mapping[str, Any]) -> dict[str, Any]:

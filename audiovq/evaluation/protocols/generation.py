@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from audiovq.data.code_stretches import CodeRuns, CodeTape, make_tapes
+from audiovq.data.tokens import CodeRuns, CodeTape, make_tapes
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import make_metrics
-from audiovq.evaluation.metrics.recogniser import shared_whisper
-from audiovq.evaluation.protocol import Pair, Progress, silent, tracked
+from audiovq.evaluation.metrics.models import shared_whisper
+from audiovq.evaluation.protocol import Mean, Pair, Progress, mean_of, silent, tracked
 from audiovq.evaluation.protocols.code_statistics import Trigram, divergences, longest_copies
-from audiovq.evaluation.protocols.sound import PAUSE_EDGES, describe_sound
-from audiovq.evaluation.protocols.spoken_words import continue_prompts, read_words, summarize, word_list
+from audiovq.evaluation.protocols.sampled_speech import (
+    PAUSE_EDGES,
+    continue_prompts,
+    describe_sound,
+    read_words,
+    summarize,
+    word_list,
+)
 from audiovq.evaluation.report import FiguresReport, make_table
-from audiovq.evaluation.stats import Mean, mean_of
 from audiovq.interfaces import EncodedSpeech
 from audiovq.prior.speech import condition_of
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocol import Excerpt
+from audiovq.evaluation.protocol import Excerpt, Pair, remove_delay
 
 if TYPE_CHECKING:
     from audiovq.data.utterance import Utterance
@@ -144,6 +146,14 @@ def group_pairs(utterances: Iterable[Utterance]) -> PairSet:
         raise AudioVQError("no group of this corpus has recordings of two speakers outside the training split")
     pairs.sort(key=lambda pair: KINDS.index(pair.kind))
     return PairSet(tuple(pairs), {pair.target.speaker: pair.target for pair in pairs})
+
+
+def truth(pair: ConversionPair, converted: np.ndarray | None = None) -> Pair:
+    """The true result of a pair as the reference of what was converted (None: of itself)."""
+    assert pair.truth is not None
+    samples = pair.truth.load()
+    other = samples if converted is None else remove_delay(converted, 0, len(samples))
+    return Pair(pair.id, samples, other, pair.target.speaker, pair.truth.language, pair.truth.text)
 
 
 def as_excerpt(id: str, utterances: Sequence[Utterance]) -> Excerpt:

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
+from audiovq.errors import need
 from audiovq.evaluation.audiovq_system import latents_of
-from audiovq.evaluation.protocol import Progress, silent, tracked
-from audiovq.evaluation.stats import Mean, Score, mean_of
+from audiovq.evaluation.protocol import Mean, Progress, Score, mean_of, silent, tracked
 from audiovq.io import atomic_write, cache_dir
-from audiovq.optional import need
 
 if TYPE_CHECKING:
     from torch import nn

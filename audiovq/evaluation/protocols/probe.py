@@ -17,10 +17,19 @@ from sklearn.metrics import balanced_accuracy_score
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
 from audiovq.evaluation.audiovq_system import latents_of
-from audiovq.evaluation.protocol import Excerpt, Progress, join_utterances, sample_excerpts, silent, tracked
+from audiovq.evaluation.protocol import (
+    Excerpt,
+    Mean,
+    Progress,
+    Score,
+    join_utterances,
+    mean_of,
+    sample_excerpts,
+    silent,
+    tracked,
+)
 from audiovq.evaluation.protocols.phones import CLASSES, code_order, codes_to_phones, probe_phones
 from audiovq.evaluation.report import FiguresReport, make_table
-from audiovq.evaluation.stats import Mean, Score, mean_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -17,14 +18,15 @@ import numpy as np
 import soundfile
 import soxr
 
-from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.f0 import CEILING, FLOOR
+from audiovq.errors import AudioVQError, with_pkg_resources
+from audiovq.evaluation.metrics.signal import CEILING, FLOOR
 from audiovq.evaluation.protocol import SAMPLE_RATE, Coded
-from audiovq.optional import with_pkg_resources
 
 if TYPE_CHECKING:
     from audiovq.evaluation.protocols.pairs import ConversionPair
 
+
+log = logging.getLogger(__name__)
 
 _OPUS_SET_BANDWIDTH, _OPUS_WIDE_BAND = 4008, 1103  # opus_defines.h
 _CODEC2_RATE = 8000
@@ -288,3 +290,24 @@ class WorldConverter:
         # The level of the target's recordings is no property of the speaker.
         out *= np.sqrt(np.mean(source.astype(np.float64) ** 2) / max(np.mean(out**2), 1e-12))
         return np.pad(out, (0, max(0, len(source) - len(out))))[: len(source)].astype(np.float32)
+
+
+def make_baselines() -> list[Baseline]:
+    """Every codec whose tools are installed; a warning in the log names the package of each that is not."""
+    codecs: list[Baseline] = [
+        *(Codec2(mode) for mode in ("1200", "2400", "3200")),
+        *(Opus(rate) for rate in (6, 8, 12)),
+        *(Opus(rate, wide=True) for rate in (6, 8)),
+        *(Speex(quality) for quality in (0, 1, 2)),
+    ]
+    if has_amr_encoder():
+        codecs.append(AMRWB(6.6))
+    else:
+        log.warning("AMR-WB is left out: its encoder's library is not installed (Debian: libvo-amrwbenc0)")
+    absent: dict[str, list[str]] = {}
+    for codec in codecs:
+        if missing_tools(codec.tools):
+            absent.setdefault(codec.package, []).append(codec.name)
+    for package, names in absent.items():
+        log.warning("%s left out: the tools are not installed (Debian: %s)", ", ".join(names), package)
+    return [codec for codec in codecs if codec.package not in absent]

@@ -1,20 +1,149 @@
-"""Metrics by speech recognisers: word errors by OpenAI's Whisper base, phone errors by hama."""
+"""Metrics by pretrained models: predicted opinion, speaker similarity, word and phone errors of recognisers."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from audiovq.data.whisper import whisper_folder
-from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, remembered
-from audiovq.evaluation.stats import Score
-from audiovq.optional import need
+from audiovq.errors import AudioVQError, need, with_pkg_resources
+from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Score, remembered
+
+SEGMENT = int(9.01 * SAMPLE_RATE)
+"""Samples that DNSMOS rates at once."""
+
+
+class DNSMOS(Metric):
+    """DNSMOS P.835, overall quality 1 to 5 (Reddy, Gopal, Cutler, 2022), by the weights in the package `speechmos`.
+
+    A recording is repeated to whole segments of 9.01 s, which are rated one by one and averaged. (The package's own
+    function moves along by one second: five to ten times the work for the second decimal.) It is sensitive to noise
+    and roughness, hardly to a wrong word or a missing upper band.
+    """
+
+    name, label, higher_is_better, decimals, no_reference = "dnsmos", "DNSMOS", True, 2, True
+
+    def __init__(self) -> None:
+        # The module speechmos.dnsmos itself imports librosa, requests and more that only its own driver uses.
+        folder = Path(need("speechmos", "DNSMOS").__file__).parent / "dnsmos_models"
+        onnxruntime = need("onnxruntime", "DNSMOS")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "sig_bak_ovr.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+
+    def score(self, pair: Pair) -> Score | None:
+        """None for an empty recording."""
+        samples = np.clip(pair.degraded, -1.0, 1.0).astype(np.float32)
+        if not len(samples):
+            return None
+        segments = np.resize(samples, (-(-len(samples) // SEGMENT), SEGMENT))  # np.resize repeats
+        rated = self._session.run(None, {"input_1": segments})[0]  # (segments, 3): signal, background, overall; raw
+        # From the network's scale to the listeners': the polynomial published with it.
+        overall = np.polyval([-0.06766283, 1.11546468, 0.04602535], rated[:, 2].astype(np.float64))
+        return Score(float(overall.mean()))
+
+
+class DistillMOS(Metric):
+    """DistillMOS, overall quality 1 to 5 (Stahl and Gamper 2025), by the package `distillmos`.
+
+    It rates windows of 7.68 s at most a second apart; shorter recordings are padded with zeros, which lowers their
+    rating: use excerpts of 5 s and more.
+    """
+
+    name, label, higher_is_better, decimals, no_reference = "distillmos", "DistillMOS", True, 2, True
+
+    def __init__(self) -> None:
+        with _without_torchaudio():
+            distillmos = need("distillmos", "DistillMOS")
+        with redirect_stdout(StringIO()):  # it prints where its weights are
+            self._model = distillmos.ConvTransformerSQAModel().eval()
+
+    def score(self, pair: Pair) -> Score | None:
+        """None for an empty recording."""
+        import torch
+
+        if not len(pair.degraded):
+            return None
+        with torch.inference_mode():
+            samples = torch.from_numpy(np.clip(pair.degraded, -1.0, 1.0).astype(np.float32))
+            return Score(float(self._model(samples[None])))
+
+
+@contextmanager
+def _without_torchaudio() -> Iterator[None]:
+    """An empty module ``torchaudio`` during an import that only names it.
+
+    distillmos reads files with it in its own command line alone, and many builds of torchaudio do not load beside the
+    torch that is installed.
+    """
+    if "torchaudio" in sys.modules:
+        yield
+        return
+    sys.modules["torchaudio"] = ModuleType("torchaudio")
+    try:
+        yield
+    finally:
+        del sys.modules["torchaudio"]
+
+
+def load_speaker_encoder() -> tuple[Any, Any]:
+    """Resemblyzer's module and its encoder, on the CPU.
+
+    Raises:
+        AudioVQError: when it is not installed.
+    """
+    with with_pkg_resources():  # which its voice activity detector imports
+        resemblyzer = need("resemblyzer", "speaker cosine")
+    return resemblyzer, resemblyzer.VoiceEncoder("cpu", verbose=False)
+
+
+class SpeakerCosine(Metric):
+    """Cosine between the speaker embeddings of both sides (Wan et al. 2018, by the package `resemblyzer`).
+
+    The level is normalised and long pauses are cut, as its authors do. Two similar speakers reach .83, a speaker and
+    its own centroid .88 to .90.
+
+    Attributes:
+        embed: (T,) at 16 kHz -> unit vector (256,), None for a recording without speech; results are remembered.
+    """
+
+    name, label, higher_is_better, decimals = "speaker", "speaker", True, 3
+
+    def __init__(self) -> None:
+        self._resemblyzer, self._encoder = load_speaker_encoder()
+        self.embed = remembered(self._embed)
+
+    def _embed(self, samples: np.ndarray) -> np.ndarray | None:
+        if not np.any(samples):
+            return None
+        voiced = self._resemblyzer.preprocess_wav(np.clip(samples, -1.0, 1.0))
+        if not len(voiced):
+            return None
+        vector = self._encoder.embed_utterance(voiced)
+        return vector if np.isfinite(vector).all() else None
+
+    def score(self, pair: Pair) -> Score | None:
+        """None for a reference without speech; 0 where only the degraded side has none."""
+        reference = self.embed(pair.reference)
+        if reference is None:
+            return None
+        degraded = self.embed(pair.degraded)
+        return Score(0.0 if degraded is None else float(reference @ degraded))
+
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 """Languages in which Whisper base makes few errors on good recordings."""

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from audiovq.data.packed import FRAME, PackedCorpus
-from audiovq.training.recogniser import MARGIN, WINDOW, invariant_directions, teacher_rows
 from audiovq.training.whisper import WhisperEncoder
+from recipes.speech.teacher import MARGIN, WINDOW, invariant_directions, teacher_rows
 
 
 def tiny_encoder(width=64, layers=1):

@@ -1,8 +1,9 @@
-"""Convolutions for inference on a chunk of a longer signal: folded weights, time-major matrices, no wasted border.
+"""Residual units over time, gated layers over images, and convolutions on stretches of a longer signal.
 
-A `Span` has its position in the whole signal. Every layer computes exactly the outputs for which it has all inputs,
-and pads with zeros only where the signal itself begins or ends, so that chunks computed one by one equal the whole.
-Time-major layout (T, C) turns a convolution into plain matrix products over shifted rows, without copies.
+A `Span` of a longer signal has its position in the whole. Every layer on spans computes exactly the outputs for which
+it has all inputs, and pads with zeros only where the signal itself begins or ends, so that stretches computed one by
+one equal the whole. Time-major layout (T, C) turns a convolution into plain matrix products over shifted rows, without
+copies. The gated layers are causal 2-D convolutions without a blind spot (van den Oord et al. 2016b, section 2.2).
 """
 
 from __future__ import annotations
@@ -13,7 +14,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.nn.residual import ChannelNorm, DilatedResidualUnit
+
+class ChannelNorm(nn.Module):
+    """Root-mean-square normalisation over channels, for channel-first tensors (Zhang and Sennrich 2019, eq. 4).
+
+    Each position is scaled by itself, so that no information leaks along time and outputs do not depend on chunking.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, T)."""
+        inverse = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + self.eps)
+        return x * inverse.to(x.dtype) * self.scale.to(x.dtype)[:, None]
+
+
+class DilatedResidualUnit(nn.Module):
+    """``x + conv1x1(act(film(conv_dilated(norm(x)))))``, with symmetric zero padding that keeps the length.
+
+    With ``condition_dim`` the unit is modulated feature-wise by a vector (Perez et al. 2018, FiLM): a scale around one
+    and a shift per channel, both without effect at the start of training.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int = 3, dilation: int = 1, condition_dim: int | None = None
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the length, got {kernel_size}")
+        self.padding = dilation * (kernel_size // 2)
+        self.norm = ChannelNorm(channels)
+        self.dilated = nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding=self.padding)
+        self.mix = nn.Conv1d(channels, channels, 1)
+        self.film = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
+        with torch.no_grad():
+            # Near-identity units at the start: a deep stack then trains from the first step.
+            self.mix.weight.mul_(0.3)
+            if self.film is not None:
+                self.film.weight.zero_()
+                self.film.bias.zero_()
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, C, T), condition (B, S) -> (B, C, T)."""
+        h = self.dilated(self.norm(x))
+        if self.film is not None:
+            if condition is None:
+                raise ValueError("this unit is conditioned: give it a condition vector (B, S)")
+            scale, shift = self.film(condition).to(h.dtype).unsqueeze(-1).chunk(2, dim=1)
+            h = h + h * scale + shift
+        return x + self.mix(F.silu(h))
+
 
 #: Stands for the length of a signal whose end is not known yet.
 ENDLESS = 1 << 60
@@ -149,3 +202,56 @@ class SpanProject:
     def __call__(self, span: Span) -> Span:
         rows = torch.addmm(self.bias, span.rows * inverse_rms(span.rows, self.eps), self.weight)
         return Span(rows, span.start, span.total)
+
+
+def gate(x: Tensor) -> Tensor:
+    """Gated activation: tanh of one half of the channels times the sigmoid of the other (ibid., eq. 2)."""
+    a, b = x.chunk(2, dim=1)
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+class GatedLayer(nn.Module):
+    """A vertical stack over the rows above and a horizontal stack over the row to the left, both gated.
+
+    The vertical stack at (y, x) reads rows up to y of its input, which holds rows above y only after the first layer's
+    shift; the horizontal stack at (y, x) reads columns up to x of its own input in row y, which the first layer shifts
+    to columns before x, and the vertical stack. Thus a position depends on all earlier ones and on no later one.
+
+    Args:
+        channels: of both stacks.
+        kernel: width of the convolutions, odd; the vertical stack reads ``kernel // 2 + 1`` rows of it.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.vertical = nn.Conv2d(channels, 2 * channels, (kernel // 2 + 1, kernel))
+        self.across = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, kernel // 2 + 1))
+        self.out = nn.Conv2d(channels, channels, 1, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, v: Tensor, h: Tensor, condition: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Both stacks (B, C, H, W); conditions added in the gates of each (B, 2C, H or 1, W or 1) -> both stacks."""
+        reach = self.kernel // 2
+        rows = self.vertical(F.pad(v, (reach, reach, reach, 0)))
+        cells = self.horizontal(F.pad(h, (reach, 0))) + self.across(rows)
+        return gate(rows + condition[0]), h + self.out(gate(cells + condition[1]))
+
+
+@dataclass
+class LayerCache:
+    """The input of a layer's vertical stack so far (B, C, H, W), zero where nothing was computed yet."""
+
+    v: Tensor
+
+
+def vertical_row(layer: GatedLayer, cache: LayerCache, y: int, condition: Tensor) -> tuple[Tensor, Tensor]:
+    """Row y of the vertical stack, given its input up to that row and the row's condition (B, 2C, 1, W).
+
+    Returns the horizontal stack's input from it (B, 2C, 1, W), and the stack's output (B, C, 1, W).
+    """
+    reach = layer.kernel // 2
+    window = cache.v[:, :, max(y - reach, 0) : y + 1]
+    rows = layer.vertical(F.pad(window, (reach, reach, reach + 1 - window.shape[2], 0)))
+    return layer.across(rows), gate(rows + condition)
