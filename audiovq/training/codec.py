@@ -127,10 +127,8 @@ class CodecTask(Task):
         teacher_dim = 64
         self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
         self.loudness = nn.Conv1d(self.model.quantizer.content_dim, 1, 1)
-        self.listener: list[WhisperEncoder] = []  # a list keeps it out of the state
-        if listener_items:
-            listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
-            self.listener.append(listener.lower(torch.bfloat16) if self.mixed and listener.mel.is_cuda else listener)
+        #: Whisper's encoder, in a list: that keeps it out of the state.
+        self.listener = [self._load_listener()] if listener_items else []
         self.gap_share = gap_share
         self.listener_items, self.listener_layers = listener_items, listener_layers
         self.phase_from, self.harmonics_from, self.average_decay = phase_from, harmonics_from, average_decay
@@ -147,6 +145,10 @@ class CodecTask(Task):
             encoder, decoder = self.model.encoder, self.model.decoder
             parts = (encoder.content, encoder.detail, decoder.backbone, self.model.speaker_encoder.units)
             compile_modules((*parts, self.discriminator), log.info)
+
+    def _load_listener(self) -> WhisperEncoder:
+        listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
+        return listener.lower(torch.bfloat16) if self.mixed and listener.mel.is_cuda else listener
 
     def _make_optimizers(
         self, learning_rate: float, adversarial_rate: float, weight_decay: float, slow: Mapping[str, float]
