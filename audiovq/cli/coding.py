@@ -45,6 +45,10 @@ def encode(
     inputs: EncodeInputs,
     output: EncodeOutput = None,
     bitrate: Annotated[float | None, typer.Option(metavar="KBPS", help=bitrate_help(), show_default=False)] = None,
+    codebooks: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="The first N codebooks, instead of --bitrate.", show_default=False),
+    ] = None,
     model: EncodeModel = None,
     force: Force = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
@@ -65,20 +69,20 @@ def encode(
     """
     from audiovq.cli import loading
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models, n_codebooks_for, packet_frames_for, report_rate
+    from audiovq.cli.loading import Models, codebooks_of, packet_frames_for, report_rate
     from audiovq.cli.options import raw_source, refuse, takes_visual
     from audiovq.cli.visual import encode_visual
     from audiovq.media.containers import CONTAINER_SUFFIXES
     from audiovq.media.waveform import RAW_SUFFIXES, READABLE
 
     if not sound and raw is None and takes_visual(inputs, READABLE):
-        speech_only = ("bitrate", "mono", "entropy_coding", "rate", "channels", "packet", "engine")
+        speech_only = ("bitrate", "codebooks", "mono", "entropy_coding", "rate", "channels", "packet", "engine")
         refuse(context, speech_only, "for sound; the inputs are images or videos")
         return encode_visual(inputs, output, model, force, threads)
     source_format = raw_source(raw, rate, channels)
     jobs = plan(inputs, output, (*READABLE, *CONTAINER_SUFFIXES) if raw is None else RAW_SUFFIXES, ".avq")
     facts = loading.facts(model)
-    n_codebooks = n_codebooks_for(facts, bitrate)
+    n_codebooks = codebooks_of(facts, bitrate, codebooks)
     report_rate(facts, bitrate, n_codebooks)
     packet_frames = packet_frames_for(facts, packet)
     models = Models(threads, entropy_coding=entropy_coding, engine=engine)

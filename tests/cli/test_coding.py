@@ -39,6 +39,20 @@ def test_there_and_back(run, wav, tmp_path):
     assert (found.samplerate, found.channels, found.frames, found.subtype) == (44100, 2, 132300, "PCM_16")
 
 
+def test_codebooks(run, wav):
+    wav(seconds=2.0)
+    assert run("encode", "a.wav", "-o", "rate.avq", "--bitrate", "1").code == 0
+    assert run("encode", "a.wav", "-o", "codebooks.avq", "--codebooks", "2").code == 0
+    assert Path("codebooks.avq").read_bytes() == Path("rate.avq").read_bytes()
+    for options, reason in (
+        (("--codebooks", "9"), "has 1 to 8 codebooks, 9 were asked for"),
+        (("--codebooks", "2", "--bitrate", "1"), "give one of them"),
+    ):
+        refused = run("encode", "a.wav", "-o", "no.avq", *options)
+        assert (refused.code, len(refused.lines), Path("no.avq").exists()) == (1, 1, False)
+        assert reason in refused.lines[0]
+
+
 def test_bitrate(run, wav):
     wav(seconds=10.0)
     sizes = []
