@@ -28,6 +28,10 @@ class FakeCodec:
         self.name = name
         self.model_hash = zlib.crc32(name.encode()).to_bytes(4, "big")
 
+    def to(self, device):
+        """Nothing to move."""
+        return self
+
     def encoder_stream(self, n_codebooks=None, packet_frames=None, speaker=None):
         sizes = (n_codebooks or self.default_n_codebooks, packet_frames or self.packet_frames)
         return FakeEncoderStream(self, *sizes, speaker)

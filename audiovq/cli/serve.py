@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -36,13 +36,11 @@ def serve(
     import gradio  # noqa: F401 - first, so that a missing package is reported before anything is loaded
 
     from audiovq.cli.loading import Models
-    from audiovq.codec.codec import SpeechCodec
     from audiovq.web.server import is_local, listen, serve_page
 
     sock = listen(host, port)
     with sock:
-        codec = Models(entropy_coding=True, decodes=True).load(model)
-        assert isinstance(codec, SpeechCodec)  # the engine is PyTorch
+        codec = cast("SpeechCodec", Models(entropy_coding=True, decodes=True).load(model))  # the engine is PyTorch
         to_device(codec, device)
         if not is_local(host):
             print("audiovq: warning: other machines can reach this page; it has no password", file=sys.stderr)
