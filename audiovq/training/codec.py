@@ -135,16 +135,18 @@ class CodecTask(Task):
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
         self.batch_size, self.seed = batch_size, seed
         self.to(self.device)
-        options = dict(sampler or {})
-        train, validation = (part.to(self.device) for part in open_packed(corpus))
-        self.train_crops = CropSampler(train, crop_frames, other_frames, **options)
-        self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
+        self._open_crops(corpus, crop_frames, other_frames, sampler or {})
         self.audio_seconds = batch_size * crop_frames * FRAME / rate
         self._make_optimizers(learning_rate, adversarial_rate, weight_decay, slow or {})
         if compile:  # what takes most of the time; the average, and so validation, stays as it is
             encoder, decoder = self.model.encoder, self.model.decoder
             parts = (encoder.content, encoder.detail, decoder.backbone, self.model.speaker_encoder.units)
             compile_modules((*parts, self.discriminator), log.info)
+
+    def _open_crops(self, corpus: str | None, crop_frames: int, other_frames: int, sampler: Mapping[str, Any]) -> None:
+        train, validation = (part.to(self.device) for part in open_packed(corpus))
+        self.train_crops = CropSampler(train, crop_frames, other_frames, **sampler)
+        self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
 
     def _load_listener(self) -> WhisperEncoder:
         listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
