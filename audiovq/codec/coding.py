@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ class Codebooks:
         return np.concatenate([self.content.values[codes[0]], detail], axis=1).T
 
 
-class StreamingCodec:
+class StreamingCodec(ABC):
     """Coding and decoding channels while they arrive. Subclasses set the attributes and bring the engine.
 
     Attributes:
@@ -118,19 +119,19 @@ class StreamingCodec:
     _decoders: dict[str, StreamFactory]
 
     @property
+    @abstractmethod
     def engine(self) -> Engine:
         """Computes the networks."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def shape(self) -> CodecShape:
         """Sizes of the networks."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def codebooks(self) -> Codebooks:
         """The quantizer's tables."""
-        raise NotImplementedError
 
     @property
     def bitrates(self) -> list[float]:

@@ -235,10 +235,12 @@ def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50)
 def noise_table(n_frames: int, hop_length: int) -> np.ndarray:
     """`smooth_noise` of unit power, (n_frames * hop_length,), the same on every machine and with every version.
 
-    It is read from `noise.npy`, sixteen bits a sample, and starts again behind its end.
+    It is read from `noise.safetensors`, sixteen bits a sample, and starts again behind its end.
     """
-    path = Path(__file__).with_name("noise.npy")
-    return np.resize(np.load(path), n_frames * hop_length) / np.float32(NOISE_SCALE)
+    from safetensors.numpy import load_file
+
+    noise = load_file(Path(__file__).with_name("noise.safetensors"))["noise"]
+    return np.resize(noise, n_frames * hop_length) / np.float32(NOISE_SCALE)
 
 
 NOISE_FRAMES = 2048

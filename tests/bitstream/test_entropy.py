@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from constriction import stream
+from safetensors.numpy import load_file
 
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
 from audiovq.bitstream.container import DamagedError
@@ -385,7 +386,7 @@ class TestGolden:
 
     @pytest.mark.parametrize(("name", "codec", "flags"), [("packed", FakeCodec, 2), ("entropy_coded", SmallCodec, 3)])
     def test_file(self, name, codec, flags):
-        expected, codec = np.load(GOLDEN / f"{name}.npz"), codec()
+        expected, codec = load_file(GOLDEN / f"{name}.safetensors"), codec()
         codec.folder = GOLDEN
         data = (GOLDEN / f"{name}.avq").read_bytes()
         found = load_encoded(io.BytesIO(data), codec)

@@ -156,7 +156,7 @@ def test_states_with_voicing_from_the_document():
 
 def test_decoder_from_the_document():
     data = (GOLDEN / "entropy_coded.avq").read_bytes()
-    expected = np.load(GOLDEN / "entropy_coded.npz")
+    expected = load_file(GOLDEN / "entropy_coded.safetensors")
     reader = ContainerReader(io.BytesIO(data))
     header = SpeechHeader.from_container(reader.header)
 
