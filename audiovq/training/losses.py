@@ -192,7 +192,7 @@ class Disturbance(nn.Module):
     filters: Tensor
     threshold: Tensor
     exponent: Tensor
-    width: Tensor
+    size: Tensor
 
     def __init__(self, n_fft: int = 512, bands: int = 49, level_db: float = 79.0, sample_rate: int = 16000) -> None:
         super().__init__()
@@ -212,7 +212,8 @@ class Disturbance(nn.Module):
         self.register_buffer("threshold", 10 ** (threshold_db(middle.clamp(50, 8000)) / 10), persistent=False)
         steep = (6 / (edges[1:-1] + 2)).clamp(1.0, 2.0) ** 0.15
         self.register_buffer("exponent", 0.23 * steep, persistent=False)
-        self.register_buffer("width", torch.full((bands,), 24.0 / bands), persistent=False)
+        self.register_buffer("size", 0.187 * (self.threshold / 0.5) ** self.exponent, persistent=False)
+        self.width = 24.0 / bands  # of a band, in Bark
         self.level = 10 ** (level_db / 10)
         self.speech = (int(300 * n_fft / sample_rate), int(3500 * n_fft / sample_rate))
 
@@ -222,9 +223,8 @@ class Disturbance(nn.Module):
 
     def loudness(self, power: Tensor) -> Tensor:
         """Powers of bands -> loudness densities in sone per Bark (Zwicker)."""
-        threshold, exponent = self.threshold[:, None], self.exponent[:, None]
-        size = (threshold / 0.5) ** exponent
-        return 0.187 * size * ((0.5 + 0.5 * power / threshold) ** exponent - 0.5**exponent)
+        threshold, exponent, size = self.threshold[:, None], self.exponent[:, None], self.size[:, None]
+        return size * ((0.5 + 0.5 * power / threshold) ** exponent - 0.5**exponent)
 
     def forward(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Squared magnitudes (B, bins, frames) -> about the points that the disturbance costs; scalar."""
@@ -242,12 +242,11 @@ class Disturbance(nn.Module):
         difference = heard - wanted
         masked = 0.25 * torch.minimum(heard, wanted).detach()
         difference = torch.sign(difference) * (difference.abs() - masked).clamp_min(0.0)
-        width = self.width[:, None]
-        symmetric = torch.sqrt((difference.square() * width).sum(1) * width.sum() + 1e-6)
+        symmetric = torch.sqrt(difference.square().sum(1) * (self.width * 24.0) + 1e-6)
         with torch.no_grad():
             asymmetry = ((power + 50) / (reference + 50)) ** 1.2
             asymmetry = torch.where(asymmetry < 3, 0.0, asymmetry.clamp_max(12.0))
-        asymmetric = (difference.abs() * asymmetry * width).sum(1)
+        asymmetric = (difference.abs() * asymmetry).sum(1) * self.width
         worth = 0.1 * symmetric.clamp_max(45.0) + 0.0309 * asymmetric.clamp_max(45.0)
         return (worth / loud).mean()
 
