@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,13 @@ class Table:
             rows = rows @ self.weight.T + self.bias
         if self.normalised:
             rows = rows / np.maximum(np.sqrt(np.square(rows).sum(axis=1, keepdims=True)), 1e-12)
-        # argmin |x - e|^2 = argmax e.x - |e|^2 / 2
-        half = np.square(self.search).sum(axis=1) / 2
-        if self.costs is not None:
-            half = half + self.costs / 2
-        return (rows @ self.search.T - half).argmax(axis=1)
+        return (rows @ self.search.T - self._half).argmax(axis=1)  # argmin |x - e|^2 = argmax e.x - |e|^2 / 2
+
+    @cached_property
+    def _half(self) -> np.ndarray:
+        """Half of what each code costs apart from its product with the latent."""
+        squared = np.square(self.search).sum(axis=1)
+        return (squared if self.costs is None else squared + self.costs) / 2
 
 
 class Codebooks:
