@@ -344,11 +344,17 @@ class SplitQuantizer(nn.Module):
         """Whether the codebooks have their first vectors."""
         return self.content.started() and self.detail.started()
 
+    def draw_n_codebooks(self, n_items: int) -> Tensor:
+        """Numbers of codebooks (B,) for the items of a training batch, on the host."""
+        if self.book_weights is None:
+            return torch.full((n_items,), self.n_codebooks)
+        return 1 + torch.multinomial(self.book_weights, n_items, replacement=True)
+
     def _books(self, n_items: int, n_codebooks: int | Tensor | None) -> Tensor:
         """Number of codebooks of each item, (B,)."""
         if isinstance(n_codebooks, Tensor):
             return n_codebooks
         check_n_codebooks(n_codebooks, self.n_codebooks)
-        if n_codebooks is None and self.training and self.book_weights is not None:
-            return 1 + torch.multinomial(self.book_weights, n_items, replacement=True)
+        if n_codebooks is None and self.training:
+            return self.draw_n_codebooks(n_items)
         return torch.full((n_items,), n_codebooks or self.n_codebooks)

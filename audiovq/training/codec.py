@@ -177,9 +177,11 @@ class CodecTask(Task):
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
         self._training_mode()
-        batch = self.train_crops.draw(self.batch_size, np.random.default_rng((self.seed, place.step, rank())))
+        rng, n = np.random.default_rng((self.seed, place.step, rank())), self.batch_size
+        n_codebooks = self.model.quantizer.draw_n_codebooks(n)
+        batch = self.train_crops.draw(n, rng, n_codebooks=n_codebooks.numpy())
         with self.autocast():
-            coded = self.code(self.model, batch, lost=self.draw_gaps(len(batch.target)))
+            coded = self.code(self.model, batch, n_codebooks, self.draw_gaps(n))
         terms = self.losses(coded, batch)
         if place.progress >= self.adversarial_from:
             terms |= self.adversarial(batch.target[:, None], coded.waveform, place.rate)
@@ -200,7 +202,7 @@ class CodecTask(Task):
         return to_device(packets.repeat_interleave(GAP_FRAMES, dim=1)[:, :n_frames], self.device)
 
     def code(
-        self, codec: SpeechCodec, batch: Batch, n_codebooks: int | None = None, lost: Tensor | None = None
+        self, codec: SpeechCodec, batch: Batch, n_codebooks: int | Tensor | None = None, lost: Tensor | None = None
     ) -> Reconstruction:
         """Encode the sources and decode them as the targets' speakers, on the targets' pitch."""
         items = batch.converted.nonzero()[:, 0]

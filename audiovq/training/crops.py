@@ -145,6 +145,8 @@ class CropSampler:
         pair_share: of the synthetic items, those that are converted between aligned recordings.
         formant_share: of the real items, those whose source has another vocal tract, to be converted back.
         degraded_share: of all unconverted items, those whose source is a worse recording.
+        converted_up_to: most codebooks of an item that is converted: more of them hold the source's voice, which no
+            decoder can take out again.
         language_weights: how many times as likely speakers of a language are drawn.
     """
 
@@ -157,10 +159,12 @@ class CropSampler:
         pair_share: float = 0.7,
         formant_share: float = 0.35,
         degraded_share: float = 0.15,
+        converted_up_to: int = 2,
         language_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.corpus, self.crop_frames, self.other_frames = corpus, crop_frames, other_frames
         self.pair_share, self.formant_share, self.degraded_share = pair_share, formant_share, degraded_share
+        self.converted_up_to = converted_up_to
         synthetic = corpus.synthetic()
         weights = np.diff(corpus.spans, axis=1)[:, 0].astype(np.float64) ** 0.7
         if language_weights:
@@ -177,14 +181,24 @@ class CropSampler:
         self.augment = SpectralAugmentation().to(corpus.samples.device)
         self.last = len(corpus.samples) // FRAME
 
-    def draw(self, n: int, rng: np.random.Generator, augmented: bool = True) -> Batch:
-        """``n`` items. ``augmented=False``: recordings as they are, to be decoded as they are."""
+    def draw(
+        self, n: int, rng: np.random.Generator, augmented: bool = True, n_codebooks: np.ndarray | None = None
+    ) -> Batch:
+        """Draw items.
+
+        Args:
+            n: their number.
+            rng: decides everything.
+            augmented: False for recordings as they are, to be decoded as they are.
+            n_codebooks: (n,) by which they will be coded, see ``converted_up_to``; None: any of them may be converted.
+        """
         crop, other = self.crop_frames, self.other_frames
         is_synthetic = rng.random(n) < self.synthetic_share
         speaker = np.where(is_synthetic, self._speakers(self.synthetic, n, rng), self._speakers(self.real, n, rng))
         start = self._place(speaker, crop, rng)
         target_speaker, target_start = speaker.copy(), start.copy()
-        paired = is_synthetic & (rng.random(n) < self.pair_share) & bool(self.groups) & augmented
+        few = np.full(n, augmented) if n_codebooks is None else (n_codebooks <= self.converted_up_to) & augmented
+        paired = is_synthetic & (rng.random(n) < self.pair_share) & bool(self.groups) & few
         for i in np.flatnonzero(paired):
             a, b = rng.choice(self.groups[rng.integers(len(self.groups))], 2, replace=False)
             offset = rng.integers(self.corpus.frames[a] - crop + 1)
@@ -198,7 +212,7 @@ class CropSampler:
             source_other[pairs] = self.corpus.crops(self._place(speaker[paired], other, rng), other)
         converted = paired.copy()
         if augmented:
-            warped = ~is_synthetic & (rng.random(n) < self.formant_share)
+            warped = ~is_synthetic & (rng.random(n) < self.formant_share) & few
             self._warp(source, source_other, warped)
             converted |= warped
         teacher = self.corpus.rows("teacher", start, crop).float() if self.corpus.teacher is not None else None
