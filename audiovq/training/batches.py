@@ -87,6 +87,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_distributed():
         yield
         return
+    # An optimizer imports it at its first step. Where there is a group by then, that import keeps it alive: gloo's
+    # threads outlive destroy_process_group, and one that frees a tensor while the interpreter ends aborts the process.
+    import torch._dynamo
+
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
@@ -97,14 +101,10 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-_TOKEN = torch.zeros(1)
-"""Kept: were it freed by gloo's thread while the interpreter ends, the process would abort."""
-
-
 def wait_for_all() -> None:
     """Return once every process is here."""
     if is_distributed():
-        dist.all_reduce(_TOKEN)
+        dist.all_reduce(torch.zeros(1))
 
 
 def broadcast_state(module: nn.Module) -> None:

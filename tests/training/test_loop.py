@@ -292,3 +292,29 @@ def test_a_signal_to_one_of_two_processes_stops_both_in_the_same_step(command, t
     resumed = command("parts", *settings, processes=2)
     assert resumed.returncode == 0, resumed.stderr
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
+
+
+LEAVES_THE_GROUP = """
+import os
+import torch
+from audiovq.training.batches import average_gradients, process_group
+
+with process_group(torch.device("cpu")):
+    model = torch.nn.Linear(3, 3)
+    model(torch.ones(3)).sum().backward()
+    average_gradients(list(model.parameters()))
+    torch.optim.AdamW(model.parameters()).step()
+threads = [open(f"/proc/self/task/{thread}/comm").read() for thread in os.listdir("/proc/self/task")]
+assert not any("gloo" in name for name in threads), threads
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists threads by /proc")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """One that frees a tensor while the interpreter ends would abort the process."""
+    script = tmp_path / "script.py"
+    script.write_text(LEAVES_THE_GROUP)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(start, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
