@@ -44,5 +44,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        try:
+            return getattr(import_module(_LAZY[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "numba"):
+                raise
+            raise ImportError(f"audiovq.{name} needs PyTorch: pip install 'audiovq[torch]'; OnnxCodec does not") from error
     raise AttributeError(f"module 'audiovq' has no attribute {name!r}")

@@ -25,8 +25,8 @@ BUNDLED = Path(__file__).resolve().parent / "pretrained"
 DEFAULTS: dict[Media, str] = {"speech": "speech", "image": "photo", "video": "doom"}
 #: Folder of a WaveNet decoder in a speech model's folder.
 WAVENET = "wavenet"
-#: Folder of a speech model's export for ONNX Runtime in the model's folder, and the file that describes an export.
-ONNX, ONNX_DESCRIPTION = "onnx", "onnx.json"
+#: Describes the networks for ONNX Runtime in a speech model's folder.
+ONNX_DESCRIPTION = "onnx.json"
 #: Buffers of quantizers that only training reads; exported models leave them out.
 TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 
@@ -83,28 +83,20 @@ def weights_folder(name_or_dir: str | Path) -> Path:
 
 
 def onnx_folder(name_or_dir: str | Path | None = None) -> Path:
-    """The folder with the ONNX networks of a speech model: the model's folder itself or ``onnx`` in it.
+    """The folder of a speech model that has networks for ONNX Runtime.
 
     Raises:
         AudioVQError: when there is no such model, or it was not exported.
     """
     folder = model_folder(name_or_dir)
-    for found in (folder, folder / ONNX):
-        if (found / ONNX_DESCRIPTION).is_file():
-            return found
-    raise AudioVQError(
-        f"the model in {folder} has no ONNX networks: write them with audiovq export onnx DIR, and use --model DIR"
-    )
-
-
-def is_export_alone(folder: Path) -> bool:
-    """Whether a folder holds a speech model's export for ONNX Runtime without the weights for PyTorch."""
-    return (folder / ONNX_DESCRIPTION).is_file() and not (folder / "model.safetensors").is_file()
+    if not (folder / ONNX_DESCRIPTION).is_file():
+        raise AudioVQError(
+            f"the model in {folder} has no ONNX networks: write them with audiovq export onnx DIR, and use --model DIR"
+        )
+    return folder
 
 
 def _is_model(folder: Path, media: Media) -> bool:
-    if media == "speech" and (folder / "config.json").is_file() and is_export_alone(folder):
-        return True
     files = [folder / part / name for part in _PARTS[media] for name in ("config.json", "model.safetensors")]
     return all(path.is_file() for path in files)
 
@@ -168,8 +160,6 @@ def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
     from audiovq.devices import restore
 
     folder = Path(folder)
-    if is_export_alone(folder):
-        raise AudioVQError(f"the model in {folder} is for ONNX Runtime alone: use --engine onnx, or another folder")
     try:
         model = kind(**json.loads((folder / "config.json").read_text()))
         data = (folder / "model.safetensors").read_bytes()
@@ -239,8 +229,6 @@ def codes_hash(folder: str | Path) -> bytes:
     the decoder's.
     """
     folder = Path(folder)
-    if is_export_alone(folder):
-        return bytes.fromhex(json.loads((folder / ONNX_DESCRIPTION).read_text())["model_hash"])
     config = json.loads((folder / "config.json").read_text())
     if "time_stride" in config:
         strides = json.dumps([config["stride"], config["time_stride"]]).encode()

@@ -6,14 +6,19 @@ Each packet is coded on its own: the model starts anew with it and knows nothing
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from audiovq.bitstream.entropy_model import PRECISION, EntropyModel, load_entropy_model, weights_of
 from audiovq.interfaces import Codec
+
+if TYPE_CHECKING:
+    from audiovq.bitstream.entropy_steps import StepPredictor
 
 #: Nine groups of seven bits: every value below 2**63.
 MAX_VARINT_BYTES = 9
@@ -173,8 +178,19 @@ def to_words(data: bytes) -> np.ndarray:
     return np.frombuffer(data + bytes(-len(data) % 4 + 8), ">u4").astype(np.uint32)
 
 
-WITHOUT_KERNELS = 16
-"""Rows that are coded before the compiled kernels are loaded, which takes as long as they then save."""
+WITHOUT_KERNELS = {"encode": 12_000, "decode": 4_000}
+"""Codes that are coded before the compiled kernels are loaded, which takes as long as they then save."""
+
+
+@cache
+def kernels() -> Any:
+    """The module of the compiled kernels; None where numba is not installed."""
+    try:
+        return import_module("audiovq.bitstream.entropy_kernels")
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return None
 
 
 class EntropyCoder:
@@ -186,12 +202,25 @@ class EntropyCoder:
 
     def __init__(self, model: EntropyModel) -> None:
         self.model = model
-        self._n_coded = 0  # rows
+        self._n_codes = {"encode": 0, "decode": 0}
 
-    def warm_up(self) -> None:
-        """Load the kernels that decode now (or compile them, once an installation), not with the first packet."""
-        row = np.zeros((1, 1, 1), np.int64)
-        self.decode_codes(self.encode_codes(row), 1, 1, 1)
+    def load_kernels(self) -> None:
+        """Load the compiled kernels now: later they would hold up speech that is being decoded as it arrives."""
+        if kernels() is not None:
+            self._n_codes = dict.fromkeys(WITHOUT_KERNELS, max(WITHOUT_KERNELS.values()))
+            row = np.zeros((1, 1, 1), np.int64)
+            self.decode_codes(self.encode_codes(row), 1, 1, 1)
+
+    @cached_property
+    def _predictor(self) -> StepPredictor:
+        from audiovq.bitstream.entropy_steps import StepPredictor
+
+        return StepPredictor(self.model.network)
+
+    def _kernels(self, verb: str, n_codes: int) -> Any:
+        """The compiled kernels, once there was enough to do; None before, and where numba is not installed."""
+        self._n_codes[verb] += n_codes
+        return kernels() if self._n_codes[verb] > WITHOUT_KERNELS[verb] else None
 
     def can_code(self, n_codebooks: int, code_bits: int, speaker_size: int, speaker_bits: int) -> bool:
         """Whether the model has probabilities for such rows."""
@@ -216,12 +245,17 @@ class EntropyCoder:
         self, data: bytes, n_rows: int, n_books: int, n_frames: int, voiced: np.ndarray | None = None
     ) -> np.ndarray | None:
         """Inverse of `encode_codes` -> (R, K, F) int64; None where the bytes are not such rows."""
-        from audiovq.bitstream.entropy_kernels import decode_rows, make_memory
-
         rows = np.zeros((n_rows, n_books, n_frames), np.int64)
-        memory = make_memory(self.model.network, n_frames)
         known = _voicing(voiced, n_rows, n_frames)
-        read = decode_rows(self.model.network, memory, known, np.frombuffer(data, np.uint8), rows)
+        compiled = self._kernels("decode", rows.size)
+        if compiled is None:
+            from audiovq.bitstream.entropy_steps import decode_rows
+
+            read = decode_rows(self._predictor, known, data, rows)
+        else:
+            network = self.model.network
+            memory = compiled.make_memory(network, n_frames)
+            read = compiled.decode_rows(network, memory, known, np.frombuffer(data, np.uint8), rows)
         return rows if len(data) <= read else None
 
     def bits(self, row: np.ndarray, voiced: np.ndarray | None = None) -> float:
@@ -233,14 +267,12 @@ class EntropyCoder:
 
     def _weights(self, row: np.ndarray, voicing: np.ndarray) -> np.ndarray:
         """Weights (F * K, V) float32 of each code of a row (K, F); the kernels do it faster once they are loaded."""
-        self._n_coded += 1
-        if self._n_coded <= WITHOUT_KERNELS:
-            return weights_of(self.model.network, voicing, row)
-        from audiovq.bitstream.entropy_kernels import distributions, make_memory
-
+        network, compiled = self.model.network, self._kernels("encode", row.size)
+        if compiled is None:
+            return weights_of(network, voicing, row)
         weights = np.empty((row.size, self.model.codebook_size), np.float32)
-        memory = make_memory(self.model.network, row.shape[1])
-        distributions(self.model.network, memory, voicing, np.ascontiguousarray(row, np.int64), weights)
+        memory = compiled.make_memory(network, row.shape[1])
+        compiled.distributions(network, memory, voicing, np.ascontiguousarray(row, np.int64), weights)
         return weights
 
     def encode_speakers(self, rows: np.ndarray) -> bytes:

@@ -201,6 +201,9 @@ def _unexpected(error: Exception) -> int:
 def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
     if error.name == f"audiovq.cli.{_MODULES.get(verb or '', verb)}":
         return f"this installation has no {verb}"
+    if error.name == "torch":
+        what = f"{verb} of this kind" if verb in ("encode", "decode", "convert", "info") else verb
+        return f"{what} needs PyTorch, which is not installed: pip install 'audiovq[torch]'"
     extra = _EXTRAS.get(verb or "")
     install = f"pip install 'audiovq[{extra}]'" if extra else f"pip install {error.name}"
     return f"{verb} needs the package {error.name}: {install}"

@@ -59,7 +59,7 @@ def encode(
     packet: Packet = None,
     entropy_coding: EntropyCoding = True,
     threads: Threads = 1,
-    engine: Engine = "torch",
+    engine: Engine = "auto",
 ) -> None:
     """Encode speech, images or videos to .avq files.
 
@@ -136,7 +136,7 @@ def decode(
     model: DecodeModel = None,
     force: Force = False,
     threads: Threads = 1,
-    engine: Engine = "torch",
+    engine: Engine = "auto",
 ) -> None:
     """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
 
@@ -145,7 +145,7 @@ def decode(
     channels; where --rate or --channels say otherwise, the file is refused.
     """
     from audiovq.cli.jobs import plan, run
-    from audiovq.cli.loading import Models, check_decoder
+    from audiovq.cli.loading import Models, check_decoder, engine_for
     from audiovq.cli.options import holds_visual, raw_target, refuse
     from audiovq.cli.visual import decode_visual
     from audiovq.hub import bundled_models
@@ -160,7 +160,7 @@ def decode(
     jobs = plan(inputs, output, [".avq"], ".wav" if target_format is None else RAW_SUFFIXES[0])
     for job in jobs:
         check_writable(job.target, target_format)
-    models = Models(threads, seed, entropy_coding=True, engine=engine, decodes=True)
+    models = Models(threads, seed, True, engine_for(engine, decoder), live="-" in inputs)
 
     def prepare() -> None:
         if model is not None:

@@ -87,7 +87,7 @@ def convert(
     channels: Channels = None,
     packet: Packet = None,
     threads: Threads = 1,
-    engine: Engine = "torch",
+    engine: Engine = "auto",
 ) -> None:
     """Convert recordings or .avq files to another speaker.
 
@@ -110,7 +110,7 @@ def convert(
     for name in to if source_voice is None else [*to, source_voice]:
         loading.check_voice(name, None if codes_alone else loading.facts(model))
     packet_frames = None if codes_alone else packet_frames_for(loading.facts(model), packet)
-    voices = _Voices(to, source_voice, model, threads, seed, engine)
+    voices = _Voices(to, source_voice, model, threads, seed, loading.engine_for(engine, decoder))
 
     def prepare() -> None:
         # Errors of the target are reported before the first file is begun.

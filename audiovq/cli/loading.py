@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.io import errors_about
 
 if TYPE_CHECKING:
@@ -185,6 +185,11 @@ TOLERANCE_KBPS = 0.05
 ENGINES = ("torch", "onnx", "auto")
 
 
+def engine_for(engine: str, decoder: str) -> str:
+    """The engine that is asked for; PyTorch instead of ``auto`` for a decoder that ONNX Runtime does not have."""
+    return "torch" if engine == "auto" and decoder != "parallel" else engine
+
+
 class Models:
     """Loads each model once.
 
@@ -194,7 +199,7 @@ class Models:
         seed: of what decoders draw.
         engine: what computes the networks: torch, onnx, or auto (onnx where the model was exported for it).
         entropy_coding: load the models' entropy coders as well.
-        decodes: load what entropy-coded files are read by, too.
+        live: load all that entropy-coded files are read by at once; otherwise it is loaded when a file is long enough.
 
     Attributes:
         seconds: spent on loading.
@@ -209,11 +214,11 @@ class Models:
         seed: int = 0,
         entropy_coding: bool = False,
         engine: str = "torch",
-        decodes: bool = False,
+        live: bool = False,
     ) -> None:
         if engine not in ENGINES:
             raise AudioVQError(f"--engine takes {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine!r}")
-        self._engine, self._decodes = engine, decodes
+        self._engine, self._live = engine, live
         self._threads, self._seed, self._entropy_coding = threads, seed, entropy_coding
         self._loaded: dict[str | None, Codec] = {}
         self.seconds = 0.0
@@ -234,15 +239,15 @@ class Models:
                     from audiovq.bitstream.entropy import coder_for
 
                     coder = coder_for(codec)
-                    if coder is not None and self._decodes:
-                        coder.warm_up()
+                    if coder is not None and self._live:
+                        coder.load_kernels()
                 self._loaded[name_or_dir] = codec
             finally:
                 self.seconds += time.perf_counter() - start
         return self._loaded[name_or_dir]
 
     def _load_torch(self, name_or_dir: str | None) -> SpeechCodec:
-        import torch
+        torch = need("torch", "the engine torch", "torch")
 
         from audiovq.codec.codec import SpeechCodec
 

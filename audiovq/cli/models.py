@@ -168,9 +168,9 @@ def onnx(
 ) -> None:
     """Write a speech model for ONNX Runtime: encoder, pitch tracker, speaker encoder and decoder as .onnx files.
 
-    Beside them are the codebooks (codebooks.safetensors) and onnx.json, which describes inputs, outputs and sizes.
-    `audiovq encode --engine onnx --model DIR` uses the folder and needs no PyTorch; so do decode and convert. In the
-    folder onnx of a model's folder it serves --model with that folder. -f overwrites an earlier export.
+    They take their weights from model.safetensors beside them, which is copied; onnx.json describes inputs, outputs and
+    sizes. DIR may be the model's own folder. `audiovq encode --model DIR`, decode and convert then use ONNX Runtime and
+    need no PyTorch. -f overwrites an earlier export.
     """
     from audiovq.hub import ONNX_DESCRIPTION, model_folder
 

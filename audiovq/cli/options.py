@@ -55,8 +55,8 @@ Engine = Annotated[
     str,
     typer.Option(
         metavar="torch|onnx|auto",
-        help="What computes the networks: PyTorch, or ONNX Runtime from a folder that audiovq export onnx wrote; auto: "
-        "ONNX Runtime where the model has such a folder.",
+        help="What computes the networks: PyTorch or ONNX Runtime, which starts sooner; auto: ONNX Runtime where it is "
+        "installed and the model has been exported for it, as the bundled one has.",
     ),
 ]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")]

@@ -40,7 +40,7 @@ def serve(
 
     sock = listen(host, port)
     with sock:
-        codec = cast("SpeechCodec", Models(entropy_coding=True, decodes=True).load(model))  # the engine is PyTorch
+        codec = cast("SpeechCodec", Models(entropy_coding=True, live=True).load(model))  # the engine is PyTorch
         to_device(codec, device)
         if not is_local(host):
             print("audiovq: warning: other machines can reach this page; it has no password", file=sys.stderr)

@@ -11,12 +11,12 @@ import numpy as np
 from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
 from audiovq.errors import AudioVQError, need
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
-from audiovq.hub import model_folder, onnx_folder
+from audiovq.hub import codes_hash, onnx_folder
 from audiovq.interfaces import CodecShape, Stretch
 from audiovq.io import file_sha256
 
-CODEBOOKS = "codebooks.safetensors"
-VERSION = 1
+CODEBOOKS, WEIGHTS = "codebooks.safetensors", "model.safetensors"
+VERSION = 2
 
 
 class OnnxEngine:
@@ -89,20 +89,25 @@ class OnnxCodec(StreamingCodec):
     """
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
+        from safetensors import SafetensorError
+
         folder = Path(folder)
         try:
             found = json.loads((folder / DESCRIPTION).read_text())
             if found["version"] != VERSION:
                 raise ValueError(f"it is of version {found['version']}, and {VERSION} is read")
             self._shape = CodecShape(**found["shape"])
+            self.weights_sha256 = found["weights_sha256"]
             self._codebooks = _read_codebooks(folder, found["codebooks"])
             paths = {name: folder / network["file"] for name, network in found["networks"].items()}
-            self.name, self.model_hash = found["name"], bytes.fromhex(found["model_hash"])
+            self.name, self.model_hash = found["name"], codes_hash(folder)
             self.packet_frames, self.default_n_codebooks = found["packet_frames"], found["default_n_codebooks"]
             self.conversion_codebooks = found["conversion_codebooks"] or self.default_n_codebooks
-            self.weights_sha256 = found["weights_sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AudioVQError(f"the model in {folder} cannot be loaded: {DESCRIPTION} is damaged ({error})") from error
+            fits = file_sha256(folder / WEIGHTS) == self.weights_sha256
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise AudioVQError(f"the model in {folder} cannot be loaded: its files are damaged ({error})") from error
+        if not fits:
+            raise AudioVQError(f"the ONNX networks in {folder} are not of the weights beside them: export again")
         self.folder = folder
         self.sample_rate, self.hop_length = self._shape.sample_rate, self._shape.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
@@ -127,38 +132,33 @@ class OnnxCodec(StreamingCodec):
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path | None = None, threads: int = 1) -> OnnxCodec:
-        """Load a bundled model by name (default: the bundled speech model), a model's folder with a folder ``onnx`` in
-        it, or a folder that `audiovq export onnx` wrote.
+        """Load a bundled model by name (None: the bundled speech model) or a folder that `audiovq export onnx` wrote.
 
         Raises:
             AudioVQError: when there is no such model, it was not exported, its files are damaged, or the weights beside
                 the export are other ones than those that were exported.
         """
-        folder = model_folder(name_or_dir)
-        codec = cls(onnx_folder(folder), threads)
-        weights = folder / "model.safetensors"
-        if weights.is_file() and file_sha256(weights) != codec.weights_sha256:
-            raise AudioVQError(f"the ONNX networks in {codec.folder} are not of the weights beside them: export again")
-        codec.folder = folder
-        return codec
+        return cls(onnx_folder(name_or_dir), threads)
 
 
 def _read_codebooks(folder: Path, entry: dict[str, Any]) -> Codebooks:
     """The quantizer's tables.
 
     Raises:
-        ValueError: for a damaged file.
+        SafetensorError: for a damaged file.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors import safe_open
 
-    try:
-        tensors = load((folder / entry["file"]).read_bytes())
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    arrays: dict[str, np.ndarray] = {}
+    with safe_open(folder / WEIGHTS, "numpy") as weights:
+        for name, source in entry["weights"].items():
+            arrays[name] = weights.get_tensor(source).astype(np.float32)
+    if entry["file"]:
+        with safe_open(folder / entry["file"], "numpy") as own:
+            arrays |= {name: own.get_tensor(name) for name in own.keys()}  # noqa: SIM118
     tables = []
     for i, normalised in enumerate(entry["normalised"]):
-        search = tensors[f"{i}.search"]
-        others = {name: tensors.get(f"{i}.{name}") for name in ("costs", "weight", "bias")}
-        tables.append(Table(search, tensors.get(f"{i}.values", search), normalised=normalised, **others))
-    return Codebooks(tables[0], tables[1:], tensors["predict"])
+        search = arrays[f"{i}.search"]
+        others = {name: arrays.get(f"{i}.{name}") for name in ("costs", "weight", "bias")}
+        tables.append(Table(search, arrays.get(f"{i}.values", search), normalised=normalised, **others))
+    return Codebooks(tables[0], tables[1:], arrays["predict"])

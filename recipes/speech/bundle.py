@@ -2,8 +2,8 @@
 
     python recipes/speech/bundle.py runs/speech/latest [--name speech]
 
-Writes weights and configuration, and prints the model's hash, which its card has to name. What stands beside the
-weights is made for them, and has to be made again:
+Writes weights, configuration and graphs for ONNX Runtime, and prints the model's hash, which its card has to name. What
+stands beside the weights is made for them, and has to be made again:
 
     python recipes/voice_conversion/make_speakers.py        # speakers.json
     python recipes/speech/entropy.py                        # entropy.safetensors
@@ -22,6 +22,7 @@ import argparse
 import torch
 
 from audiovq import SpeechCodec
+from audiovq.codec.onnx_export import export_onnx
 from audiovq.hub import BUNDLED, codes_hash, model_folder, save_weights
 
 
@@ -35,6 +36,7 @@ def main() -> None:
     codec.config |= {"name": arguments.name, "conversion_codebooks": arguments.conversion_codebooks}
     folder = BUNDLED / arguments.name
     save_weights(codec, folder, torch.int8)
+    export_onnx(SpeechCodec.from_pretrained(folder), folder, folder)
     size = (folder / "model.safetensors").stat().st_size / 1e6
     print(f"{folder}: {size:.1f} MB, hash {codes_hash(folder).hex()}")
 

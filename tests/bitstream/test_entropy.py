@@ -13,10 +13,10 @@ import torch
 from constriction import stream
 from safetensors.numpy import load_file
 
-from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
+from audiovq.bitstream import decode_file, encode_file, entropy, entropy_steps, inspect_file, load_encoded, save_encoded
 from audiovq.bitstream.container import DamagedError
-from audiovq.bitstream.entropy import seal, to_words, whole_categorical
-from audiovq.bitstream.entropy_kernels import distributions, make_memory
+from audiovq.bitstream.entropy import EntropyCoder, seal, to_words, whole_categorical
+from audiovq.bitstream.entropy_kernels import decode_rows, distributions, make_memory
 from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model, weights_of
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
@@ -49,6 +49,50 @@ def test_writers_and_readers_compute_the_same_weights(offsets, n_books):
     expected = np.empty((codes.size, 1024), np.float32)
     distributions(network, make_memory(network, 20), voiced, codes, expected)
     assert np.array_equal(weights_of(network, voiced, codes), expected)
+
+
+@pytest.mark.parametrize("offsets", [(0,), (-3, 0, 1, 25)])
+def test_codes_are_decoded_alike_with_and_without_kernels(offsets):
+    coder = EntropyCoder(random_model(FakeCodec(), 5, offsets=offsets))
+    rng, network = np.random.default_rng(1), coder.model.network
+    for shape in ((1, 1, 1), (3, 8, 20), (1, 3, 41)):
+        rows, voiced = rng.integers(0, 1024, shape), rng.integers(0, 2, (shape[0], shape[2])).astype(np.uint8)
+        data = coder.encode_codes(rows, voiced)
+        for cut in (len(data), len(data) // 2, 0):  # of what is cut off, zeros are read
+            some = data[:cut]
+            found, expected = np.zeros((2, *shape), np.int64)
+            read = entropy_steps.decode_rows(entropy_steps.StepPredictor(network), voiced, some, found)
+            memory = make_memory(network, shape[2])
+            assert read == decode_rows(network, memory, voiced, np.frombuffer(some, np.uint8), expected)
+            assert np.array_equal(found, expected)
+        assert np.array_equal(found, rows) == (cut == len(data))
+
+
+def test_bytes_that_are_no_codes_are_refused_alike():
+    coder = EntropyCoder(random_model(SmallCodec(), 5))
+    network, voiced = coder.model.network, np.zeros((1, 20), np.uint8)
+    outcomes = set()
+    for seed in range(40):
+        data = bytes([255] * 8) + np.random.default_rng(seed).bytes(30)
+        found, expected = np.zeros((2, 1, 3, 20), np.int64)
+        read = entropy_steps.decode_rows(entropy_steps.StepPredictor(network), voiced, data, found)
+        memory = make_memory(network, 20)
+        assert read == decode_rows(network, memory, voiced, np.frombuffer(data, np.uint8), expected)
+        assert np.array_equal(found, expected)
+        outcomes.add(read)
+    assert -1 in outcomes
+
+
+def test_kernels_are_loaded_when_there_is_enough_to_do(monkeypatch):
+    coder = EntropyCoder(random_model(SmallCodec(), 5))
+    loaded = []
+    monkeypatch.setattr(entropy, "kernels", lambda: loaded.append(True))
+    rows = np.random.default_rng(1).integers(0, 16, (1, 3, 20))
+    coder.decode_codes(coder.encode_codes(rows), 1, 3, 20)
+    assert not loaded
+    monkeypatch.setattr(entropy, "WITHOUT_KERNELS", {"encode": 100, "decode": 100})
+    assert np.array_equal(coder.decode_codes(coder.encode_codes(rows), 1, 3, 20), rows)
+    assert len(loaded) == 2
 
 
 def packed_length(codes, bits):

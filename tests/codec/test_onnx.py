@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from audiovq import hub
 from audiovq.bitstream import decode_file, encode_file
 from audiovq.cli import main
 from audiovq.codec.codec import SpeechCodec
 from audiovq.codec.onnx_codec import OnnxCodec
+from audiovq.codec.onnx_export import export_onnx
 from audiovq.errors import AudioVQError
 from tests.codec.tiny import RATE, make_codec, speech_like
 
@@ -27,11 +29,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model's folder, and its export in the folder onnx."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    codec = make_codec()
-    hub.save_weights(codec, folder)
-    assert main(["export", "onnx", str(folder / "onnx"), "--model", str(folder)]) == 0
+    """A model's folder, its export among its files."""
+    return exported(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def exported(folder, dtype=None):
+    hub.save_weights(make_codec(), folder, dtype)
+    assert main(["export", "onnx", str(folder), "--model", str(folder)]) == 0
     return folder
 
 
@@ -130,8 +134,8 @@ def test_both_are_described_alike(codecs):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_description_is_that_of_the_files(folder, network):
     """Names, types and dimensions; those that are variable have their names in both."""
-    entry = json.loads((folder / "onnx" / "onnx.json").read_text())["networks"][network]
-    session = runtime.InferenceSession(folder / "onnx" / entry["file"], providers=["CPUExecutionProvider"])
+    entry = json.loads((folder / "onnx.json").read_text())["networks"][network]
+    session = runtime.InferenceSession(folder / entry["file"], providers=["CPUExecutionProvider"])
     kinds = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
     for given, described in ((session.get_inputs(), entry["inputs"]), (session.get_outputs(), entry["outputs"])):
         assert [tensor.name for tensor in given] == list(described)
@@ -149,7 +153,7 @@ def test_the_description_is_that_of_the_files(folder, network):
 
 
 def test_networks_take_batches(folder, codecs):
-    session = runtime.InferenceSession(folder / "onnx" / "pitch.onnx", providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(folder / "pitch.onnx", providers=["CPUExecutionProvider"])
     waveform = np.stack([speech_like(1.0, seed) for seed in range(3)])[:, None]
     together = session.run(None, {"waveform": waveform})[0]
     alone = [session.run(None, {"waveform": item[None]})[0][0] for item in waveform]
@@ -182,16 +186,31 @@ def test_conversion_on_either_engine(folder, wav, tmp_path):
     assert np.abs(samples[0] - samples[1]).max() < 1e-3
 
 
-def test_an_export_is_a_model_by_itself(folder, wav, tmp_path, capfd):
+def test_an_export_is_a_model_by_itself(folder, wav, tmp_path):
     alone = tmp_path / "exported"
     assert main(["export", "onnx", str(alone), "--model", str(folder)]) == 0
     assert hub.codes_hash(alone) == hub.codes_hash(folder)
     out = ("-o", str(tmp_path / "a.avq"), "-f", "--model", str(alone))
     assert main(["encode", str(wav), *out, "--engine", "onnx"]) == 0
-    assert main(["encode", str(wav), *out, "--engine", "auto"]) == 0
-    capfd.readouterr()
-    assert main(["encode", str(wav), *out]) == 1
-    assert capfd.readouterr().err.endswith("is for ONNX Runtime alone: use --engine onnx, or another folder\n")
+    assert main(["encode", str(wav), *out, "--engine", "torch"]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16, torch.float32])
+def test_graphs_take_their_weights_from_the_file_beside_them(dtype, speech, tmp_path):
+    folder = exported(tmp_path / "model", dtype)
+    torch_codec, onnx_codec = SpeechCodec.from_pretrained(folder), OnnxCodec.from_pretrained(folder)
+    coded = [encode(codec, speech) for codec in (torch_codec, onnx_codec)]
+    assert np.array_equal(joined(coded[0][1]), joined(coded[1][1]))
+    added = sum((folder / f"{network}.onnx").stat().st_size for network in NETWORKS)
+    held = sum(tensor.numel() * 4 for tensor in torch_codec.state_dict().values())
+    assert added < held / 2
+
+
+def test_without_a_folder_the_weights_of_the_codec_are_written(speech, tmp_path):
+    codec = make_codec()
+    export_onnx(codec, tmp_path / "exported")
+    coded = [encode(codec, speech), encode(OnnxCodec(tmp_path / "exported"), speech)]
+    assert np.array_equal(joined(coded[0][1]), joined(coded[1][1]))
 
 
 def test_an_earlier_export_is_replaced_with_force_alone(folder, tmp_path, capfd):
@@ -220,10 +239,9 @@ def test_an_export_of_other_weights_is_refused(folder, tmp_path):
         OnnxCodec.from_pretrained(tmp_path / "moved")
 
 
-@pytest.mark.parametrize("damaged", ["onnx.json", "codebooks.safetensors", "decoder.onnx"])
-def test_damage_is_one_line(folder, speech, damaged, tmp_path):
-    shutil.copytree(folder, tmp_path / "broken")
-    path = tmp_path / "broken" / "onnx" / damaged
+@pytest.mark.parametrize("damaged", ["onnx.json", "codebooks.safetensors", "decoder.onnx", "model.safetensors"])
+def test_damage_is_one_line(speech, damaged, tmp_path):
+    path = exported(tmp_path / "broken", torch.int8) / damaged
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AudioVQError, match="cannot be loaded") as error:
         decode(OnnxCodec.from_pretrained(tmp_path / "broken"), *encode(make_codec(), speech), len(speech))
@@ -253,8 +271,7 @@ def test_the_example_of_the_documentation_runs(folder, tmp_path, monkeypatch):
     recording = Path("recipes/demo/speech.flac")
     (tmp_path / recording.parent).mkdir(parents=True)
     shutil.copy(ROOT / recording, tmp_path / recording)
-    shutil.copytree(folder / "onnx", tmp_path / "exported")
-    shutil.copy(folder / "config.json", tmp_path / "exported")
+    shutil.copytree(folder, tmp_path / "exported")
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(example, "docs/onnx.md", "exec"), names)
