@@ -82,13 +82,13 @@ $(VENV)/.torch: | $(BIN)/python
 	esac
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python $(VENV)/.torch
-	@echo "Installing audiovq into $(VENV) (torch is large: some minutes the first time)"
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing audiovq into $(VENV)"
 	$(PIP) $(EDITABLE) ".[pictures]"
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python $(VENV)/.torch
-	@echo "Installing audiovq with everything for training, evaluation and tests into $(VENV)"
+	@echo "Installing audiovq with everything for training, evaluation and tests into $(VENV) (some minutes)"
 	$(PIP) $(EDITABLE) ".[train,eval,bench,tokens,video,web,vizdoom,world,docs,dev]"
 	@touch $@ $(VENV)/.installed
 

@@ -47,7 +47,9 @@ def __getattr__(name: str) -> Any:
         try:
             return getattr(import_module(_LAZY[name]), name)
         except ModuleNotFoundError as error:
-            if error.name not in ("torch", "numba"):
+            if error.name not in ("torch", "numba", "llvmlite"):
                 raise
-            raise ImportError(f"audiovq.{name} needs PyTorch: pip install 'audiovq[torch]'; OnnxCodec does not") from error
+            raise ImportError(
+                f"audiovq.{name} needs PyTorch: pip install 'audiovq[torch]'; OnnxCodec does not"
+            ) from error
     raise AttributeError(f"module 'audiovq' has no attribute {name!r}")

@@ -217,6 +217,14 @@ def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str |
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def n_weights(folder: str | Path) -> int:
+    """The number of weights in a model's folder, scales of those in 8 bits left out."""
+    with open(Path(folder) / "model.safetensors", "rb") as file:
+        entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    entries.pop("__metadata__", None)
+    return sum(math.prod(entry["shape"]) for name, entry in entries.items() if not name.endswith(".row_scale"))
+
+
 # -- hashing ------------------------------------------------------------------------------------------------------
 
 

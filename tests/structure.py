@@ -104,23 +104,20 @@ def trace(arguments: Sequence[str]) -> set[str]:
 
 
 def paths() -> list[Measure]:
-    """Files run by ``audiovq encode`` and ``audiovq decode``."""
+    """Files run by ``audiovq encode`` and ``audiovq decode`` of the bundled model, on ONNX Runtime and on PyTorch."""
     import soundfile
 
-    from audiovq.hub import save_weights
-    from tests.codec.tiny import RATE, make_codec, speech_like
+    from tests.codec.tiny import RATE, speech_like
 
+    measures = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        save_weights(make_codec(), folder / "model")
-        soundfile.write(folder / "x.wav", speech_like(2.0), RATE)
-        model = ("--model", str(folder / "model"))
-        encode = executed("encode", str(folder / "x.wav"), *model)
-        decode = executed("decode", str(folder / "x.avq"), "-o", str(folder / "y.wav"), *model)
-    return [
-        Measure("files run by encode", len(encode), 22, ", ".join(encode)),
-        Measure("files run by decode", len(decode), 24, ", ".join(decode)),
-    ]
+        speech, coded, decoded = (str(Path(name) / file) for file in ("x.wav", "x.avq", "y.wav"))
+        soundfile.write(speech, speech_like(2.0), RATE)
+        for engine, targets in (("onnx", (22, 24)), ("torch", (22, 24))):
+            for step, target in zip((("encode", speech), ("decode", coded, "-o", decoded)), targets, strict=True):
+                files = executed(*step, "-f", "--engine", engine)
+                measures.append(Measure(f"{step[0]} on {engine}", len(files), target, ", ".join(files)))
+    return measures
 
 
 def main() -> None:

@@ -188,7 +188,7 @@ def kernels() -> Any:
     try:
         return import_module("audiovq.bitstream.entropy_kernels")
     except ModuleNotFoundError as error:
-        if error.name != "numba":
+        if error.name not in ("numba", "llvmlite"):
             raise
         return None
 

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """List the bundled models and their capabilities."""
-    rows = [*_speech_models(), *_picture_models(), *_video_models()]
+    from importlib.util import find_spec
+
+    rows = _speech_models()
+    if find_spec("torch") is not None:
+        rows += [*_picture_models(), *_video_models()]
+    else:
+        print("audiovq: models for images and videos need PyTorch: pip install 'audiovq[torch]'", file=sys.stderr)
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -32,14 +38,14 @@ def _speech_models() -> list[dict[str, Any]]:
     from audiovq.bitstream.entropy import coder_for
     from audiovq.cli.loading import Models
     from audiovq.conversion.target import read_voices
-    from audiovq.hub import BUNDLED, bundled_models
+    from audiovq.hub import BUNDLED, bundled_models, n_weights
 
-    shelf = Models()
+    shelf = Models(engine="auto")
     rows = []
     for name in bundled_models():
         codec = shelf.load(name)
         rows.append(
-            _row(name, "speech", codec, codec)
+            _row(name, "speech", codec, n_weights(BUNDLED / name))
             | {
                 "sample_rate": codec.sample_rate,
                 "frame_rate": codec.frame_rate,
@@ -63,7 +69,7 @@ def _picture_models() -> list[dict[str, Any]]:
     for name in bundled_models("image"):
         codec = ImageCodec.from_pretrained(name)
         rows.append(
-            _row(name, "image", codec, codec)
+            _row(name, "image", codec, sum(p.numel() for p in codec.parameters()))
             | {
                 "bits_per_pixel": codec.bits((codec.stride, codec.stride)) / codec.stride**2,
                 "prior": bool(load_priors(codec)),
@@ -80,7 +86,7 @@ def _video_models() -> list[dict[str, Any]]:
     for name in bundled_models("video"):
         model = VideoModel.from_pretrained(name)
         rows.append(
-            _row(name, "video", model.frames, model)
+            _row(name, "video", model.frames, sum(p.numel() for p in model.parameters()))
             | {
                 "bits_per_pixel": model.frames.bits((model.frames.stride,) * 2) / model.frames.stride**2,
                 "context_frames": model.dynamics.n_context,
@@ -89,7 +95,7 @@ def _video_models() -> list[dict[str, Any]]:
     return rows
 
 
-def _row(name: str, media: Media, codec: Any, model: Any) -> dict[str, Any]:
+def _row(name: str, media: Media, codec: Any, n_parameters: int) -> dict[str, Any]:
     """The columns of every model; ``codec`` is the part that its files are named by."""
     from audiovq.hub import DEFAULTS, bundled_folder
 
@@ -98,7 +104,7 @@ def _row(name: str, media: Media, codec: Any, model: Any) -> dict[str, Any]:
         "media": media,
         "default": name == DEFAULTS[media],
         "hash": codec.model_hash.hex(),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": n_parameters,
         "folder": str(bundled_folder(media) / name),
     }
 
@@ -135,7 +141,7 @@ def speakers(
     from audiovq.cli.loading import Models
     from audiovq.conversion.target import read_voices
 
-    codec = Models().load(model)
+    codec = Models(engine="auto").load(model)
     voices = list(read_voices(codec).values())
     if as_json:
         print(json.dumps([asdict(voice) for voice in voices], indent=2, ensure_ascii=False))

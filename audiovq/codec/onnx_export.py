@@ -152,9 +152,10 @@ def export_onnx(codec: CodecNetworks, folder: Path, source: Path | None = None) 
             staged.mkdir()
             if source is None:
                 write_weights(codec.state_dict(), codec.config, staged, torch.float32)
-            for name in COPIED if source is not None else ():
-                if (source / name).is_file():
-                    shutil.copyfile(source / name, staged / name)
+            else:
+                for name in COPIED:
+                    if (source / name).is_file():
+                        shutil.copyfile(source / name, staged / name)
             _write(codec, staged)
             if beside:
                 (folder / DESCRIPTION).unlink(missing_ok=True)

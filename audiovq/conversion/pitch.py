@@ -51,18 +51,16 @@ def track_pitch(samples: np.ndarray, sample_rate: int = 16000) -> np.ndarray:
 
 def _candidates(frames: np.ndarray, sample_rate: int, loudest: float) -> tuple[np.ndarray, np.ndarray]:
     """(N, length) -> pitches and strengths (N, candidates + 1); the first candidate is 0 Hz, unvoiced."""
-    from scipy import fft
-
     length = frames.shape[1]
     lags = length // 2 + 2
-    size = fft.next_fast_len(length + lags, real=True)  # so much that no lag wraps around
+    size = 1 << (length + lags - 1).bit_length()  # so much that no lag wraps around
     window = np.hanning(length + 2)[1:-1].astype(np.float32)
     centred = frames - frames.mean(axis=1, keepdims=True)
     peak = np.abs(centred).max(axis=1)
 
     def autocorrelation(x: np.ndarray) -> np.ndarray:
-        spectrum = fft.rfft(x, size)
-        return fft.irfft(np.square(spectrum.real) + np.square(spectrum.imag), size)[..., :lags]
+        spectrum = np.fft.rfft(x, size)
+        return np.fft.irfft(np.square(spectrum.real) + np.square(spectrum.imag), size)[..., :lags]
 
     own = autocorrelation(window)
     r = autocorrelation(centred * window)

@@ -1,6 +1,7 @@
 """The codec on ONNX Runtime: the codes and samples of PyTorch, and nothing of PyTorch in the process."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -161,19 +162,67 @@ def test_networks_take_batches(folder, codecs):
     assert np.abs(together - np.stack(alone)).max() < 1e-4
 
 
-def test_the_command_line_needs_no_pytorch(folder, wav, tmp_path):
-    steps = [
-        ["encode", str(wav), "-o", str(tmp_path / "a.avq"), "--model", str(folder), "--engine", "onnx"],
-        ["decode", str(tmp_path / "a.avq"), "-o", str(tmp_path / "b.wav"), "--model", str(folder), "--engine", "onnx"],
-    ]
+NOT_NEEDED = ("torch", "numba", "llvmlite", "librosa", "scipy", "PIL", "matplotlib", "onnx")
+
+
+def run_without(packages, steps, cwd):
+    """Exit codes of commands in a process in which packages are not installed, and their messages."""
     program = (
-        "import json, sys; from audiovq.cli import main; "
-        "codes = [main(step) for step in json.loads(sys.argv[1])]; "
-        "print(json.dumps([codes, 'torch' in sys.modules]))"
+        "import json, sys; "
+        "packages, steps = json.loads(sys.argv[1]); sys.modules.update(dict.fromkeys(packages)); "
+        "from audiovq.cli import main; print(json.dumps([main(step) for step in steps]))"
     )
-    done = subprocess.run([sys.executable, "-c", program, json.dumps(steps)], capture_output=True, text=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0], False], done.stderr
-    assert soundfile.info(tmp_path / "b.wav").frames == soundfile.info(wav).frames
+    arguments = [sys.executable, "-c", program, json.dumps([packages, steps])]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_coding_and_conversion_need_little_more_than_onnx_runtime(wav, tmp_path):
+    voice = ["--to", str(wav)]
+    steps = [
+        ["encode", str(wav), "-o", "a.avq"],
+        ["decode", "a.avq", "-o", "b.wav"],
+        ["info", "a.avq"],
+        ["convert", str(wav), *voice, "-o", "c.wav"],
+        ["convert", "a.avq", *voice, "--pitch", "+2", "-o", "d.avq"],
+        ["models"],
+        ["speakers"],
+    ]
+    codes, messages = run_without(NOT_NEEDED, steps, tmp_path)
+    assert codes == [0] * len(steps), messages
+    for name in ("b.wav", "c.wav"):
+        assert soundfile.info(tmp_path / name).frames == soundfile.info(wav).frames
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (["encode", "{wav}", "-o", "a.avq", "--engine", "torch"], "the engine torch needs the package 'torch'"),
+        (["encode", "a.png", "-o", "a.avq"], "encode of this kind needs PyTorch"),
+        (["generate", "speech", "-o", "samples"], "generate needs PyTorch"),
+        (["tokenize", "{folder}", "-o", "tokens"], "tokenize needs PyTorch"),
+        (["export", "onnx", "exported"], "export needs PyTorch"),
+    ],
+)
+def test_what_needs_pytorch_says_so(step, message, wav, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    codes, messages = run_without(("torch",), [[part.format(wav=wav, folder=wav.parent) for part in step]], tmp_path)
+    assert codes == [1]
+    assert message in messages
+    assert "pip install 'audiovq[torch]'" in messages
+    assert len(messages.splitlines()) == 1
+
+
+def test_the_interface_for_tensors_says_that_it_needs_pytorch():
+    program = "import sys; sys.modules['torch'] = None; import audiovq; audiovq.SpeechCodec"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: audiovq.SpeechCodec needs PyTorch: pip install 'audiovq[torch]'; OnnxCodec does not"
+    )
 
 
 def test_conversion_on_either_engine(folder, wav, tmp_path):
