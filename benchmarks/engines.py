@@ -101,7 +101,7 @@ def run(*arguments: str) -> dict[str, float]:
 
 
 def commands(folder: Path, samples: np.ndarray, sample_rate: int) -> dict[str, Any]:
-    """Whole processes on three seconds; ``folder`` has the weights, and the export in ``onnx``."""
+    """Whole processes on three seconds; ``folder`` has the weights and the export."""
     soundfile.write(folder / "x.wav", samples[: 3 * sample_rate], sample_rate)
     wav, coded, decoded = (str(folder / name) for name in ("x.wav", "x.avq", "y.wav"))
     found: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def main() -> None:
         for path in source.iterdir():
             if path.is_file():
                 (folder / path.name).symlink_to(path.resolve())
-        export_onnx(codec, folder / "onnx", folder)
+        export_onnx(codec, folder, folder)
         codecs = {"torch": codec, "onnx": OnnxCodec.from_pretrained(folder)}
         sizes = {ms: round(float(ms) * codec.frame_rate / 1000) for ms in options.packet.split(",")}
         found: dict[str, Any] = {f"packets of {ms} ms": compare(codecs, samples, n) for ms, n in sizes.items()}
