@@ -32,6 +32,7 @@ from audiovq.training.losses import (
     generator_loss,
     relative_waveform_loss,
 )
+from audiovq.training.speaker_means import SpeakerMeans
 from audiovq.training.whisper import WhisperEncoder
 
 log = logging.getLogger("audiovq")
@@ -65,7 +66,7 @@ class CodecTask(Task):
         batch_size, crop_frames, other_frames: of a step.
         learning_rate, weight_decay, average_decay: AdamW, and the moving average of the weights.
         weights: of the losses ``mel, magnitude, complex, waveform, harmonics, disturbance, envelope, level, quantizer,
-            listener, teacher, loudness, adversarial, feature``.
+            listener, teacher, loudness, speaker, adversarial, feature``.
         phase_from: fewest codebooks of an item that is asked for the phase.
         harmonics_from: fewest codebooks of an item that is asked for the phase of its lowest harmonics.
         gap_share: share of items of which the decoder loses packets of 60 ms, one in ten.
@@ -127,6 +128,7 @@ class CodecTask(Task):
         teacher_dim = 64
         self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
         self.loudness = nn.Conv1d(self.model.quantizer.content_dim, 1, 1)
+        self.speaker_means = SpeakerMeans(self.model.quantizer.detail_dim) if self.weights.get("speaker") else None
         #: Whisper's encoder, in a list: that keeps it out of the state.
         self.listener = [self._load_listener()] if listener_items else []
         self.gap_share = gap_share
@@ -239,6 +241,8 @@ class CodecTask(Task):
             terms["teacher"] = self.teacher_loss(coded.quantized.latents, batch.teacher)
         if self.weights.get("loudness"):
             terms["loudness"] = self.loudness_loss(coded.quantized.latents, target)
+        if self.speaker_means is not None and batch.speaker is not None and self.training:
+            terms["speaker"] = self.speaker_loss(self.speaker_means, coded, batch.speaker)
         if self.listener and self.weights.get("listener"):
             terms["listener"] = self.listener_loss(decoded, target)
         return terms
@@ -256,6 +260,16 @@ class CodecTask(Task):
         content codebook alone, nothing else brings the energy contour."""
         content = latents[:, : self.model.quantizer.content_dim]
         return (self.loudness(content)[:, 0].float() - loudness(target)).square().mean()
+
+    def speaker_loss(self, means: SpeakerMeans, coded: Reconstruction, speaker: Tensor) -> Tensor:
+        """What the first detail codebook tells of the speaker, see `SpeakerMeans`; in frames that are voiced."""
+        codes, level = coded.quantized.codes[:, 1], self.model.quantizer.detail.levels[0]
+        items = ((codes[:, 0] >= 0) & (speaker >= 0)).nonzero()[:, 0]
+        detail = coded.quantized.latents[items, self.model.quantizer.content_dim :].float()
+        values = level.table()[codes[items]].transpose(1, 2)  # type: ignore[operator]
+        if not len(items):
+            return values.new_zeros(())
+        return means(detail, values, coded.pitch[items] > 0, speaker[items])
 
     def listener_loss(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Relative L1 distance between the states that Whisper's encoder has for decoded and original speech."""

@@ -125,6 +125,7 @@ class Batch:
         source_other, target_other: (B, T') other stretches of the two speakers.
         converted: (B,) bool on the host, items whose target has another voice, and so another phase.
         teacher: (B, F, D) features of the source by a recogniser, or None.
+        speaker: (B,) numbers of the sources' speakers in the corpus; -1 where the source has another vocal tract.
     """
 
     source: Tensor
@@ -133,6 +134,7 @@ class Batch:
     target_other: Tensor
     converted: Tensor
     teacher: Tensor | None = None
+    speaker: Tensor | None = None
 
 
 class CropSampler:
@@ -210,7 +212,7 @@ class CropSampler:
         if paired.any():
             pairs = to_device(np.flatnonzero(paired), source.device)
             source_other[pairs] = self.corpus.crops(self._place(speaker[paired], other, rng), other)
-        converted = paired.copy()
+        converted, warped = paired.copy(), np.zeros(n, bool)
         if augmented:
             warped = ~is_synthetic & (rng.random(n) < self.formant_share) & few
             self._warp(source, source_other, warped)
@@ -221,7 +223,8 @@ class CropSampler:
         if augmented:
             worse = ~converted & (rng.random(n) < self.degraded_share)
             self._degrade(source, worse, rng)
-        return Batch(source, target, source_other, target_other, torch.from_numpy(converted), teacher)
+        known = to_device(np.where(warped, -1, speaker), source.device)
+        return Batch(source, target, source_other, target_other, torch.from_numpy(converted), teacher, known)
 
     @staticmethod
     def normalise(waveform: Tensor, fall: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from audiovq.training.losses import (
     feature_matching_loss,
     generator_loss,
 )
+from audiovq.training.speaker_means import SpeakerMeans
 
 
 @pytest.fixture
@@ -102,3 +103,32 @@ def test_envelope_loss_has_finite_gradients_on_silence_and_ignores_level():
         decoded = torch.zeros_like(target, requires_grad=True)
         loss(decoded, reference).backward()
         assert torch.isfinite(decoded.grad).all()
+
+
+def test_what_codes_tell_of_the_speaker_falls():
+    """Vectors of speakers lie about places of their own; the loss brings these together, and leaves the rest."""
+    torch.manual_seed(0)
+    places, own = torch.nn.Parameter(3 * torch.randn(5, 4)), SpeakerMeans(4)
+    optimizer, noise = torch.optim.SGD([places], 1.0), torch.randn(5, 4, 50)
+    shares = []
+    for step in range(200):
+        speaker = (torch.arange(3) + step) % 5
+        latents = places[speaker][..., None] + noise[speaker]
+        loss = own(latents, latents.detach(), torch.ones(3, 50, dtype=torch.bool), speaker)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        shares.append(float(loss.detach()))
+    assert shares[10] > 0.3
+    assert shares[-1] < 0.05
+
+
+def test_silence_tells_nothing_of_the_speaker():
+    own = SpeakerMeans(4)
+    latents, speaker = torch.randn(2, 4, 50, requires_grad=True), torch.tensor([0, 1])
+    for active in (torch.zeros(2, 50, dtype=torch.bool), torch.tensor([[False], [True]]).expand(2, 50)):
+        loss = own(latents, latents.detach(), active, speaker)
+        assert float(loss) == 0
+    assert own.seen.tolist()[:2] == [0, 1]
+    loss.backward()
+    assert not latents.grad.any()
