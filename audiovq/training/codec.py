@@ -235,7 +235,8 @@ class CodecTask(Task):
                 terms["waveform"] = relative_waveform_loss(decoded[phase, None], target[phase, None]) * share
             terms["envelope"] = self.envelope(decoded[:, None], target[:, None])
             powers = [wave.square().mean(1) + 1e-5 for wave in (decoded, target)]
-            terms["level"] = torch.log10(powers[0] / powers[1]).abs().mean()
+            # Quadratic below 1 dB: there, a gradient of constant size would be noise that drowns the other terms.
+            terms["level"] = nn.functional.huber_loss(*(torch.log10(power) for power in powers), delta=0.1) / 0.1
             terms["quantizer"] = coded.quantized.loss
         if batch.teacher is not None and self.weights.get("teacher"):
             terms["teacher"] = self.teacher_loss(coded.quantized.latents, batch.teacher)
