@@ -76,8 +76,8 @@ class CodecTask(Task):
         adversarial_samples: of each item that they see, a random stretch.
         discriminator: arguments of `MultiResolutionDiscriminator`.
         frozen: prefixes of the codec's weights that stay as they are.
-        slow: factors of the learning rate, by prefixes of the codec's weights: an encoder that has learned before must
-            not run away from its codebooks.
+        slow: factors of the learning rate, by prefixes of the codec's weights (the longest one counts): an encoder that
+            has learned before must not run away from its codebooks.
         device, precision: see `audiovq.training.batches`.
         compile: whether the networks go through torch.compile, which takes a minute or two at the start.
         seed: of the data.
@@ -173,8 +173,8 @@ class CodecTask(Task):
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         for parameter in self.trained:
             name = names.get(id(parameter), "")
-            factor = next((value for prefix, value in slow.items() if name.startswith(prefix)), 1.0)
-            groups.setdefault(factor, []).append(parameter)
+            prefix = max((prefix for prefix in slow if name.startswith(prefix)), key=len, default="")
+            groups.setdefault(slow.get(prefix, 1.0), []).append(parameter)
         return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
