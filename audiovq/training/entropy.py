@@ -17,7 +17,7 @@ from audiovq.bitstream.speech_layout import pitch_bits
 from audiovq.data.codes import CodesCache
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.hub import write_weights
+from audiovq.hub import weights_folder, write_weights
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
 from audiovq.training.batches import pick_device, use_bfloat16
 from audiovq.training.entropy_network import (
@@ -124,6 +124,20 @@ class EntropyTask(Task):
         self.register_buffer("used", torch.zeros((), dtype=torch.int64))
         self._rows: list[tuple[np.ndarray, np.ndarray]] = []
         self._pitch_bits: float | None = None
+
+    def begin_from(self, source: str) -> None:
+        """Take the float weights of an earlier run, of codes that were alike.
+
+        Raises:
+            AudioVQError: when there are none, or they have other shapes.
+        """
+        from safetensors.torch import load
+
+        folder = weights_folder(source)
+        try:
+            self.model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
+        except RuntimeError as error:
+            raise AudioVQError(f"{folder}: its weights do not fit this entropy model") from error
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """The next codes (B, K, packet_frames) and their voicing (B, packet_frames)."""

@@ -89,6 +89,19 @@ def test_integers_give_what_the_floats_gave(task, tmp_path):
         assert np.array_equal(coder.decode_codes(data, 1, n_books, 40, voiced[None])[0], codes[:n_books])
 
 
+def test_a_run_begins_from_the_weights_of_another(task, tmp_path):
+    task.export(tmp_path / "best")
+    other = make_task(tmp_path / "codes")
+    before = ideal_bits(other.model, task.utterances, 40, 3).sum()
+    other.begin_from(str(tmp_path / "best"))
+    after = ideal_bits(other.model, task.utterances, 40, 3).sum()
+    assert after < 0.9 * before
+    assert after == pytest.approx(ideal_bits(task.model, task.utterances, 40, 3).sum(), rel=1e-3)
+    wider = make_task(tmp_path / "codes", network={"width": 32, "hidden": 16})
+    with pytest.raises(AudioVQError, match="do not fit"):
+        wider.begin_from(str(tmp_path / "best"))
+
+
 def test_what_is_saved_counts_pitch_and_level(task):
     found = task.validate()
     nominal = 3 * 5 + 3.0  # 150 b/s at 50 frames a second
