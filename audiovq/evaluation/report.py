@@ -224,7 +224,7 @@ class SystemReport(Report):
         systems = [system for system in self.systems if system.split == split]
         most = max(systems, key=lambda system: system.overall.n)
         title = f"{split or 'pairs'}: {most.overall.n} items, {most.seconds / 60:.1f} minutes, mean ± 95 % confidence"
-        sizes = {"codebooks": "n_codebooks", "kb/s": "kbps"}
+        sizes = {"codebooks": "n_codebooks", "kb/s": "kbps", "kb/s of files": "file_kbps"}
         sizes = {label: key for label, key in sizes.items() if any(getattr(s, key) is not None for s in systems)}
         compared = {name for system in systems for name in system.excess}
         labels = [_label(self.columns()[name], name in compared) for name in self.metric_names]
