@@ -242,7 +242,7 @@ class CodecTask(Task):
             terms["teacher"] = self.teacher_loss(coded.quantized.latents, batch.teacher)
         if self.weights.get("loudness"):
             terms["loudness"] = self.loudness_loss(coded.quantized.latents, target)
-        if self.speaker_means is not None and batch.speaker is not None and self.training:
+        if self.speaker_means is not None and batch.speaker is not None and torch.is_grad_enabled():
             terms["speaker"] = self.speaker_loss(self.speaker_means, coded, batch.speaker)
         if self.listener and self.weights.get("listener"):
             terms["listener"] = self.listener_loss(decoded, target)
