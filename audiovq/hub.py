@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 _SUBFOLDERS: dict[Media, str] = {"speech": "", "image": "images", "video": "videos"}
 #: Parts of a model that have a folder of weights each. The baseline of video models, ``blind``, is optional.
 _PARTS: dict[Media, tuple[str, ...]] = {"speech": ("",), "image": ("",), "video": ("frames", "dynamics")}
+#: Files of such a folder.
+_FILES = ("config.json", "model.safetensors")
 
 
 # -- finding ------------------------------------------------------------------------------------------------------
@@ -63,7 +66,7 @@ def model_folder(name_or_dir: str | Path | None = None, media: Media = "speech")
             return folder
     known = ", ".join(bundled_models(media)) or "none"
     kind = "model" if media == "speech" else f"{media} model"
-    need = " and ".join(_PARTS[media]) if len(_PARTS[media]) > 1 else "config.json"
+    need = " and ".join(_PARTS[media] if len(_PARTS[media]) > 1 else _FILES)
     raise AudioVQError(
         f"no {kind} {name!r}: give a folder with {need}, a run (runs/NAME), or a bundled model ({known})"
     )
@@ -89,16 +92,28 @@ def onnx_folder(name_or_dir: str | Path | None = None) -> Path:
         AudioVQError: when there is no such model, or it was not exported.
     """
     folder = model_folder(name_or_dir)
-    if not (folder / ONNX_DESCRIPTION).is_file():
+    if not has_onnx(folder):
         raise AudioVQError(
-            f"the model in {folder} has no ONNX networks: write them with audiovq export onnx DIR, and use --model DIR"
+            f"the model in {folder} has no ONNX networks: {export_command(folder)} writes them, "
+            "and needs pip install 'audiovq[onnx]'"
         )
     return folder
 
 
+def export_command(folder: Path) -> str:
+    """The command that writes networks for ONNX Runtime into a model's folder."""
+    name = shlex.quote(str(folder))
+    return f"audiovq export onnx {name} --model {name} -f"
+
+
 def _is_model(folder: Path, media: Media) -> bool:
-    files = [folder / part / name for part in _PARTS[media] for name in ("config.json", "model.safetensors")]
+    files = [folder / part / name for part in _PARTS[media] for name in _FILES]
     return all(path.is_file() for path in files)
+
+
+def has_onnx(folder: Path) -> bool:
+    """Whether a model's folder holds networks for ONNX Runtime."""
+    return (folder / ONNX_DESCRIPTION).is_file()
 
 
 def has_wavenet(folder: Path | None) -> bool:
@@ -235,9 +250,20 @@ def codes_hash(folder: str | Path) -> bytes:
     `audiovq.quantize.Codebook`): encoders, pitch tracker and decoder may be trained further, and another decoder be
     added, and files that were written before can be read. Images and video: levels or strides, and every tensor but
     the decoder's.
+
+    Raises:
+        AudioVQError: for damaged files.
     """
-    folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
+    folder, config = Path(folder), read_config(folder)
+    try:
+        return _codes_hash(folder, config)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise AudioVQError(f"the model in {folder} cannot be loaded: its files are damaged ({error})") from error
+
+
+def _codes_hash(folder: Path, config: dict[str, Any]) -> bytes:
     if "time_stride" in config:
         strides = json.dumps([config["stride"], config["time_stride"]]).encode()
         return hash_tensors(folder, b"clip" + strides, _is_visual_code)

@@ -198,6 +198,8 @@ def decode_file(
         speech.expect(model)
         header = speech.header
         other = None if conversion is None else conversion(model)
+        if conversion is not None:
+            speech.remedy = "audiovq decode --conceal makes audio of the rest, which can be converted"
         if other is None:
             channels = [model.decoder_stream(speaker, decoder) for speaker in header.speakers]
         else:

@@ -58,6 +58,7 @@ class SpeechReader:
         n_samples: of each channel at the source's rate; known when all packets are out.
         n_model_samples: the same at the model's rate.
         is_complete: whether the end record was found.
+        remedy: what errors about damage advise.
 
     Raises:
         AudioVQError: for a file that is not speech, and a header that is damaged or of a newer format.
@@ -67,6 +68,7 @@ class SpeechReader:
         self._container = ContainerReader(stream)
         self.header = SpeechHeader.from_container(self._container.header)
         self.damage: list[str] = []
+        self.remedy = "--conceal decodes the rest"
         self.lost_seconds: list[tuple[float, float]] = []
         self.n_good = self.n_good_frames = 0
         self.n_packets = self.n_frames = self.n_samples = self.n_model_samples = 0
@@ -220,7 +222,7 @@ class SpeechReader:
         """
         self.damage.append(text)
         if not conceal:
-            hint = "; --conceal decodes the rest" if decodable else ""
+            hint = f"; {self.remedy}" if decodable else ""
             raise DamagedError(f"{text}{hint}" if gap.behind else f"it is damaged: {text}{hint}", gap.first)
 
     def _cut_off(self, gap: Gap) -> str:

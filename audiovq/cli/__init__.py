@@ -44,6 +44,8 @@ _MODULES = {"encode": "coding", "decode": "coding", "info": "coding", "speakers"
 GROUPS = ("evaluate", "export", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
 _EXTRAS = {"evaluate": "eval", "train": "train", "serve": "web"}
+#: Packages that come with the extra ``torch``.
+_WITH_TORCH = ("numba", "llvmlite", "librosa", "scipy", "PIL")
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
@@ -193,6 +195,10 @@ def _unexpected(error: Exception) -> int:
         raise error
     _silence_stdout()
     if isinstance(error, OSError):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return _fail("the current folder does not exist any more: change to one that does")
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
     what = " ".join(str(error).split()) or "no message"
     return _fail(f"internal error: {type(error).__name__}: {what} (AUDIOVQ_TRACEBACK=1 shows where)")
@@ -204,7 +210,7 @@ def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
     if error.name == "torch":
         what = f"{verb} of this kind" if verb in ("encode", "decode", "convert", "info") else verb
         return f"{what} needs PyTorch, which is not installed: pip install 'audiovq[torch]'"
-    extra = _EXTRAS.get(verb or "")
+    extra = _EXTRAS.get(verb or "", "torch" if error.name in _WITH_TORCH else None)
     install = f"pip install 'audiovq[{extra}]'" if extra else f"pip install {error.name}"
     return f"{verb} needs the package {error.name}: {install}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -264,15 +265,13 @@ class Models:
     def _uses_onnx(self, name_or_dir: str | None) -> bool:
         from importlib.util import find_spec
 
-        from audiovq.hub import onnx_folder
+        from audiovq.hub import has_onnx, model_folder
 
         if self._engine != "auto":
             return self._engine == "onnx"
-        try:
-            onnx_folder(name_or_dir)
-        except AudioVQError:
-            return False
-        return find_spec("onnxruntime") is not None
+        exported = has_onnx(model_folder(name_or_dir))
+        # Without PyTorch the engine onnx says what is missing.
+        return find_spec("torch") is None or (exported and find_spec("onnxruntime") is not None)
 
     def by_hash(self, model_hash: bytes) -> Codec:
         """The bundled model that writes this hash into its files.
@@ -345,7 +344,7 @@ def packet_frames_for(model: ModelFacts, packet_ms: float | None) -> int | None:
     if packet_ms is None:
         return None
     frame_ms = 1000 * model.hop_length / model.sample_rate
-    n_frames = round(packet_ms / frame_ms)
+    n_frames = round(packet_ms / frame_ms) if math.isfinite(packet_ms) else 0
     if abs(n_frames * frame_ms - packet_ms) > 1e-6 or not 1 <= n_frames <= model.packet_frames:
         longest = model.packet_frames * frame_ms
         raise AudioVQError(

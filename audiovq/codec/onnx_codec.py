@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import numpy as np
 from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
 from audiovq.errors import AudioVQError, need
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
-from audiovq.hub import codes_hash, onnx_folder
+from audiovq.hub import BUNDLED, codes_hash, export_command, onnx_folder
 from audiovq.interfaces import CodecShape, Stretch
-from audiovq.io import file_sha256
+from audiovq.io import file_sha256, n_cores
 
-CODEBOOKS, WEIGHTS = "codebooks.safetensors", "model.safetensors"
-VERSION = 2
+CODEBOOKS, CONFIG, WEIGHTS = "codebooks.safetensors", "config.json", "model.safetensors"
+NETWORKS = ("encoder", "pitch", "speaker", "decoder")
+VERSION = 3
+_FATAL = 4
+"""Severity from which on ONNX Runtime writes to stderr itself: its errors are raised as well."""
 
 
 class OnnxEngine:
@@ -25,16 +29,21 @@ class OnnxEngine:
     Args:
         paths: of the .onnx files, by the names of the networks.
         shape: sizes of the networks.
-        threads: of each network.
+        threads: of each network; no more are used than there are cores, where they would wait for each other.
+
+    Copies of it, in memory or in a forked process, load the networks anew.
 
     Raises:
         AudioVQError: when ONNX Runtime is not installed.
     """
 
     def __init__(self, paths: dict[str, Path], shape: CodecShape, threads: int = 1) -> None:
-        self._paths, self._shape, self._threads = paths, shape, threads
-        self._runtime = need("onnxruntime", "the engine onnx", "onnx")
-        self._sessions: dict[str, Any] = {}
+        self._paths, self._shape, self._threads = paths, shape, min(threads, n_cores())
+        need("onnxruntime", "the engine onnx", "onnx")
+        self._sessions: dict[tuple[int, str], Any] = {}  # by process: threads do not survive a fork
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sessions": {}}
 
     def speaker(self, samples: np.ndarray) -> np.ndarray:
         """See `audiovq.interfaces.Engine`, as for the other methods."""
@@ -58,22 +67,45 @@ class OnnxEngine:
         return found[0], found[1] if direct else None
 
     def _run(self, network: str, outputs: list[str], **inputs: np.ndarray) -> list[np.ndarray]:
-        options = self._runtime.RunOptions()
+        """Outputs of a network.
+
+        Raises:
+            AudioVQError: when it cannot be loaded or computed: a damaged file, too little memory.
+        """
+        from onnxruntime import RunOptions
+
+        options = RunOptions()
         options.only_execute_path_to_fetches = True
-        return self._session(network).run(outputs, inputs, options)
+        options.log_severity_level = _FATAL
+        session = self._session(network)
+        try:
+            return session.run(outputs, inputs, options)
+        except Exception as error:
+            raise AudioVQError(f"{self._paths[network]} cannot be computed: {_reason(error)}") from error
 
     def _session(self, network: str) -> Any:
-        if network not in self._sessions:
-            options = self._runtime.SessionOptions()
+        from onnxruntime import InferenceSession, SessionOptions
+
+        key = (os.getpid(), network)
+        if key not in self._sessions:
+            options = SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-            options.log_severity_level = 3
+            options.log_severity_level = _FATAL
+            path, providers = str(self._paths[network]), ["CPUExecutionProvider"]
             try:
-                self._sessions[network] = self._runtime.InferenceSession(
-                    str(self._paths[network]), options, providers=["CPUExecutionProvider"]
-                )
+                self._sessions[key] = InferenceSession(path, options, providers=providers)
             except Exception as error:
-                raise AudioVQError(f"{self._paths[network]} cannot be loaded: {str(error).splitlines()[0]}") from error
-        return self._sessions[network]
+                raise AudioVQError(f"{path} cannot be loaded: {_reason(error)}") from error
+        return self._sessions[key]
+
+
+def _reason(error: Exception) -> str:
+    """An error of a library or of the system in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{Path(str(error.filename)).name}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    if isinstance(error, KeyError):
+        return f"it has no entry {error}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class OnnxCodec(StreamingCodec):
@@ -89,25 +121,23 @@ class OnnxCodec(StreamingCodec):
     """
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
-        from safetensors import SafetensorError
-
         folder = Path(folder)
         try:
             found = json.loads((folder / DESCRIPTION).read_text())
             if found["version"] != VERSION:
-                raise ValueError(f"it is of version {found['version']}, and {VERSION} is read")
+                raise ValueError(f"{DESCRIPTION} is of version {found['version']}, and {VERSION} is read")
+            _check_files(folder, found["files"])
             self._shape = CodecShape(**found["shape"])
-            self.weights_sha256 = found["weights_sha256"]
             self._codebooks = _read_codebooks(folder, found["codebooks"])
-            paths = {name: folder / network["file"] for name, network in found["networks"].items()}
+            paths = {name: folder / found["networks"][name]["file"] for name in NETWORKS}
             self.name, self.model_hash = found["name"], codes_hash(folder)
             self.packet_frames, self.default_n_codebooks = found["packet_frames"], found["default_n_codebooks"]
             self.conversion_codebooks = found["conversion_codebooks"] or self.default_n_codebooks
-            fits = file_sha256(folder / WEIGHTS) == self.weights_sha256
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise AudioVQError(f"the model in {folder} cannot be loaded: its files are damaged ({error})") from error
-        if not fits:
-            raise AudioVQError(f"the ONNX networks in {folder} are not of the weights beside them: export again")
+        except ImportError:
+            raise
+        except Exception as error:
+            reason = f"{_reason(error)}; {_remedy(folder)}"
+            raise AudioVQError(f"the model in {folder} cannot be loaded: {reason}") from error
         self.folder = folder
         self.sample_rate, self.hop_length = self._shape.sample_rate, self._shape.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
@@ -139,6 +169,28 @@ class OnnxCodec(StreamingCodec):
                 the export are other ones than those that were exported.
         """
         return cls(onnx_folder(name_or_dir), threads)
+
+
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    """Compare the files of an export with their hashes: of any others, codes and samples would be wrong ones.
+
+    Raises:
+        OSError: when one cannot be read.
+        ValueError: when one has changed.
+    """
+    for name, sha256 in files.items():
+        if file_sha256(folder / name) != sha256:
+            raise ValueError(
+                f"its ONNX networks are not of the weights beside them ({name} has changed since the export)"
+                if name in (CONFIG, WEIGHTS)
+                else f"{name} is damaged or belongs to another export"
+            )
+
+
+def _remedy(folder: Path) -> str:
+    if folder.is_relative_to(BUNDLED):
+        return "install audiovq again"
+    return f"{export_command(folder)} writes its ONNX networks again, and --engine torch needs none"
 
 
 def _read_codebooks(folder: Path, entry: dict[str, Any]) -> Codebooks:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from audiovq.codec.onnx_codec import CODEBOOKS, DESCRIPTION, VERSION, WEIGHTS
+from audiovq.codec.onnx_codec import CODEBOOKS, CONFIG, DESCRIPTION, VERSION, WEIGHTS
 from audiovq.codec.torch_engine import codebooks_of, shape_of
 from audiovq.devices import SCALE, restore
 from audiovq.errors import AudioVQError, need
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 #: Files of the model's folder that are copied: its configuration, weights, bundled speakers and entropy model.
-COPIED = ("config.json", WEIGHTS, "speakers.json", "entropy.safetensors")
+COPIED = (CONFIG, WEIGHTS, "speakers.json", "entropy.safetensors")
 SMALLEST = 1024
 """Bytes of the smallest tensor that a graph takes from the weights' file instead of holding it."""
 
@@ -177,11 +177,12 @@ def _write(codec: CodecNetworks, folder: Path) -> None:
         name: _write_network(folder / f"{name}.onnx", weights, *what) for name, what in _networks(codec).items()
     }
     codebooks = _write_codebooks(codebooks_of(codec.quantizer), folder / CODEBOOKS, weights)
+    files = [CONFIG, WEIGHTS, codebooks["file"], *(network["file"] for network in networks.values())]
     config: Any = codec.config
     description = {
         "version": VERSION,
         "name": codec.name,
-        "weights_sha256": file_sha256(folder / WEIGHTS),
+        "files": {name: file_sha256(folder / name) for name in files if name},
         **{name: config[name] for name in ("packet_frames", "default_n_codebooks", "conversion_codebooks")},
         "shape": asdict(shape_of(codec)),
         "codebooks": codebooks,

@@ -114,9 +114,9 @@ def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:
     path = folder / SPEAKERS_FILE
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        voices = [BundledVoice(**voice) for voice in content["speakers"]]
+        voices = [_checked(BundledVoice(**voice)) for voice in content["speakers"]]
         made_with = content["model"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise AudioVQError(f"{path} is damaged ({error})") from error
     if made_with != codec.model_hash.hex():
         raise AudioVQError(
@@ -124,6 +124,20 @@ def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:
             "recipes/voice_conversion/make_speakers.py makes it anew"
         )
     return {voice.name: voice for voice in voices}
+
+
+def _checked(voice: BundledVoice) -> BundledVoice:
+    """The voice itself.
+
+    Raises:
+        ValueError: for values that are none of a speaker.
+    """
+    vector, pitch = np.asarray(voice.vector), voice.pitch
+    if not isinstance(voice.name, str) or vector.ndim != 1 or not len(vector) or vector.dtype.kind != "i":
+        raise ValueError(f"{voice.name!r} has no speaker vector")
+    if vector.min() < 0 or not (pitch is None or 0 < float(pitch) < float("inf")):
+        raise ValueError(f"{voice.name} has a negative value, or a pitch of {pitch} Hz")
+    return voice
 
 
 CHUNK_SECONDS = 4.0
@@ -305,6 +319,8 @@ def add_bundled(voice: TargetVoice, codec: Codec, name: str) -> None:
         AudioVQError: when there is none of this name.
     """
     found = find_voice(codec, name)
+    if max(found.vector) >= codec.n_speaker_levels:
+        raise AudioVQError(f"{name}: its speaker vector has values that model {codec.name} does not know")
     voice.add_vector(np.array(found.vector), found.pitch)
 
 

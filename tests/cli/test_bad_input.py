@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from audiovq.cli import VERBS, build_app
 from tests.cli.test_coding import ROOT, files, process
@@ -296,6 +297,22 @@ def test_missing_optional_packages_are_named(run, monkeypatch):
     monkeypatch.setattr("audiovq.cli.import_module", import_module)
     done = run("train")
     assert (done.code, done.lines) == (1, ["audiovq: train needs the package hydra: pip install 'audiovq[train]'"])
+
+
+def test_packages_that_come_with_pytorch_are_not_named_alone(run, monkeypatch):
+    """PIL is no name that pip knows."""
+    Image.new("RGB", (16, 16)).save("a.png")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    done = run("encode", "a.png")
+    assert (done.code, done.lines) == (1, ["audiovq: encode needs the package PIL: pip install 'audiovq[torch]'"])
+
+
+def test_a_current_folder_that_was_removed(run, wav, tmp_path, monkeypatch):
+    source = wav("a.wav")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    check_refusal(run("encode", source, "-o", "b.avq"), "the current folder does not exist any more")
 
 
 def test_help_and_version(run):

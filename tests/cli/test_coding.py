@@ -347,7 +347,7 @@ def test_packets_of_another_length(run, wav):
     assert json.loads(run("info", "c.avq", "--json").out)["packet_frames"] == 4
 
 
-@pytest.mark.parametrize("ms", [0, 10, 70, 420, -80])
+@pytest.mark.parametrize("ms", [0, 10, 70, 420, -80, "nan", "inf", "-inf"])
 def test_packets_that_the_model_does_not_have(run, wav, ms):
     wav(seconds=1.0)
     done = run("encode", "a.wav", "--packet", ms)

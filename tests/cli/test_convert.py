@@ -201,6 +201,17 @@ def test_wrong_usage(run, wav, target):
     check_refusal(run("convert", "a.wav", "--to", target, "-o", "b.wav", "--decoder", "none"), "none")
 
 
+def test_damaged_files_are_not_advised_options_of_another_command(run, wav, target):
+    wav("a.wav", 3.0)
+    assert run("encode", "a.wav").code == 0
+    damaged = bytearray(Path("a.avq").read_bytes())
+    damaged[300] ^= 16
+    Path("bad.avq").write_bytes(damaged)
+    done = run("convert", "bad.avq", "--to", target, "-o", "b.wav")
+    check_refusal(done, "0.80 s to 1.20 s is lost", "; audiovq decode --conceal makes audio of the rest")
+    assert not Path("b.wav").exists()
+
+
 def test_speakers(run, tmp_path, monkeypatch):
     assert "no voices came with model fake" in run("speakers").out
     known = BundledVoice("anna", ["en"], None, 30.0, 201.4, list(range(16)) * 2, "CC0", "made up")

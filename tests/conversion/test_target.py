@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,36 @@ def test_voices_of_other_weights_are_refused(codec, tmp_path):
     path.write_text("{")
     with pytest.raises(AudioVQError, match="damaged"):
         read_voices(codec)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("vector", []),
+        ("vector", "abc"),
+        ("vector", [1.5] * 8),
+        ("vector", [[1] * 8]),
+        ("vector", [-1] * 8),
+        ("vector", None),
+        ("pitch", "high"),
+        ("pitch", float("nan")),
+        ("pitch", -3.0),
+        ("pitch", [200.0]),
+        ("name", None),
+    ],
+)
+def test_voices_with_values_of_no_speaker(codec, tmp_path, entry, value):
+    write_voices(codec, [replace(VOICE, **{entry: value})], tmp_path)
+    codec.folder = tmp_path
+    with pytest.raises(AudioVQError, match="speakers.json is damaged"):
+        read_voices(codec)
+
+
+def test_voices_with_values_that_the_model_does_not_have(codec, tmp_path):
+    write_voices(codec, [replace(VOICE, vector=[codec.n_speaker_levels] * len(VOICE.vector))], tmp_path)
+    codec.folder = tmp_path
+    with pytest.raises(AudioVQError, match="values that model .* does not know"):
+        codec.target_voice("anna")
 
 
 @pytest.mark.parametrize("pitch", ["auto", "keep", 2.0])
