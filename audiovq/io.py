@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -36,7 +37,10 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     The temporary file is removed when the block raises, so that a reader never meets a half-written file.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "a folder of its path is a file") from error
     with suppress(FileNotFoundError):
         target.stat()  # a name that is too long shows before anything is written
     # Cut by characters, which have up to four bytes: file systems take names of 255 bytes, and this one must fit where
@@ -252,11 +256,11 @@ def open_output(target: Place) -> Iterator[BinaryIO]:
             if hasattr(own, "flush"):
                 own.flush()
         return
-    # Behind a symbolic link the file is replaced, not the link.
-    path = Path(os.path.realpath(target))
-    if path.is_dir():
-        raise AudioVQError(f"{label}: is a folder; name a file")
     with errors_about(label, "written"):
+        # Behind a symbolic link the file is replaced, not the link.
+        path = Path(os.path.realpath(target))
+        if path.is_dir():
+            raise AudioVQError("is a folder; name a file")
         # In place where nothing can be renamed; `atomic_write` itself is entered by hand so that errors raised inside
         # the caller's block, which are about other files, pass unchanged.
         atomic = None if is_special(path) else atomic_write(path)

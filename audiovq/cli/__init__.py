@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     It is 0, 1 for failures, 2 for wrong usage, 130 when interrupted, 143 when terminated. An error is one line on
     stderr.
     """
+    _open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         arguments = ["--help"]
@@ -136,6 +137,25 @@ def main(arguments: list[str] | None = None) -> int:
     # Training has handlers of its own, which end a run after the step at hand and save its state.
     with nullcontext() if verb == "train" else signals_as_interrupts():
         return _run(verb, arguments)
+
+
+def _open_standard_streams() -> None:
+    """Open those that the caller has closed: a file would get their number, and messages would go into it.
+
+    What is read from standard input or written to standard output is an error then, what is written to standard error
+    goes nowhere.
+    """
+    for number, (name, reads) in enumerate({"stdin": True, "stdout": False, "stderr": False}.items()):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.fstat(number)
+                continue
+            wrong_way = reads or name == "stderr"
+            nowhere = os.open(os.devnull, os.O_WRONLY if wrong_way else os.O_RDONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "r" if reads else "w", closefd=False))  # noqa: SIM115
 
 
 def _no_verb(word: str) -> str:
@@ -166,6 +186,10 @@ def _run(verb: str | None, arguments: list[str]) -> int:
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except AudioVQError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:  # the interpreter would meet it again when it ends
+            _silence_stdout()
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", exit_code())

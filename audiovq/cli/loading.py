@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiovq.errors import AudioVQError, need
-from audiovq.io import errors_about
+from audiovq.io import errors_about, n_cores
 
 if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
@@ -252,7 +252,7 @@ class Models:
 
         from audiovq.codec.codec import SpeechCodec
 
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(min(self._threads, n_cores()))
         codec = SpeechCodec.from_pretrained(name_or_dir)
         codec.seed = self._seed
         return codec

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import numpy as np
 
 from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
 from audiovq.errors import AudioVQError, need
-from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
 from audiovq.hub import BUNDLED, codes_hash, export_command, onnx_folder
+from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
 from audiovq.interfaces import CodecShape, Stretch
 from audiovq.io import file_sha256, n_cores
 
@@ -91,12 +93,26 @@ class OnnxEngine:
             options = SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
             options.log_severity_level = _FATAL
-            path, providers = str(self._paths[network]), ["CPUExecutionProvider"]
+            path = self._paths[network]
             try:
-                self._sessions[key] = InferenceSession(path, options, providers=providers)
+                with _utf8(path) as name:
+                    self._sessions[key] = InferenceSession(name, options, providers=["CPUExecutionProvider"])
             except Exception as error:
                 raise AudioVQError(f"{path} cannot be loaded: {_reason(error)}") from error
         return self._sessions[key]
+
+
+@contextmanager
+def _utf8(path: Path) -> Iterator[str]:
+    """A name of a file for ONNX Runtime, which does not know those that are not UTF-8."""
+    if os.fsencode(path) == str(path).encode("utf-8", "replace") or not os.path.isdir("/proc/self/fd"):
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _reason(error: Exception) -> str:
@@ -136,7 +152,7 @@ class OnnxCodec(StreamingCodec):
         except ImportError:
             raise
         except Exception as error:
-            reason = f"{_reason(error)}; {_remedy(folder)}"
+            reason = _reason(error) + ("" if isinstance(error, PermissionError) else f"; {_remedy(folder)}")
             raise AudioVQError(f"the model in {folder} cannot be loaded: {reason}") from error
         self.folder = folder
         self.sample_rate, self.hop_length = self._shape.sample_rate, self._shape.hop_length

@@ -333,7 +333,12 @@ def test_names_as_long_as_the_file_system_takes(run, wav, tmp_path):
             file.unlink()
     wav("a.wav")
     done = run("encode", "a.wav", "-o", "n" * 252 + ".avq")
-    assert (done.code, len(done.lines), "file name too long" in done.err) == (1, 1, True)
+    assert (done.code, len(done.lines), "n.avq: cannot be written: file name too long" in done.err) == (1, 1, True)
+    done = run("encode", "a.wav", "-o", "a.wav/b.avq")
+    assert (done.code, done.lines) == (
+        1,
+        ["audiovq: a.wav/b.avq: cannot be written: a folder of its path is a file"],
+    )
     assert files(tmp_path) == ["a.wav"]
 
 

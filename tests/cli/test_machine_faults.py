@@ -155,3 +155,25 @@ def test_the_second_of_two_that_write_one_folder_of_shards(run, wav, codec, tmp_
         done = run("tokenize", "in", "-o", "out", "--model", "model")
     assert (done.code, done.lines) == (1, ["audiovq: out is being written by another call: wait for it"])
     assert run("tokenize", "in", "-o", "out", "--model", "model").code == 0
+
+
+CLOSED = {
+    "<&-": [(("encode", "a.wav", "-o", "b.avq"), 0), (("encode", "-", "-o", "c.avq"), 1)],
+    ">&-": [(("encode", "a.wav", "-o", "b.avq"), 0), (("encode", "a.wav", "-o", "-"), 1), (("--help",), 1)],
+    "2>&-": [(("encode", "a.wav", "-o", "b.avq"), 0), (("encode", "none.wav"), 1), (("nonsense",), 2)],
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shells of other systems close no streams")
+@pytest.mark.parametrize("closed", CLOSED)
+def test_closed_standard_streams(wav, tmp_path, closed):
+    """Files do not get the numbers of streams that the caller has closed, and messages do not go into them."""
+    wav("a.wav")
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    for arguments, code in CLOSED[closed]:
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "tests.cli.stand_in", *arguments]
+        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        assert len(done.stderr.splitlines()) == (closed != "2>&-")
+        assert "internal error" not in done.stderr
+    assert files(tmp_path) == ["a.wav", "b.avq"]

@@ -3,6 +3,7 @@
 import copy
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 import sys
@@ -17,7 +18,7 @@ from audiovq.cli import main
 from audiovq.codec import onnx_codec
 from audiovq.codec.onnx_codec import OnnxCodec
 from audiovq.errors import AudioVQError
-from tests.codec.test_onnx import NETWORKS, encode, exported, joined, run_without
+from tests.codec.test_onnx import NETWORKS, decode, encode, exported, joined, run_without
 from tests.codec.tiny import RATE, make_codec, speech_like
 
 runtime = pytest.importorskip("onnxruntime")
@@ -106,6 +107,14 @@ def test_descriptions_with_an_entry_of_another_kind(folder, entry, value):
     refusal(folder)
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", "M\u00fasica \u97f3".encode()])
+def test_folders_with_names_in_any_encoding(folder, codec, tmp_path, name):
+    renamed = folder.rename(tmp_path / os.fsdecode(name))
+    speech = speech_like(0.3)
+    rows = [joined(encode(one, speech)[1]) for one in (codec, OnnxCodec(renamed))]
+    assert np.array_equal(*rows)
+
+
 def test_a_bundled_model_is_to_be_installed_again(folder, monkeypatch):
     monkeypatch.setattr(onnx_codec, "BUNDLED", folder.parent)
     cut(folder / "encoder.onnx")
@@ -136,12 +145,10 @@ def test_without_pytorch_and_without_graphs(folder, tmp_path):
 
 
 def test_what_cannot_be_computed_is_one_line(codec, capfd):
-    packets = encode(codec, speech_like(0.3))[1]
-    stream = codec.decoder_stream(np.zeros(3, np.int64))
-    with pytest.raises(AudioVQError, match=r"decoder.onnx cannot be computed: ") as error:
-        for packet in packets:
-            stream.push(packet)
-        stream.finish(round(0.3 * RATE))
+    speech = speech_like(0.3)
+    packets = encode(codec, speech)[1]
+    with pytest.raises(AudioVQError, match=r"decoder\.onnx cannot be computed: ") as error:
+        decode(codec, np.zeros(3, np.int64), packets, len(speech))
     assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
 

@@ -149,14 +149,14 @@ def test_voices_of_other_weights_are_refused(codec, tmp_path):
 def test_voices_with_values_of_no_speaker(codec, tmp_path, entry, value):
     write_voices(codec, [replace(VOICE, **{entry: value})], tmp_path)
     codec.folder = tmp_path
-    with pytest.raises(AudioVQError, match="speakers.json is damaged"):
+    with pytest.raises(AudioVQError, match=r"speakers\.json is damaged"):
         read_voices(codec)
 
 
 def test_voices_with_values_that_the_model_does_not_have(codec, tmp_path):
     write_voices(codec, [replace(VOICE, vector=[codec.n_speaker_levels] * len(VOICE.vector))], tmp_path)
     codec.folder = tmp_path
-    with pytest.raises(AudioVQError, match="values that model .* does not know"):
+    with pytest.raises(AudioVQError, match=r"values that model .* does not know"):
         codec.target_voice("anna")
 
 
