@@ -187,7 +187,13 @@ ENGINES = ("torch", "onnx", "auto")
 
 
 def engine_for(engine: str, decoder: str) -> str:
-    """The engine that is asked for; PyTorch instead of ``auto`` for a decoder that ONNX Runtime does not have."""
+    """The engine that is asked for; PyTorch instead of ``auto`` for a decoder that ONNX Runtime does not have.
+
+    Raises:
+        AudioVQError: for ONNX Runtime and such a decoder.
+    """
+    if engine == "onnx" and decoder != "parallel":
+        raise AudioVQError(f"the engine onnx has no decoder {decoder!r}: leave out --engine onnx")
     return "torch" if engine == "auto" and decoder != "parallel" else engine
 
 

@@ -15,6 +15,7 @@ import torch
 
 from audiovq import hub
 from audiovq.cli import main
+from audiovq.cli.loading import engine_for
 from audiovq.codec import onnx_codec
 from audiovq.codec.onnx_codec import OnnxCodec
 from audiovq.errors import AudioVQError
@@ -151,6 +152,13 @@ def test_what_cannot_be_computed_is_one_line(codec, capfd):
         decode(codec, np.zeros(3, np.int64), packets, len(speech))
     assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
+
+
+def test_decoders_that_only_the_other_engine_has():
+    assert engine_for("auto", "wavenet") == engine_for("torch", "wavenet") == "torch"
+    assert engine_for("auto", "parallel") == "auto"
+    with pytest.raises(AudioVQError, match="no decoder 'wavenet': leave out --engine onnx"):
+        engine_for("onnx", "wavenet")
 
 
 def test_no_more_threads_than_cores(originals, monkeypatch):
