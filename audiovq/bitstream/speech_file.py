@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from audiovq.media.samples import RawFormat
 
 
+REMEDY = "audiovq decode --conceal makes audio of the rest, which can be converted"
+"""What errors about damage advise in a conversion."""
+
+
 @dataclass
 class CodingReport:
     """What was done.
@@ -198,12 +202,11 @@ def decode_file(
         speech.expect(model)
         header = speech.header
         other = None if conversion is None else conversion(model)
-        if conversion is not None:
-            speech.remedy = "audiovq decode --conceal makes audio of the rest, which can be converted"
         if other is None:
             channels = [model.decoder_stream(speaker, decoder) for speaker in header.speakers]
         else:
             channels = [other.decoder_stream(model, decoder) for _ in header.speakers]
+            speech.remedy = REMEDY
         resampler = Resampler(model.sample_rate, header.sample_rate, header.n_channels)
         total = size_of(stream)
         with ExitStack() as stack:
