@@ -14,8 +14,8 @@ class AudioVQError(Exception):
     """Something the user can act on. The message says, in one line, what is wrong and what to do."""
 
 
-def need(module: str, what: str, extra: str = "eval") -> Any:
-    """Import ``module``, which ``what`` is computed with, and which ``extra`` installs.
+def need(module: str, what: str, extra: str | None = "eval") -> Any:
+    """Import ``module``, which ``what`` is computed with, and which ``extra`` installs (None: every installation).
 
     Raises:
         AudioVQError: when it, or something it imports, is not installed; the message names the extra that has it.
@@ -24,7 +24,8 @@ def need(module: str, what: str, extra: str = "eval") -> Any:
         return import_module(module)
     except ImportError as error:
         missing = error.name or module
-        raise AudioVQError(f"{what} needs the package {missing!r}: pip install 'audiovq[{extra}]'") from error
+        install = missing if extra is None else f"'audiovq[{extra}]'"
+        raise AudioVQError(f"{what} needs the package {missing!r}: pip install {install}") from error
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class OnnxEngine:
 
     def __init__(self, paths: dict[str, Path], shape: CodecShape, threads: int = 1) -> None:
         self._paths, self._shape, self._threads = paths, shape, min(threads, n_cores())
-        need("onnxruntime", "the engine onnx", "onnx")
+        need("onnxruntime", "the engine onnx", None)
         self._sessions: dict[tuple[int, str], Any] = {}  # by process: threads do not survive a fork
 
     def __getstate__(self) -> dict[str, Any]:

@@ -39,6 +39,8 @@ log = logging.getLogger("audiovq")
 
 GAP_FRAMES, GAP_RATE = 3, 0.1
 """Length of the gaps that the decoder learns to bridge, and the share of the frames that they take."""
+TEACHER_DIM = 64
+"""Features of a recogniser for each frame."""
 
 
 def loudness(waveform: Tensor) -> Tensor:
@@ -121,18 +123,15 @@ class CodecTask(Task):
                 parameter.requires_grad_(False)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.discriminator = MultiResolutionDiscriminator(**(discriminator or {}))
-        rate = self.model.sample_rate
-        if rate != SAMPLE_RATE:
+        if (rate := self.model.sample_rate) != SAMPLE_RATE:
             raise AudioVQError(f"packed corpora are at {SAMPLE_RATE} Hz: set sample_rate={SAMPLE_RATE}")
         self.spectral, self.envelope = SpectralLoss(sample_rate=rate), EnvelopeCorrelationLoss(rate)
-        teacher_dim = 64
-        self.teacher = nn.Conv1d(self.model.quantizer.content_dim, teacher_dim, 1)
+        self.teacher = nn.Conv1d(self.model.quantizer.content_dim, TEACHER_DIM, 1)
         self.loudness = nn.Conv1d(self.model.quantizer.content_dim, 1, 1)
         self.speaker_means = SpeakerMeans(self.model.quantizer.detail_dim) if self.weights.get("speaker") else None
         #: Whisper's encoder, in a list: that keeps it out of the state.
         self.listener = [self._load_listener()] if listener_items else []
-        self.gap_share = gap_share
-        self.listener_items, self.listener_layers = listener_items, listener_layers
+        self.gap_share, self.listener_items, self.listener_layers = gap_share, listener_items, listener_layers
         self.phase_from, self.harmonics_from, self.average_decay = phase_from, harmonics_from, average_decay
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
         self.batch_size, self.seed = batch_size, seed
@@ -236,7 +235,8 @@ class CodecTask(Task):
             terms["envelope"] = self.envelope(decoded[:, None], target[:, None])
             powers = [wave.square().mean(1) + 1e-5 for wave in (decoded, target)]
             # Quadratic below 1 dB: there, a gradient of constant size would be noise that drowns the other terms.
-            terms["level"] = nn.functional.huber_loss(*(torch.log10(power) for power in powers), delta=0.1) / 0.1
+            levels = [torch.log10(power) for power in powers]
+            terms["level"] = nn.functional.huber_loss(levels[0], levels[1], delta=0.1) / 0.1
             terms["quantizer"] = coded.quantized.loss
         if batch.teacher is not None and self.weights.get("teacher"):
             terms["teacher"] = self.teacher_loss(coded.quantized.latents, batch.teacher)
