@@ -55,7 +55,7 @@ PitchOption = Annotated[
     str | None,
     typer.Option(
         metavar="auto|keep|SEMITONES",
-        help="To the target's median F0, not at all, or by so much; default: auto, with --groups keep.",
+        help="Shift to the target's median F0, none, or this many semitones; default: auto, with --groups keep.",
         show_default=False,
     ),
 ]
@@ -65,7 +65,10 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback()
 def evaluate() -> None:
-    """Measure quality, with 95 % confidence intervals; see `audiovq evaluate PROTOCOL --help` for the options."""
+    """Measure quality, with 95 % confidence intervals; see `audiovq evaluate PROTOCOL --help` for the options.
+
+    Needs the metrics: pip install 'audiovq[eval]'.
+    """
 
 
 @app.command(short_help="Compare the recordings of two folders.")
@@ -77,7 +80,8 @@ def files(
     metrics: Metrics = None,
     align: Annotated[bool, typer.Option("--align", help="Remove a delay common to all recordings.")] = False,
     language: Annotated[
-        str | None, typer.Option(help="ISO 639 code of all recordings, for word errors.", show_default=False)
+        str | None,
+        typer.Option(metavar="CODE", help="ISO 639 code of all recordings, for word errors.", show_default=False),
     ] = None,
     json: options.Json = None,
 ) -> None:
@@ -107,11 +111,13 @@ def codec(
         ),
     ] = None,
     decoder: options.Decoder = "parallel",
-    limit: Annotated[int, typer.Option(min=0, help="Excerpts of some 7 s of each split, drawn evenly; 0: all.")] = 36,
+    limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Excerpts of about 7 s of each split, evenly spaced; 0: all.")
+    ] = 36,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also Opus, Codec 2, Speex and AMR-WB, where installed.")
     ] = False,
-    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Only these, no model.")] = False,
+    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Only the baselines, no model.")] = False,
     metrics: Metrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
@@ -161,8 +167,8 @@ def conversion(
     codebooks: Codebooks = None,
     pitch: PitchOption = None,
     decoder: options.Decoder = "parallel",
-    limit: Annotated[int, typer.Option(min=0, help="Pairs, drawn evenly; 0: all.")] = 0,
-    world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline.")] = False,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Pairs, evenly spaced; 0: all.")] = 0,
+    world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline (needs the extra world).")] = False,
     metrics: ConversionMetrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
@@ -208,14 +214,18 @@ def generation(
     split: options.Split = "test",
     codebooks: options.FirstCodebooks = None,
     samples: options.Samples = 24,
-    seconds: Annotated[float, typer.Option(help="Length of each sample.")] = 10.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Seconds of each sample.")] = 10.0,
     temperature: options.Temperature = None,
     top_k: options.TopK = 0,
     top_p: options.TopP = None,
     seed: options.Seed = 0,
     dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech (needs the extra eval).")] = True,
-    words: Annotated[int, typer.Option(min=0, help="English samples that Whisper reads; 0: none.")] = 40,
-    prompts: Annotated[int, typer.Option(min=0, help="Held-out excerpts of 3 s that are continued; 0: none.")] = 16,
+    words: Annotated[
+        int, typer.Option(min=0, metavar="N", help="English samples that Whisper transcribes; 0: none.")
+    ] = 40,
+    prompts: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Held-out excerpts of 3 s to continue; 0: none.")
+    ] = 16,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -251,7 +261,9 @@ def probe(
     metrics: Annotated[
         str, typer.Option(metavar="NAME,...", help="speakers (and languages, and the use of codebooks), phones.")
     ] = "speakers,phones",
-    limit: Annotated[int, typer.Option(min=0, help="Excerpts of 3 s of each speaker in each split; 0: all.")] = 36,
+    limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Excerpts of 3 s of each speaker in each split; 0: all.")
+    ] = 36,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -277,7 +289,7 @@ def image(
         str, typer.Option(metavar="NAME|DIR", help="photographs, another set of images, or a folder.")
     ] = "photographs",
     split: options.Split = "test",
-    limit: Annotated[int, typer.Option(min=0, help="Crops, drawn evenly; 0: all.")] = 96,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Crops, evenly spaced; 0: all.")] = 96,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -303,7 +315,7 @@ def video(
     model: options.Model = None,
     data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Recorded episodes.")] = "vizdoom",
     split: options.Split = "test",
-    limit: Annotated[int, typer.Option(min=0, help="Windows of frames, drawn evenly; 0: all.")] = 120,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Windows of frames, evenly spaced; 0: all.")] = 120,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:

@@ -387,7 +387,7 @@ def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> st
     rate = 8 * n_bytes / max(seconds, 1e-9) / 1000
     if n_bytes and all(report.decoded for report in reports):
         parts = [f"{parts[0]} from {n_bytes:,} bytes ({rate:.2f} kb/s)"]
-    elif n_bytes and not any(report.decoded for report in reports):  # audio that became audio has no coded size
+    elif all(report.n_bytes and not report.decoded for report in reports):  # audio that became audio has no coded size
         parts += [f"{n_bytes:,} bytes", f"{rate:.2f} kb/s"]
     parts.append(f"{seconds / max(elapsed, 1e-9):.1f} times real time")
     if len(jobs) == 1:

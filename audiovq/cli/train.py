@@ -15,23 +15,42 @@ if TYPE_CHECKING:
 
 def train(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides: experiment=NAME, group=choice, key=value.")
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Hydra overrides: experiment=NAME, group=choice, key=value."),
     ] = None,
-    config_dir: Annotated[Path | None, typer.Option(help="Folder of configurations; default: the package's.")] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of configurations; default: the package's.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
-    pack: Annotated[Path | None, typer.Option(help="Do not train: write all that it needs to this folder.")] = None,
-    have: Annotated[str, typer.Option(help="With --pack: packages there, a list with commas or a file.")] = "torch",
-    python: Annotated[str, typer.Option(help="With --pack: the version of Python there.")] = "3.12",
-    audio: Annotated[str, typer.Option(help="With --pack: opus, flac or int16.")] = "opus",
-    kbps: Annotated[float, typer.Option(help="With --pack: rate of Opus.")] = 32.0,
-    piece_mib: Annotated[float, typer.Option(help="With --pack: largest piece.")] = 60.0,
-    run_folder: Annotated[Path | None, typer.Option("--run", help="With --pack: go on from this run's state.")] = None,
-    from_pack: Annotated[Path | None, typer.Option(help="Train from a pack; needs --minutes and --out.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="With --from-pack: of the whole command.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With --from-pack: folder of the results.")] = None,
-    join: Annotated[Path | None, typer.Option(help="Put results of --from-pack into the run's folder --run.")] = None,
+    pack: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Do not train: write all that training needs to this folder.")
+    ] = None,
+    have: Annotated[
+        str, typer.Option(metavar="NAME,...|FILE", help="With --pack: packages that the other machine has.")
+    ] = "torch",
+    python: Annotated[str, typer.Option(metavar="VERSION", help="With --pack: Python of the other machine.")] = "3.12",
+    audio: Annotated[
+        str, typer.Option(metavar="opus|flac|int16", help="With --pack: format of the recordings.")
+    ] = "opus",
+    kbps: Annotated[float, typer.Option(metavar="KBPS", help="With --pack: bit rate of Opus.")] = 32.0,
+    piece_mib: Annotated[float, typer.Option(metavar="MIB", help="With --pack: size of the largest file.")] = 60.0,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="With --pack: continue from this run's state.")
+    ] = None,
+    from_pack: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Train from a pack; needs --minutes and --out.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="N", help="With --from-pack: time limit of the command.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="With --from-pack: folder of the results.")] = None,
+    join: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy the results of --from-pack into the folder of --run.")
+    ] = None,
 ) -> None:
-    """Train a model. Called again, it resumes from the run's last checkpoint, exactly.
+    """Train a model. Called again, it resumes exactly from the run's last checkpoint.
+
+    Needs the extra train: pip install 'audiovq[train]'.
 
     Example: audiovq train experiment=prior training.batch_size=16 name=mine
 

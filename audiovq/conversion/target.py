@@ -99,7 +99,7 @@ def find_voice(codec: Codec | ModelFacts, name: str) -> BundledVoice:
     close = get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     where = "`audiovq speakers` lists them" if known else f"model {codec.name} has none"
-    raise AudioVQError(f"{name}: neither a file nor a bundled voice ({where}){hint}")
+    raise AudioVQError(f"{name}: neither a file nor a bundled speaker ({where}){hint}")
 
 
 def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:

@@ -123,7 +123,7 @@ def _connected(cluster: Cluster, coding: Coding) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError:
-        raise AudioVQError("--engine ray needs the package ray: pip install 'audiovq[ray]'") from None
+        raise AudioVQError("--ray needs the package ray: pip install 'audiovq[ray]'") from None
     started = not ray.is_initialized()
     if started:
         settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

@@ -74,7 +74,7 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
         yield from code_with(coding.codec(), coding, sources)
         return
     if coding.device != "cpu":
-        raise AudioVQError(f"one process codes on {coding.device}; leave out --workers, or use --engine ray")
+        raise AudioVQError(f"one process codes on {coding.device}; leave out --workers, or use --ray")
     waiting: deque[Future[Coded]] = deque()
     with _pool(coding, workers) as pool:
         try:

@@ -195,7 +195,7 @@ def test_places_that_cannot_be_written(run, wav):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["frobnicate"], "no verb 'frobnicate'"),
+        (["frobnicate"], "no command 'frobnicate'"),
         (["encode"], "Missing argument"),
         (["encode", "a.wav", "--frob"], "No such option"),
         (["encode", "a.wav", "--bitrate", "fast"], "--bitrate"),

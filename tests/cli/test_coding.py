@@ -174,7 +174,7 @@ def test_what_can_be_seen_at_once_is_told_before_a_model_is_loaded(run, wav, tmp
         (["decode", "none.avq"], "no such file"),
         (["decode", "a.avq", "-o", "c.wav", "--decoder", "wavenet"], "no decoder 'wavenet'; it has: parallel"),
         (["convert", "a.wav", "--to", "none.wav", "-o", "c.wav"], "none.wav: no such file"),
-        (["convert", "a.wav", "--to", "nobody", "-o", "c.wav"], "neither a file nor a bundled voice"),
+        (["convert", "a.wav", "--to", "nobody", "-o", "c.wav"], "neither a file nor a bundled speaker"),
         (["convert", "a.avq", "--to", "none.wav", "-o", "c.avq"], "none.wav: no such file"),
         (["convert", "a.wav", "--to", "a.wav", "-o", "c.wav", "--decoder", "x"], "no decoder 'x'"),
         (["convert", "a.wav", "--to", "a.wav", "-o", "a.avq"], "a.avq exists"),

@@ -122,7 +122,7 @@ def test_bad_targets(run, wav):
         "silence.wav": (np.zeros(64000), "silence"),
         "blink.wav": (voice(0.2), "several seconds"),
         "none.wav": (None, "no such file"),
-        "nobody": (None, "neither a file nor a bundled voice"),
+        "nobody": (None, "neither a file nor a bundled speaker"),
     }
     for name, (samples, word) in refused.items():
         if samples is not None:
@@ -202,7 +202,7 @@ def test_wrong_usage(run, wav, target):
 
 
 def test_speakers(run, tmp_path, monkeypatch):
-    assert "no voices came with model fake" in run("speakers").out
+    assert "model fake has no bundled speakers" in run("speakers").out
     known = BundledVoice("anna", ["en"], None, 30.0, 201.4, list(range(16)) * 2, "CC0", "made up")
     codec = FakeCodec("fake")
     write_voices(codec, [known], tmp_path)

@@ -31,12 +31,12 @@ def test_a_corpus_with_a_bad_file(run, wav, tmp_path, model):
     done = run("tokenize", "in", "-o", "out", "--model", model, "--codebooks", 3)
     assert (done.code, done.out) == (1, "")
     assert done.lines[0].startswith("audiovq: bad.wav: is not audio")
-    assert done.lines[1].startswith("out: 1 shards, 2 items")
-    assert done.lines[2].endswith("hours an hour")
+    assert done.lines[1].startswith("out: 1 shard, 2 items")
+    assert done.lines[2].endswith("times real time")
     assert done.lines[3] == "audiovq: 1 recording could not be coded; out/manifest.json lists them"
     assert [item.codes.shape for item in TokenShards("out")] == [(3, 60), (3, 15)]
     again = run("tokenize", "in", "-o", "out", "--model", model, "--codebooks", 3)
-    assert (again.code, again.lines[1]) == (1, "nothing was left to code")
+    assert (again.code, again.lines[1]) == (1, "nothing was left to encode")
     (tmp_path / "in" / "bad.wav").unlink()
     assert run("tokenize", "in", "-o", "out", "--model", model, "-f", "--workers", 2).code == 0
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["n_codebooks"] == 2

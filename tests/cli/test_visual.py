@@ -61,7 +61,7 @@ def test_info_describes_images(model, files, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["media"], found["width"], found["height"], found["levels"]) == ("image", 14, 9, [[1, 4, 1, 3, 4]])
     assert main(["info", str(files / "a.avq")]) == 0
-    assert "whole: all checksums are right" in capsys.readouterr().out
+    assert "intact: all checksums match" in capsys.readouterr().out
 
 
 def test_damage_is_told_and_leaves_nothing(model, files, capsys):
@@ -79,7 +79,7 @@ def test_damage_is_told_and_leaves_nothing(model, files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["encode", "{a}", "{sound}"], "both sound and pictures"),
+        (["encode", "{a}", "{sound}"], "both audio and images or videos"),
         (["encode", "{a}", "-o", "{a}", "-f"], "same file"),
         (["encode", "{missing}"], "no such file"),
         (["encode", "{text}"], "is not an image"),
