@@ -9,6 +9,7 @@ import typer
 
 from audiovq.cli.loading import bitrate_help
 from audiovq.cli.options import Channels, Decoder, Engine, Force, Packet, Rate, Raw, Threads, WaveNetSeed
+from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.bitstream import FileInfo
@@ -158,6 +159,7 @@ def decode(
     mirrored under OUT. Standard input is decoded as it arrives. Raw audio (--raw; .raw beside each input) has the
     source's sample rate and channels; a file for which --rate or --channels differ from them is refused.
     """
+    from audiovq.bitstream.container import is_avq
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, check_decoder, engine_for
     from audiovq.cli.options import holds_visual, raw_target, refuse
@@ -174,6 +176,8 @@ def decode(
     jobs = plan(inputs, output, [".avq"], ".wav" if target_format is None else RAW_SUFFIXES[0])
     for job in jobs:
         check_writable(job.target, target_format)
+        if job.source == job.target != "-" and not is_avq(job.source):  # a recording: it would become itself
+            raise AudioVQError(f"{job.source}: this is not an .avq file; audiovq encode writes them")
     models = Models(threads, seed, True, engine_for(engine, decoder), live="-" in inputs)
 
     def prepare() -> None:
@@ -202,7 +206,6 @@ def info(
     from audiovq.cli.loading import bundled_clock, bundled_coder
     from audiovq.cli.options import holds_visual
     from audiovq.cli.visual import print_info
-    from audiovq.errors import AudioVQError
     from audiovq.hub import bundled_hashes
     from audiovq.io import describe, shown
 
@@ -228,7 +231,7 @@ def info(
             "length": seconds + ("" if found.samples is None else f", {found.samples} samples"),
             "size": f"{found.bytes} bytes{rate}",
             "codes": f"{found.codebooks} codebooks of {found.bits_per_code} bits, {found.frames} frames",
-            "packets": f"{found.packets}{' whole ones' * bool(found.damage)} of up to {found.packet_frames} frames",
+            "packets": f"{found.packets}{' intact' * bool(found.damage)} of up to {found.packet_frames} frames",
             "coding": ("entropy-coded" if found.coding == "entropy" else "packed") + each,
             "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "known to its model only",
             **_pitch(found),

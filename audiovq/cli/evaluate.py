@@ -137,7 +137,7 @@ def codec(
     if baselines_only and (model is not None or codebooks is not None or bitrates is not None):
         raise AudioVQError("--baselines-only takes no --model, --codebooks and --bitrates")
     if codebooks and bitrates:
-        raise AudioVQError("--bitrates and --codebooks say the same thing: give one of them")
+        raise AudioVQError("--bitrates and --codebooks exclude each other")
     counts = integers(codebooks, "--codebooks") if codebooks else []
     rates = numbers(bitrates, "--bitrates") if bitrates else []
     opened = {name: open_corpora(corpora, name) for name in splits}

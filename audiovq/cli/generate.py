@@ -178,7 +178,7 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
             print(f"audiovq: {path}: {remark}", file=sys.stderr)
     n_codebooks = prompt.codes.shape[1]
     if codebooks is not None and codebooks > n_codebooks:
-        raise AudioVQError(f"{path} has {n_codebooks} codebooks, {codebooks} were asked for")
+        raise AudioVQError(f"{path} has {n_codebooks} codebooks, not {codebooks}")
     return prompt
 
 

@@ -112,7 +112,7 @@ def names(text: str) -> list[str]:
     """
     found = [name.strip() for name in text.split(",") if name.strip()]
     if not found:
-        raise AudioVQError(f"{text!r} names nothing")
+        raise AudioVQError(f"{text!r} has no value")
     return list(dict.fromkeys(found))
 
 

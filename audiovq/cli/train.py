@@ -76,7 +76,9 @@ def train(
         return
     if not overrides:
         choices = sorted(path.stem for path in (find_configs(config_dir) / "experiment").glob("*.yaml"))
-        raise AudioVQError(f"say what to train: experiment=NAME, one of {', '.join(choices)}; or key=value settings")
+        raise AudioVQError(
+            f"nothing to train: give experiment=NAME, one of {', '.join(choices)}; or key=value settings"
+        )
     config = compose(overrides, config_dir)
     if show:
         from omegaconf import OmegaConf
@@ -96,7 +98,7 @@ def _join(results: Path, run: Path | None) -> None:
     from audiovq.training.offline import join
 
     if run is None:
-        raise AudioVQError("say which run's folder the results go to: --run FOLDER")
+        raise AudioVQError("--join needs the run's folder: --run DIR")
     typer.echo(f"step {join(results, run)} is in {run}")
 
 

@@ -107,7 +107,7 @@ class OnnxCodec(StreamingCodec):
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise AudioVQError(f"the model in {folder} cannot be loaded: its files are damaged ({error})") from error
         if not fits:
-            raise AudioVQError(f"the ONNX networks in {folder} are not of the weights beside them: export again")
+            raise AudioVQError(f"the ONNX networks in {folder} were not exported from its weights: export again")
         self.folder = folder
         self.sample_rate, self.hop_length = self._shape.sample_rate, self._shape.hop_length
         self.frame_rate = self.sample_rate / self.hop_length

@@ -216,7 +216,7 @@ def test_inputs_and_outputs_that_do_not_go_together(run, wav):
     check_refusal(run("encode", "-", "a.wav"), "standard input")
     check_refusal(run("encode", "a.wav", "b.wav", "-o", "-"), "standard output")
     check_refusal(run("encode", "a.wav", "b.wav", "-o", "a.wav"), "is a file")
-    check_refusal(run("encode", "folder"), "no files")
+    check_refusal(run("encode", "folder"), "no suitable files")
     check_refusal(run("encode", "-", "-o", "folder"), "folder")
     check_refusal(run("decode", "a.wav", "-o", "b.xyz"), ".xyz")
 

@@ -47,11 +47,12 @@ def test_a_medium_that_there_is_not(run):
     assert (done.code, done.err) == (1, "audiovq: generate takes one of: speech, image, video (got: music)\n")
 
 
+@pytest.mark.parametrize("name", ["a.flac", "a.wav"])
 @pytest.mark.parametrize("verb", ["decode", "info"])
-def test_a_recording_where_a_coded_file_belongs(run, wav, verb):
-    wav("a.flac")
-    done = run(verb, "a.flac")
-    assert (done.code, done.lines) == (1, ["audiovq: a.flac: this is not an .avq file; audiovq encode writes them"])
+def test_a_recording_where_a_coded_file_belongs(run, wav, verb, name):
+    wav(name)
+    done = run(verb, name)
+    assert (done.code, done.lines) == (1, [f"audiovq: {name}: this is not an .avq file; audiovq encode writes them"])
 
 
 @pytest.mark.parametrize("arguments", [("encode",), ("convert", "a.wav"), ("info", "--jsn")])

@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_told_in_one_line(model, files, capsys, arguments
 def test_a_file_of_an_unknown_model_says_so(model, files, capsys):
     main(["encode", str(files / "a.png"), "--model", model])
     assert main(["decode", str(files / "a.avq"), "-o", str(files / "b.png")]) == 1
-    assert "did not come with audiovq" in capsys.readouterr().err
+    assert "is not bundled with audiovq" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
