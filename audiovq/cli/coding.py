@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -159,7 +161,6 @@ def decode(
     mirrored under OUT. Standard input is decoded as it arrives. Raw audio (--raw; .raw beside each input) has the
     source's sample rate and channels; a file for which --rate or --channels differ from them is refused.
     """
-    from audiovq.bitstream.container import is_avq
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, check_decoder, engine_for
     from audiovq.cli.options import holds_visual, raw_target, refuse
@@ -176,8 +177,6 @@ def decode(
     jobs = plan(inputs, output, [".avq"], ".wav" if target_format is None else RAW_SUFFIXES[0])
     for job in jobs:
         check_writable(job.target, target_format)
-        if job.source == job.target != "-" and not is_avq(job.source):  # a recording: it would become itself
-            raise AudioVQError(f"{job.source}: this is not an .avq file; audiovq encode writes them")
     models = Models(threads, seed, True, engine_for(engine, decoder), live="-" in inputs)
 
     def prepare() -> None:
@@ -190,7 +189,16 @@ def decode(
         codec = models.by_hash if model is None else models.load(model)
         return decode_file(job.source, job.target, codec, decoder, conceal, progress, raw=target_format)
 
-    run(jobs, force, models, prepare, work)
+    run([_refused(job) for job in jobs], force, models, prepare, work)
+
+
+def _refused(job: Job) -> Job:
+    """The job of `decode`, with a fault for a recording, which would become itself."""
+    from audiovq.bitstream.container import media_of
+
+    if job.source == "-" or job.source != job.target or not os.path.isfile(job.source) or media_of(job.source):
+        return job
+    return replace(job, fault=f"{job.source}: this is not an .avq file; audiovq encode writes them")
 
 
 def info(

@@ -65,10 +65,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback()
 def evaluate() -> None:
-    """Measure quality, with 95 % confidence intervals; see `audiovq evaluate PROTOCOL --help` for the options.
-
-    Needs the metrics: pip install 'audiovq[eval]'.
-    """
+    """Measure quality (pip install 'audiovq[eval]'); `audiovq evaluate PROTOCOL --help` lists the options of each."""
 
 
 @app.command(short_help="Compare the recordings of two folders.")
@@ -111,9 +108,7 @@ def codec(
         ),
     ] = None,
     decoder: options.Decoder = "parallel",
-    limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Excerpts of about 7 s of each split, evenly spaced; 0: all.")
-    ] = 36,
+    limit: Annotated[int, options.at_most("Excerpts of about 7 s of each split, evenly spaced")] = 36,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also Opus, Codec 2, Speex and AMR-WB, where installed.")
     ] = False,
@@ -167,7 +162,7 @@ def conversion(
     codebooks: Codebooks = None,
     pitch: PitchOption = None,
     decoder: options.Decoder = "parallel",
-    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Pairs, evenly spaced; 0: all.")] = 0,
+    limit: Annotated[int, options.at_most("Pairs, evenly spaced")] = 0,
     world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline (needs the extra world).")] = False,
     metrics: ConversionMetrics = None,
     json: options.Json = None,
@@ -219,13 +214,9 @@ def generation(
     top_k: options.TopK = 0,
     top_p: options.TopP = None,
     seed: options.Seed = 0,
-    dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech (needs the extra eval).")] = True,
-    words: Annotated[
-        int, typer.Option(min=0, metavar="N", help="English samples that Whisper transcribes; 0: none.")
-    ] = 40,
-    prompts: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Held-out excerpts of 3 s to continue; 0: none.")
-    ] = 16,
+    dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech by DNSMOS.")] = True,
+    words: Annotated[int, options.at_most("English samples that Whisper transcribes", "none")] = 40,
+    prompts: Annotated[int, options.at_most("Held-out excerpts of 3 s to continue", "none")] = 16,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -261,9 +252,7 @@ def probe(
     metrics: Annotated[
         str, typer.Option(metavar="NAME,...", help="speakers (and languages, and the use of codebooks), phones.")
     ] = "speakers,phones",
-    limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Excerpts of 3 s of each speaker in each split; 0: all.")
-    ] = 36,
+    limit: Annotated[int, options.at_most("Excerpts of 3 s of each speaker in each split")] = 36,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -289,7 +278,7 @@ def image(
         str, typer.Option(metavar="NAME|DIR", help="photographs, another set of images, or a folder.")
     ] = "photographs",
     split: options.Split = "test",
-    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Crops, evenly spaced; 0: all.")] = 96,
+    limit: Annotated[int, options.at_most("Crops, evenly spaced")] = 96,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -315,7 +304,7 @@ def video(
     model: options.Model = None,
     data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Recorded episodes.")] = "vizdoom",
     split: options.Split = "test",
-    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Windows of frames, evenly spaced; 0: all.")] = 120,
+    limit: Annotated[int, options.at_most("Windows of frames, evenly spaced")] = 120,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,6 +102,11 @@ Channels = Annotated[
     int | None,
     typer.Option("--channels", min=1, metavar="N", help="Channels of raw audio; default: 1.", show_default=False),
 ]
+
+
+def at_most(what: str, zero: str = "all") -> Any:
+    """The option for a number of things, of which 0 stands for ``zero``."""
+    return typer.Option(min=0, metavar="N", help=f"{what}; 0: {zero}.")
 
 
 def names(text: str) -> list[str]:
