@@ -150,6 +150,21 @@ FRAME_RATE = Fraction(35, 2)
 LONGEST = 86400.0
 
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the samples.")]
+Actions = Annotated[
+    str,
+    typer.Option(
+        metavar="ACTION*N,...",
+        help="Buttons and for how many frames: turn_left*10,move_forward*20; default: random actions.",
+        show_default=False,
+    ),
+]
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="mean|likeliest|sample",
+        help="mean: least error, blurred where uncertain; likeliest: the likeliest codes; sample: random codes.",
+    ),
+]
 
 
 def image(
@@ -209,21 +224,8 @@ def video(
             show_default=False,
         ),
     ] = None,
-    actions: Annotated[
-        str,
-        typer.Option(
-            metavar="ACTION*N,...",
-            help="Buttons and for how many frames: turn_left*10,move_forward*20; default: a random player.",
-            show_default=False,
-        ),
-    ] = "",
-    mode: Annotated[
-        str,
-        typer.Option(
-            metavar="mean|likeliest|sample",
-            help="mean: least error, blurred where uncertain; likeliest: the likeliest codes; sample: random codes.",
-        ),
-    ] = "mean",
+    actions: Actions = "",
+    mode: Mode = "mean",
     temperature: Annotated[
         float, typer.Option(min=0, metavar="T", help="With --mode sample; below 1: less varied.")
     ] = 1.0,
