@@ -49,7 +49,6 @@ def __getattr__(name: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name not in ("torch", "numba", "llvmlite"):
                 raise
-            raise ImportError(
-                f"audiovq.{name} needs PyTorch: pip install 'audiovq[torch]'; OnnxCodec does not"
-            ) from error
+            hint = "; audiovq.OnnxCodec does not" if name == "SpeechCodec" else ""
+            raise ImportError(f"audiovq.{name} needs PyTorch: pip install 'audiovq[torch]'{hint}") from error
     raise AttributeError(f"module 'audiovq' has no attribute {name!r}")

@@ -317,7 +317,7 @@ def folder_by_hash(model_hash: bytes, known: dict[bytes, Path]) -> Path:
     if model_hash not in known:
         names = ", ".join(f"{folder.name} {found.hex()}" for found, folder in known.items()) or "none is bundled"
         raise AudioVQError(
-            f"was written by model {model_hash.hex()}, which did not come with audiovq ({names}); "
+            f"was written by model {model_hash.hex()}, which is not bundled with audiovq ({names}); "
             "name its folder with --model"
         )
     return known[model_hash]

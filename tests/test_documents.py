@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,19 +27,43 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/compress.md", "docs/streaming.md", "docs/images.md"])
-def test_python_examples_run(name, tmp_path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.S)
-    assert len(blocks) >= (3 if name == "README.md" else 1)
+def examples(name: str) -> list[str]:
+    """The Python examples of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.S)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder with the recording that the examples read."""
     recording = Path("recipes/demo/speech.flac")
     (tmp_path / recording.parent).mkdir(parents=True)
     shutil.copy(ROOT / recording, tmp_path / recording)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "docs/compress.md", "docs/streaming.md", "docs/images.md", "docs/conversion.md", "docs/onnx.md"],
+)
+def test_python_examples_run(name, clone):
+    blocks = examples(name)
+    assert len(blocks) >= (3 if name == "README.md" else 1)
     names: dict = {}
     for block in blocks:
         exec(compile(block, name, "exec"), names)
-    if "samples" in names:
+    if name not in ("docs/images.md", "docs/conversion.md"):
         assert names["decoded"].shape[-1] == len(names["samples"])
+
+
+def test_examples_with_the_onnx_codec_need_no_pytorch(clone):
+    pages = ("README.md", "docs/compress.md", "docs/streaming.md", "docs/conversion.md", "docs/onnx.md")
+    blocks = [[block for block in examples(page) if "OnnxCodec" in block] for page in pages]
+    assert all(blocks)
+    program = "import sys; sys.modules['torch'] = None\n" + "\n".join(block for page in blocks for block in page)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=clone)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -222,7 +222,7 @@ def decode_file(
                 if progress:
                     progress(speech.n_bytes, total)
             if audio is None or not speech.n_good:
-                raise AudioVQError("nothing in it can be decoded: no packet of it is whole")
+                raise AudioVQError("nothing in it can be decoded: no packet of it is intact")
             pieces = [channel.finish(speech.n_model_samples) for channel in channels]
             audio.write(resampler.push(np.stack(pieces, axis=1)))
             audio.write(resampler.finish(speech.n_samples))

@@ -30,12 +30,12 @@ VERBS = {
     "convert": "Convert recordings or .avq files to another speaker.",
     "speakers": "List the speakers bundled with a model.",
     "generate": "Sample speech or images from a prior, or predict video.",
-    "info": "Show what an .avq file contains, and check it.",
+    "info": "Show what an .avq file contains and verify its checksums.",
     "models": "List the bundled models.",
-    "serve": "Serve a web page for speech on this machine.",
+    "serve": "Serve a web page with the speech commands on this machine.",
     "tokenize": "Write the codes of a corpus as shards for language models.",
     "evaluate": "Measure the quality of recordings, codecs and priors.",
-    "export": "Write a speech model for ONNX Runtime.",
+    "export": "Export a speech model for ONNX Runtime.",
     "train": "Train a model: audiovq train experiment=NAME [KEY=VALUE ...].",
 }
 #: Modules of the verbs that share one.
@@ -78,7 +78,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
             bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
         ] = False,
     ) -> None:
-        """Code, convert and generate speech, images and videos with vector-quantized autoencoders.
+        """Encode, decode, convert and generate speech, and code images and videos, with vector-quantized autoencoders.
 
         First steps: `audiovq encode speech.wav` writes speech.avq, `audiovq decode speech.avq -o decoded.wav` decodes
         it, and `audiovq COMMAND --help` lists the options of a command.
@@ -164,11 +164,11 @@ def _no_verb(word: str) -> str:
 
     close = get_close_matches(word.lower(), VERBS, 1)
     if close:
-        return f"there is no verb {word!r}; did you mean {close[0]}?"
+        return f"there is no command {word!r}; did you mean {close[0]}?"
     if os.path.exists(word):
         verb = "decode" if word.lower().endswith(".avq") else "encode"
-        return f"there is no verb {word!r}; did you mean audiovq {verb} {word}?"
-    return f"there is no verb {word!r}; there are {', '.join(VERBS)}"
+        return f"there is no command {word!r}; did you mean audiovq {verb} {word}?"
+    return f"there is no command {word!r}; the commands are {', '.join(VERBS)}"
 
 
 def _run(verb: str | None, arguments: list[str]) -> int:
@@ -231,10 +231,10 @@ def _unexpected(error: Exception) -> int:
 def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
     if error.name == f"audiovq.cli.{_MODULES.get(verb or '', verb)}":
         return f"this installation has no {verb}"
-    if error.name == "torch":
-        what = f"{verb} of this kind" if verb in ("encode", "decode", "convert", "info") else verb
-        return f"{what} needs PyTorch, which is not installed: pip install 'audiovq[torch]'"
     extra = _EXTRAS.get(verb or "", "torch" if error.name in _WITH_TORCH else None)
+    if error.name == "torch":
+        use = " for images and videos" if verb in ("encode", "decode", "info") else ""
+        return f"{verb} needs PyTorch{use}, which is not installed: pip install 'audiovq[{extra or 'torch'}]'"
     install = f"pip install 'audiovq[{extra}]'" if extra else f"pip install {error.name}"
     return f"{verb} needs the package {error.name}: {install}"
 

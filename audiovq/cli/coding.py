@@ -1,14 +1,17 @@
-"""``audiovq encode``, ``decode`` and ``info``: sound, images and videos to .avq and back."""
+"""``audiovq encode``, ``decode`` and ``info``: audio, images and videos to .avq and back."""
 
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from audiovq.cli.loading import bitrate_help
 from audiovq.cli.options import Channels, Decoder, Engine, Force, Packet, Rate, Raw, Threads, WaveNetSeed
+from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.bitstream import FileInfo
@@ -19,24 +22,34 @@ if TYPE_CHECKING:
 EncodeInputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="IN...",
+        metavar="IN",
         help="Audio files, images (PNG, JPEG, WebP), videos (GIF, MP4), folders, or - for standard input.",
     ),
 ]
 EncodeOutput = Annotated[
     str | None,
-    typer.Option("-o", "--output", metavar="OUT", help="A file, a folder, or -. Without it: beside each input."),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="A file, a folder, or - for standard output; default: .avq beside each input.",
+    ),
 ]
 EncodeModel = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|DIR",
-        help="A bundled model (audiovq models), a folder with a model, or runs/NAME. Without it: the default one.",
+        help="A bundled model (audiovq models), a folder with a model, or a training run (runs/NAME); default: the "
+        "bundled one.",
+        show_default=False,
     ),
 ]
 EntropyCoding = Annotated[
     bool,
-    typer.Option("--entropy-coding/--no-entropy-coding", help="Smaller files with the same codes, if the model can."),
+    typer.Option(
+        "--entropy-coding/--no-entropy-coding",
+        help="Smaller files with the same codes, if the model has an entropy model.",
+    ),
 ]
 
 
@@ -52,7 +65,9 @@ def encode(
     model: EncodeModel = None,
     force: Force = False,
     mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
-    sound: Annotated[bool, typer.Option("--sound", help="Code the sound of videos rather than their images.")] = False,
+    sound: Annotated[
+        bool, typer.Option("--sound", help="Encode the sound track of videos instead of their images.")
+    ] = False,
     raw: Raw = None,
     rate: Rate = None,
     channels: Channels = None,
@@ -63,9 +78,9 @@ def encode(
 ) -> None:
     """Encode speech, images or videos to .avq files.
 
-    Every channel is coded on its own; one that repeats the one before costs next to nothing. A folder is searched for
-    audio and mirrored under OUT. Standard input is coded while it arrives (WAV and raw audio; other formats are read to
-    their end first).
+    Each channel is coded separately; a channel that repeats the previous one takes almost no bytes. A folder is
+    searched for audio and mirrored under OUT. Standard input is encoded as it arrives (WAV and raw audio; other formats
+    are read to their end first). Images and videos need PyTorch: pip install 'audiovq[torch]'.
     """
     from audiovq.cli import loading
     from audiovq.cli.jobs import plan, run
@@ -77,7 +92,7 @@ def encode(
 
     if not sound and raw is None and takes_visual(inputs, READABLE):
         speech_only = ("bitrate", "codebooks", "mono", "entropy_coding", "rate", "channels", "packet", "engine")
-        refuse(context, speech_only, "for sound; the inputs are images or videos")
+        refuse(context, speech_only, "for audio; the inputs are images or videos")
         return encode_visual(inputs, output, model, force, threads)
     source_format = raw_source(raw, rate, channels)
     jobs = plan(inputs, output, (*READABLE, *CONTAINER_SUFFIXES) if raw is None else RAW_SUFFIXES, ".avq")
@@ -106,26 +121,28 @@ DecodeOutput = Annotated[
         "-o",
         "--output",
         metavar="OUT",
-        help="A file (.wav, .flac, .ogg, .opus, .mp3, .aiff), a folder, or -. Without it: .wav beside each input.",
+        help="A file (.wav, .flac, .ogg, .opus, .mp3, .aiff), a folder, or - for standard output (WAV); default: .wav "
+        "beside each input.",
+        show_default=False,
     ),
 ]
 Conceal = Annotated[
     bool,
     typer.Option(
         "--conceal",
-        help="Decode a damaged file and warn about lost parts: gaps are bridged, beyond 0.16 s they fade to "
-        "silence. Without it a damaged file is an error.",
+        help="Decode a damaged file and warn about lost parts: gaps are interpolated, and fade to silence after "
+        "0.16 s. Without it a damaged file is an error.",
     ),
 ]
 DecodeModel = Annotated[
     str | None,
-    typer.Option(metavar="NAME|DIR", help="Without it: the bundled model that wrote the file."),
+    typer.Option(metavar="NAME|DIR", help="Default: the bundled model that wrote the file.", show_default=False),
 ]
 
 
 def decode(
     context: typer.Context,
-    inputs: Annotated[list[str], typer.Argument(metavar="IN...", help=".avq files, folders, or - for standard input.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IN", help=".avq files, folders, or - for standard input.")],
     output: DecodeOutput = None,
     decoder: Decoder = "parallel",
     seed: WaveNetSeed = 0,
@@ -138,11 +155,11 @@ def decode(
     threads: Threads = 1,
     engine: Engine = "auto",
 ) -> None:
-    """Turn .avq files back into speech, with the source's sample rate, channels and exact length, 16 bits a sample.
+    """Decode .avq files to speech with the source's sample rate, channels and exact length, 16 bits a sample.
 
-    Images become .png (.jpg, .webp), videos .gif (.mp4). A folder is searched for .avq files and mirrored under OUT.
-    Standard input is decoded while it arrives. Raw audio (.raw beside each input) has the source's sample rate and
-    channels; where --rate or --channels say otherwise, the file is refused.
+    Images become .png (.jpg, .webp), videos .gif (.mp4); both need PyTorch. A folder is searched for .avq files and
+    mirrored under OUT. Standard input is decoded as it arrives. Raw audio (--raw; .raw beside each input) has the
+    source's sample rate and channels; a file for which --rate or --channels differ from them is refused.
     """
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, check_decoder, engine_for
@@ -153,7 +170,7 @@ def decode(
 
     if holds_visual(inputs):
         speech_only = ("decoder", "seed", "conceal", "raw", "rate", "channels", "engine")
-        refuse(context, speech_only, "for sound; the inputs hold images or videos")
+        refuse(context, speech_only, "for audio; the inputs hold images or videos")
         return decode_visual(inputs, output, model, force, threads)
     check_decoder(decoder, list(bundled_models()) if model is None else [model])
     target_format = raw_target(raw, rate, channels)
@@ -172,20 +189,31 @@ def decode(
         codec = models.by_hash if model is None else models.load(model)
         return decode_file(job.source, job.target, codec, decoder, conceal, progress, raw=target_format)
 
-    run(jobs, force, models, prepare, work)
+    run([_refused(job) for job in jobs], force, models, prepare, work)
+
+
+def _refused(job: Job) -> Job:
+    """The job of `decode`, with a fault for a recording, which would become itself."""
+    from audiovq.bitstream.container import media_of
+
+    if job.source == "-" or job.source != job.target or not os.path.isfile(job.source) or media_of(job.source):
+        return job
+    return replace(job, fault=f"{job.source}: this is not an .avq file; audiovq encode writes them")
 
 
 def info(
     file: Annotated[str, typer.Argument(metavar="FILE", help="An .avq file, or - for standard input.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show information about an .avq file and check all its checksums; report what is lost (exit code 1)."""
+    """Show what an .avq file contains and verify its checksums; of a damaged file, report the lost time ranges.
+
+    The exit code is 1 for a damaged file.
+    """
     from audiovq.bitstream.speech_reader import inspect_file
     from audiovq.cli.jobs import print_fields
     from audiovq.cli.loading import bundled_clock, bundled_coder
     from audiovq.cli.options import holds_visual
     from audiovq.cli.visual import print_info
-    from audiovq.errors import AudioVQError
     from audiovq.hub import bundled_hashes
     from audiovq.io import describe, shown
 
@@ -211,11 +239,11 @@ def info(
             "length": seconds + ("" if found.samples is None else f", {found.samples} samples"),
             "size": f"{found.bytes} bytes{rate}",
             "codes": f"{found.codebooks} codebooks of {found.bits_per_code} bits, {found.frames} frames",
-            "packets": f"{found.packets}{' whole ones' * bool(found.damage)} of up to {found.packet_frames} frames",
+            "packets": f"{found.packets}{' intact' * bool(found.damage)} of up to {found.packet_frames} frames",
             "coding": ("entropy-coded" if found.coding == "entropy" else "packed") + each,
             "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "known to its model only",
             **_pitch(found),
-            "state": "damaged" if found.damage else "whole: all checksums are right",
+            "state": "damaged" if found.damage else "intact: all checksums match",
         }
         print_fields(rows)
     if found.damage:

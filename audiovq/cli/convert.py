@@ -23,7 +23,7 @@ MOST_SEMITONES = 24
 
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="IN...", help="Audio or .avq files, folders, or - for standard input.")
+    list[str], typer.Argument(metavar="IN", help="Audio or .avq files, folders, or - for standard input.")
 ]
 To = Annotated[
     list[str],
@@ -36,15 +36,17 @@ To = Annotated[
 ]
 Output = Annotated[
     str,
-    typer.Option("-o", "--output", metavar="OUT", help="A file (.avq: stays coded), a folder, or - (WAV)."),
+    typer.Option(
+        "-o", "--output", metavar="OUT", help="A file (.avq: stays coded), a folder, or - for standard output (WAV)."
+    ),
 ]
 SourceVoice = Annotated[
     str | None,
     typer.Option(
         "--from",
         metavar="SOURCE",
-        help="A recording of the one who speaks: live conversion then waits neither for the speaker vector nor "
-        "for the median pitch.",
+        help="A recording of the source speaker: live conversion then waits neither for the speaker vector nor for "
+        "the median pitch.",
         show_default=False,
     ),
 ]
@@ -53,19 +55,21 @@ Codebooks = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Use the first N codebooks; fewer keep less of the source's speaker. Without it: the model's number.",
+        help="Use the first N codebooks; fewer retain less of the source speaker but lose more words; default: the "
+        "model's.",
+        show_default=False,
     ),
 ]
 PitchOption = Annotated[
     str,
     typer.Option(
         metavar="auto|keep|SEMITONES",
-        help="auto: move the pitch to the target's median; keep: leave it; a number: move it by so many semitones.",
+        help="auto: shift the pitch to the target's median; keep: leave it; a number: shift it by that many semitones.",
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="NAME|DIR", help="Without it: the bundled one, or that of an .avq file."),
+    typer.Option(metavar="NAME|DIR", help="Default: the bundled model, or that of an .avq file.", show_default=False),
 ]
 
 
@@ -91,11 +95,11 @@ def convert(
 ) -> None:
     """Convert recordings or .avq files to another speaker.
 
-    Audio is coded and decoded with the target's speaker vector, at the source's rate, channels and exact length, while
-    it arrives. An .avq file that becomes an .avq file is not decoded: its header gets the other vector, its pitch is
-    moved, and its codes stay as they are. A folder is searched for audio and .avq files and mirrored under OUT, coded
-    files as coded files.
-    With --raw, audio that is read has no header, and so has what goes to standard output or into .raw and .pcm files.
+    Audio is encoded, and decoded with the target's speaker vector, as it arrives, with the source's rate, channels and
+    exact length. An .avq file that becomes an .avq file is not decoded: the speaker vector in its header is replaced,
+    its pitch is shifted, and its codes stay. A folder is searched for audio and .avq files and mirrored under OUT; .avq
+    files stay coded. With --raw the audio that is read has no header, nor has audio written to standard output or to
+    .raw and .pcm files.
     """
     from audiovq.cli import loading
     from audiovq.cli.jobs import run

@@ -55,7 +55,7 @@ PitchOption = Annotated[
     str | None,
     typer.Option(
         metavar="auto|keep|SEMITONES",
-        help="To the target's median F0, not at all, or by so much; default: auto, with --groups keep.",
+        help="Shift to the target's median F0, none, or this many semitones; default: auto, with --groups keep.",
         show_default=False,
     ),
 ]
@@ -65,7 +65,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback()
 def evaluate() -> None:
-    """Measure quality, with 95 % confidence intervals; see `audiovq evaluate PROTOCOL --help` for the options."""
+    """Measure quality (pip install 'audiovq[eval]'); `audiovq evaluate PROTOCOL --help` lists the options of each."""
 
 
 @app.command(short_help="Compare the recordings of two folders.")
@@ -77,7 +77,8 @@ def files(
     metrics: Metrics = None,
     align: Annotated[bool, typer.Option("--align", help="Remove a delay common to all recordings.")] = False,
     language: Annotated[
-        str | None, typer.Option(help="ISO 639 code of all recordings, for word errors.", show_default=False)
+        str | None,
+        typer.Option(metavar="CODE", help="ISO 639 code of all recordings, for word errors.", show_default=False),
     ] = None,
     json: options.Json = None,
 ) -> None:
@@ -107,11 +108,11 @@ def codec(
         ),
     ] = None,
     decoder: options.Decoder = "parallel",
-    limit: Annotated[int, typer.Option(min=0, help="Excerpts of some 7 s of each split, drawn evenly; 0: all.")] = 36,
+    limit: Annotated[int, options.at_most("Excerpts of about 7 s of each split, evenly spaced")] = 36,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also Opus, Codec 2, Speex and AMR-WB, where installed.")
     ] = False,
-    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Only these, no model.")] = False,
+    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Only the baselines, no model.")] = False,
     metrics: Metrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
@@ -131,7 +132,7 @@ def codec(
     if baselines_only and (model is not None or codebooks is not None or bitrates is not None):
         raise AudioVQError("--baselines-only takes no --model, --codebooks and --bitrates")
     if codebooks and bitrates:
-        raise AudioVQError("--bitrates and --codebooks say the same thing: give one of them")
+        raise AudioVQError("--bitrates and --codebooks exclude each other")
     counts = integers(codebooks, "--codebooks") if codebooks else []
     rates = numbers(bitrates, "--bitrates") if bitrates else []
     opened = {name: open_corpora(corpora, name) for name in splits}
@@ -161,8 +162,8 @@ def conversion(
     codebooks: Codebooks = None,
     pitch: PitchOption = None,
     decoder: options.Decoder = "parallel",
-    limit: Annotated[int, typer.Option(min=0, help="Pairs, drawn evenly; 0: all.")] = 0,
-    world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline.")] = False,
+    limit: Annotated[int, options.at_most("Pairs, evenly spaced")] = 0,
+    world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline (needs the extra world).")] = False,
     metrics: ConversionMetrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
@@ -208,14 +209,14 @@ def generation(
     split: options.Split = "test",
     codebooks: options.FirstCodebooks = None,
     samples: options.Samples = 24,
-    seconds: Annotated[float, typer.Option(help="Length of each sample.")] = 10.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Seconds of each sample.")] = 10.0,
     temperature: options.Temperature = None,
     top_k: options.TopK = 0,
     top_p: options.TopP = None,
     seed: options.Seed = 0,
-    dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech (needs the extra eval).")] = True,
-    words: Annotated[int, typer.Option(min=0, help="English samples that Whisper reads; 0: none.")] = 40,
-    prompts: Annotated[int, typer.Option(min=0, help="Held-out excerpts of 3 s that are continued; 0: none.")] = 16,
+    dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech by DNSMOS.")] = True,
+    words: Annotated[int, options.at_most("English samples that Whisper transcribes", "none")] = 40,
+    prompts: Annotated[int, options.at_most("Held-out excerpts of 3 s to continue", "none")] = 16,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -251,7 +252,7 @@ def probe(
     metrics: Annotated[
         str, typer.Option(metavar="NAME,...", help="speakers (and languages, and the use of codebooks), phones.")
     ] = "speakers,phones",
-    limit: Annotated[int, typer.Option(min=0, help="Excerpts of 3 s of each speaker in each split; 0: all.")] = 36,
+    limit: Annotated[int, options.at_most("Excerpts of 3 s of each speaker in each split")] = 36,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -277,7 +278,7 @@ def image(
         str, typer.Option(metavar="NAME|DIR", help="photographs, another set of images, or a folder.")
     ] = "photographs",
     split: options.Split = "test",
-    limit: Annotated[int, typer.Option(min=0, help="Crops, drawn evenly; 0: all.")] = 96,
+    limit: Annotated[int, options.at_most("Crops, evenly spaced")] = 96,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -303,7 +304,7 @@ def video(
     model: options.Model = None,
     data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Recorded episodes.")] = "vizdoom",
     split: options.Split = "test",
-    limit: Annotated[int, typer.Option(min=0, help="Windows of frames, drawn evenly; 0: all.")] = 120,
+    limit: Annotated[int, options.at_most("Windows of frames, evenly spaced")] = 120,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:

@@ -34,7 +34,7 @@ app = typer.Typer(rich_markup_mode=None)
 def generate() -> None:
     """Sample from the prior over a codec's codes; see `audiovq generate MEDIUM --help` for the options.
 
-    Sample i depends on the seed and i alone, not on the number of samples.
+    Needs PyTorch: pip install 'audiovq[torch]'. Sample i depends on the seed and i alone, not on the number of samples.
     """
 
 
@@ -43,8 +43,8 @@ Speaker = Annotated[
     str,
     typer.Option(
         metavar="NAME|FILE|random",
-        help="A bundled speaker (audiovq speakers), a recording or .avq file, or a new speaker for each sample; "
-        "default: the prompt's, else random.",
+        help="A bundled speaker (audiovq speakers), a recording or .avq file, or random: a new speaker for each "
+        "sample; default: the prompt's, else random.",
         show_default=False,
     ),
 ]
@@ -53,14 +53,17 @@ Speaker = Annotated[
 @app.command(short_help="Sample speech, or continue a recording.")
 def speech(
     output: Output,
-    seconds: Annotated[float, typer.Option(help="Length of each sample; with --prompt, of what follows it.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", help="Seconds of each sample; with --prompt, of what follows it.")
+    ] = 10.0,
     samples: options.Samples = 4,
     speaker: Speaker = "",
     prompt: Annotated[
         str | None, typer.Option(metavar="FILE", help="A recording or .avq file to continue.", show_default=False)
     ] = None,
     language: Annotated[
-        str | None, typer.Option(help="ISO 639 code, of those the prior has learned.", show_default=False)
+        str | None,
+        typer.Option(metavar="CODE", help="ISO 639 code of a language of the training data.", show_default=False),
     ] = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = 0,
@@ -73,9 +76,10 @@ def speech(
     format: Annotated[str, typer.Option(metavar="wav|avq|both", help="What to write.")] = "wav",
     force: options.Force = False,
 ) -> None:
-    """Sample speech: unconditionally (it will not form meaningful sentences), by a speaker, or as a continuation.
+    """Sample speech: unconditionally, by a given speaker, or as a continuation of a recording.
 
-    A continuation keeps the prompt's pitch, level and codes, and its speaker unless another one is named.
+    The samples sound like speech but form no meaningful sentences. A continuation starts with the prompt's pitch,
+    level and codes, and has its speaker unless --speaker names another one.
     """
     from audiovq.cli import loading
 
@@ -174,7 +178,7 @@ def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> Encod
             print(f"audiovq: {path}: {remark}", file=sys.stderr)
     n_codebooks = prompt.codes.shape[1]
     if codebooks is not None and codebooks > n_codebooks:
-        raise AudioVQError(f"{path} has {n_codebooks} codebooks, {codebooks} were asked for")
+        raise AudioVQError(f"{path} has {n_codebooks} codebooks, not {codebooks}")
     return prompt
 
 

@@ -212,7 +212,7 @@ def plan(
     """
     if "-" in inputs:
         if len(inputs) > 1:
-            raise AudioVQError("standard input (-) goes alone, not with other inputs")
+            raise AudioVQError("standard input (-) cannot be combined with other inputs")
         target = output or "-"
         if target != "-" and _is_folder(target):
             raise AudioVQError(f"{target} is a folder; name a file for what comes from standard input")
@@ -232,7 +232,7 @@ def plan(
         if name in folders:
             found = _search(Path(name), suffixes)
             if not found:
-                raise AudioVQError(f"{name}: no files to do in this folder ({', '.join(suffixes)})")
+                raise AudioVQError(f"{name}: no suitable files in this folder ({', '.join(suffixes)})")
             jobs += [Job(str(p), str(Path(output or name) / renamed(p.relative_to(name)))) for p in found]
         elif output is None:
             jobs.append(Job(name, str(renamed(Path(name)))))
@@ -264,7 +264,7 @@ def _mark_clashes(jobs: list[Job]) -> list[Job]:
     marked = []
     for job in jobs:
         others = [source for source in by_target[os.path.realpath(job.target)] if source != job.source]
-        fault = f"{job.source}: would become {job.target}, as would {' and '.join(others)}; do them apart"
+        fault = f"{job.source}: would become {job.target}, as would {' and '.join(others)}; process them separately"
         marked.append(replace(job, fault=fault) if others and job.target != "-" else job)
     return marked
 
@@ -281,7 +281,7 @@ def check(job: Job, force: bool) -> None:
         check_input(job.source)
     if job.target == "-":
         if sys.stdout.isatty():
-            raise AudioVQError("standard output is a terminal; name a file with -o, or pipe it on")
+            raise AudioVQError("standard output is a terminal; name a file with -o, or pipe the output")
         return
     if os.path.isdir(job.target):
         raise AudioVQError(f"{job.target}: is a folder; name a file")
@@ -387,7 +387,7 @@ def _summary(jobs: list[Job], reports: list[CodingReport], elapsed: float) -> st
     rate = 8 * n_bytes / max(seconds, 1e-9) / 1000
     if n_bytes and all(report.decoded for report in reports):
         parts = [f"{parts[0]} from {n_bytes:,} bytes ({rate:.2f} kb/s)"]
-    elif n_bytes and not any(report.decoded for report in reports):  # audio that became audio has no coded size
+    elif all(report.n_bytes and not report.decoded for report in reports):  # audio that became audio has no coded size
         parts += [f"{n_bytes:,} bytes", f"{rate:.2f} kb/s"]
     parts.append(f"{seconds / max(elapsed, 1e-9):.1f} times real time")
     if len(jobs) == 1:

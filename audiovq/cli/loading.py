@@ -319,9 +319,9 @@ def codebooks_of(model: ModelFacts, bitrate: float | None, codebooks: int | None
     if codebooks is None:
         return n_codebooks_for(model, bitrate)
     if bitrate is not None:
-        raise AudioVQError("--bitrate and --codebooks say the same thing: give one of them")
+        raise AudioVQError("--bitrate and --codebooks exclude each other")
     if not 1 <= codebooks <= model.n_codebooks:
-        raise AudioVQError(f"model {model.name} has 1 to {model.n_codebooks} codebooks, {codebooks} were asked for")
+        raise AudioVQError(f"model {model.name} has 1 to {model.n_codebooks} codebooks, not {codebooks}")
     return codebooks
 
 
@@ -337,7 +337,7 @@ def n_codebooks_for(codec: Codec | ModelFacts, bitrate: float | None) -> int | N
     fitting = [n for n, offered in enumerate(codec.bitrates, 1) if offered <= bitrate + TOLERANCE_KBPS]
     if not fitting:
         lowest = codec.bitrates[0]
-        raise AudioVQError(f"model {codec.name} needs {lowest:g} kb/s and more; {bitrate:g} were asked for")
+        raise AudioVQError(f"model {codec.name} needs {lowest:g} kb/s or more, not {bitrate:g}")
     return fitting[-1]
 
 

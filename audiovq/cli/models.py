@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from audiovq.hub import Media
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the bundled models and their capabilities."""
     from importlib.util import find_spec
 
@@ -29,7 +29,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         print(json.dumps(rows, indent=2))
         return
     if not rows:
-        print("no models came with this installation; --model takes a folder with config.json and model.safetensors")
+        print("this installation has no bundled models; --model takes a folder with config.json and model.safetensors")
     for row in rows:
         print("\n  ".join(_told(row)))
 
@@ -54,7 +54,7 @@ def _speech_models() -> list[dict[str, Any]]:
                 "decoders": codec.decoders,
                 "entropy_coding": coder_for(codec) is not None,
                 "prior": (BUNDLED / name / "prior" / "config.json").is_file(),
-                "voices": len(read_voices(codec)),
+                "speakers": len(read_voices(codec)),
             }
         )
     return rows
@@ -116,7 +116,10 @@ def _told(row: dict[str, Any]) -> list[str]:
     if row["media"] == "speech":
         rates = ", ".join(f"{rate:g}" for rate in row["bitrates"])
         head += f"{row['sample_rate']} Hz, {rates} kb/s (default {row['default_bitrate']:g}), {size}"
-        offers = [f"decoders {' and '.join(row['decoders'])}", f"{row['voices']} voices"]
+        offers = [
+            f"decoder{'s' * (len(row['decoders']) > 1)} {' and '.join(row['decoders'])}",
+            f"{row['speakers']} speakers",
+        ]
         offers += ["entropy coding"] * row["entropy_coding"] + ["a prior for generate"] * row["prior"]
     elif row["media"] == "image":
         head += f"{row['bits_per_pixel']:g} bits a pixel, {size}"
@@ -128,13 +131,18 @@ def _told(row: dict[str, Any]) -> list[str]:
 
 
 def speakers(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the speaker vectors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the speaker vectors.")] = False,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME|DIR", help="A bundled model or a folder. Without it: the bundled one."),
+        typer.Option(
+            metavar="NAME|DIR", help="A bundled model or a folder; default: the bundled one.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """List the speakers bundled with a model, for ``audiovq convert --to NAME``."""
+    """List the speakers bundled with a model, for `audiovq convert --to NAME`.
+
+    Columns: name, languages, sex, median pitch, seconds of speech that the speaker vector is the mean of, licence.
+    """
     from dataclasses import asdict
 
     from audiovq.cli.jobs import print_rows
@@ -147,7 +155,7 @@ def speakers(
         print(json.dumps([asdict(voice) for voice in voices], indent=2, ensure_ascii=False))
         return
     if not voices:
-        print(f"no voices came with model {codec.name}; audiovq convert --to takes a recording of any voice")
+        print(f"model {codec.name} has no bundled speakers; audiovq convert --to takes a recording of any speaker")
         return
     rows = []
     for voice in voices:
@@ -163,20 +171,20 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback()
 def export() -> None:
-    """Write models for other runtimes; see `audiovq export RUNTIME --help` for the options."""
+    """Export models for other runtimes; see `audiovq export RUNTIME --help` for the options."""
 
 
-@app.command(short_help="Write a speech model for ONNX Runtime.")
+@app.command(short_help="Export a speech model for ONNX Runtime.")
 def onnx(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the export.", show_default=False)],
     model: Model = None,
     force: Force = False,
 ) -> None:
-    """Write a speech model for ONNX Runtime: encoder, pitch tracker, speaker encoder and decoder as .onnx files.
+    """Export a speech model for ONNX Runtime: encoder, pitch tracker, speaker encoder and decoder as .onnx files.
 
-    They take their weights from model.safetensors beside them, which is copied; onnx.json describes inputs, outputs and
-    sizes. DIR may be the model's own folder. `audiovq encode --model DIR`, decode and convert then use ONNX Runtime and
-    need no PyTorch. -f overwrites an earlier export.
+    They read their weights from model.safetensors beside them, which is copied; onnx.json describes inputs, outputs and
+    sizes. DIR may be the model's folder. `audiovq encode --model DIR`, decode and convert then use ONNX Runtime and
+    need no PyTorch. The export itself does: pip install 'audiovq[onnx]'. The bundled model is exported already.
     """
     from audiovq.hub import ONNX_DESCRIPTION, model_folder
 

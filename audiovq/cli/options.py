@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,28 +25,37 @@ Prior = Annotated[
     typer.Option(metavar="DIR", help="The prior; default: the folder prior of the codec.", show_default=False),
 ]
 Data = Annotated[str, typer.Option(metavar="NAME|DIR,...", help="Corpora or folders, separated by commas.")]
-Splits = Annotated[str, typer.Option("--split", help="train, validation, test or unseen; several with commas.")]
-Split = Annotated[str, typer.Option(help="train, validation, test or unseen.")]
+Splits = Annotated[
+    str, typer.Option("--split", metavar="NAME,...", help="train, validation, test or unseen; several with commas.")
+]
+Split = Annotated[str, typer.Option(metavar="NAME", help="train, validation, test or unseen.")]
 FirstCodebooks = Annotated[
     int | None,
     typer.Option(
-        "--codebooks", min=1, metavar="N", help="The first N codebooks; default: the prior's own.", show_default=False
+        "--codebooks", min=1, metavar="N", help="The first N codebooks; default: the prior's.", show_default=False
     ),
 ]
 Decoder = Annotated[str, typer.Option(metavar="parallel|wavenet", help="Decoder of the model.")]
 Temperature = Annotated[
     float | None,
-    typer.Option(min=0, help="Under 1: likelier and less varied; default: the prior's own.", show_default=False),
+    typer.Option(
+        min=0,
+        metavar="T",
+        help="Below 1: likelier and less varied samples; default: the prior's.",
+        show_default=False,
+    ),
 ]
-TopK = Annotated[int, typer.Option(min=0, help="Only the k likeliest codes each time; 0: all.")]
+TopK = Annotated[int, typer.Option(min=0, metavar="K", help="Sample each code from the K likeliest; 0: from all.")]
 TopP = Annotated[
     float | None,
     typer.Option(
-        help="Only the likeliest codes that together reach p, up to 1; default: the prior's own.", show_default=False
+        metavar="P",
+        help="Sample each code from the likeliest whose probabilities add up to P (at most 1); default: the prior's.",
+        show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Random seed: the same one gives the same bytes.")]
-Samples = Annotated[int, typer.Option("-n", "--samples", min=1, help="Number of samples.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed; the same seed gives the same bytes.")]
+Samples = Annotated[int, typer.Option("-n", "--samples", min=1, metavar="N", help="Number of samples.")]
 Threads = Annotated[
     int, typer.Option(min=1, metavar="N", help="CPU threads; more than one rarely helps because packets are small.")
 ]
@@ -55,8 +64,8 @@ Engine = Annotated[
     str,
     typer.Option(
         metavar="torch|onnx|auto",
-        help="What computes the networks: PyTorch or ONNX Runtime, which starts sooner; auto: ONNX Runtime where it is "
-        "installed and the model has been exported for it, as the bundled one has.",
+        help="Library that runs the networks: PyTorch, or ONNX Runtime, which starts sooner; auto: ONNX Runtime if "
+        "the model was exported for it, as the bundled one is, else PyTorch.",
     ),
 ]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")]
@@ -72,7 +81,8 @@ Packet = Annotated[
     typer.Option(
         "--packet",
         metavar="MS",
-        help="Milliseconds of a packet: 80 suits lossy lines and calls, and costs bits and time; default: the model's.",
+        help="Length of a packet in milliseconds; 80 suits lossy lines and calls, at a higher bit rate and longer "
+        "computing time; default: the model's.",
         show_default=False,
     ),
 ]
@@ -94,6 +104,11 @@ Channels = Annotated[
 ]
 
 
+def at_most(what: str, zero: str = "all") -> Any:
+    """The option for a number of things, of which 0 stands for ``zero``."""
+    return typer.Option(min=0, metavar="N", help=f"{what}; 0: {zero}.")
+
+
 def names(text: str) -> list[str]:
     """Values with commas between them.
 
@@ -102,7 +117,7 @@ def names(text: str) -> list[str]:
     """
     found = [name.strip() for name in text.split(",") if name.strip()]
     if not found:
-        raise AudioVQError(f"{text!r} names nothing")
+        raise AudioVQError(f"{text!r} has no value")
     return list(dict.fromkeys(found))
 
 
@@ -196,12 +211,12 @@ CLIPS = (".gif", *CONTAINER_SUFFIXES)
 
 
 def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
-    """Whether what is to be encoded are pictures and clips, by their names; a folder goes by its files.
+    """Whether the inputs of `encode` are images and videos, by their names; a folder goes by its files.
 
     A video without images is sound.
 
     Raises:
-        AudioVQError: for both pictures and sound.
+        AudioVQError: for both audio and images or videos.
     """
 
     def visual(name: str) -> bool:
@@ -223,10 +238,10 @@ def known_contents(name: str) -> set[str]:
 
 
 def holds_visual(inputs: Sequence[str]) -> bool:
-    """Whether what is to be decoded or told about are pictures and clips, by what the .avq files say.
+    """Whether the inputs of `decode` or `info` hold images and videos, by the headers of the .avq files.
 
     Raises:
-        AudioVQError: for both pictures and sound.
+        AudioVQError: for both audio and images or videos.
     """
     from audiovq.bitstream.container import media_of
     from audiovq.bitstream.visual_layout import MEDIA_NAMES
@@ -245,7 +260,7 @@ def _all_or_none(inputs: Sequence[str], visual: Callable[[str], bool], sound: Ca
         if not os.path.isdir(name) and not visual(name):
             kinds.add(False)
     if len(kinds) > 1:
-        raise AudioVQError("there are both sound and pictures among the inputs; do them apart")
+        raise AudioVQError("the inputs hold both audio and images or videos; give them to separate calls")
     return True in kinds
 
 

@@ -22,14 +22,17 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0: any free one.")] = 7860,
     model: options.Model = None,
-    max_seconds: Annotated[float, typer.Option(help="Longest recording and sample, up to 600.")] = 60.0,
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device that the model runs on.")] = "cpu",
+    max_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Longest recording and sample, at most 600 s.")
+    ] = 60.0,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Device of the model.")] = "cpu",
 ) -> None:
-    """Serve a web page on this machine: compress, convert, generate and inspect speech.
+    """Serve a web page on this machine to compress, convert, generate and inspect speech.
 
-    Nothing leaves the machine, and uploaded files are deleted when the page is closed. Ctrl-C ends it.
+    Needs Gradio: pip install 'audiovq[web]'. Nothing leaves the machine, and uploads are deleted when the page is
+    closed. Ctrl-C ends it.
     """
     if not 1 <= max_seconds <= LONGEST:
         raise AudioVQError(f"--max-seconds is 1 to {LONGEST:g}, not {max_seconds:g}")

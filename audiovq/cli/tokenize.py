@@ -38,19 +38,20 @@ Format = Annotated[
 ]
 Codebooks = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Keep the first N codebooks; without it the model's default."),
+    typer.Option(min=1, metavar="N", help="Keep the first N codebooks; default: the model's."),
 ]
 Model = Annotated[
-    str | None, typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or runs/NAME.")
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or a training run (runs/NAME)."),
 ]
-Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels down to one; without it each is an item.")]
+Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels down to one; otherwise each is an item.")]
 Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
         metavar="N",
-        help="Processes that code side by side; the files are the same. Default: 1; with --engine ray as many as "
-        "the cluster has CPUs, or GPUs.",
+        help="Parallel processes; the files are the same for any number. Default: 1; with --engine ray one for each "
+        "CPU, or GPU, of the cluster.",
         show_default=False,
     ),
 ]
@@ -61,7 +62,7 @@ Address = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT|auto", help="The Ray cluster; default: one of this machine.", show_default=False),
 ]
-Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Where the model runs; cuda codes in batches.")]
+Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Device of the model; cuda encodes in batches.")]
 
 
 def tokenize(
@@ -70,24 +71,26 @@ def tokenize(
     output: Output,
     format: Format = "tar",
     codebooks: Codebooks = None,
-    bitrate: Annotated[float | None, typer.Option(help="The same in " + bitrate_help(), show_default=False)] = None,
+    bitrate: Annotated[
+        float | None, typer.Option(metavar="KBPS", help="The same in " + bitrate_help(), show_default=False)
+    ] = None,
     model: Model = None,
     mono: Mono = False,
-    language: Annotated[str, typer.Option(help="ISO 639 code of a folder's recordings.")] = "und",
+    language: Annotated[str, typer.Option(metavar="CODE", help="ISO 639 code of a folder's recordings.")] = "und",
     workers: Workers = None,
     engine: Engine = "local",
     address: Address = None,
     device: Device = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each process.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads of each process.")] = 1,
     shard_files: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings in a shard.")] = 1000,
     force: Force = False,
 ) -> None:
     """Write the codes of a corpus as shards for training language models of speech.
 
-    SHARDS gets shard-00000.tar (or .parquet) and so on, and a manifest.json. Called again it goes on where it was
-    stopped; recordings that are new get shards of their own. With --engine ray a cluster codes, shard by shard; every
-    machine of it needs audiovq, the model, and a way to FOLDER and SHARDS. Recordings that cannot be coded are
-    reported in a line each and left out, and the exit code is 1 then.
+    Needs PyTorch: pip install 'audiovq[torch]'. Writes shard-00000.tar (or .parquet) and so on and manifest.json to
+    SHARDS. Called again it resumes; new recordings become new shards. With --engine ray each machine of the
+    cluster needs audiovq, the model, and access to FOLDER and SHARDS. Recordings that cannot be read are reported in one
+    line each and left out, and the exit code is then 1.
     """
     from audiovq.cli.jobs import Display
     from audiovq.data.places import is_url
@@ -119,16 +122,19 @@ def _report(output: str, result: Tokenized, elapsed: float) -> None:
         AudioVQError: when recordings could not be coded.
     """
     found = result.manifest
+    shards, items = len(found["shards"]), found["items"]
     print(
-        f"{output}: {len(found['shards'])} shards, {found['items']:,} items, {found['hours']:.2f} h of audio, "
-        f"{sum(shard['bytes'] for shard in found['shards']):,} bytes",
+        f"{output}: {shards} shard{'s' * (shards != 1)}, {items:,} item{'s' * (items != 1)}, "
+        f"{found['hours']:.2f} h of audio, {sum(shard['bytes'] for shard in found['shards']):,} bytes",
         file=sys.stderr,
     )
     if result.n_coded:
         speed = result.seconds / elapsed
-        print(f"{result.seconds / 3600:.2f} h coded in {elapsed:.1f} s: {speed:.0f} hours an hour", file=sys.stderr)
+        print(
+            f"{result.seconds:.1f} s of audio encoded in {elapsed:.1f} s, {speed:.1f} times real time", file=sys.stderr
+        )
     else:
-        print("nothing was left to code", file=sys.stderr)
+        print("nothing was left to encode", file=sys.stderr)
     if found["faults"]:
         total = len(found["faults"])
         raise AudioVQError(
@@ -158,7 +164,7 @@ def _lines(display: Display, bar: Progress, start: float, hours: bool) -> Tell:
             if hours and now - self.shown >= HOURS_EVERY:
                 self.shown = now
                 rate = self.seconds / (now - start)
-                display.line(f"{self.seconds / 3600:.2f} h of audio coded, {rate:.0f} hours an hour")
+                display.line(f"{self.seconds / 3600:.2f} h of audio encoded, {rate:.1f} times real time")
 
     return Lines()
 

@@ -13,25 +13,47 @@ if TYPE_CHECKING:
     from audiovq.training.packing import PackOptions
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Hydra overrides: experiment=NAME, group=choice, key=value."),
+]
+ConfigDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of configurations; default: the package's.")
+]
+Pack = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Do not train: write all that training needs to this folder.")
+]
+Have = Annotated[str, typer.Option(metavar="NAME,...|FILE", help="With --pack: packages that the other machine has.")]
+Audio = Annotated[str, typer.Option(metavar="opus|flac|int16", help="With --pack: format of the recordings.")]
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="With --pack: continue from this run's state.")
+]
+FromPack = Annotated[Path | None, typer.Option(metavar="DIR", help="Train from a pack; needs --minutes and --out.")]
+Minutes = Annotated[float | None, typer.Option(metavar="N", help="With --from-pack: time limit of the command.")]
+Join = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Copy the results of --from-pack into the folder of --run.")
+]
+
+
 def train(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides: experiment=NAME, group=choice, key=value.")
-    ] = None,
-    config_dir: Annotated[Path | None, typer.Option(help="Folder of configurations; default: the package's.")] = None,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
     show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
-    pack: Annotated[Path | None, typer.Option(help="Do not train: write all that it needs to this folder.")] = None,
-    have: Annotated[str, typer.Option(help="With --pack: packages there, a list with commas or a file.")] = "torch",
-    python: Annotated[str, typer.Option(help="With --pack: the version of Python there.")] = "3.12",
-    audio: Annotated[str, typer.Option(help="With --pack: opus, flac or int16.")] = "opus",
-    kbps: Annotated[float, typer.Option(help="With --pack: rate of Opus.")] = 32.0,
-    piece_mib: Annotated[float, typer.Option(help="With --pack: largest piece.")] = 60.0,
-    run_folder: Annotated[Path | None, typer.Option("--run", help="With --pack: go on from this run's state.")] = None,
-    from_pack: Annotated[Path | None, typer.Option(help="Train from a pack; needs --minutes and --out.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="With --from-pack: of the whole command.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With --from-pack: folder of the results.")] = None,
-    join: Annotated[Path | None, typer.Option(help="Put results of --from-pack into the run's folder --run.")] = None,
+    pack: Pack = None,
+    have: Have = "torch",
+    python: Annotated[str, typer.Option(metavar="VERSION", help="With --pack: Python of the other machine.")] = "3.12",
+    audio: Audio = "opus",
+    kbps: Annotated[float, typer.Option(metavar="KBPS", help="With --pack: bit rate of Opus.")] = 32.0,
+    piece_mib: Annotated[float, typer.Option(metavar="MIB", help="With --pack: size of the largest file.")] = 60.0,
+    run_folder: RunFolder = None,
+    from_pack: FromPack = None,
+    minutes: Minutes = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="With --from-pack: folder of the results.")] = None,
+    join: Join = None,
 ) -> None:
-    """Train a model. Called again, it resumes from the run's last checkpoint, exactly.
+    """Train a model. Called again, it resumes exactly from the run's last checkpoint.
+
+    Needs the extra train: pip install 'audiovq[train]'.
 
     Example: audiovq train experiment=prior training.batch_size=16 name=mine
 
@@ -57,7 +79,9 @@ def train(
         return
     if not overrides:
         choices = sorted(path.stem for path in (find_configs(config_dir) / "experiment").glob("*.yaml"))
-        raise AudioVQError(f"say what to train: experiment=NAME, one of {', '.join(choices)}; or key=value settings")
+        raise AudioVQError(
+            f"nothing to train: give experiment=NAME, one of {', '.join(choices)}; or key=value settings"
+        )
     config = compose(overrides, config_dir)
     if show:
         from omegaconf import OmegaConf
@@ -77,7 +101,7 @@ def _join(results: Path, run: Path | None) -> None:
     from audiovq.training.offline import join
 
     if run is None:
-        raise AudioVQError("say which run's folder the results go to: --run FOLDER")
+        raise AudioVQError("--join needs the run's folder: --run DIR")
     typer.echo(f"step {join(results, run)} is in {run}")
 
 

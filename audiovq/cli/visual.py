@@ -43,7 +43,7 @@ def encode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
             return encode_image(job.source, job.target, codec[0])
         report = encode_video(job.source, job.target, codec[0])
         if suffix_of(job.source) in CONTAINER_SUFFIXES and "sound" in known_contents(job.source):
-            report.remarks.append("warning: its sound is not coded; --sound codes it")
+            report.remarks.append("warning: its sound track is not encoded; --sound encodes it")
         return report
 
     _run(jobs, force, work)
@@ -113,7 +113,7 @@ def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
         "size": f"{found.bytes} bytes{rate}",
         "codes": "; ".join(levels),
         "packets": str(found.packets),
-        "state": "damaged" if found.damage else "whole: all checksums are right",
+        "state": "damaged" if found.damage else "intact: all checksums match",
     }
 
 
@@ -150,12 +150,30 @@ FRAME_RATE = Fraction(35, 2)
 LONGEST = 86400.0
 
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the samples.")]
+Actions = Annotated[
+    str,
+    typer.Option(
+        metavar="ACTION*N,...",
+        help="Buttons and for how many frames: turn_left*10,move_forward*20; default: random actions.",
+        show_default=False,
+    ),
+]
+Mode = Annotated[
+    str,
+    typer.Option(
+        metavar="mean|likeliest|sample",
+        help="mean: least error, blurred where uncertain; likeliest: the likeliest codes; sample: random codes.",
+    ),
+]
 
 
 def image(
     output: Output,
     samples: options.Samples = 4,
-    label: Annotated[int | None, typer.Option(min=0, help="Number of a class.", show_default=False)] = None,
+    label: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Number of the class, for models with classes.", show_default=False),
+    ] = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = 0,
     top_p: options.TopP = None,
@@ -188,25 +206,29 @@ def image(
                     save_codes(path, source.codec, MEDIA_IMAGE, codes, encoded.size)
                 else:
                     write_image(path, frames_of(source.codec, codes, encoded.size, 1)[0])
-    print(f"{len(targets)} images of {encoded.size[1]}x{encoded.size[0]}", file=sys.stderr)
+    print(
+        f"{output}: {len(targets)} image{'s' * (len(targets) > 1)} of {encoded.size[1]}x{encoded.size[0]}",
+        file=sys.stderr,
+    )
 
 
 def video(
     output: Output,
-    seconds: Annotated[float, typer.Option(help="Length of what is predicted.")] = 10.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Length of the prediction in seconds.")] = 10.0,
     samples: options.Samples = 4,
     prompt: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="A video to continue; default: beginnings bundled with the model.", show_default=False
+            metavar="FILE",
+            help="A video to continue; default: start frames bundled with the model.",
+            show_default=False,
         ),
     ] = None,
-    actions: Annotated[
-        str,
-        typer.Option(help="Buttons, as turn_left*10,move_forward*20; default: a random player.", show_default=False),
-    ] = "",
-    mode: Annotated[str, typer.Option(metavar="mean|likeliest|sample", help="How to predict.")] = "mean",
-    temperature: Annotated[float, typer.Option(min=0, help="With --mode sample; under 1: less varied.")] = 1.0,
+    actions: Actions = "",
+    mode: Mode = "mean",
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="T", help="With --mode sample; below 1: less varied.")
+    ] = 1.0,
     seed: options.Seed = 0,
     model: options.Model = None,
     format: Annotated[str, typer.Option(metavar="gif|avq|both", help="What to write.")] = "gif",
@@ -241,7 +263,10 @@ def video(
             codes = torch.cat([known, predicted.codes], 2)
             latents = torch.cat([source.dynamics.embed(known), predicted.latents], 2)
             _write_video(source, codes, latents, size, paths)
-    print(f"{len(targets)} videos of {n_frames} new frames, {size[1]}x{size[0]}", file=sys.stderr)
+    print(
+        f"{output}: {len(targets)} video{'s' * (len(targets) > 1)} of {n_frames} new frames, {size[1]}x{size[0]}",
+        file=sys.stderr,
+    )
 
 
 def _item_seed(seed: int, i: int) -> int:

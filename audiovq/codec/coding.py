@@ -161,7 +161,7 @@ class StreamingCodec(ABC):
         """
         n = self.default_n_codebooks if n_codebooks is None else n_codebooks
         if not 1 <= n <= self.n_codebooks:
-            raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, {n} were asked for")
+            raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, not {n}")
         return n
 
     def check_packet_frames(self, packet_frames: int | None) -> int:

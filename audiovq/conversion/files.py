@@ -71,7 +71,7 @@ class Conversion:
     def remarks(self) -> list[str]:
         """Warnings about the source."""
         if self._opening and (why := doubts(np.concatenate(self._opening), self._sample_rate)):
-            return [f"warning: it has {why}; conversion is made for one clear voice"]
+            return [f"warning: it has {why}; conversion expects clear speech of one speaker"]
         return []
 
 

@@ -221,13 +221,13 @@ def doubts(samples: np.ndarray, sample_rate: int) -> str | None:
     """Why this is hardly speech, in words; None when it may well be, or is too short to tell."""
     level = heard_frames(samples, sample_rate)
     if not len(level):
-        return "nothing to hear"
+        return "nothing but silence"
     if len(level) * _FRAME_SECONDS < 1:
         return None
     pitch = track_pitch(samples, sample_rate)
     voiced = pitch > 0
     if voiced.sum() * HOP_SECONDS < _FEWEST_VOICED * len(level) * _FRAME_SECONDS:
-        return "hardly any voice, as in noise or music"
+        return "hardly any voiced speech, as in noise or music"
     both = voiced[1:] & voiced[:-1]
     steps = 12 * np.abs(np.log2(pitch[1:][both] / pitch[:-1][both]))
-    return "a pitch that holds still, as in music" if np.median(steps) < _STILL_PITCH else None
+    return "a constant pitch, as in music" if np.median(steps) < _STILL_PITCH else None

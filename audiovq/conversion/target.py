@@ -99,7 +99,7 @@ def find_voice(codec: Codec | ModelFacts, name: str) -> BundledVoice:
     close = get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     where = "`audiovq speakers` lists them" if known else f"model {codec.name} has none"
-    raise AudioVQError(f"{name}: neither a file nor a bundled voice ({where}){hint}")
+    raise AudioVQError(f"{name}: neither a file nor a bundled speaker ({where}){hint}")
 
 
 def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:
@@ -221,7 +221,7 @@ class TargetVoice:
         """
         if self.seconds < SHORTEST:
             what = "silence" if self.seconds == 0 else f"only {self.seconds:.1f} s of speech"
-            raise AudioVQError(f"{self.name}: holds {what}; a target voice needs several seconds")
+            raise AudioVQError(f"{self.name}: holds {what}; a target needs several seconds of speech")
         mean = np.average(self._levels, axis=0, weights=self._weights)
         # Rounded about the middle, as the quantizer does.
         middle = self._codec.n_speaker_levels // 2
@@ -231,11 +231,11 @@ class TargetVoice:
         """What may keep the vector from being one clear voice's, in words."""
         found = [remark.replace("warning: ", "") for remark in self.remarks]
         if self.seconds < SHORT:
-            found.append(f"only {self.seconds:.1f} s of speech; several seconds tell a voice better")
+            found.append(f"only {self.seconds:.1f} s of speech; several seconds describe a speaker better")
         if self._opening and (why := doubts(self._opening[0], self._codec.sample_rate)):
-            found.append(f"it has {why}; a target should be one clear voice")
+            found.append(f"it has {why}; a target should be clear speech of one speaker")
         if separation(self._pieces) > TWO_VOICES:
-            found.append("it sounds like more than one voice; give recordings of the wanted one alone")
+            found.append("it sounds like more than one speaker; give recordings of the target speaker only")
         return found
 
     @property
@@ -283,7 +283,7 @@ def target_voice(codec: Codec, targets: Sequence[str | Path], voice: TargetVoice
         AudioVQError: for what is neither, cannot be read, was written by another model, or holds too little speech.
     """
     if not targets:
-        raise AudioVQError("no target voice was named")
+        raise AudioVQError("no target speaker was given")
     if voice is None:
         name = " and ".join(map(str, targets)) if len(targets) < 4 else f"{len(targets)} targets"
         voice = TargetVoice(codec, name)

@@ -148,7 +148,7 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         kept = self.shards.model.n_codebooks
         self.n_codebooks = kept if n_codebooks is None else n_codebooks
         if not 1 <= self.n_codebooks <= kept:
-            raise AudioVQError(f"{folder} holds 1 to {kept} codebooks, {n_codebooks} were asked for")
+            raise AudioVQError(f"{folder} holds 1 to {kept} codebooks, not {n_codebooks}")
         if split is not None and split not in SPLITS:
             raise AudioVQError(f"no split {split!r}: there are {', '.join(SPLITS)}")
         self.split, self.layout, self.shuffle, self.seed, self.epoch = split, layout, shuffle, seed, 0

@@ -237,7 +237,7 @@ def _length_remarks(stream: BinaryIO, file: Any, n_read: int) -> list[str]:
 
 
 def _cut_off(seconds: float, expected: float) -> str:
-    return f"warning: it ends at {seconds:.2f} s, by its header it lasts {expected:.2f} s; was it cut off?"
+    return f"warning: it ends at {seconds:.2f} s, but its header states {expected:.2f} s; was it cut off?"
 
 
 def _ends_in_last_page(stream: BinaryIO) -> bool:

@@ -226,7 +226,7 @@ def _read_blocks(stream: Peekable, header: WavHeader, raw: RawFormat, remarks: l
         )
     if declared < _OPEN_ENDED and data.n_read < declared - _SLACK:
         remarks.append(
-            f"warning: it ends at {data.n_read / second:.2f} s, by its header it lasts {declared / second:.2f} s; "
+            f"warning: it ends at {data.n_read / second:.2f} s, but its header states {declared / second:.2f} s; "
             "was it cut off?"
         )
     if data.left_out:

@@ -177,7 +177,7 @@ class AudioReader:
             self.remarks.append(f"warning: clipped, and so distorted, at {clipped}")
         if mixdown.cancelled:
             self.remarks.append(
-                f"warning: its channels cancel each other at {mixdown.cancelled}; the louder one alone was taken there"
+                f"warning: its channels cancel each other at {mixdown.cancelled}; only the louder one is used there"
             )
 
     def _refuse(self, block: np.ndarray) -> None:

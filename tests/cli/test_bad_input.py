@@ -196,7 +196,7 @@ def test_places_that_cannot_be_written(run, wav):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["frobnicate"], "no verb 'frobnicate'"),
+        (["frobnicate"], "no command 'frobnicate'"),
         (["encode"], "Missing argument"),
         (["encode", "a.wav", "--frob"], "No such option"),
         (["encode", "a.wav", "--bitrate", "fast"], "--bitrate"),
@@ -217,7 +217,7 @@ def test_inputs_and_outputs_that_do_not_go_together(run, wav):
     check_refusal(run("encode", "-", "a.wav"), "standard input")
     check_refusal(run("encode", "a.wav", "b.wav", "-o", "-"), "standard output")
     check_refusal(run("encode", "a.wav", "b.wav", "-o", "a.wav"), "is a file")
-    check_refusal(run("encode", "folder"), "no files")
+    check_refusal(run("encode", "folder"), "no suitable files")
     check_refusal(run("encode", "-", "-o", "folder"), "folder")
     check_refusal(run("decode", "a.wav", "-o", "b.xyz"), ".xyz")
 

@@ -45,8 +45,8 @@ def test_codebooks(run, wav):
     assert run("encode", "a.wav", "-o", "codebooks.avq", "--codebooks", "2").code == 0
     assert Path("codebooks.avq").read_bytes() == Path("rate.avq").read_bytes()
     for options, reason in (
-        (("--codebooks", "9"), "has 1 to 8 codebooks, 9 were asked for"),
-        (("--codebooks", "2", "--bitrate", "1"), "give one of them"),
+        (("--codebooks", "9"), "has 1 to 8 codebooks, not 9"),
+        (("--codebooks", "2", "--bitrate", "1"), "exclude each other"),
     ):
         refused = run("encode", "a.wav", "-o", "no.avq", *options)
         assert (refused.code, len(refused.lines), Path("no.avq").exists()) == (1, 1, False)
@@ -71,7 +71,7 @@ def test_bitrate(run, wav):
     for rate in ("0", "-1", "nan", "0.4"):
         refused = run("encode", "a.wav", "-f", "--bitrate", rate)
         assert refused.code == 1
-        assert "needs 0.5 kb/s and more" in refused.lines[0]
+        assert "needs 0.5 kb/s or more" in refused.lines[0]
 
 
 def test_mono(run, wav):
@@ -147,8 +147,8 @@ def test_two_inputs_for_one_output(run, wav):
     done = run("encode", "a.wav", "b.wav", "a.flac", "b.wav", "-o", "out")
     assert done.code == 1
     assert done.lines[:2] == [
-        "audiovq: a.wav: would become out/a.avq, as would a.flac; do them apart",
-        "audiovq: a.flac: would become out/a.avq, as would a.wav; do them apart",
+        "audiovq: a.wav: would become out/a.avq, as would a.flac; process them separately",
+        "audiovq: a.flac: would become out/a.avq, as would a.wav; process them separately",
     ]
     assert done.lines[2].startswith("1 file in out: ")
     assert done.lines[3:] == ["audiovq: 2 of 3 files failed"]
@@ -169,12 +169,12 @@ def test_what_can_be_seen_at_once_is_told_before_a_model_is_loaded(run, wav, tmp
     for arguments, word in (
         (["encode", "a.wav"], "a.avq exists"),
         (["encode", "none.wav", "nor.wav"], "2 of 2 files failed"),
-        (["encode", "a.wav", "-f", "--bitrate", "0.1"], "needs 0.5 kb/s and more"),
+        (["encode", "a.wav", "-f", "--bitrate", "0.1"], "needs 0.5 kb/s or more"),
         (["encode", "a.wav", "-f", "--model", "nonsense"], "no model 'nonsense'"),
         (["decode", "none.avq"], "no such file"),
         (["decode", "a.avq", "-o", "c.wav", "--decoder", "wavenet"], "no decoder 'wavenet'; it has: parallel"),
         (["convert", "a.wav", "--to", "none.wav", "-o", "c.wav"], "none.wav: no such file"),
-        (["convert", "a.wav", "--to", "nobody", "-o", "c.wav"], "neither a file nor a bundled voice"),
+        (["convert", "a.wav", "--to", "nobody", "-o", "c.wav"], "neither a file nor a bundled speaker"),
         (["convert", "a.avq", "--to", "none.wav", "-o", "c.avq"], "none.wav: no such file"),
         (["convert", "a.wav", "--to", "a.wav", "-o", "c.wav", "--decoder", "x"], "no decoder 'x'"),
         (["convert", "a.wav", "--to", "a.wav", "-o", "a.avq"], "a.avq exists"),

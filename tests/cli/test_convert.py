@@ -122,7 +122,7 @@ def test_bad_targets(run, wav):
         "silence.wav": (np.zeros(64000), "silence"),
         "blink.wav": (voice(0.2), "several seconds"),
         "none.wav": (None, "no such file"),
-        "nobody": (None, "neither a file nor a bundled voice"),
+        "nobody": (None, "neither a file nor a bundled speaker"),
     }
     for name, (samples, word) in refused.items():
         if samples is not None:
@@ -146,9 +146,9 @@ def test_a_target_of_two_voices_is_warned_of(run, wav):
     wav("a.wav")
     one = voice(10.0) / np.abs(voice(10.0)).max()
     common = ("convert", "a.wav", "-o", "b.wav", "-f", "--to")
-    assert not any("more than one voice" in line for line in run(*common, make_target("one.wav", one)).lines)
+    assert not any("more than one speaker" in line for line in run(*common, make_target("one.wav", one)).lines)
     both = np.concatenate([one, 0.1 * one])
-    assert any("more than one voice" in line for line in run(*common, make_target("two.wav", both)).lines)
+    assert any("more than one speaker" in line for line in run(*common, make_target("two.wav", both)).lines)
 
 
 def test_the_register_of_a_coded_target(run, target):
@@ -161,7 +161,7 @@ def test_the_register_of_a_coded_target(run, target):
 def test_noise_and_silence_as_source(run, wav, target):
     wav("noise.wav", 4.0)
     soundfile.write("silence.wav", np.zeros(64000), 16000)
-    for name, word in (("noise.wav", "hardly any voice"), ("silence.wav", "nothing to hear")):
+    for name, word in (("noise.wav", "hardly any voiced speech"), ("silence.wav", "nothing but silence")):
         done = run("convert", name, "--to", target, "-o", "b.wav", "-f")
         assert done.code == 0
         assert any(name in line and word in line for line in done.lines)
@@ -213,7 +213,7 @@ def test_damaged_files_are_not_advised_options_of_another_command(run, wav, targ
 
 
 def test_speakers(run, tmp_path, monkeypatch):
-    assert "no voices came with model fake" in run("speakers").out
+    assert "model fake has no bundled speakers" in run("speakers").out
     known = BundledVoice("anna", ["en"], None, 30.0, 201.4, list(range(16)) * 2, "CC0", "made up")
     codec = FakeCodec("fake")
     write_voices(codec, [known], tmp_path)

@@ -26,7 +26,7 @@ def test_three_ways_to_ask_for_help(run, arguments):
 @pytest.mark.parametrize(("word", "meant"), [("enocde", "encode"), ("Decode", "decode"), ("tokenise", "tokenize")])
 def test_a_verb_that_is_spelled_wrong(run, word, meant):
     done = run(word, "speech.wav")
-    assert (done.code, done.err) == (2, f"audiovq: there is no verb {word!r}; did you mean {meant}?\n")
+    assert (done.code, done.err) == (2, f"audiovq: there is no command {word!r}; did you mean {meant}?\n")
 
 
 def test_a_word_that_is_no_verb(run):
@@ -37,9 +37,9 @@ def test_a_word_that_is_no_verb(run):
 
 def test_a_file_without_a_verb(run, wav):
     wav("a.wav")
-    assert run("a.wav").err == "audiovq: there is no verb 'a.wav'; did you mean audiovq encode a.wav?\n"
+    assert run("a.wav").err == "audiovq: there is no command 'a.wav'; did you mean audiovq encode a.wav?\n"
     assert run("encode", "a.wav").code == 0
-    assert run("a.avq").err == "audiovq: there is no verb 'a.avq'; did you mean audiovq decode a.avq?\n"
+    assert run("a.avq").err == "audiovq: there is no command 'a.avq'; did you mean audiovq decode a.avq?\n"
 
 
 def test_a_medium_that_there_is_not(run):
@@ -47,11 +47,12 @@ def test_a_medium_that_there_is_not(run):
     assert (done.code, done.err) == (1, "audiovq: generate takes one of: speech, image, video (got: music)\n")
 
 
+@pytest.mark.parametrize("name", ["a.flac", "a.wav"])
 @pytest.mark.parametrize("verb", ["decode", "info"])
-def test_a_recording_where_a_coded_file_belongs(run, wav, verb):
-    wav("a.flac")
-    done = run(verb, "a.flac")
-    assert (done.code, done.lines) == (1, ["audiovq: a.flac: this is not an .avq file; audiovq encode writes them"])
+def test_a_recording_where_a_coded_file_belongs(run, wav, verb, name):
+    wav(name)
+    done = run(verb, name)
+    assert (done.code, done.lines) == (1, [f"audiovq: {name}: this is not an .avq file; audiovq encode writes them"])
 
 
 @pytest.mark.parametrize("arguments", [("encode",), ("convert", "a.wav"), ("info", "--jsn")])

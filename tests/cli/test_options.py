@@ -70,7 +70,7 @@ def test_options_of_speech_when_images_are_decoded(run, picture, options, name):
 
 def test_several_options_are_one_line(run, picture):
     done = run("encode", "a.png", "-o", "new.avq", "--bitrate", 77, "--mono")
-    assert done.lines == ["audiovq: --bitrate and --mono are for sound; the inputs are images or videos"]
+    assert done.lines == ["audiovq: --bitrate and --mono are for audio; the inputs are images or videos"]
 
 
 CONVERSIONS = [
@@ -114,6 +114,16 @@ def test_the_others_of_a_folder_are_converted(run, wav):
     assert done.lines[0].startswith("audiovq: in/b.avq: --mono is for audio")
     assert done.lines[-1] == "audiovq: 1 of 2 files failed"
     assert files("out") == ["a.wav"]
+
+
+def test_the_rate_of_coded_files_alone_is_reported(run, wav):
+    wav("in/a.wav", 2.0)
+    assert run("encode", "in/a.wav", "-o", "in/b.avq").code == 0
+    assert "kb/s" in run("convert", "in/b.avq", "--to", "in/b.avq", "-o", "c.avq").lines[-1]
+    mixed = run("convert", "in", "--to", "in/b.avq", "-o", "out")
+    assert (mixed.code, files("out")) == (0, ["a.wav", "b.avq"])
+    assert "bytes" not in mixed.lines[-1]
+    assert "kb/s" not in mixed.lines[-1]
 
 
 def test_options_of_raw_audio_alone(run, wav):
@@ -196,7 +206,7 @@ def test_the_sound_of_videos(run, images, tmp_path):
     Path("memo.m4a").write_bytes(media("mp4", "aac"))
     done = run("encode", "talk.mp4", "mute.mp4", "--model", images)
     assert done.code == 0
-    assert done.lines[0] == "audiovq: talk.mp4: warning: its sound is not coded; --sound codes it"
+    assert done.lines[0] == "audiovq: talk.mp4: warning: its sound track is not encoded; --sound encodes it"
     assert [line for line in done.lines if "--sound" in line] == done.lines[:1]
     assert ", video" in run("info", "talk.avq").out
     assert run("encode", "talk.mp4", "--sound", "-f").code == 0
@@ -214,7 +224,7 @@ def test_the_sound_of_videos(run, images, tmp_path):
             Path(folder, name).write_bytes(Path(name).read_bytes())
     assert run("encode", "sounds", "-o", "coded").code == 0
     assert files("coded") == ["memo.avq", "voice.avq"]
-    check_refusal(run("encode", "all", "-o", "more"), "both sound and pictures")
+    check_refusal(run("encode", "all", "-o", "more"), "both audio and images or videos")
     assert run("encode", "all", "-o", "more", "--sound").code == 0
     assert files("more") == ["memo.avq", "talk.avq", "voice.avq"]
 

@@ -31,12 +31,12 @@ def test_a_corpus_with_a_bad_file(run, wav, tmp_path, model):
     done = run("tokenize", "in", "-o", "out", "--model", model, "--codebooks", 3)
     assert (done.code, done.out) == (1, "")
     assert done.lines[0].startswith("audiovq: bad.wav: is not audio")
-    assert done.lines[1].startswith("out: 1 shards, 2 items")
-    assert done.lines[2].endswith("hours an hour")
+    assert done.lines[1].startswith("out: 1 shard, 2 items")
+    assert done.lines[2].endswith("times real time")
     assert done.lines[3] == "audiovq: 1 recording could not be coded; out/manifest.json lists them"
     assert [item.codes.shape for item in TokenShards("out")] == [(3, 60), (3, 15)]
     again = run("tokenize", "in", "-o", "out", "--model", model, "--codebooks", 3)
-    assert (again.code, again.lines[1]) == (1, "nothing was left to code")
+    assert (again.code, again.lines[1]) == (1, "nothing was left to encode")
     (tmp_path / "in" / "bad.wav").unlink()
     assert run("tokenize", "in", "-o", "out", "--model", model, "-f", "--workers", 2).code == 0
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["n_codebooks"] == 2
@@ -58,8 +58,8 @@ def test_what_cannot_be_done_is_told_before_anything_is_loaded(run, wav, model, 
         (["in/a.wav"], "is a file"),
         (["model"], "no recordings"),
         (["in", "--codebooks", 5], "1 to 4 codebooks"),
-        (["in", "--bitrate", 0.1], "needs 0.4 kb/s and more"),
-        (["in", "--bitrate", 0.5, "--codebooks", 2], "give one of them"),
+        (["in", "--bitrate", 0.1], "needs 0.4 kb/s or more"),
+        (["in", "--bitrate", 0.5, "--codebooks", 2], "exclude each other"),
         (["in", "--model", "nothing"], "no model 'nothing'"),
         (["in", "--format", "zip"], "tar or parquet"),
         (["in", "--format", "parquet"], "pip install 'audiovq[tokens]'"),

@@ -61,7 +61,7 @@ def test_info_describes_images(model, files, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["media"], found["width"], found["height"], found["levels"]) == ("image", 14, 9, [[1, 4, 1, 3, 4]])
     assert main(["info", str(files / "a.avq")]) == 0
-    assert "whole: all checksums are right" in capsys.readouterr().out
+    assert "intact: all checksums match" in capsys.readouterr().out
 
 
 def test_damage_is_told_and_leaves_nothing(model, files, capsys):
@@ -79,7 +79,7 @@ def test_damage_is_told_and_leaves_nothing(model, files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["encode", "{a}", "{sound}"], "both sound and pictures"),
+        (["encode", "{a}", "{sound}"], "both audio and images or videos"),
         (["encode", "{a}", "-o", "{a}", "-f"], "same file"),
         (["encode", "{missing}"], "no such file"),
         (["encode", "{text}"], "is not an image"),
@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_told_in_one_line(model, files, capsys, arguments
 def test_a_file_of_an_unknown_model_says_so(model, files, capsys):
     main(["encode", str(files / "a.png"), "--model", model])
     assert main(["decode", str(files / "a.avq"), "-o", str(files / "b.png")]) == 1
-    assert "did not come with audiovq" in capsys.readouterr().err
+    assert "is not bundled with audiovq" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -200,10 +200,11 @@ def test_coding_and_conversion_need_little_more_than_onnx_runtime(wav, tmp_path)
     ("step", "message"),
     [
         (["encode", "{wav}", "-o", "a.avq", "--engine", "torch"], "the engine torch needs the package 'torch'"),
-        (["encode", "a.png", "-o", "a.avq"], "encode of this kind needs PyTorch"),
+        (["encode", "a.png", "-o", "a.avq"], "encode needs PyTorch for images and videos"),
         (["generate", "speech", "-o", "samples"], "generate needs PyTorch"),
         (["tokenize", "{folder}", "-o", "tokens"], "tokenize needs PyTorch"),
         (["export", "onnx", "exported"], "export needs PyTorch"),
+        (["train", "experiment=speech"], "train needs PyTorch"),
     ],
 )
 def test_what_needs_pytorch_says_so(step, message, wav, tmp_path):
@@ -213,7 +214,7 @@ def test_what_needs_pytorch_says_so(step, message, wav, tmp_path):
     codes, messages = run_without(("torch",), [[part.format(wav=wav, folder=wav.parent) for part in step]], tmp_path)
     assert codes == [1]
     assert message in messages
-    assert "pip install 'audiovq[torch]'" in messages
+    assert f"pip install 'audiovq[{'train' if step[0] == 'train' else 'torch'}]'" in messages
     assert len(messages.splitlines()) == 1
 
 
@@ -221,7 +222,7 @@ def test_the_interface_for_tensors_says_that_it_needs_pytorch():
     program = "import sys; sys.modules['torch'] = None; import audiovq; audiovq.SpeechCodec"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: audiovq.SpeechCodec needs PyTorch: pip install 'audiovq[torch]'; OnnxCodec does not"
+        "ImportError: audiovq.SpeechCodec needs PyTorch: pip install 'audiovq[torch]'; audiovq.OnnxCodec does not"
     )
 
 
@@ -284,7 +285,7 @@ def test_folders_with_other_files_are_left_alone(folder, tmp_path, capfd):
 def test_an_export_of_other_weights_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
     hub.save_weights(make_codec(1), tmp_path / "moved")
-    with pytest.raises(AudioVQError, match="not of the weights beside them"):
+    with pytest.raises(AudioVQError, match="not exported from its weights"):
         OnnxCodec.from_pretrained(tmp_path / "moved")
 
 

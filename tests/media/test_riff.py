@@ -101,7 +101,7 @@ def test_a_file_that_was_cut_off(tmp_path):
             continue
         samples, remarks = read_bytes(data, tmp_path)
         assert np.array_equal(samples, EXPECTED[: n // 2])
-        assert remarks == [f"warning: it ends at {n / 32000:.2f} s, by its header it lasts 3.00 s; was it cut off?"]
+        assert remarks == [f"warning: it ends at {n / 32000:.2f} s, but its header states 3.00 s; was it cut off?"]
 
 
 TAILS = {
