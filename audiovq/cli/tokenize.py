@@ -88,9 +88,9 @@ def tokenize(
     """Write the codes of a corpus as shards for training language models of speech.
 
     Needs PyTorch: pip install 'audiovq[torch]'. Writes shard-00000.tar (or .parquet) and so on and manifest.json to
-    SHARDS. Called again it resumes; new recordings become new shards. With --engine ray each machine of the
-    cluster needs audiovq, the model, and access to FOLDER and SHARDS. Recordings that cannot be read are reported in one
-    line each and left out, and the exit code is then 1.
+    SHARDS. Called again it resumes; new recordings become new shards. With --engine ray each machine of the cluster
+    needs audiovq, the model, and access to FOLDER and SHARDS. Recordings that cannot be read are reported in one line
+    each and left out, and the exit code is then 1.
     """
     from audiovq.cli.jobs import Display
     from audiovq.data.places import is_url
