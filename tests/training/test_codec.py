@@ -111,9 +111,8 @@ def config(*arguments, **changes):
 
 def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
     """Through the start of the codebooks, discriminators, pairs and augmentations; then it is exported and read."""
-    settings = MODEL | {"task.weights.speaker": 1}
-    train(config("speech", corpus, tmp_path / "whole", settings))
-    parts = config("speech", corpus, tmp_path / "parts", settings)
+    train(config("speech", corpus, tmp_path / "whole", MODEL))
+    parts = config("speech", corpus, tmp_path / "parts", MODEL)
     with unplugged_at(CodecTask, 5):
         train(parts)
     assert step_of(tmp_path / "parts") == 4
@@ -125,7 +124,8 @@ def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
 
 
 def test_training_brings_decoded_speech_closer(corpus, tmp_path):
-    fast = {"training.max_steps": 40, "training.warmup_steps": 5, "task.learning_rate": 3e-3, "task.average_decay": 0.9}
+    fast = {"training.max_steps": 40, "training.warmup_steps": 5, "training.decay": 0.2}
+    fast |= {"task.learning_rate": 3e-3, "task.average_decay": 0.9}
     task = make_task(config("speech", corpus, tmp_path, MODEL, **fast))
     before = task.validate()["loss"]
     folder = train(config("speech", corpus, tmp_path, MODEL, **fast))
@@ -222,7 +222,7 @@ def test_the_state_keeps_its_names(corpus, tmp_path):
     """Checkpoints and codecs of earlier runs are read by these."""
     task = make_task(config("speech", corpus, tmp_path, MODEL))
     parts = {name.partition(".")[0] for name in task.state_dict()}
-    assert parts == {"model", "average", "discriminator", "teacher", "loudness"}
+    assert parts == {"model", "average", "discriminator", "teacher", "loudness", "speaker_means"}
     assert set(task.optimizers) == {"model", "discriminator"}
 
 
