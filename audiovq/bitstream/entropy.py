@@ -178,7 +178,7 @@ def to_words(data: bytes) -> np.ndarray:
     return np.frombuffer(data + bytes(-len(data) % 4 + 8), ">u4").astype(np.uint32)
 
 
-WITHOUT_KERNELS = {"encode": 12_000, "decode": 4_000}
+WITHOUT_KERNELS = {"encode": 12_000, "decode": 6_000}
 """Codes that are coded before the compiled kernels are loaded, which takes as long as they then save."""
 
 
