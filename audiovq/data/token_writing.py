@@ -76,19 +76,19 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
     if coding.device != "cpu":
         raise AudioVQError(f"one process codes on {coding.device}; leave out --workers, or use --engine ray")
     waiting: deque[Future[Coded]] = deque()
-    with _pool(coding, workers) as pool:
-        try:
+    try:
+        with _pool(coding, workers) as pool:
             for source in sources:
                 waiting.append(pool.submit(_work, source))
                 if len(waiting) >= _AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise AudioVQError(
-                "a process was ended from outside, perhaps for want of memory; what is finished stays: call again "
-                "with fewer --workers"
-            ) from error
+    except BrokenProcessPool as error:
+        raise AudioVQError(
+            "a process was ended from outside, perhaps for want of memory; what is finished stays: call again "
+            "with fewer --workers"
+        ) from error
 
 
 def code_with(codec: Any, coding: Coding, sources: Iterable[TokenSource]) -> Iterator[Coded]:
@@ -125,10 +125,15 @@ def _guarded(source: TokenSource, work: Callable[[], Any]) -> Any:
 def _pool(coding: Coding, workers: int) -> Iterator[ProcessPoolExecutor]:
     # Not forked: torch's threads do not survive it.
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop, others = context.Event(), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _start, (coding, stop))
     try:
         yield pool
+    except BrokenProcessPool:
+        # They ignore SIGTERM, and one may wait for a lock that the ended process held.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)

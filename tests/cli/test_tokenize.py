@@ -119,6 +119,30 @@ def children(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lists processes as Linux does")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_is_killed_while_it_waits_does_not_hold_up_the_others(wav, tmp_path, model, victim):
+    """It holds the lock of the queue of tasks; one of the two waits, the other is at work."""
+    wav("in/00.wav", 1.0)
+    wav("in/01.wav", 300.0)
+    command = [sys.executable, "-m", "audiovq", "tokenize", "in", "-o", "out", "--model", model, "--shard-files", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*command, "--workers", "2"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+    ) as running:
+        for _ in range(1200):
+            if (tmp_path / "out" / "shard-00000.tar").exists():
+                break
+            time.sleep(0.05)
+        time.sleep(0.2)
+        os.kill(children(running.pid)[victim], signal.SIGKILL)
+        try:
+            assert running.wait(timeout=60) == 1
+        finally:
+            running.kill()
+            for pid in children(running.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(run, wav, tmp_path, model):
     for i in range(8):
         wav(f"in/{i:02}.wav", 100.0 if i else 1.0)

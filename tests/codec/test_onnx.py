@@ -285,7 +285,7 @@ def test_folders_with_other_files_are_left_alone(folder, tmp_path, capfd):
 def test_an_export_of_other_weights_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
     hub.save_weights(make_codec(1), tmp_path / "moved")
-    with pytest.raises(AudioVQError, match="not exported from its weights"):
+    with pytest.raises(AudioVQError, match="not of the weights beside them"):
         OnnxCodec.from_pretrained(tmp_path / "moved")
 
 
