@@ -232,11 +232,26 @@ def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str |
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def stored_tensors(path: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of its tensors (``dtype``, ``shape``, ``data_offsets``), and where the data begins.
+
+    Raises:
+        ValueError: for a file that is damaged or cut off.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError(f"{path.name} is damaged")
+        entries = json.loads(file.read(size))
+    entries.pop("__metadata__", None)
+    if 8 + size + max((entry["data_offsets"][1] for entry in entries.values()), default=0) != path.stat().st_size:
+        raise ValueError(f"{path.name} is cut off")
+    return entries, 8 + size
+
+
 def n_weights(folder: str | Path) -> int:
     """The number of weights in a model's folder, scales of those in 8 bits left out."""
-    with open(Path(folder) / "model.safetensors", "rb") as file:
-        entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    entries.pop("__metadata__", None)
+    entries, _ = stored_tensors(Path(folder) / "model.safetensors")
     return sum(math.prod(entry["shape"]) for name, entry in entries.items() if not name.endswith(".row_scale"))
 
 
@@ -257,8 +272,6 @@ def codes_hash(folder: str | Path) -> bytes:
     folder, config = Path(folder), read_config(folder)
     try:
         return _codes_hash(folder, config)
-    except ImportError:
-        raise
     except Exception as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: its files are damaged ({error})") from error
 
@@ -288,13 +301,15 @@ def decoder_hash(folder: str | Path) -> bytes:
 
 def hash_tensors(folder: str | Path, start: bytes, included: Callable[[str], bool]) -> bytes:
     """First 4 bytes of a SHA-256 over ``start`` and the tensors in a folder whose names are ``included``, as stored."""
-    from safetensors import deserialize
-
-    digest = hashlib.sha256(start)
-    for name, tensor in sorted(deserialize((Path(folder) / "model.safetensors").read_bytes())):
-        if included(name):
-            digest.update(f"{name} {tensor['dtype']} {tensor['shape']}".encode())
-            digest.update(tensor["data"])
+    path, digest = Path(folder) / "model.safetensors", hashlib.sha256(start)
+    entries, first = stored_tensors(path)
+    with open(path, "rb") as file:
+        for name in sorted(filter(included, entries)):
+            entry = entries[name]
+            begin, end = entry["data_offsets"]
+            digest.update(f"{name} {entry['dtype']} {entry['shape']}".encode())
+            file.seek(first + begin)
+            digest.update(file.read(end - begin))
     return digest.digest()[:4]
 
 

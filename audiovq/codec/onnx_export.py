@@ -22,7 +22,7 @@ from audiovq.codec.onnx_codec import CODEBOOKS, CONFIG, DESCRIPTION, VERSION, WE
 from audiovq.codec.torch_engine import codebooks_of, shape_of
 from audiovq.devices import SCALE, restore
 from audiovq.errors import AudioVQError, need
-from audiovq.hub import write_weights
+from audiovq.hub import stored_tensors, write_weights
 from audiovq.io import file_sha256
 
 if TYPE_CHECKING:
@@ -199,11 +199,9 @@ class SharedWeights:
     """
 
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        size = int.from_bytes(data[:8], "little")
-        self._entries = json.loads(data[8 : 8 + size])
-        self._first = 8 + size
-        self._names = {_key(tensor.numpy()): name for name, tensor in restore(load(data)).items()}
+        self._entries, self._first = stored_tensors(path)
+        tensors = restore(load(path.read_bytes()))
+        self._names = {_key(tensor.numpy()): name for name, tensor in tensors.items()}
 
     def name(self, array: np.ndarray) -> str | None:
         """Name of the tensor that, restored to float32, is this array; None where there is none."""
