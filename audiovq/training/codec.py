@@ -119,8 +119,7 @@ class CodecTask(Task):
         self.model = SpeechCodec(**model)
         self.weights, self.frozen = dict(weights), tuple(frozen)
         for name, parameter in self.model.named_parameters():
-            if name.startswith(("pitch.", *self.frozen)):
-                parameter.requires_grad_(False)
+            parameter.requires_grad_(not name.startswith(("pitch.", *self.frozen)))
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.discriminator = MultiResolutionDiscriminator(**(discriminator or {}))
         if (rate := self.model.sample_rate) != SAMPLE_RATE:
@@ -128,7 +127,6 @@ class CodecTask(Task):
         self.spectral, self.envelope = SpectralLoss(sample_rate=rate), EnvelopeCorrelationLoss(rate)
         self.teacher = nn.Conv1d(self.model.quantizer.content_dim, TEACHER_DIM, 1)
         self.loudness = nn.Conv1d(self.model.quantizer.content_dim, 1, 1)
-        self.speaker_means = SpeakerMeans(self.model.quantizer.detail_dim) if self.weights.get("speaker") else None
         #: Whisper's encoder, in a list: that keeps it out of the state.
         self.listener = [self._load_listener()] if listener_items else []
         self.gap_share, self.listener_items, self.listener_layers = gap_share, listener_items, listener_layers
@@ -137,6 +135,8 @@ class CodecTask(Task):
         self.batch_size, self.seed = batch_size, seed
         self.to(self.device)
         self._open_crops(corpus, crop_frames, other_frames, sampler or {})
+        means = SpeakerMeans(self.model.quantizer.detail_dim, len(self.train_crops.corpus.speaker_names))
+        self.speaker_means = means.to(self.device) if self.weights.get("speaker") else None
         self.audio_seconds = batch_size * crop_frames * FRAME / rate
         self._make_optimizers(learning_rate, adversarial_rate, weight_decay, slow or {})
         if compile:  # what takes most of the time; the average, and so validation, stays as it is

@@ -14,7 +14,7 @@ class SpeakerMeans(nn.Module):
 
     Args:
         channels: of the vectors.
-        n_speakers: most speakers.
+        n_speakers: of the corpus.
         decay: of the averages, by batches that have the speaker.
     """
 
@@ -22,7 +22,7 @@ class SpeakerMeans(nn.Module):
     seen: Tensor
     moments: Tensor
 
-    def __init__(self, channels: int, n_speakers: int = 1024, decay: float = 0.9) -> None:
+    def __init__(self, channels: int, n_speakers: int, decay: float = 0.9) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("means", torch.zeros(n_speakers, channels))
@@ -36,12 +36,12 @@ class SpeakerMeans(nn.Module):
         n_frames = weight.sum(2).clamp_min(1)
         own = (values * weight).sum(2) / n_frames
         with torch.no_grad():
-            self._follow(own, values, active, speaker % len(self.seen))
+            self._follow(own, values, active, speaker)
             known = self.seen > 0
             if not known.any():
                 return latents.new_zeros(())
             centre = self.means[known].mean(0)
-            direction = self.means[speaker % len(self.seen)] - centre
+            direction = self.means[speaker] - centre
             total = self.moments[1].sum().clamp_min(1e-6)
             share = (self.means[known] - centre).square().sum(1).mean() / total
         pull = ((latents * weight).sum(2) / n_frames * direction).sum(1).mean() / total

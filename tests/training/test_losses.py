@@ -108,7 +108,7 @@ def test_envelope_loss_has_finite_gradients_on_silence_and_ignores_level():
 def test_what_codes_tell_of_the_speaker_falls():
     """Vectors of speakers lie about places of their own; the loss brings these together, and leaves the rest."""
     torch.manual_seed(0)
-    places, own = torch.nn.Parameter(3 * torch.randn(5, 4)), SpeakerMeans(4)
+    places, own = torch.nn.Parameter(3 * torch.randn(5, 4)), SpeakerMeans(4, 8)
     optimizer, noise = torch.optim.SGD([places], 1.0), torch.randn(5, 4, 50)
     shares = []
     for step in range(200):
@@ -124,7 +124,7 @@ def test_what_codes_tell_of_the_speaker_falls():
 
 
 def test_silence_tells_nothing_of_the_speaker():
-    own = SpeakerMeans(4)
+    own = SpeakerMeans(4, 8)
     latents, speaker = torch.randn(2, 4, 50, requires_grad=True), torch.tensor([0, 1])
     for active in (torch.zeros(2, 50, dtype=torch.bool), torch.tensor([[False], [True]]).expand(2, 50)):
         loss = own(latents, latents.detach(), active, speaker)
