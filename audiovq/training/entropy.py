@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.bitstream.entropy_model import EntropyModel
+from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
 from audiovq.bitstream.speech_layout import pitch_bits
 from audiovq.data.codes import CodesCache
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.hub import weights_folder, write_weights
+from audiovq.hub import codes_hash, weights_folder, write_weights
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
 from audiovq.training.batches import pick_device, use_bfloat16
 from audiovq.training.entropy_network import (
     DIM,
     EntropyNetwork,
     EntropySettings,
+    from_integers,
     ideal_bits,
     speaker_weights,
     to_integers,
@@ -126,7 +127,7 @@ class EntropyTask(Task):
         self._pitch_bits: float | None = None
 
     def begin_from(self, source: str) -> None:
-        """Take the float weights of an earlier run, of codes that were alike.
+        """Take the float weights of an earlier run, or those of a codec's entropy model, of codes that were alike.
 
         Raises:
             AudioVQError: when there are none, or they have other shapes.
@@ -134,8 +135,11 @@ class EntropyTask(Task):
         from safetensors.torch import load
 
         folder = weights_folder(source)
+        weights = load((folder / "model.safetensors").read_bytes())
+        if "output_weight" not in weights and (model := load_entropy_model(folder, codes_hash(folder))):
+            weights = from_integers(model.network)
         try:
-            self.model.load_state_dict(load((folder / "model.safetensors").read_bytes()))
+            self.model.load_state_dict(weights)
         except RuntimeError as error:
             raise AudioVQError(f"{folder}: its weights do not fit this entropy model") from error
 

@@ -254,6 +254,35 @@ def to_integers(network: EntropyNetwork, packets: Sequence[tuple[Tensor, Tensor]
     )
 
 
+def from_integers(network: Network) -> dict[str, Tensor]:
+    """Weights of the float network of which these are the integers, up to rounding.
+
+    The scales of states, hidden units and codes' vectors are not kept in integers, and make no difference: rectifiers
+    pass them on. They are set to usual ones.
+    """
+    state_unit = hidden_unit = 8 / MAX_ACTIVATION
+    sum_unit = 4 / 127
+
+    def matrix(weight: np.ndarray, multiplier: np.ndarray, unit: float) -> np.ndarray:
+        return weight * (multiplier[..., None, :] * (unit / 2**SHIFT))
+
+    floats = {
+        "embedding": network.embedding * sum_unit,
+        "first_weight": matrix(network.first_weight, network.first_multiplier, state_unit / sum_unit),
+        "condition": network.condition * state_unit,
+        "voicing_weight": matrix(network.voicing_weight, network.voicing_multiplier, state_unit),
+        "weight": matrix(network.weight, network.multiplier[:, None], 1.0),
+        "bias": network.bias * state_unit,
+        "state_weight": matrix(network.state_weight, network.state_multiplier, hidden_unit / state_unit),
+        "sum_weight": matrix(network.sum_weight, network.sum_multiplier, hidden_unit / sum_unit),
+        "previous": matrix(network.previous, network.previous_multiplier, hidden_unit),
+        "hidden_bias": network.hidden_bias * hidden_unit,
+        "output_weight": matrix(network.output_weight, network.output_multiplier, LOGIT_UNIT / hidden_unit),
+        "output_bias": network.output_bias * LOGIT_UNIT,
+    }
+    return {name: torch.from_numpy(values).float() for name, values in floats.items()}
+
+
 def _units(network: EntropyNetwork, packets: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, list[float]]:
     """Values of one unit of a state, and of each codebook's hidden layer, so that the largest ones seen just fit."""
     top_state, top_step, top_hidden = 1e-3, 1e-3, [1e-3] * network.n_codebooks

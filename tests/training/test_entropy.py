@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_kernels import PRECISION
-from audiovq.bitstream.entropy_model import load_entropy_model
+from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model
 from audiovq.data.codes import CodesFacts, write_coded
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
@@ -100,6 +103,22 @@ def test_a_run_begins_from_the_weights_of_another(task, tmp_path):
     wider = make_task(tmp_path / "codes", network={"width": 32, "hidden": 16})
     with pytest.raises(AudioVQError, match="do not fit"):
         wider.begin_from(str(tmp_path / "best"))
+
+
+def test_a_run_begins_from_the_entropy_model_of_a_codec(task, tmp_path, monkeypatch):
+    """Integers hold the float network up to rounding, whatever scales they were made with."""
+    task.export(tmp_path / "best")
+    codec = tmp_path / "codec"
+    codec.mkdir()
+    (codec / "model.safetensors").write_bytes(save({"encoder.weight": torch.zeros(2)}))
+    monkeypatch.setattr("audiovq.training.entropy.codes_hash", lambda folder: bytes.fromhex("01020304"))
+    other = make_task(tmp_path / "codes")
+    with pytest.raises(AudioVQError, match="do not fit"):
+        other.begin_from(str(codec))
+    shutil.copyfile(tmp_path / "best" / FILE_NAME, codec / FILE_NAME)
+    other.begin_from(str(codec))
+    wanted = ideal_bits(task.model, task.utterances, 40, 3).sum()
+    assert ideal_bits(other.model, task.utterances, 40, 3).sum() == pytest.approx(wanted, rel=0.005)
 
 
 def test_what_is_saved_counts_pitch_and_level(task):
