@@ -57,6 +57,23 @@ class Packet:
         return Packet(self.codes[:n_codebooks], self.pitch, self.level)
 
 
+@dataclass(frozen=True)
+class CodedChannel:
+    """One channel of coded speech in arrays, as streams give and take it; `EncodedSpeech` is a batch in tensors.
+
+    Attributes:
+        packets: all of them, in order.
+        speaker: (S,) int64, the quantized speaker vector.
+        n_samples: at the codec's rate.
+        packet_frames: frames of a packet; the last may be shorter.
+    """
+
+    packets: list[Packet]
+    speaker: np.ndarray
+    n_samples: int
+    packet_frames: int
+
+
 @dataclass
 class EncodedSpeech:
     """Coded speech: what is said, on which pitch, how loud, and who says it. Arrays and numbers become tensors.

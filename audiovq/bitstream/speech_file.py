@@ -18,7 +18,7 @@ from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SkimmedSpeech, SpeechReader
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import Codec, EncodedSpeech, Packet, Progress, VoiceConversion
+from audiovq.interfaces import Codec, CodedChannel, EncodedSpeech, Packet, Progress, VoiceConversion
 from audiovq.io import Place, describe, errors_about, open_input, open_output, size_of
 from audiovq.media.waveform import AudioReader, Resampler, create_audio, n_resampled, open_audio
 
@@ -243,6 +243,38 @@ def _moved(
         yield from conversion.move([], ended=True)
 
 
+def save_channels(channels: Sequence[CodedChannel], target: Place, codec: Codec, entropy_coding: bool = True) -> None:
+    """Write coded channels of equal length and equal packets.
+
+    ``entropy_coding`` makes the file smaller without changing a code, where the model can.
+
+    Raises:
+        AudioVQError: for a target that cannot be written.
+    """
+    speakers = np.stack([channel.speaker for channel in channels])
+    n_codebooks, packet_frames = len(channels[0].packets[0].codes), channels[0].packet_frames
+    with open_output(target) as stream:
+        writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, n_codebooks, packet_frames, entropy_coding)
+        for row in zip(*(channel.packets for channel in channels), strict=True):
+            writer.write(row)
+        writer.container.finish(channels[0].n_samples)
+
+
+def load_channels(source: Place, codec: Codec) -> list[CodedChannel]:
+    """Read a file into memory.
+
+    Raises:
+        AudioVQError: for a damaged file or a file of another model.
+    """
+    with errors_about(describe(source)), open_input(source) as stream:
+        speech = SpeechReader(stream)
+        speech.expect(codec)
+        channels = list(zip(*(item for item in speech.packets() if isinstance(item, list)), strict=True))
+    header, n_samples = speech.header, speech.n_model_samples
+    rows = zip(channels, header.speakers, strict=True)
+    return [CodedChannel(list(packets), speaker, n_samples, header.packet_frames) for packets, speaker in rows]
+
+
 def save_encoded(encoded: EncodedSpeech, target: Place, codec: Codec, entropy_coding: bool = True) -> None:
     """Write what ``codec.encode`` gave. The items of a batch become the channels of one file.
 
@@ -260,15 +292,13 @@ def save_encoded(encoded: EncodedSpeech, target: Place, codec: Codec, entropy_co
     n_frames = -(-n_samples // codec.hop_length)
     if not 1 <= n_frames <= codes.shape[-1]:
         raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
-    with open_output(target) as stream:
-        packet_frames = encoded.packet_frames or codec.packet_frames
-        settings = (codes.shape[1], packet_frames, entropy_coding)
-        writer = _SpeechWriter(stream, codec, codec.sample_rate, speakers, *settings)
-        for index, start in enumerate(range(0, n_frames, packet_frames)):
-            stretch = slice(start, min(start + packet_frames, n_frames))
-            rows = zip(codes, pitch, level, strict=True)
-            writer.write([Packet(row[:, stretch], track[stretch], int(gains[index])) for row, track, gains in rows])
-        writer.container.finish(n_samples)
+    size = encoded.packet_frames or codec.packet_frames
+    parts = [slice(start, min(start + size, n_frames)) for start in range(0, n_frames, size)]
+    channels = []
+    for row, speaker, track, gains in zip(codes, speakers, pitch, level, strict=True):
+        packets = [Packet(row[:, part], track[part], int(gains[i])) for i, part in enumerate(parts)]
+        channels.append(CodedChannel(packets, speaker, n_samples, size))
+    save_channels(channels, target, codec, entropy_coding)
 
 
 def load_encoded(source: Place, codec: Codec) -> EncodedSpeech:
@@ -279,13 +309,10 @@ def load_encoded(source: Place, codec: Codec) -> EncodedSpeech:
     """
     import torch
 
-    with errors_about(describe(source)), open_input(source) as stream:
-        speech = SpeechReader(stream)
-        speech.expect(codec)
-        channels = list(zip(*(item for item in speech.packets() if isinstance(item, list)), strict=True))
-    codes = np.stack([np.concatenate([packet.codes for packet in channel], axis=-1) for channel in channels])
-    n_samples = torch.full((len(codes),), speech.n_model_samples)
-    speakers = torch.from_numpy(speech.header.speakers.copy())
-    pitch = torch.from_numpy(np.stack([np.concatenate([packet.pitch for packet in one]) for one in channels]))
-    level = torch.tensor([[packet.level for packet in channel] for channel in channels])
-    return EncodedSpeech(torch.from_numpy(codes), speakers, n_samples, pitch, level, speech.header.packet_frames)
+    channels = load_channels(source, codec)
+    codes = np.stack([np.concatenate([packet.codes for packet in one.packets], axis=-1) for one in channels])
+    pitch = np.stack([np.concatenate([packet.pitch for packet in one.packets]) for one in channels])
+    level = torch.tensor([[packet.level for packet in one.packets] for one in channels])
+    speakers = torch.from_numpy(np.stack([one.speaker for one in channels]))
+    n_samples, size = torch.tensor([one.n_samples for one in channels]), channels[0].packet_frames
+    return EncodedSpeech(torch.from_numpy(codes), speakers, n_samples, torch.from_numpy(pitch), level, size)

@@ -233,7 +233,7 @@ def _missing(verb: str | None, error: ModuleNotFoundError) -> str:
         return f"this installation has no {verb}"
     extra = _EXTRAS.get(verb or "", "torch" if error.name in _WITH_TORCH else None)
     if error.name == "torch":
-        use = " for images and videos" if verb in ("encode", "decode", "info") else ""
+        use = " for images and videos" if verb in ("encode", "decode", "generate", "info") else ""
         return f"{verb} needs PyTorch{use}, which is not installed: pip install 'audiovq[{extra or 'torch'}]'"
     install = f"pip install 'audiovq[{extra}]'" if extra else f"pip install {error.name}"
     return f"{verb} needs the package {error.name}: {install}"

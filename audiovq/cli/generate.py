@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from audiovq.cli import options, visual
 from audiovq.cli.loading import check_folder, plan_samples
-from audiovq.errors import AudioVQError
-from audiovq.interfaces import Packet
+from audiovq.errors import AudioVQError, need
+from audiovq.interfaces import CodedChannel
 from audiovq.io import check_input, errors_about
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from audiovq.codec.codec import SpeechCodec
-    from audiovq.interfaces import EncodedSpeech
-    from audiovq.prior.speech import SpeechPrior
+    from audiovq.interfaces import Codec
+    from audiovq.prior.sampler import SpeechSampler
 
 LONGEST = 86400.0
 """Seconds: a day."""
@@ -34,7 +32,8 @@ app = typer.Typer(rich_markup_mode=None)
 def generate() -> None:
     """Sample from the prior over a codec's codes; see `audiovq generate MEDIUM --help` for the options.
 
-    Needs PyTorch: pip install 'audiovq[torch]'. Sample i depends on the seed and i alone, not on the number of samples.
+    Images and video need PyTorch: pip install 'audiovq[torch]'. Sample i depends on the seed and i alone, not on the
+    number of samples.
     """
 
 
@@ -71,6 +70,7 @@ def speech(
     seed: options.Seed = 0,
     codebooks: options.FirstCodebooks = None,
     decoder: options.Decoder = "parallel",
+    engine: options.Engine = "auto",
     model: options.Model = None,
     prior: options.Prior = None,
     format: Annotated[str, typer.Option(metavar="wav|avq|both", help="What to write.")] = "wav",
@@ -91,13 +91,7 @@ def speech(
     loading.check_decoder(decoder, [model])
     if speaker not in ("", "random"):
         loading.check_voice(speaker, loading.facts(model))
-    import torch
-
-    from audiovq.prior.speech import SpeechPrior
-
-    torch.set_num_threads(1)
-    source = SpeechPrior.from_pretrained(model, prior)
-    source.codec.seed = seed
+    source = _load(model, prior, loading.engine_for(engine, decoder), seed)
     if codebooks is not None:
         source.codec.check_n_codebooks(codebooks)
     start = time.perf_counter()
@@ -119,8 +113,36 @@ def _short(path: Path) -> str:
     return min(str(path), os.path.relpath(path), key=len)
 
 
+def _load(model: str | None, prior: str | None, engine: str, seed: int) -> SpeechSampler:
+    """The model and its prior; on PyTorch, with ``auto``, also where the prior can be sampled by PyTorch alone.
+
+    Raises:
+        AudioVQError: when there is no such model or prior, for ones that are damaged or do not belong together, for
+            ONNX Runtime and a prior without a transformer, and for an engine that is not installed.
+    """
+    from audiovq.cli.loading import Models
+    from audiovq.codec.onnx_codec import OnnxCodec
+    from audiovq.prior.sampler import SpeechSampler, load_sampler, prior_folder
+    from audiovq.prior.weights import is_transformer
+
+    folder = prior_folder(model, prior)  # before loading the codec, which takes longer
+    if not is_transformer(folder):
+        if engine == "onnx":
+            raise AudioVQError(f"the prior in {folder} has no transformer and needs PyTorch: leave out --engine onnx")
+        engine = "torch" if engine == "auto" else engine
+    if engine == "torch":
+        need("torch", "the engine torch", "torch")
+        need("numba", "sampling on the engine torch", "torch")
+    codec = Models(seed=seed, engine=engine).load(model)
+    if isinstance(codec, OnnxCodec):
+        return SpeechSampler(codec, *load_sampler(folder, codec))
+    from audiovq.prior.speech import SpeechPrior, load_prior
+
+    return SpeechPrior(codec, *load_prior(folder, codec))
+
+
 def _sample_speech(
-    source: SpeechPrior,
+    source: SpeechSampler,
     seconds: float,
     speaker: np.ndarray | None,
     random: bool,
@@ -129,10 +151,8 @@ def _sample_speech(
     decoder: str,
 ) -> float:
     """Sample and write batch after batch; the seconds of all samples together."""
-    import numpy as np
-
     from audiovq.cli.jobs import Display
-    from audiovq.prior.speech import BATCH
+    from audiovq.prior.sampler import BATCH
 
     total = 0.0
     with Display(-(-len(targets) // BATCH)) as display:
@@ -142,7 +162,7 @@ def _sample_speech(
             if random:  # where the prompt's speaker is not wanted
                 speaker = np.stack([source.random_voice(settings["seed"], first + i) for i in range(size)])
             with display.file(f"samples {first + 1} to {first + size}" if size > 1 else f"sample {first + 1}") as tell:
-                encoded = source.generate(
+                channels = source.sample(
                     seconds,
                     size,
                     speaker,
@@ -150,39 +170,47 @@ def _sample_speech(
                     progress=lambda done, frames, tell=tell: tell(done, 2 * frames),  # type: ignore[misc]
                     **settings,
                 )
-                for i, paths in enumerate(batch):
-                    _write_speech(source.codec, encoded.item(i), paths, decoder)
+                for i, (channel, paths) in enumerate(zip(channels, batch, strict=True)):
+                    _write_speech(source.codec, channel, paths, decoder)
                     tell(size + i + 1, 2 * size)
-            total += float(encoded.n_samples.sum()) / source.codec.sample_rate
+            total += sum(channel.n_samples for channel in channels) / source.codec.sample_rate
     return total
 
 
-def _read_prompt(source: SpeechPrior, path: str, codebooks: int | None) -> EncodedSpeech:
-    """One item of coded speech, from a recording (channels mixed) or an .avq file (its first channel, as it is)."""
-    import numpy as np
-    import torch
-
-    from audiovq.bitstream.speech_file import model_blocks
+def _read_prompt(source: SpeechSampler, path: str, codebooks: int | None) -> CodedChannel:
+    """Coded speech of a recording (channels mixed) or of an .avq file (its first channel, as it is)."""
+    from audiovq.bitstream.speech_file import load_channels
     from audiovq.conversion.files import is_avq
-    from audiovq.media.waveform import open_audio
 
-    codec = source.codec
     if is_avq(path):
-        prompt = codec.load(path).item(0)
+        prompt = load_channels(path, source.codec)[0]
     else:
-        with errors_about(path), open_audio(path) as audio:
-            blocks = [block for block in model_blocks(audio, codec, mono=True) if block is not None]
-            samples = torch.from_numpy(np.concatenate(blocks)[:, 0])
-            prompt = codec.encode([samples], n_codebooks=codebooks or source.prior.drawn_codebooks)
-        for remark in audio.remarks:
-            print(f"audiovq: {path}: {remark}", file=sys.stderr)
-    n_codebooks = prompt.codes.shape[1]
+        prompt = _encode_prompt(source.codec, path, codebooks or source.prior.drawn_codebooks)
+    n_codebooks = len(prompt.packets[0].codes)
     if codebooks is not None and codebooks > n_codebooks:
         raise AudioVQError(f"{path} has {n_codebooks} codebooks, not {codebooks}")
     return prompt
 
 
-def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:
+def _encode_prompt(codec: Codec, path: str, n_codebooks: int) -> CodedChannel:
+    from audiovq.bitstream.speech_file import model_blocks
+    from audiovq.media.waveform import open_audio
+
+    stream, packets, n_samples = codec.encoder_stream(n_codebooks), [], 0
+    with errors_about(path), open_audio(path) as audio:
+        for block in model_blocks(audio, codec, mono=True):
+            if block is None:
+                packets += stream.finish()
+            else:
+                packets += stream.push(np.ascontiguousarray(block[:, 0]))
+                n_samples += len(block)
+    for remark in audio.remarks:
+        print(f"audiovq: {path}: {remark}", file=sys.stderr)
+    assert stream.speaker is not None
+    return CodedChannel(packets, stream.speaker, n_samples, codec.packet_frames)
+
+
+def _speaker_vector(codec: Codec, speaker: str) -> np.ndarray:
     """The vector of a bundled or recorded speaker; warnings go to stderr."""
     from audiovq.conversion.target import target_voice
 
@@ -193,23 +221,16 @@ def _speaker_vector(codec: SpeechCodec, speaker: str) -> np.ndarray:
     return vector
 
 
-def _write_speech(codec: SpeechCodec, encoded: EncodedSpeech, targets: Sequence[Path], decoder: str) -> None:
+def _write_speech(codec: Codec, channel: CodedChannel, targets: Sequence[Path], decoder: str) -> None:
+    from audiovq.bitstream.speech_file import save_channels
     from audiovq.media.waveform import create_audio
 
     for path in targets:
         if path.suffix == ".avq":
-            codec.save(encoded, path)
+            save_channels([channel], path, codec)
             continue
-        stream = codec.decoder_stream(encoded.speaker[0].numpy(), decoder)
+        stream = codec.decoder_stream(channel.speaker, decoder)
         with create_audio(path, codec.sample_rate, 1) as writer:
-            for packet in _packets(encoded, encoded.packet_frames or codec.packet_frames):
+            for packet in channel.packets:
                 writer.write(stream.push(packet)[:, None])
-            writer.write(stream.finish(int(encoded.n_samples[0]))[:, None])
-
-
-def _packets(encoded: EncodedSpeech, size: int) -> Iterator[Packet]:
-    """The packets of one item of coded speech."""
-    codes = encoded.codes[0].numpy()
-    for index, start in enumerate(range(0, codes.shape[1], size)):
-        stretch = slice(start, start + size)
-        yield Packet(codes[:, stretch], encoded.pitch[0, stretch].numpy(), int(encoded.level[0, index]))
+            writer.write(stream.finish(channel.n_samples)[:, None])

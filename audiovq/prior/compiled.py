@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
-from torch import Tensor
 
-from audiovq.devices import restore_rows, round_rows
-from audiovq.nn.transformer import rotary_table
 from audiovq.prior.kernels import backbone_step, depth_step
-from audiovq.prior.networks import PriorNetworks, SamplingConfig
+from audiovq.prior.sampling import SamplingConfig
 from audiovq.prior.vectors import PANEL, UNROLL
+from audiovq.prior.weights import EPS, PriorWeights, restore_rows, rotary_row, round_rows
 
 _ALIGNMENT = 64
 
@@ -26,14 +21,14 @@ class _Packer:
         self.matrices: list[tuple[int, int, int, int]] = []
         self.n_weights = self.n_scales = self.widest = 0
 
-    def add(self, weight: Tensor) -> None:
+    def add(self, weight: np.ndarray) -> None:
         """Append a matrix (O, I), padded with zeros to whole panels, as (panels, I, PANEL)."""
         rows, scale = round_rows(weight)
         n_out, n_in = -(-rows.shape[0] // PANEL) * PANEL, -(-rows.shape[1] // UNROLL) * UNROLL
         padded = np.zeros((n_out, n_in), np.int8)
-        padded[: rows.shape[0], : rows.shape[1]] = rows.numpy()
+        padded[: rows.shape[0], : rows.shape[1]] = rows
         scales = np.zeros(n_out, np.float32)
-        scales[: len(scale)] = scale.numpy()
+        scales[: len(scale)] = scale
         self.weights.append(padded.reshape(-1, PANEL, n_in).transpose(0, 2, 1).ravel())
         self.scales.append(scales)
         self.matrices.append((self.n_weights, self.n_scales, n_in, n_out))
@@ -49,50 +44,39 @@ class _Packer:
         return weights, np.concatenate(self.scales)
 
 
-def _norm_table(norms: list[Tensor]) -> np.ndarray:
-    return torch.stack([norm.detach().float() for norm in norms]).numpy()
-
-
 class PackedPrior:
     """The weights of a prior with a transformer, for `CompiledStepper`."""
 
-    def __init__(self, prior: PriorNetworks) -> None:
-        backbone: Any = prior.backbone
-        depth: Any = prior.depth
-        packer = _Packer()
-        packer.add(prior.entry.weight)
-        norms = []
-        for block in backbone.blocks:
-            for linear in (
-                block.attention.project,
-                block.attention.mix,
-                block.feed_forward.expand,
-                block.feed_forward.reduce,
-            ):
-                packer.add(linear.weight)
-            norms += [block.attention_norm.scale, block.feed_forward_norm.scale]
+    def __init__(self, prior: PriorWeights) -> None:
+        arrays, packer, norms = prior.arrays, _Packer(), []
+        packer.add(arrays["entry.weight"])
+        for i in range(prior.n_layers):
+            block = f"backbone.blocks.{i}."
+            for name in ("attention.project", "attention.mix", "feed_forward.expand", "feed_forward.reduce"):
+                packer.add(arrays[f"{block}{name}.weight"])
+            norms += [arrays[block + "attention_norm.scale"], arrays[block + "feed_forward_norm.scale"]]
         self.n_backbone = len(packer.matrices)
-        into = depth.into.weight.unflatten(0, (prior.n_streams, depth.depth_width))
+        into = arrays["depth.into.weight"].reshape(prior.n_streams, prior.depth_width, prior.width)
         for k, size in enumerate(prior.sizes):
             packer.add(into[k])
-            packer.add(depth.heads[k, :size])
+            packer.add(arrays["depth.heads"][k, :size])
         self.sizes = np.array(prior.sizes, np.int64)
-        for matrix in depth.below:
+        for matrix in arrays["depth.below"]:
             packer.add(matrix)
-        for layer in depth.layers:
-            packer.add(layer.expand.weight)
-            packer.add(layer.reduce.weight)
+        for i in range(prior.n_depth_layers):
+            packer.add(arrays[f"depth.layers.{i}.expand.weight"])
+            packer.add(arrays[f"depth.layers.{i}.reduce.weight"])
         self.weights, self.scales = packer.packed()
         self.matrices = np.array(packer.matrices, np.int64)
         self.widest = packer.widest
-        self.norms = _norm_table([*norms, backbone.norm.scale])
-        self.depth_norms = _norm_table([*(norm.scale for norm in depth.norms), depth.norm.scale])
-        self.eps = np.float32(depth.norm.eps)
-        self.vectors = restore_rows(*round_rows(prior.embedding.vectors)).numpy()
-        attention = backbone.blocks[0].attention
-        self.n_layers, self.n_groups = len(backbone.blocks), attention.n_groups
-        self.window, self.head_dim = attention.window, attention.head_dim
-        self.width, self.depth_width = prior.width, depth.depth_width
+        self.norms = np.stack([*norms, arrays["backbone.norm.scale"]])
+        depth_norms = [arrays[f"depth.norms.{i}.scale"] for i in range(prior.n_depth_layers)]
+        self.depth_norms = np.stack([*depth_norms, arrays["depth.norm.scale"]])
+        self.eps = np.float32(EPS)
+        self.vectors = restore_rows(*round_rows(arrays["embedding.vectors"]))
+        self.n_layers, self.n_groups = prior.n_layers, prior.n_groups
+        self.window, self.head_dim = prior.window, prior.head_dim
+        self.width, self.depth_width = prior.width, prior.depth_width
 
 
 class CompiledStepper:
@@ -121,7 +105,7 @@ class CompiledStepper:
     def hidden(self, codes: np.ndarray) -> np.ndarray:
         """The frame before (B, S) -> the backbone's output (B, C) for the next frame; valid until the next call."""
         p = self.packed
-        cos, sin = rotary_table(torch.tensor([self.length]), p.head_dim).numpy()[:, 0]
+        cos, sin = rotary_row(self.length, p.head_dim)
         backbone_step(
             np.ascontiguousarray(codes),
             self.offset,
@@ -134,8 +118,8 @@ class CompiledStepper:
             self.values,
             self.length,
             p.window,
-            np.ascontiguousarray(cos),
-            np.ascontiguousarray(sin),
+            cos,
+            sin,
             p.eps,
             self.x,
             self.a,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.networks import Condition, PriorNetworks, SamplingConfig, Stepper
-
-Progress = Callable[[int, int], None]
+from audiovq.prior.networks import Condition, PriorNetworks, Stepper
+from audiovq.prior.sampling import Progress, SamplingConfig, sample_streams
+from audiovq.prior.weights import PriorWeights
 
 
 class CodePrior(PriorNetworks):
@@ -92,6 +91,14 @@ class CodePrior(PriorNetworks):
         self.sampling = SamplingConfig(temperature, top_p=top_p)
         self.drawn_codebooks = drawn_codebooks or n_codebooks
         self.codec, self.name = codec, name
+
+    def language_number(self, language: str | None) -> int:
+        """Index of a language; -1 for None.
+
+        Raises:
+            AudioVQError: for a language that the prior was not trained on.
+        """
+        return self.conditioner.number(language)
 
     def complete(self, codes: Tensor) -> Tensor:
         """Codes (B, S', F) of the first streams -> (B, S, F), the others absent.
@@ -187,38 +194,13 @@ class CodePrior(PriorNetworks):
         Raises:
             AudioVQError: for a number of codebooks or frames, or a prompt, that does not fit.
         """
-        n_codebooks = self.n_codebooks if n_codebooks is None else n_codebooks
-        if not 1 <= n_codebooks <= self.n_codebooks:
-            raise AudioVQError(f"prior {self.name} has 1 to {self.n_codebooks} codebooks, got {n_codebooks}")
-        if n_frames < 0 or n < 1:
-            raise AudioVQError(f"cannot sample {n} sequences of {n_frames} frames")
-        n_streams = self.n_side + n_codebooks
-        given = self._prompt(prompt, n, n_streams)
-        stepper = self._stepper(n, condition, sampling or SamplingConfig(), n_streams, fast)
-        generators = [np.random.default_rng([seed, first + i]) for i in range(n)]
-        uniforms = np.stack([rng.random((n_frames, n_streams), np.float32) for rng in generators])
-        total = given.shape[2] + n_frames
-        codes = np.full((total + 1, n, self.n_streams), self.absent)
-        codes[1 : 1 + given.shape[2], :, :n_streams] = given.transpose(2, 0, 1)
-        for frame in range(total):
-            new = frame - given.shape[2]
-            if new < 0:
-                stepper.advance(codes[frame], None)
-            else:
-                codes[frame + 1, :, :n_streams] = stepper.advance(codes[frame], uniforms[:, new])
-            if progress is not None:
-                progress(frame + 1, total)
-        return torch.from_numpy(codes[1:, :, :n_streams].transpose(1, 2, 0).copy())
+        given = None if prompt is None else prompt.numpy()
 
-    def _prompt(self, prompt: Tensor | None, n: int, n_streams: int) -> np.ndarray:
-        if prompt is None:
-            return np.zeros((n, n_streams, 0), np.int64)
-        if prompt.shape[0] not in (1, n) or prompt.shape[1] < n_streams:
-            raise AudioVQError(
-                f"a prompt of shape {tuple(prompt.shape)} does not fit {n} sequences of {n_streams - self.n_side} "
-                "codebooks"
-            )
-        return np.broadcast_to(prompt[:, :n_streams].numpy(), (n, n_streams, prompt.shape[2]))
+        def stepper_for(n_streams: int) -> Any:
+            return self._stepper(n, condition, sampling or SamplingConfig(), n_streams, fast)
+
+        sampled = sample_streams(self, stepper_for, n_frames, n, given, seed, n_codebooks, first, progress)
+        return torch.from_numpy(sampled)
 
     def _stepper(
         self, n: int, condition: Condition | None, sampling: SamplingConfig, n_streams: int, fast: bool | None
@@ -245,7 +227,8 @@ class CodePrior(PriorNetworks):
         if self._packed is None:
             from audiovq.prior.compiled import PackedPrior
 
-            self._packed = PackedPrior(self)
+            arrays = {name: tensor.detach().float().numpy() for name, tensor in self.state_dict().items()}
+            self._packed = PackedPrior(PriorWeights(self.config, arrays))
         return self._packed
 
     _packed: Any = None

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from audiovq.errors import AudioVQError
 from audiovq.nn.transformer import FeedForward, RootMeanSquareNorm, Transformer
 from audiovq.nn.wavenet_stack import WaveNetBackbone
+from audiovq.prior.sampling import SamplingConfig
+from audiovq.prior.weights import number_of_language
 
 HEAD_SCALE, FIRST_HEAD_SCALE = 0.15, 0.3
 """Factors of head rows that start as the codes' vectors; codes of the first codebook last over several frames."""
@@ -64,13 +66,7 @@ class Conditioner(nn.Module):
         Raises:
             AudioVQError: for a language that the prior was not trained on.
         """
-        if language is None:
-            return -1
-        if language not in self.languages:
-            raise AudioVQError(
-                f"language {language!r} is not supported; supported: {', '.join(self.languages) or 'none'}"
-            )
-        return self.languages.index(language)
+        return number_of_language(self.languages, language)
 
     def forward(
         self,
@@ -253,42 +249,6 @@ class PriorNetworks(nn.Module):
     def absent(self) -> int:
         """The number for no code: all of the frame before the first, and codebooks that are not modelled."""
         return self.embedding.absent
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Settings of sampling codes from logits.
-
-    Attributes:
-        temperature: logits are divided by it; 0 takes the likeliest code.
-        top_k: only the ``top_k`` likeliest codes (and those as likely as the last of them); 0 for all.
-        top_p: only the likeliest codes that together reach this probability (Holtzman et al. 2020); 1 for all.
-
-    Raises:
-        AudioVQError: for settings outside their ranges.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise AudioVQError(f"temperature is a number of at least 0, not {self.temperature:g}")
-        if self.top_k < 0:
-            raise AudioVQError(f"top-k is at least 0, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise AudioVQError(f"top-p is above 0 and at most 1, not {self.top_p:g}")
-
-    def override(self, temperature: float | None, top_k: int, top_p: float | None) -> SamplingConfig:
-        """These settings with some replaced; None keeps the temperature or top-p.
-
-        Raises:
-            AudioVQError: for settings outside their ranges.
-        """
-        return SamplingConfig(
-            self.temperature if temperature is None else temperature, top_k, self.top_p if top_p is None else top_p
-        )
 
 
 class Stepper:

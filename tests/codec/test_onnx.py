@@ -201,7 +201,8 @@ def test_coding_and_conversion_need_little_more_than_onnx_runtime(wav, tmp_path)
     [
         (["encode", "{wav}", "-o", "a.avq", "--engine", "torch"], "the engine torch needs the package 'torch'"),
         (["encode", "a.png", "-o", "a.avq"], "encode needs PyTorch for images and videos"),
-        (["generate", "speech", "-o", "samples"], "generate needs PyTorch"),
+        (["generate", "image", "-o", "samples"], "generate needs PyTorch for images and videos"),
+        (["generate", "speech", "-o", "samples", "--engine", "torch"], "the engine torch needs the package 'torch'"),
         (["tokenize", "{folder}", "-o", "tokens"], "tokenize needs PyTorch"),
         (["export", "onnx", "exported"], "export needs PyTorch"),
         (["train", "experiment=speech"], "train needs PyTorch"),

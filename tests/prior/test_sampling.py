@@ -8,7 +8,7 @@ import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.prior import CodePrior, Condition, SamplingConfig
-from audiovq.prior.compiled import CompiledStepper, PackedPrior
+from audiovq.prior.compiled import CompiledStepper
 from audiovq.prior.kernels import sample_code
 from audiovq.prior.networks import Stepper
 from tests.prior.conftest import BACKBONES, make_prior
@@ -38,10 +38,10 @@ def test_compiled_steps_equal_the_full_pass(rounded_prior, codes):
     offset = prior.conditioner(2, Condition(torch.randn(2, 5)))
     whole, _ = prior.hidden(codes)
     stepped = step_through(
-        CompiledStepper(PackedPrior(prior), prior.conditioner(2, None).numpy(), SamplingConfig(), 3), prior, codes
+        CompiledStepper(prior.packed(), prior.conditioner(2, None).numpy(), SamplingConfig(), 3), prior, codes
     )
     assert (whole - stepped).abs().max() < 1e-4 * whole.abs().max()
-    told = step_through(CompiledStepper(PackedPrior(prior), offset.numpy(), SamplingConfig(), 3), prior, codes)
+    told = step_through(CompiledStepper(prior.packed(), offset.numpy(), SamplingConfig(), 3), prior, codes)
     assert (whole - told).abs().max() > 1e-2
 
 

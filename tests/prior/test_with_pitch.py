@@ -16,7 +16,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
 from audiovq.prior import Condition, SamplingConfig, SpeakerDistribution, SpeechPrior
-from audiovq.prior.compiled import CompiledStepper, PackedPrior
+from audiovq.prior.compiled import CompiledStepper
 from audiovq.prior.networks import Stepper
 from audiovq.prior.speech import load_prior, rounded, save_prior
 from tests.codec.tiny import make_codec, speech_like
@@ -61,7 +61,7 @@ def test_cached_and_compiled_steps_equal_the_full_pass(pitched, streams):
     whole, _ = pitched.hidden(streams, condition)
     for stepper in (
         Stepper(pitched, offset, SamplingConfig(), 4),
-        CompiledStepper(PackedPrior(pitched), offset.numpy(), SamplingConfig(), 4),
+        CompiledStepper(pitched.packed(), offset.numpy(), SamplingConfig(), 4),
     ):
         assert (whole - step_through(stepper, pitched, streams)).abs().max() < 1e-4 * whole.abs().max()
 
