@@ -132,7 +132,7 @@ def _load(model: str | None, prior: str | None, engine: str, seed: int) -> Speec
         engine = "torch" if engine == "auto" else engine
     if engine == "torch":
         need("torch", "the engine torch", "torch")
-        need("numba", "sampling on the engine torch", "torch")
+        need("numba", "the engine torch", "torch")
     codec = Models(seed=seed, engine=engine).load(model)
     if isinstance(codec, OnnxCodec):
         return SpeechSampler(codec, *load_sampler(folder, codec))
