@@ -49,6 +49,7 @@ def __getattr__(name: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name not in ("torch", "numba", "llvmlite"):
                 raise
-            hint = "; audiovq.OnnxCodec does not" if name == "SpeechCodec" else ""
+            without = {"SpeechCodec": "audiovq.OnnxCodec", "SpeechPrior": "audiovq.prior.SpeechSampler"}
+            hint = f"; {without[name]} does not" if name in without else ""
             raise ImportError(f"audiovq.{name} needs PyTorch: pip install 'audiovq[torch]'{hint}") from error
     raise AttributeError(f"module 'audiovq' has no attribute {name!r}")

@@ -59,6 +59,7 @@ def test_python_examples_run(name, clone):
 def test_examples_with_the_onnx_codec_need_no_pytorch(clone):
     pages = ("README.md", "docs/compress.md", "docs/streaming.md", "docs/conversion.md", "docs/onnx.md")
     blocks = [[block for block in examples(page) if "OnnxCodec" in block] for page in pages]
+    blocks.append([block for block in examples("docs/generation.md") if "SpeechSampler" in block])
     assert all(blocks)
     program = "import sys; sys.modules['torch'] = None\n" + "\n".join(block for page in blocks for block in page)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -51,7 +51,8 @@ class SamplingConfig:
         )
 
 
-LARGEST = float(np.finfo(np.float32).max)
+STEEPEST = 1e30
+"""Factor of logits above which float32 has no room for them."""
 
 
 def sample_codes(logits: np.ndarray, uniforms: np.ndarray, config: SamplingConfig) -> np.ndarray:
@@ -68,7 +69,7 @@ def sample_codes(logits: np.ndarray, uniforms: np.ndarray, config: SamplingConfi
     if config.temperature <= 0:
         return logits.argmax(axis=1)
     n = logits.shape[1]
-    inverse = np.float32(min(1 / config.temperature, LARGEST))
+    inverse = np.float32(min(1 / config.temperature, STEEPEST))
     weights = np.exp((logits - logits.max(axis=1, keepdims=True)) * inverse).astype(np.float64)
     least = np.zeros((len(weights), 1))
     if 0 < config.top_k < n or config.top_p < 1:
