@@ -48,6 +48,7 @@ class PackedPrior:
     """The weights of a prior with a transformer, for `CompiledStepper`."""
 
     def __init__(self, prior: PriorWeights) -> None:
+        self.prior = prior
         arrays, packer, norms = prior.arrays, _Packer(), []
         packer.add(arrays["entry.weight"])
         for i in range(prior.n_layers):

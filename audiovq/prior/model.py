@@ -211,15 +211,20 @@ class CodePrior(PriorNetworks):
         able = transformer and self.entry.weight.device.type == "cpu"
         if fast and not able:
             raise AudioVQError("the compiled sampler is for a transformer on the CPU, with heads of 4, 8, ... channels")
+        if able and fast is not False:
+            from audiovq.prior.compiled import CompiledStepper  # needs a cache folder
+
+            # Not by the conditioner: the last digits of its product depend on the number of sequences.
+            given = condition or Condition()
+            speakers = None if given.speaker is None else given.speaker.detach().float().cpu().numpy()
+            language = -1 if given.language is None else given.language.cpu().numpy()
+            offset = self.packed().prior.offset(n, speakers, language)
+            return CompiledStepper(self.packed(), offset, sampling, n_streams)
         offset = self.conditioner(1, None)
         if condition is not None:
             items = {len(x) for x in (condition.speaker, condition.language) if x is not None}
             offset = self.conditioner(max(items, default=1), condition)
         offset = offset.float().expand(n, -1)
-        if able and fast is not False:
-            from audiovq.prior.compiled import CompiledStepper  # needs a cache folder
-
-            return CompiledStepper(self.packed(), offset.cpu().numpy(), sampling, n_streams)
         return Stepper(self, offset, sampling, n_streams)
 
     def packed(self) -> Any:

@@ -114,22 +114,23 @@ class PriorWeights:
         """
         return number_of_language(self.languages, language)
 
-    def offset(self, n: int, speakers: np.ndarray | None, language: int) -> np.ndarray:
+    def offset(self, n: int, speakers: np.ndarray | None, language: int | np.ndarray) -> np.ndarray:
         """The conditions' vectors (n, C) float32, which are added to every input of the backbone.
 
         A row depends on its own conditions alone, whatever ``n`` is.
 
         Args:
             n: number of sequences.
-            speakers: (n, S) float32 speaker vectors; None for none.
-            language: index; -1 for none.
+            speakers: (n or 1, S) float32 speaker vectors; None for none.
+            language: index, or (n or 1,); -1 for none.
         """
         vectors = np.broadcast_to(self.arrays["conditioner.no_speaker"], (n, self.width))
         if speakers is not None and self.speaker_dim:
             weight = self.arrays["conditioner.speaker.weight"].astype(np.float64)
             products = (speakers[:, None, :] * weight).sum(axis=-1)  # unlike BLAS, in one order for every n
             vectors = (products + self.arrays["conditioner.speaker.bias"]).astype(np.float32)
-        return vectors + self.arrays["conditioner.language"][language]  # the last one is the unknown language
+        # The last language is the unknown one.
+        return np.broadcast_to(vectors + self.arrays["conditioner.language"][language], (n, self.width))
 
 
 def number_of_language(languages: tuple[str, ...], language: str | None) -> int:

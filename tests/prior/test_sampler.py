@@ -87,6 +87,16 @@ def test_the_kernels_sample_the_codes_of_the_prior(priors):
         assert np.array_equal(sampler.sample(40, 3, seed=4, **settings), prior.sample(40, 3, seed=4, **settings))
 
 
+def test_the_kernels_sample_the_codes_of_the_prior_for_speakers_too(priors):
+    prior, sampler = priors
+    speakers = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    condition = Condition(torch.from_numpy(speakers), torch.ones(20, dtype=torch.int64))
+    sampled = prior.sample(60, 20, condition, seed=3)
+    assert np.array_equal(sampled, sampler.sample(60, 20, speakers, 1, seed=3))
+    for i in range(20):
+        assert torch.equal(sampled[i : i + 1], prior.sample(60, 1, condition.items(i, i + 1), seed=3, first=i))
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_items_do_not_depend_on_their_number(priors, fast):
     sampler, speakers = priors[1], np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
