@@ -3,10 +3,10 @@
 python recipes/speech/entropy.py --model DIR [--steps N | --minutes N] [--corpus NAME|DIR ...] [KEY=VALUE ...]
 
 Runs after the model's weights are final; another model's codes are other codes. After further training of a model
-`training.init_from=FOLDER`, with a copy of its folder as it was, begins from its former entropy model. Codes that are missing are made first,
-and kept. Called again it goes on, or is done already. Bits a code on validation utterances, each a file of its own, of
-the float network and of its integers, and the share of the nominal rate that they save, pitch and level included, are
-printed and kept in entropy.json beside the model.
+`training.init_from=FOLDER`, with a copy of its folder as it was, begins from its former entropy model. Codes that are
+missing are made first, and kept. Called again it goes on, or is done already. Bits a code on validation utterances,
+each a file of its own, of the float network and of its integers, and the share of the nominal rate that they save,
+pitch and level included, are printed and kept in entropy.json beside the model.
 """
 
 from __future__ import annotations
