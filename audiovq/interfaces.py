@@ -194,6 +194,12 @@ class CodecShape:
         """Samples of the source needed before and after those that are decoded."""
         return self.around * self.step + self.trim
 
+    @property
+    def least_lookahead(self) -> int:
+        """Frames behind a sample that have to be known to shape its sources and add them up."""
+        reach = self.overlap // 2 * self.step + self.trim  # of the last short frame that covers the sample
+        return -(-reach // self.hop_length) + 1  # the source of a frame leads over to the pitch of the next one
+
     def short_frames(self, stretch: Stretch) -> range:
         """The short frames that cover the wanted frames; there are none before the recording or behind it."""
         low, high = stretch.first * self.rate - self.around, stretch.last * self.rate + self.around
@@ -308,13 +314,19 @@ class Codec(Protocol):
         ...
 
     def encoder_stream(
-        self, n_codebooks: int | None = None, packet_frames: int | None = None, speaker: np.ndarray | None = None
+        self,
+        n_codebooks: int | None = None,
+        packet_frames: int | None = None,
+        speaker: np.ndarray | None = None,
+        lookahead: int | None = None,
     ) -> EncoderStream:
-        """Code one channel while it arrives, in packets of so many frames; ``speaker``: its vector, where known."""
+        """Code one channel while it arrives, in packets of so many frames, each with a look-ahead of so many."""
         ...
 
-    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel") -> DecoderStream:
-        """Decode one channel while its packets arrive."""
+    def decoder_stream(
+        self, speaker: np.ndarray, decoder: str = "parallel", *, lookahead: int | None = None
+    ) -> DecoderStream:
+        """Decode one channel while its packets arrive, with a look-ahead of so many frames."""
         ...
 
     def speaker_levels(self, samples: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class FakeCodec:
         """Nothing to move."""
         return self
 
-    def encoder_stream(self, n_codebooks=None, packet_frames=None, speaker=None):
+    def encoder_stream(self, n_codebooks=None, packet_frames=None, speaker=None, lookahead=None):
         sizes = (n_codebooks or self.default_n_codebooks, packet_frames or self.packet_frames)
         return FakeEncoderStream(self, *sizes, speaker)
 
@@ -40,7 +40,7 @@ class FakeCodec:
         """Hears the loudness and no more."""
         return np.full(32, 15 * np.abs(samples).mean().clip(0, 1), np.float64)
 
-    def decoder_stream(self, speaker, decoder="parallel"):
+    def decoder_stream(self, speaker, decoder="parallel", lookahead=None):
         if decoder != "parallel":
             raise AudioVQError(f"model {self.name} has no decoder {decoder!r}; it has: parallel")
         return FakeDecoderStream(self, speaker)

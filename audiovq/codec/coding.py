@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from audiovq.codec.live import LiveDecoderStream, LiveEncoderStream
 from audiovq.codec.signal import LOWEST_DB, TARGET_DB, HighPass, loudest_frame
 from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
 from audiovq.errors import AudioVQError
@@ -176,7 +177,11 @@ class StreamingCodec(ABC):
         return n
 
     def encoder_stream(
-        self, n_codebooks: int | None = None, packet_frames: int | None = None, speaker: np.ndarray | None = None
+        self,
+        n_codebooks: int | None = None,
+        packet_frames: int | None = None,
+        speaker: np.ndarray | None = None,
+        lookahead: int | None = None,
     ) -> EncoderStream:
         """Code one channel while it arrives.
 
@@ -186,32 +191,56 @@ class StreamingCodec(ABC):
                 the model's default.
             speaker: the quantized speaker vector (S,), where it is known beforehand. Without it the first packet waits
                 for ``self.packet_frames`` frames, from which the vector is computed.
+            lookahead: frames behind a packet that it may depend on, for live speech; None: all that the networks look
+                ahead. Fewer give other codes, see `audiovq.codec.live`.
 
         Raises:
             AudioVQError: for a number of codebooks or of frames that the model does not have, and weights that are not
                 float32.
         """
         n_codebooks, packet_frames = self.check_n_codebooks(n_codebooks), self.check_packet_frames(packet_frames)
-        return EncoderStream(self, n_codebooks, packet_frames, speaker)
+        stream = EncoderStream(self, n_codebooks, packet_frames, speaker)
+        if lookahead is None or lookahead * self.hop_length >= stream.lookahead:
+            return stream
+        if lookahead < 0:
+            raise AudioVQError(f"the look-ahead of an encoder is 0 frames or more, not {lookahead}")
+        return LiveEncoderStream(self, n_codebooks, packet_frames, speaker, lookahead)
 
     @property
     def decoders(self) -> list[str]:
         """Names of the decoders that the model has."""
         return list(self._decoders)
 
-    def decoder_stream(self, speaker: np.ndarray, decoder: str = "parallel", seed: int | None = None) -> DecoderStream:
+    def decoder_stream(
+        self,
+        speaker: np.ndarray,
+        decoder: str = "parallel",
+        seed: int | None = None,
+        *,
+        lookahead: int | None = None,
+    ) -> DecoderStream:
         """Decode one channel while its packets arrive.
 
         Args:
             speaker: (S,) quantized speaker vector.
             decoder: one of the model's decoders.
             seed: of what the decoder samples; None: the codec's ``seed``.
+            lookahead: frames behind a sample that it may depend on, for live speech and the decoder ``parallel``;
+                None: all that the network looks ahead. Fewer give other samples, see `audiovq.codec.live`.
 
         Raises:
-            AudioVQError: for a decoder that the model does not have, and weights that are not float32.
+            AudioVQError: for a decoder that the model does not have, a look-ahead that it cannot have, and weights that
+                are not float32.
         """
         if decoder not in self._decoders:
             raise missing_decoder(self.name, decoder, self.decoders)
+        if lookahead is not None:
+            if decoder != "parallel":
+                raise AudioVQError(f"the look-ahead of the decoder {decoder} cannot be chosen, only that of parallel")
+            if lookahead < (least := self.shape.least_lookahead):
+                raise AudioVQError(f"the look-ahead of a decoder is {least} frames or more, not {lookahead}")
+            if lookahead < self.shape.decoder_context:
+                return LiveDecoderStream(self, speaker, lookahead)
         return self._decoders[decoder](self, speaker, self.seed if seed is None else seed)
 
     # -- speaker vectors ----------------------------------------------------------------------------------------------

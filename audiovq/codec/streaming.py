@@ -96,6 +96,7 @@ class EncoderStream:
         self._next = 0  # first frame of the next packet
         self._level = -math.inf
         self._engine, self._shape = codec.engine, codec.shape
+        self._behind = self._shape.encoder_context  # frames behind a packet that the encoder is given
 
     @property
     def lookahead(self) -> int:
@@ -116,9 +117,9 @@ class EncoderStream:
         self._samples.append(self._filter(samples))
         self._received += len(samples)
         packets: list[Packet] = []
-        if self.speaker is None and self._received <= self.codec.packet_frames * self._hop + self.lookahead:
+        if self.speaker is None and self._received < self.codec.packet_frames * self._hop + self.lookahead:
             return packets
-        while self._received > (self._next + self.packet_frames) * self._hop + self.lookahead:
+        while self._received >= (self._next + self.packet_frames) * self._hop + self.lookahead:
             packets.append(self._encode(self._next + self.packet_frames, None))
         return packets
 
@@ -141,13 +142,10 @@ class EncoderStream:
         codec, hop, first = self.codec, self._hop, self._next
         if self.speaker is None:
             self.speaker = self._measure_speaker(total)
-        stretch = Stretch.around(first, end, self._shape.encoder_context, total)
-        # The detail trunk alone reads the source, which leads over to the pitch of the frame behind.
-        tracked = end + self._shape.detail_context + 1
-        self._track(tracked if total is None else min(tracked, total), total)
+        stretch = self._stretch(end, total)
+        source = self._source_of(stretch, total)
         window = self._samples.read(stretch.start * hop, stretch.stop * hop)
         self._level = max(self._loudest(window), self._level - FALL_DB * (end - first) / codec.frame_rate)
-        source = self._source.read(stretch.start * hop, stretch.stop * hop)
         window *= 10 ** ((TARGET_DB - self._level) / 20)
         latents = self._engine.latents(window, source, codec.speaker_vector(self.speaker), stretch)
         codes = codec.codebooks.encode(latents, self.n_codebooks)
@@ -156,10 +154,21 @@ class EncoderStream:
         self._forget(max(end - self._shape.encoder_context, 0))
         return Packet(codes, pitch, quantize_level(self._level))
 
+    def _stretch(self, end: int, total: int | None) -> Stretch:
+        """The part that the encoder is given for frames ``self._next`` to ``end``."""
+        return Stretch.around(self._next, end, self._shape.encoder_context, total)
+
+    def _source_of(self, stretch: Stretch, total: int | None) -> np.ndarray:
+        """The harmonic source of a stretch, as far as the wanted frames depend on it; zeros behind that."""
+        # The detail trunk alone reads the source, which leads over to the pitch of the frame behind.
+        tracked = stretch.last + self._shape.detail_context + 1
+        self._track(tracked if total is None else min(tracked, total), total)
+        return self._source.read(stretch.start * self._hop, stretch.stop * self._hop)
+
     def _measure_speaker(self, total: int | None) -> np.ndarray:
         """Speaker vector of the first ``codec.packet_frames`` frames, whatever the size of the packets."""
         end = self.codec.packet_frames
-        behind = end + self._shape.encoder_context
+        behind = end + self._behind
         window = self._normalised(0, behind if total is None else min(behind, total))
         return self.codec.quantize_speaker(self._engine.speaker(window[: min(end * self._hop, self._received)]))
 
@@ -178,7 +187,7 @@ class EncoderStream:
         if until > known:
             stretch = Stretch.around(known, until, self._shape.pitch_context, total)
             window = self._normalised(stretch.start, stretch.stop)
-            self._pitch += _decide(self._engine.pitch(window, stretch)).tolist()
+            self._pitch += decide(self._engine.pitch(window, stretch)).tolist()
             known = until
         made = self._source.end // self._hop
         settled = known if known == total else known - 1  # the source of a frame leads over to the next one's pitch
@@ -197,7 +206,7 @@ class EncoderStream:
         self._samples.forget(min(frame, max(known - self._shape.pitch_context, 0)) * self._hop)
 
 
-def _decide(logits: np.ndarray) -> np.ndarray:
+def decide(logits: np.ndarray) -> np.ndarray:
     """Logits (F, N_VALUES + 1) -> pitch codes (F,) int64, see `audiovq.codec.encoder.decide`."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     unvoiced = odds[:, 0] > CERTAINTY * odds.sum(axis=1)
@@ -219,7 +228,7 @@ class DecoderStream:
     def __init__(self, codec: StreamingCodec, speaker: np.ndarray, further: int = 0) -> None:
         self.codec, self._hop = codec, codec.hop_length
         self._engine, self._shape = codec.engine, codec.shape
-        self._context = self._shape.decoder_context + further
+        self._context = self._lag = self._shape.decoder_context + further
         self._speaker = codec.speaker_vector(speaker)
         self._synthesizer = Synthesizer(self._shape)
         self._margin = self._shape.margin + further * self._hop
@@ -249,7 +258,7 @@ class DecoderStream:
             self._conceal(n_frames, None)
         else:
             self._append(packet)
-        return self._emit(self._end - self._context, False)
+        return self._emit(self._end - self._lag, False)
 
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from audiovq.media.samples import RawFormat
 
 
+LIVE_ENCODER, LIVE_DECODER = 0.16, 0.08
+"""Seconds that encoder and decoder look ahead in live conversion (`benchmarks/latency.py` shows what it costs)."""
 OPENING_SECONDS = 10.0
 """Beginning of a source that is examined for noise, music and several speakers."""
 
@@ -38,22 +40,26 @@ class Conversion:
         vector: the quantized speaker vector (S,) of the target.
         mover: moves the coded pitch.
         source: the quantized speaker vector (S,) of the source, where it is known beforehand.
+        live: whether encoder and decoder look ahead no further than `LIVE_ENCODER` and `LIVE_DECODER`.
     """
 
     vector: np.ndarray
     mover: PitchMover
     source: np.ndarray | None = None
+    live: bool = False
     _opening: list[np.ndarray] = field(default_factory=list)
     _n_opening: int = 0
     _sample_rate: int = 16000
 
     def encoder_stream(self, codec: Codec, n_codebooks: int | None, packet_frames: int | None) -> EncoderStream:
         """Code one channel of the source, see `SpeechCodec.encoder_stream`."""
-        return codec.encoder_stream(n_codebooks, packet_frames, self.source)
+        lookahead = round(LIVE_ENCODER * codec.frame_rate) if self.live else None
+        return codec.encoder_stream(n_codebooks, packet_frames, self.source, lookahead)
 
     def decoder_stream(self, codec: Codec, decoder: str = "parallel") -> DecoderStream:
         """Decode one channel with the target's speaker vector, see `SpeechCodec.decoder_stream`."""
-        return codec.decoder_stream(self.vector, decoder)
+        lookahead = round(LIVE_DECODER * codec.frame_rate) if self.live else None
+        return codec.decoder_stream(self.vector, decoder, lookahead=lookahead)
 
     def move(self, packets: Iterable[Sequence[SpeechPacket]], ended: bool = False) -> list[Sequence[SpeechPacket]]:
         """Rows of a packet for each channel -> those that are ready, their pitch moved; ``ended``: none follow."""
@@ -75,17 +81,30 @@ class Conversion:
         return []
 
 
-def make_conversion(voice: TargetVoice, pitch: Pitch = "auto", source: TargetVoice | None = None) -> Conversion:
+def make_conversion(
+    voice: TargetVoice, pitch: Pitch = "auto", source: TargetVoice | None = None, live: bool = False
+) -> Conversion:
     """A conversion of one source to ``voice``, its pitch moved as asked; see `SpeechCodec.convert`.
 
     ``source`` is the voice of the source, where it is known beforehand: nothing then waits until it is measured.
+    ``live`` bounds the look-ahead, see `Conversion`.
 
     Raises:
         AudioVQError: when there is too little speech of the target.
     """
     if source is None:
-        return Conversion(voice.vector(), PitchMover(pitch, voice.pitch))
-    return Conversion(voice.vector(), PitchMover(pitch, voice.pitch, source.pitch), source.vector())
+        return Conversion(voice.vector(), PitchMover(pitch, voice.pitch), live=live)
+    return Conversion(voice.vector(), PitchMover(pitch, voice.pitch, source.pitch), source.vector(), live)
+
+
+def warm_up(
+    codec: Codec, conversion: Conversion, n_codebooks: int | None, packet_frames: int | None, decoder: str = "parallel"
+) -> None:
+    """Convert a second of silence, so that nothing is left to be loaded when speech comes; see `convert_audio`."""
+    books = codec.conversion_codebooks if n_codebooks is None else n_codebooks
+    encoder, decoder = conversion.encoder_stream(codec, books, packet_frames), conversion.decoder_stream(codec, decoder)
+    for packet in encoder.push(np.zeros(codec.sample_rate, np.float32)) + encoder.finish():
+        decoder.push(packet)
 
 
 _NOTHING = np.zeros(0, np.float32)
@@ -239,6 +258,7 @@ def convert_file(
     raw_target: RawFormat | None = None,
     packet_frames: int | None = None,
     source_voice: Callable[[Codec], TargetVoice] | None = None,
+    live: bool = False,
 ) -> CodingReport:
     """Audio or an .avq file in another voice, as audio or, when ``target`` is called so, as an .avq file.
 
@@ -251,6 +271,7 @@ def convert_file(
         raw, raw_target: formats of audio without a header that is read, and that is written.
         packet_frames: frames of a packet, for audio; the model's default when None.
         source_voice: gives the voice of the source, for audio; None: measured at its beginning, which it waits for.
+        live: bound the look-ahead, for audio; see `Conversion`.
 
     Raises:
         AudioVQError: for input or a target that cannot be used. Nothing is left of the output then.
@@ -261,6 +282,8 @@ def convert_file(
 
     coded = is_path(target) and str(target).lower().endswith(".avq")
     if is_avq(source):
+        if live:
+            raise AudioVQError(f"{describe(source)}: live conversion is for audio, and this is a coded file")
         if n_codebooks is not None and coded:
             raise AudioVQError(f"{describe(source)}: a coded file keeps its codebooks; --codebooks is for audio alone")
         if coded:
@@ -275,7 +298,7 @@ def convert_file(
 
         return decode_file(source, target, model, decoder, False, progress, request, n_codebooks, raw_target)
     own = model(None)
-    conversion = make_conversion(voice(own), pitch, None if source_voice is None else source_voice(own))
+    conversion = make_conversion(voice(own), pitch, None if source_voice is None else source_voice(own), live)
     books = own.conversion_codebooks if n_codebooks is None else n_codebooks
     if coded:
         return encode_file(source, target, own, books, mono, progress, conversion, raw=raw, packet_frames=packet_frames)

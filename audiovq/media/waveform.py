@@ -51,7 +51,7 @@ READABLE = (*WRITABLE, ".oga", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", "
 #: Suffixes of audio without a header.
 RAW_SUFFIXES = (".raw", ".pcm")
 
-_RESAMPLE_SECONDS = 0.04
+_RESAMPLE_SECONDS = 0.01
 
 
 def n_resampled(n: int, source_rate: int, target_rate: int) -> int:
@@ -62,7 +62,7 @@ def n_resampled(n: int, source_rate: int, target_rate: int) -> int:
 class Resampler:
     """Resample a stream of blocks with soxr (HQ) so that the output depends on the samples alone.
 
-    The input goes through in blocks of 40 ms, whatever size it arrives in. Equal rates pass it on at once, as it is.
+    The input goes through in blocks of 10 ms, whatever size it arrives in. Equal rates pass it on at once, as it is.
     """
 
     def __init__(self, source_rate: int, target_rate: int, n_channels: int = 1) -> None:
