@@ -102,6 +102,23 @@ def test_recordings_of_any_length(codecs, speech, n_samples):
     assert decode(codecs[1], *coded[1], n_samples).shape == (n_samples,)
 
 
+def test_both_engines_are_alike_with_a_bounded_look_ahead(codecs, speech):
+    speaker, found = np.arange(8), []
+    for codec in codecs:
+        encoder, decoder = codec.encoder_stream(4, 4, speaker, 4), codec.decoder_stream(speaker, lookahead=2)
+        packets = encoder.push(speech) + encoder.finish()
+        found.append((joined(packets), packets, decoder))
+    (rows, packets, decoder), (other_rows, _, other_decoder) = found
+    assert (rows[-2] > 0).any()
+    assert (rows == other_rows).all(axis=0).mean() >= 0.98
+    decoded = [
+        np.concatenate([*(stream.push(packet) for packet in packets), stream.finish(len(speech))])
+        for stream in (decoder, other_decoder)
+    ]
+    assert np.abs(decoded[0]).max() > 0.05
+    assert np.abs(decoded[0] - decoded[1]).max() < 1e-3
+
+
 def test_streamed_equals_whole(codecs, speech):
     speaker, whole = encode(codecs[1], speech)
     streamed_speaker, streamed = encode(codecs[1], speech, block=777)
