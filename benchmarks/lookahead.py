@@ -74,7 +74,7 @@ def compare(codec: Any, recordings: list[np.ndarray], options: argparse.Namespac
         for samples, (codes, speaker, whole) in zip(recordings, references, strict=True):
             packets, _ = encode(codec, samples, n, frames, speaker, encoder)
             decoded = decode(codec, packets, speaker, len(samples), decoder)
-            score = pesq.score(Pair(samples, decoded))
+            score = pesq.score(Pair("", samples, decoded))
             equal = (tracks(packets) == codes).mean(axis=1)
             rows.append(
                 [score.value if score else np.nan, distance(samples, decoded), distance(whole, decoded), *equal]

@@ -115,7 +115,7 @@ def convert(
     from audiovq.cli import loading
     from audiovq.cli.jobs import run
     from audiovq.cli.loading import packet_frames_for
-    from audiovq.conversion.files import convert_file, make_conversion, warm_up
+    from audiovq.conversion.files import convert_file
     from audiovq.hub import bundled_models
 
     moved = parse_pitch(pitch)
@@ -124,20 +124,16 @@ def convert(
     loading.check_decoder(decoder, list(bundled_models()) if codes_alone else [model])
     for name in to if source_voice is None else [*to, source_voice]:
         loading.check_voice(name, None if codes_alone else loading.facts(model))
-    if live and source_voice is None and not codes_alone:
-        raise AudioVQError("--live needs --from, a recording of the source speaker: otherwise four seconds are awaited")
-    packet = LIVE_PACKET if live and packet is None else packet
-    packet_frames = None if codes_alone else packet_frames_for(loading.facts(model), packet)
+    length = _live_packet(packet, source_voice) if live and not codes_alone else packet
+    packet_frames = None if codes_alone else packet_frames_for(loading.facts(model), length)
     voices = _Voices(to, source_voice, model, threads, seed, loading.engine_for(engine, decoder))
 
     def prepare() -> None:
         # Errors of the target are reported before the first file is begun.
         if live or model is not None or any(not _is_coded(job.source) for job in jobs if job.source != "-"):
-            codec = voices.model(None)
-            target, source = voices.target(codec), None if source_voice is None else voices.source(codec)
-            if live and any(job.source == "-" for job in jobs):
-                warm_up(codec, make_conversion(target, moved, source, live), codebooks, packet_frames, decoder)
-                print("audiovq: ready", file=sys.stderr, flush=True)
+            voices.prepare()
+        if live and any(job.source == "-" for job in jobs):
+            voices.warm_up(moved, codebooks, packet_frames, decoder)
 
     def work(job: Job, progress: Progress) -> CodingReport:
         settings = (codebooks, moved, decoder, mono, progress)
@@ -146,6 +142,19 @@ def convert(
         return convert_file(job.source, job.target, voices.model, voices.target, *settings, *rest)
 
     run(jobs, force, voices.models, prepare, work)
+
+
+def _live_packet(packet: float | None, source_voice: str | None) -> float:
+    """Milliseconds of a packet of live speech.
+
+    Raises:
+        AudioVQError: without a recording of the source speaker.
+    """
+    if source_voice is None:
+        raise AudioVQError(
+            "--live needs --from, a recording of the source speaker, or the output waits for four seconds"
+        )
+    return LIVE_PACKET if packet is None else packet
 
 
 def _jobs(
@@ -202,6 +211,22 @@ class _Voices:
         if codec.model_hash not in self._source_voices:
             self._source_voices[codec.model_hash] = target_voice(codec, [self._source])
         return self._source_voices[codec.model_hash]
+
+    def prepare(self) -> None:
+        """Load the model for audio, and make both voices for it."""
+        codec = self.model(None)
+        self.target(codec)
+        if self._source:
+            self.source(codec)
+
+    def warm_up(self, pitch: Pitch, n_codebooks: int | None, packet_frames: int | None, decoder: str) -> None:
+        """See that live speech finds everything loaded, and say so on standard error."""
+        from audiovq.conversion.files import make_conversion, warm_up
+
+        codec = self.model(None)
+        conversion = make_conversion(self.target(codec), pitch, self.source(codec), live=True)
+        warm_up(codec, conversion, n_codebooks, packet_frames, decoder)
+        print("audiovq: ready", file=sys.stderr, flush=True)
 
 
 #: Options without effect, by whether source and target are coded, and the reason.
