@@ -102,9 +102,9 @@ def warm_up(
 ) -> None:
     """Convert a second of silence, so that nothing is left to be loaded when speech comes; see `convert_audio`."""
     books = codec.conversion_codebooks if n_codebooks is None else n_codebooks
-    encoder, decoder = conversion.encoder_stream(codec, books, packet_frames), conversion.decoder_stream(codec, decoder)
+    encoder, stream = conversion.encoder_stream(codec, books, packet_frames), conversion.decoder_stream(codec, decoder)
     for packet in encoder.push(np.zeros(codec.sample_rate, np.float32)) + encoder.finish():
-        decoder.push(packet)
+        stream.push(packet)
 
 
 _NOTHING = np.zeros(0, np.float32)
