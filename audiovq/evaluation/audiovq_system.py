@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 
 
 class AudioVQSystem:
-    """A `SpeechCodec` with a number of codebooks."""
+    """A `SpeechCodec` with a number of codebooks and one of its decoders."""
 
-    exact, family = True, "audiovq"
+    exact = True
 
     def __init__(self, codec: SpeechCodec, n_codebooks: int, decoder: str = "parallel") -> None:
-        self._codec, self._decoder, self.n_codebooks = codec, decoder, n_codebooks
-        self.name = f"audiovq {codec.bitrates[n_codebooks - 1]:g}"
+        self._codec, self.decoder, self.n_codebooks = codec, decoder, n_codebooks
+        suffix = "" if decoder == "parallel" else f" {decoder}"
+        self.family = f"audiovq{suffix}"
+        self.name = f"audiovq {codec.bitrates[n_codebooks - 1]:g}{suffix}"
         self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder"
 
     def code(self, waveform: np.ndarray) -> Coded:
         encoded = self._codec.encode(torch.from_numpy(waveform).view(1, 1, -1), n_codebooks=self.n_codebooks)
-        decoded = self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
+        decoded = self._codec.decode(encoded, decoder=self.decoder)[0, 0].numpy()
         bits = (self._codec.codebook_size - 1).bit_length()
         payload = -(-encoded.codes[0].numel() * bits // 8) + self._side_bytes(encoded)
         file = io.BytesIO()

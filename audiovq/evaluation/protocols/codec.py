@@ -34,6 +34,7 @@ from audiovq.evaluation.report import (
     Scored,
     SystemReport,
     SystemResult,
+    paired_differences,
     reference_result,
     score_pair,
     score_reference,
@@ -58,6 +59,7 @@ def evaluate_codec(
     limit: int = 0,
     about: dict[str, Any] | None = None,
     progress: Progress = silent,
+    compared: Mapping[str, str] | None = None,
 ) -> SystemReport:
     """Code excerpts of every split with every system and score the result.
 
@@ -71,6 +73,7 @@ def evaluate_codec(
         limit: excerpts of each split (see `sample_excerpts`); 0 for all.
         about: more for the report's protocol: data, model.
         progress: called with the progress.
+        compared: names of systems, each with that of an earlier one that its differences are taken to.
 
     Raises:
         AudioVQError: for a split with no utterances.
@@ -93,7 +96,7 @@ def evaluate_codec(
             raise AudioVQError(f"the split {split!r} of this data has no utterances")
         for name, excerpts in parts.items():
             if excerpts:
-                report.systems += _evaluate(name, excerpts, systems, metrics, progress)
+                report.systems += _evaluate(name, excerpts, systems, metrics, progress, compared or {})
     return report
 
 
@@ -106,7 +109,12 @@ def _apart(split: str, utterances: Sequence[Utterance]) -> list[tuple[str, list[
 
 
 def _evaluate(
-    split: str, excerpts: Sequence[Excerpt], systems: Sequence[System], metrics: Sequence[Metric], progress: Progress
+    split: str,
+    excerpts: Sequence[Excerpt],
+    systems: Sequence[System],
+    metrics: Sequence[Metric],
+    progress: Progress,
+    compared: Mapping[str, str],
 ) -> list[SystemResult]:
     """The recordings themselves, then every system."""
     pairs = []
@@ -115,7 +123,14 @@ def _evaluate(
         pairs.append(Pair(one.id, samples, samples, one.speaker, one.language, one.text))
     reference = score_reference(tracked(pairs, f"{split}: reference", progress), metrics)
     results = [reference_result(reference, split)] if reference else []
-    return results + [_evaluate_system(system, split, pairs, reference, metrics, progress) for system in systems]
+    scored: dict[str, list[Scored]] = {}
+    for system in systems:
+        result, scored[system.name] = _evaluate_system(system, split, pairs, reference, metrics, progress)
+        if (other := compared.get(system.name)) is not None:
+            difference = paired_differences(scored[system.name], scored[other])
+            result = replace(result, compared_with=other, difference=difference)
+        results.append(result)
+    return results
 
 
 def _evaluate_system(
@@ -125,7 +140,7 @@ def _evaluate_system(
     scored_references: Sequence[Scored],
     metrics: Sequence[Metric],
     progress: Progress,
-) -> SystemResult:
+) -> tuple[SystemResult, list[Scored]]:
     what = f"{split}: {system.name}"
     coded = [system.code(pair.reference) for pair in tracked(references, f"{what}, coding", progress)]
     waveforms = [one.waveform for one in coded]
@@ -135,8 +150,9 @@ def _evaluate_system(
         for pair, waveform in zip(references, waveforms, strict=True)
     ]
     seconds = sum(pair.seconds for pair in pairs)
-    return summarise(
-        [score_pair(pair, metrics) for pair in tracked(pairs, f"{what}, scoring", progress)],
+    scored = [score_pair(pair, metrics) for pair in tracked(pairs, f"{what}, scoring", progress)]
+    result = summarise(
+        scored,
         scored_references,
         name=system.name,
         family=system.family,
@@ -147,6 +163,7 @@ def _evaluate_system(
         file_kbps=sum(one.file_bytes for one in coded) * 8 / 1000 / seconds,
         delay_ms=1000 * delay / SAMPLE_RATE,
     )
+    return result, scored
 
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
