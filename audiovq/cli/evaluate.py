@@ -227,11 +227,14 @@ def generation(
     plot: options.Plot = None,
 ) -> None:
     """Measure a prior: likelihood of held-out speech, and samples beside real speech."""
+    from audiovq.cli.generate import LONGEST
     from audiovq.data.codes import cached_codes
-    from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
+    from audiovq.evaluation.protocols.generation import Settings, check_judges, evaluate_generation
     from audiovq.prior.speech import SpeechPrior
 
     check_outputs(json, plot)
+    if not 0 < seconds <= LONGEST:
+        raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
     corpora = names(data)
     source = SpeechPrior.from_pretrained(model, prior)
     sampling = source.prior.sampling.override(temperature, top_k, top_p)
@@ -245,6 +248,7 @@ def generation(
         n_words=words if "en" in source.prior.conditioner.languages else 0,
     )
     about = {"data": corpora, **about_model(source.codec)}
+    check_judges(settings, corpora)
     with progress_bar() as progress:
         cache = cached_codes(source.codec, corpora, progress=lambda done, total: progress("coding", done, total))
         report = evaluate_generation(source, cache, split, settings, about, progress)

@@ -42,6 +42,8 @@ def test_two_folders(folders, tmp_path, capsys):  # noqa: F811
         (["evaluate", "conversion", "--groups", "a", "--data", "b"], "--groups takes no --data"),
         (["evaluate", "conversion", "--metrics", "wer", "--plot", "x.png"], "--metrics must have speaker"),
         (["evaluate", "probe", "--metrics", "emotion"], "speakers and phones"),
+        (["evaluate", "generation", "--seconds", "0"], "--seconds is above 0"),
+        (["evaluate", "generation", "--seconds", "nan"], "--seconds is above 0"),
     ],
 )
 def test_wrong_use_is_one_line(arguments, says, folders, corpus, capsys):  # noqa: F811

@@ -109,22 +109,23 @@ class GenerationReport(FiguresReport):
             make_table("Samples beside real speech", ("", SAMPLES, REAL, OTHER), self._samples()),
         ]
         if "words" in self.figures:
-            tables.append(make_table("English by Whisper", ("", *self.figures["words"]), self._words()))
+            title = f"English by Whisper; {self.figures['words'][SAMPLES]['n_known']:,} words are known as real"
+            tables.append(make_table(title, ("", *self.figures["words"]), self._words()))
         if "continuations" in self.figures:
             tables.append(make_table("Continuations beside their prompts", ("", "mean"), self._continuations()))
         return tables
 
     def _words(self) -> list[tuple[str, ...]]:
         labels = {
-            "n": "items",
-            "with_words": "share with real words, likelier than shuffled",
             "real_word_share": "share of real words",
             "words_per_item": "words per item",
             "log_probability_per_word": "log-probability per word, nats",
             "log_probability_per_word_shuffled": "the same, blocks of 0.3 s shuffled",
         }
         columns = self.figures["words"].values()
-        return [(label, *(_number(found[key]) for found in columns)) for key, label in labels.items()]
+        counts = (f"{round(found['with_words'] * found['n'])} of {found['n']}" for found in columns)
+        rows = [(label, *(_number(found[key]) for found in columns)) for key, label in labels.items()]
+        return [("items with real words alone, likelier than shuffled", *counts), *rows]
 
     def _continuations(self) -> list[tuple[str, ...]]:
         labels = {
@@ -157,6 +158,18 @@ class GenerationReport(FiguresReport):
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
+
+
+def check_judges(settings: Settings, corpora: Sequence[Any] = ()) -> None:
+    """Load all that rates samples: what is missing shows before the work begins.
+
+    Raises:
+        AudioVQError: for a package that is not installed, or without a list of words.
+    """
+    make_metrics(["dnsmos"] * settings.dnsmos + ["speaker"] * (settings.n_prompts > 0))
+    if settings.n_words:
+        word_list(corpora)
+        shared_whisper()
 
 
 def evaluate_generation(
