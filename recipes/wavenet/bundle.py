@@ -95,7 +95,7 @@ def training_of(folder: Path) -> str:
     """Steps and minutes of the training that exported a model."""
     path = folder / "training.json"
     if not path.is_file():
-        return "of unknown length"
+        return "a number of steps that the run does not say"
     told = json.loads(path.read_text())
     return f"{told['step']:,} steps in {told['minutes']:g} minutes"
 
