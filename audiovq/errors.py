@@ -14,6 +14,11 @@ class AudioVQError(Exception):
     """Something the user can act on. The message says, in one line, what is wrong and what to do."""
 
 
+def reason_of(error: BaseException) -> str:
+    """An error of a library in one line; the name of its type where it has no text."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def need(module: str, what: str, extra: str | None = "eval") -> Any:
     """Import ``module``, which ``what`` is computed with, and which ``extra`` installs (None: every installation).
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, reason_of
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
 from audiovq.io import atomic_write, cache_dir
+from audiovq.tensor_files import checked, stored_tensors, with_checksum
 
 Media = Literal["speech", "image", "video"]
 
@@ -177,13 +178,13 @@ def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
     folder = Path(folder)
     try:
         model = kind(**json.loads((folder / "config.json").read_text()))
-        data = (folder / "model.safetensors").read_bytes()
+        data = checked((folder / "model.safetensors").read_bytes())
         missing, unknown = model.load_state_dict(restore(load(data)), strict=False)
         wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
         if wrong:
             raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
     except Exception as error:
-        raise AudioVQError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise AudioVQError(f"the model in {folder} cannot be loaded: {reason_of(error)}") from error
     return model.eval()
 
 
@@ -227,26 +228,9 @@ def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str |
         if not is_training_buffer(name)
     }
     with atomic_write(folder / "model.safetensors") as path:
-        path.write_bytes(save(kept))  # save_file would make the file private
+        path.write_bytes(with_checksum(save(kept)))
     with atomic_write(folder / "config.json") as path:
         path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def stored_tensors(path: Path) -> tuple[dict[str, Any], int]:
-    """What a safetensors file says of its tensors (``dtype``, ``shape``, ``data_offsets``), and where the data begins.
-
-    Raises:
-        ValueError: for a file that is damaged or cut off.
-    """
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError(f"{path.name} is damaged")
-        entries = json.loads(file.read(size))
-    entries.pop("__metadata__", None)
-    if 8 + size + max((entry["data_offsets"][1] for entry in entries.values()), default=0) != path.stat().st_size:
-        raise ValueError(f"{path.name} is cut off")
-    return entries, 8 + size
 
 
 def n_weights(folder: str | Path) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, reason_of
 from audiovq.io import atomic_write
+from audiovq.tensor_files import checked, split_header, with_checksum
 
 SHIFT = 24  # multipliers are in units of 2**-24
 HALF = 1 << (SHIFT - 1)
@@ -182,7 +181,7 @@ class EntropyModel:
 
         metadata = {"format": f"audiovq entropy {VERSION}", "model_hash": self.model_hash.hex()}
         with atomic_write(Path(folder) / FILE_NAME) as path:
-            path.write_bytes(save(self._tensors(), metadata))
+            path.write_bytes(with_checksum(save(self._tensors(), metadata)))
         return Path(folder) / FILE_NAME
 
 
@@ -200,9 +199,8 @@ def load_entropy_model(folder: str | Path, model_hash: bytes) -> EntropyModel | 
     except FileNotFoundError:
         return None
     try:
-        (length,) = struct.unpack_from("<Q", data)
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        tensors = load(data)
+        metadata = split_header(data)[0]["__metadata__"]
+        tensors = load(checked(data))
         if metadata["format"] != f"audiovq entropy {VERSION}":
             raise AudioVQError(f"{path} is of another release ({metadata['format']}); update audiovq")
         made_for = bytes.fromhex(metadata["model_hash"])
@@ -212,7 +210,7 @@ def load_entropy_model(folder: str | Path, model_hash: bytes) -> EntropyModel | 
     except AudioVQError:
         raise
     except Exception as error:
-        raise AudioVQError(f"{path} is damaged ({str(error).splitlines()[0]}): install the model again") from error
+        raise AudioVQError(f"{path} is damaged ({reason_of(error)}): install the model again") from error
     if problem:
         raise AudioVQError(f"{path} is damaged ({problem}): install the model again")
     return EntropyModel(made_for, network, speaker) if made_for == model_hash else None

@@ -17,6 +17,7 @@ from audiovq.cli.options import CLIPS, PICTURES, known_contents, suffix_of
 from audiovq.errors import AudioVQError
 from audiovq.io import check_input, describe, shown
 from audiovq.media.containers import CONTAINER_SUFFIXES
+from audiovq.tensor_files import checked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -307,10 +308,12 @@ def _beginning(
     n_context = source.dynamics.n_context
     if prompt is None:
         try:
-            starts = load((folder / "starts.safetensors").read_bytes())
+            starts = load(checked((folder / "starts.safetensors").read_bytes()))
             known, held, size = (starts[name] for name in ("codes", "actions", "size"))
-        except (OSError, SafetensorError, KeyError):
+        except FileNotFoundError:
             raise AudioVQError(f"the model in {folder} has no beginnings: give a video with --prompt") from None
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise AudioVQError(f"{folder / 'starts.safetensors'} is damaged ({error}): install it again") from error
         k, (height, width) = np.random.default_rng(seed).permutation(len(known))[i % len(known)], size.tolist()
         return known[k].long()[None, None], held[k].float()[None], (height, width)
     from audiovq.data.episodes import to_video

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from audiovq.errors import AudioVQError
 from audiovq.interfaces import LOWEST_HZ, STEPS_PER_OCTAVE, UNVOICED, CodecShape
+from audiovq.tensor_files import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -236,10 +238,17 @@ def noise_table(n_frames: int, hop_length: int) -> np.ndarray:
     """`smooth_noise` of unit power, (n_frames * hop_length,), the same on every machine and with every version.
 
     It is read from `noise.safetensors`, sixteen bits a sample, and starts again behind its end.
-    """
-    from safetensors.numpy import load_file
 
-    noise = load_file(Path(__file__).with_name("noise.safetensors"))["noise"]
+    Raises:
+        AudioVQError: when that file is damaged or missing.
+    """
+    from safetensors.numpy import load
+
+    path = Path(__file__).with_name("noise.safetensors")
+    try:
+        noise = load(checked(path.read_bytes()))["noise"]
+    except Exception as error:
+        raise AudioVQError(f"{path} is damaged ({error}): install audiovq again") from error
     return np.resize(noise, n_frames * hop_length) / np.float32(NOISE_SCALE)
 
 

@@ -25,6 +25,7 @@ from audiovq.prior.sampling import Progress, SamplingConfig
 from audiovq.prior.speakers import SpeakerDistribution
 from audiovq.prior.weights import CONFIG, SCALE, SPEAKERS, WEIGHTS, check_codec, check_prior, damage_in, read_prior
 from audiovq.prior.weights import FOLDER as FOLDER
+from audiovq.tensor_files import with_checksum
 
 
 class SpeechPrior(SpeechSampler):
@@ -153,7 +154,7 @@ def save_prior(prior: CodePrior, folder: str | Path, voices: SpeakerDistribution
     if voices is not None:
         tensors |= {SPEAKERS + name: torch.from_numpy(value) for name, value in voices.tensors().items()}
     with atomic_write(folder / WEIGHTS) as path:
-        path.write_bytes(save(tensors))
+        path.write_bytes(with_checksum(save(tensors)))
     with atomic_write(folder / CONFIG) as path:
         path.write_text(json.dumps(prior.config, indent=2) + "\n")
 

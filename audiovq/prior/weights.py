@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, reason_of
 from audiovq.prior.sampling import SamplingConfig
 from audiovq.prior.speakers import SpeakerDistribution
+from audiovq.tensor_files import checked
 
 FOLDER = "prior"
 """Name of a codec's prior folder, beside the codec's weights."""
@@ -184,7 +185,7 @@ def read_prior(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Spe
     """
     from safetensors.numpy import load
 
-    tensors = load((folder / WEIGHTS).read_bytes())
+    tensors = load(checked((folder / WEIGHTS).read_bytes()))
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(SPEAKERS)}
     voices = {n.removeprefix(SPEAKERS): tensor for n, tensor in tensors.items() if n.startswith(SPEAKERS)}
     speakers = SpeakerDistribution.from_tensors(voices) if voices else None
@@ -211,8 +212,8 @@ def damage_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = f"it has no entry {error}" if isinstance(error, KeyError) else (str(error).splitlines() or [""])[0]
-        raise AudioVQError(f"the prior in {folder} cannot be loaded: {reason or type(error).__name__}") from error
+        reason = f"it has no entry {error}" if isinstance(error, KeyError) else reason_of(error)
+        raise AudioVQError(f"the prior in {folder} cannot be loaded: {reason}") from error
 
 
 def check_codec(folder: Path, trained_on: str, codec: Any) -> None:

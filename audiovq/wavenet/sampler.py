@@ -23,12 +23,13 @@ from torch import Tensor
 from audiovq.codec.streaming import DecoderStream
 from audiovq.codec.torch_engine import TorchEngine
 from audiovq.devices import full_precision, restore
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, reason_of
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
 from audiovq.interfaces import Stretch
 from audiovq.kernels import wavenet as wavenet_kernel
 from audiovq.kernels.wavenet import State
 from audiovq.kernels.wavenet_layout import Recurrence, aligned, fresh_state, lay_out, lay_out_condition
+from audiovq.tensor_files import checked
 from audiovq.wavenet.model import UNITS, CodedFrames, WaveNetDecoder
 
 if TYPE_CHECKING:
@@ -324,10 +325,10 @@ def load_wavenet(folder: Path) -> WaveNetDecoder:
         config = json.loads((inside / "config.json").read_text())
         made_for = config.pop("made_for")
         wavenet = WaveNetDecoder(**config)
-        data = load((inside / "model.safetensors").read_bytes())
+        data = load(checked((inside / "model.safetensors").read_bytes()))
         wavenet.load_state_dict(restore(data))
     except Exception as error:
-        raise AudioVQError(f"the WaveNet in {inside} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise AudioVQError(f"the WaveNet in {inside} cannot be loaded: {reason_of(error)}") from error
     if made_for != hashes(folder):
         raise AudioVQError(
             f"the WaveNet in {inside} was trained on another codec or parallel decoder than those beside it: train it "

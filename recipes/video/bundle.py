@@ -22,6 +22,7 @@ from audiovq.data.episodes import encode_frames, open_episodes
 from audiovq.errors import AudioVQError
 from audiovq.hub import bundled_folder, load_weights, save_weights
 from audiovq.io import atomic_write, cache_dir
+from audiovq.tensor_files import with_checksum
 from audiovq.video import VideoModel
 from audiovq.video.dynamics import LatentDynamics
 from recipes.model_card import HEADS
@@ -85,7 +86,7 @@ def bundle(parts: dict[str, Path], out: Path) -> None:
     height, width = chosen[0].frames.shape[1:3]
     starts = {"codes": codes.astype(np.int16), "actions": actions, "size": np.array([height, width])}
     with atomic_write(out / "starts.safetensors") as path:
-        path.write_bytes(save(starts))
+        path.write_bytes(with_checksum(save(starts)))
     frames = models[0].frames
     facts = {
         "weights": sum(p.numel() for m in (frames, *(m.dynamics for m in models)) for p in m.parameters()) / 1e6,

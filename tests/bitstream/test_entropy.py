@@ -408,6 +408,21 @@ class TestModelFile:
             with pytest.raises(AudioVQError, match=FILE_NAME):
                 load_entropy_model(tmp_path, SmallCodec().model_hash)
 
+    def test_altered_bytes(self, tmp_path):
+        """In the tensors, in their names, types and places, and in the model's hash, whose change would end coding."""
+        model = random_model(SmallCodec())
+        path = model.save(tmp_path)
+        data = path.read_bytes()
+        first = 8 + int.from_bytes(data[:8], "little")
+        places = [*range(first, len(data), 101), len(data) - 1]
+        places += [data.index(text) + 1 for text in (model.model_hash.hex().encode(), b"I32", b"embedding", b"bias")]
+        for place in places:
+            changed = bytearray(data)
+            changed[place] ^= 1
+            path.write_bytes(changed)
+            with pytest.raises(AudioVQError, match=f"{FILE_NAME} is damaged"):
+                load_entropy_model(tmp_path, model.model_hash)
+
     @pytest.mark.parametrize(
         ("field", "change"),
         [

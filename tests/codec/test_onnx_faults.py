@@ -19,6 +19,7 @@ from audiovq.cli.loading import engine_for
 from audiovq.codec import onnx_codec
 from audiovq.codec.onnx_codec import OnnxCodec
 from audiovq.errors import AudioVQError
+from tests.bitstream.entropy_models import random_model
 from tests.codec.test_onnx import NETWORKS, decode, encode, exported, joined, run_without
 from tests.codec.tiny import RATE, make_codec, speech_like
 
@@ -133,6 +134,31 @@ def test_commands_with_damaged_weights(folder, tmp_path, capfd, damage, verb):
     assert main([verb, *sources, *rest, "--model", str(folder)]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert f"the model in {folder} cannot be loaded" in line
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("verb", ["encode", "decode"])
+def test_commands_with_a_damaged_entropy_model(folder, tmp_path, capfd, verb, engine):
+    entropy = random_model(OnnxCodec(folder)).save(folder)
+    soundfile.write(tmp_path / "a.wav", speech_like(0.5), RATE)
+    assert main(["encode", str(tmp_path / "a.wav"), "--model", str(folder)]) == 0
+    flip(entropy)
+    capfd.readouterr()
+    source = {"encode": "a.wav", "decode": "a.avq"}[verb]
+    target = tmp_path / "b"
+    options = ["-o", str(target), "--model", str(folder), "--engine", engine]
+    assert main([verb, str(tmp_path / source), *options]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"{entropy} is damaged" in line
+    assert not target.exists()
+
+
+def test_weights_with_an_altered_byte_are_refused_by_pytorch(folder, tmp_path, capfd):
+    flip(folder / "model.safetensors")
+    soundfile.write(tmp_path / "a.wav", speech_like(0.5), RATE)
+    assert main(["encode", str(tmp_path / "a.wav"), "--model", str(folder), "--engine", "torch"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"the model in {folder} cannot be loaded: its checksum does not match" in line
 
 
 def test_without_pytorch_and_without_graphs(folder, tmp_path):
