@@ -24,15 +24,17 @@ from audiovq.media.containers import (
     open_wav,
     reason_of,
 )
-from audiovq.media.samples import Audio
+from audiovq.media.pages import MpegFrames, OggPages, check_frames, check_pages, read_frames, read_pages
+from audiovq.media.samples import Audio, TimeRanges
 
 _READ_VALUES = 1 << 18  # samples of all channels in a block that is read
-_MISSING_SECONDS = 0.2  # of MP3, whose length is not known better, and of what PyAV reads
+_MISSING_SECONDS = 0.05  # of what PyAV reads, whose times are rounded
+_AVI_SECONDS = 0.2  # by which headers of AVI may be wrong
+_WITH_CHECKSUMS = ("flac", "wavpack", "tta", "ac3", "eac3")  # codecs of which FFmpeg compares them when it is asked to
 _SLACK = 64  # bytes by which sizes in headers may be wrong where nothing is missing
 _UNKNOWN_SIZE = 0x7FF00000  # and more: what writers leave that do not know the size
 _MOST_PADDING = 4096  # samples
 _BLOCK = 1 << 16
-_OGG_TAIL = 1 << 17  # two of the largest pages
 
 
 def open_stream(stream: BinaryIO, stack: ExitStack, on_disk: bool) -> Audio:
@@ -106,9 +108,12 @@ def _open_file(stream: BinaryIO, stack: ExitStack) -> Audio:
         container = container_of(_bytes_at(stream, 0, HEAD_BYTES))
         if container is not None:
             _rewind(stream)
+            pages = read_pages(stream) if container[0] == "ogg" else None
+            stream.seek(0)
             audio = _read_av(stack.enter_context(open_container(stream, *container)))
-            if container[0] == "ogg" and not _ends_in_last_page(stream):
-                audio.remarks.append("warning: its end is missing")
+            if pages is not None:
+                check_pages(pages, audio.sample_rate)
+                audio.remarks += [] if pages.is_complete else ["warning: its end is missing"]
             return audio
         raise AudioVQError(
             "is not audio that can be read (WAV, FLAC, Ogg, MP3, AIFF, M4A, ...); convert it first, for example with "
@@ -126,12 +131,23 @@ def _open_sndfile(stream: BinaryIO) -> Any:
 
 def _read_sndfile(stream: BinaryIO, stack: ExitStack) -> Audio:
     file = _open_sndfile(stream)
-    if file.format == "MP3" and not _says_its_length(stream):
-        # libsndfile would estimate the length from the first frame's bitrate, and stop there.
-        file = _open_piped(stream, stack)
+    frames = pages = None
+    if file.format == "OGG":
+        _rewind(stream)
+        pages = read_pages(stream)
+        check_pages(pages, 48_000 if file.subtype == "OPUS" else file.samplerate)
+        file = _open_sndfile(stream)
+    elif file.format == "MP3":
+        _rewind(stream)
+        frames = read_frames(stream)
+        # Without a frame that counts the others libsndfile would estimate the length, and stop there.
+        file = _open_sndfile(stream) if _says_its_length(stream) else _open_piped(stream, stack)
     n_frames = file.frames if 0 <= file.frames < 1 << 48 else None
+    if file.format == "NIST":  # libsndfile goes by the file's size alone
+        stated = re.search(rb"sample_count -i (\d{1,12})\n", _bytes_at(stream, 0, 1024))
+        n_frames = int(stated[1]) if stated else n_frames
     audio = Audio(file.samplerate, file.channels, n_frames, iter(()))
-    audio.blocks = _sndfile_blocks(stream, file, audio)
+    audio.blocks = _sndfile_blocks(stream, file, audio, pages, frames)
     return audio
 
 
@@ -168,7 +184,8 @@ def _open_piped(stream: BinaryIO, stack: ExitStack) -> Any:
     stack.callback(os.close, reading)  # which ends the thread, too
 
     def feed() -> None:
-        with suppress(BrokenPipeError), open(writing, "wb") as pipe:
+        # The reader may be done, and the file be closed, before all of it was fed.
+        with suppress(BrokenPipeError, ValueError), open(writing, "wb") as pipe:
             while data := stream.read(_BLOCK):
                 pipe.write(data)
 
@@ -177,7 +194,9 @@ def _open_piped(stream: BinaryIO, stack: ExitStack) -> Any:
     return soundfile.SoundFile(reading, closefd=False)
 
 
-def _sndfile_blocks(stream: BinaryIO, file: Any, audio: Audio) -> Iterator[np.ndarray]:
+def _sndfile_blocks(
+    stream: BinaryIO, file: Any, audio: Audio, pages: OggPages | None, frames: MpegFrames | None
+) -> Iterator[np.ndarray]:
     import soundfile
 
     buffer = np.empty((max(_READ_VALUES // file.channels, 1), file.channels), np.float32)
@@ -190,7 +209,7 @@ def _sndfile_blocks(stream: BinaryIO, file: Any, audio: Audio) -> Iterator[np.nd
             # What was decoded before the fault is in the buffer.
             block = buffer[: int(np.isfinite(buffer).all(axis=1).sum())]
             n += len(block)
-            if not _ends_early(stream, audio.n_frames):
+            if frames is None and not _ends_early(stream, audio.n_frames):
                 raise AudioVQError(f"cannot be decoded from {n / rate:.2f} s on; it is damaged") from error
             audio.remarks.append(f"warning: its end is damaged or missing; {n / rate:.2f} s were read")
             yield block.copy()
@@ -199,8 +218,10 @@ def _sndfile_blocks(stream: BinaryIO, file: Any, audio: Audio) -> Iterator[np.nd
             break
         n += len(block)
         yield block.copy()
+    if frames is not None:
+        check_frames(frames, n, audio)
     if not audio.remarks:
-        audio.remarks += _length_remarks(stream, file, n)
+        audio.remarks += _length_remarks(file, n, audio.n_frames, pages, frames)
     file.close()
 
 
@@ -218,12 +239,18 @@ def _ends_early(stream: BinaryIO, n_frames: int | None) -> bool:
         return True
 
 
-def _length_remarks(stream: BinaryIO, file: Any, n_read: int) -> list[str]:
+def _length_remarks(
+    file: Any, n_read: int, n_stated: int | None, pages: OggPages | None, frames: MpegFrames | None
+) -> list[str]:
     """Remarks on a file that ended elsewhere than its header says."""
     rate = file.samplerate
-    slack = _MISSING_SECONDS * rate if file.format in ("MP3", "MPEG") else 0
-    if file.frames < 1 << 48 and n_read < file.frames - slack:
-        return [_cut_off(n_read / rate, file.frames / rate)]
+    if frames is not None and not frames.is_complete:
+        return [f"warning: its end is missing; {n_read / rate:.2f} s were read"]
+    if pages is not None and pages.is_chained:
+        return [f"warning: it ends at {n_read / rate:.2f} s, but another recording follows, which was left out"]
+    slack = frames.frame_samples if frames is not None else 0
+    if n_stated is not None and n_read < n_stated - slack:
+        return [_cut_off(n_read / rate, n_stated / rate)]
     # libsndfile lowers the number of frames to what is there and notes it among other facts.
     for stated, actual in re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info):
         if int(stated) < _UNKNOWN_SIZE and abs(int(stated) - int(actual)) > _SLACK:
@@ -231,21 +258,13 @@ def _length_remarks(stream: BinaryIO, file: Any, n_read: int) -> list[str]:
                 f"warning: its header counts {int(stated):,} bytes where {int(actual):,} are; {n_read / rate:.2f} s "
                 "were read"
             ]
-    if "truncated file" in file.extra_info or (file.format == "OGG" and not _ends_in_last_page(stream)):
+    if "truncated file" in file.extra_info or (pages is not None and not pages.is_complete):
         return [f"warning: its end is missing; {n_read / rate:.2f} s were read"]
     return []
 
 
 def _cut_off(seconds: float, expected: float) -> str:
     return f"warning: it ends at {seconds:.2f} s, but its header states {expected:.2f} s; was it cut off?"
-
-
-def _ends_in_last_page(stream: BinaryIO) -> bool:
-    """Whether the last page of an Ogg file has the flag that says so (RFC 3533)."""
-    size = os.fstat(stream.fileno()).st_size
-    tail = _bytes_at(stream, max(size - _OGG_TAIL, 0), _OGG_TAIL)
-    page = tail.rfind(b"OggS\0")
-    return page >= 0 and bool(tail[page + 5 : page + 6] and tail[page + 5] & 4)
 
 
 def _read_av(container: Any) -> Audio:
@@ -277,16 +296,20 @@ def _av_frames(container: Any, stream: Any, remarks: list[str]) -> Iterator[Any]
     """
     import av
 
-    resampler, seconds, end = av.AudioResampler(format="fltp"), 0.0, 0.0
+    if stream.codec_context is not None and stream.codec_context.name in _WITH_CHECKSUMS:
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    resampler, seconds, end, n_ticks = av.AudioResampler(format="fltp"), 0.0, 0.0, 0
     fault: Exception | None = None
+    gaps = _Gaps()
     try:
         for packet in container.demux():
             if packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream is not stream:
                 continue
+            n_ticks += packet.duration or 0
             try:
-                decoded = [part for frame in packet.decode() for part in resampler.resample(frame)]
+                decoded = [part for frame in packet.decode() for part in resampler.resample(gaps.add(frame))]
             except (av.FFmpegError, OSError, ValueError) as error:
                 fault = fault or error
                 continue
@@ -298,12 +321,38 @@ def _av_frames(container: Any, stream: Any, remarks: list[str]) -> Iterator[Any]
         yield from resampler.resample(None)
     except (av.FFmpegError, OSError, ValueError) as error:
         fault = fault or error
-    expected = float(container.duration or 0) / av.time_base
+    end, expected, slack = max(end, gaps.end), float(container.duration or 0) / av.time_base, _MISSING_SECONDS
+    if container.format.name == "avi":  # without times; its header counts packets
+        end, expected = float(n_ticks * stream.time_base), float(stream.frames * stream.time_base)
+        slack = _AVI_SECONDS
+    elif gaps.ranges:
+        remarks.append(f"warning: no audio at {gaps.ranges}; what follows was moved up to there")
     if fault is not None:
         remarks.append(f"warning: its end is damaged or missing; {seconds:.2f} s were read ({reason_of(fault)})")
-    elif container.format.name.startswith(("mov", "matroska")) and end < expected - _MISSING_SECONDS:
+    elif container.format.name.startswith(("mov", "matroska", "avi")) and end < expected - slack:
         # Of other containers the length is an estimate.
         remarks.append(_cut_off(end, expected))
+
+
+class _Gaps:
+    """Finds times that a container leaves out between frames: what was there is lost, or was not recorded."""
+
+    def __init__(self) -> None:
+        self.ranges = TimeRanges()
+        self._begin: float | None = None
+        self.end = 0.0
+
+    def add(self, frame: Any) -> Any:
+        """The frame itself."""
+        if frame.time is not None:
+            if self._begin is None:
+                self._begin = self.end = frame.time
+            if frame.time > self.end + _MISSING_SECONDS:
+                self.ranges.add(self.end - self._begin, frame.time - self._begin)
+            if frame.time > self.end - _MISSING_SECONDS:  # or else the time is wrong
+                self.end = frame.time
+        self.end += frame.samples / frame.sample_rate
+        return frame
 
 
 def _without_padding(blocks: Iterator[np.ndarray], n_frames: int) -> Iterator[np.ndarray]:

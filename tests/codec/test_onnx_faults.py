@@ -144,8 +144,7 @@ def test_commands_with_a_damaged_entropy_model(folder, tmp_path, capfd, verb, en
     assert main(["encode", str(tmp_path / "a.wav"), "--model", str(folder)]) == 0
     flip(entropy)
     capfd.readouterr()
-    source = {"encode": "a.wav", "decode": "a.avq"}[verb]
-    target = tmp_path / "b"
+    source, target = ("a.wav", tmp_path / "b.avq") if verb == "encode" else ("a.avq", tmp_path / "b.wav")
     options = ["-o", str(target), "--model", str(folder), "--engine", engine]
     assert main([verb, str(tmp_path / source), *options]) == 1
     (line,) = capfd.readouterr().err.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ def test_a_flac_that_is_damaged_in_between(tmp_path):
         ("RF64", "PCM_16"),
         ("SVX", "PCM_16"),
         ("VOC", "PCM_16"),
+        ("NIST", "PCM_16"),
         ("WAV", "ULAW"),
         ("WAV", "MS_ADPCM"),
         ("WAV", "GSM610"),
@@ -163,7 +165,7 @@ def test_containers_that_pyav_reads(tmp_path, name):
     assert not exact or abs(lag) < 40
 
 
-@pytest.mark.parametrize("name", ["a.aac", "a.webm", "a.mka", "a.wma"])
+@pytest.mark.parametrize("name", ["a.aac", "a.webm", "a.mka", "a.wma", "a.avi"])
 def test_containers_that_are_cut_off(tmp_path, name):
     container, codec, rate = CONTAINERS[name]
     data = media(container, codec, rate=rate)
@@ -171,6 +173,27 @@ def test_containers_that_are_cut_off(tmp_path, name):
     assert 1.8 * rate < len(samples) < 2.6 * rate
     assert len(remarks) == 1
     assert remarks[0].startswith("warning: ")
+
+
+@pytest.mark.parametrize("name", ["a.webm", "a.mka"])
+def test_what_containers_leave_out_is_reported(tmp_path, name):
+    """A kilobyte in the middle is overwritten: the reader goes on at the next cluster, 5 s after the first one."""
+    container, codec, rate = CONTAINERS[name]
+    data = bytearray(media(container, codec, rate=rate, seconds=8.0))
+    place = len(data) * 3 // 10
+    data[place : place + 1000] = bytes(1000)
+    samples, (remark,) = read_bytes(bytes(data), tmp_path, name)
+    begin, end = (float(seconds) for seconds in re.findall(r"(\d+\.\d+) s", remark))
+    assert remark == f"warning: no audio at {begin:.2f} s to {end:.2f} s; what follows was moved up to there"
+    assert end - begin > 0.5
+    assert abs(len(samples) / rate + end - begin - 8) < 0.1
+
+
+@pytest.mark.parametrize(("container", "codec"), [("tta", "tta"), ("matroska", "flac"), ("ac3", "ac3")])
+def test_codecs_with_checksums(tmp_path, container, codec):
+    data = bytearray(media(container, codec, rate=48000))
+    data[len(data) // 2] ^= 1
+    assert refusal(bytes(data), tmp_path, f"a.{container}").startswith("cannot be decoded from ")
 
 
 def test_an_mp4_without_its_index(tmp_path):
