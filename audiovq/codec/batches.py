@@ -7,9 +7,11 @@ in another order, so that a code may differ where two are equally near (fewer th
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +23,7 @@ from audiovq.codec.signal import FALL_DB, LOWEST_DB, TARGET_DB, HighPass, frame_
 from audiovq.devices import full_precision
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
-from audiovq.media.waveform import resample
+from audiovq.media.waveform import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, resample
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
@@ -39,8 +41,13 @@ def recordings(
     Integer samples are scaled by their type to -1..1; rates that differ are converted.
 
     Raises:
-        AudioVQError: for any other shape or type, and when there is nothing to code.
+        AudioVQError: for any other shape or type, for what is no sample rate, and when there is nothing to code.
     """
+    rate = int(sample_rate) if isinstance(sample_rate, Real) and math.isfinite(sample_rate) else None
+    if rate != sample_rate or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        raise AudioVQError(
+            f"a sample rate is a whole number of Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}, not {sample_rate!r}"
+        )
     if isinstance(waveform, Tensor | np.ndarray):
         array = _floats(waveform)
         if array.ndim == 1:
@@ -63,9 +70,9 @@ def recordings(
             items.append(array)
     if not items or any(len(item) == 0 for item in items):
         raise AudioVQError("the audio is empty: there is nothing to encode")
-    if sample_rate == target_rate:
+    if rate == target_rate:
         return items
-    return [resample(item, sample_rate, target_rate) for item in items]
+    return [resample(item, rate, target_rate) for item in items]
 
 
 def _floats(waveform: Tensor | np.ndarray) -> np.ndarray:

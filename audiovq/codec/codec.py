@@ -232,7 +232,7 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
             AudioVQError: for an empty, NaN or infinite waveform, another shape, or a number of codebooks or of frames
                 that the model does not have.
         """
-        items = recordings(waveform, sample_rate or self.sample_rate, self.sample_rate)
+        items = recordings(waveform, self.sample_rate if sample_rate is None else sample_rate, self.sample_rate)
         packets, speakers = zip(*encode_items(self, items, n_codebooks, packet_frames), strict=True)
         vectors, lengths = [torch.from_numpy(one) for one in speakers], [len(item) for item in items]
         return join_packets(packets, vectors, lengths, self.check_packet_frames(packet_frames))
@@ -312,7 +312,7 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         if isinstance(to, TargetVoice):
             return to
         targets = [to] if isinstance(to, str | Path | Tensor | np.ndarray) else list(to)
-        rate = sample_rate or self.sample_rate
+        rate = self.sample_rate if sample_rate is None else sample_rate
         items = [t if isinstance(t, str | Path) else recordings([t], rate, self.sample_rate)[0] for t in targets]
         return gather_voice(self, items)
 

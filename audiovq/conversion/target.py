@@ -335,7 +335,7 @@ def add_recording(voice: TargetVoice, codec: Codec, path: str) -> None:
             if samples is not None:
                 voice.add(samples[:, 0])
         voice.finish_recording()
-        voice.remarks += [f"{path}: {remark}" for remark in audio.remarks]
+        voice.remarks += [remark if path == voice.name else f"{path}: {remark}" for remark in audio.remarks]
 
 
 def _add_avq(voice: TargetVoice, codec: Codec, path: str) -> None:

@@ -206,6 +206,19 @@ def test_nothing_and_nonsense_are_refused(codec, bad):
         codec.encode(bad)
 
 
+@pytest.mark.parametrize("rate", [0, -16000, 999, 10**9, 16000.5, float("nan"), float("inf"), "16000", True])
+def test_what_is_no_sample_rate_is_refused(codec, rate):
+    samples = np.zeros(RATE // 10, np.float32)
+    for refused in (lambda: codec.encode(samples, rate), lambda: codec.target_voice(samples, rate)):
+        with pytest.raises(AudioVQError, match="a sample rate is a whole number of Hz"):
+            refused()
+
+
+@pytest.mark.parametrize("rate", [RATE, float(RATE), np.int64(RATE), np.float32(RATE)])
+def test_sample_rates_of_any_type_of_number(codec, speech, rate):
+    assert torch.equal(codec.encode(speech, rate).codes, codec.encode(speech).codes)
+
+
 def test_nan_is_refused_with_its_time(codec):
     samples = np.zeros(RATE, np.float32)
     samples[8000] = np.nan

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audiovq.conversion.files import Conversion
 from audiovq.conversion.pitch import PitchMover, doubts, heard_seconds, median_hz
-from audiovq.conversion.target import BundledVoice, TargetVoice, read_voices, separation, write_voices
+from audiovq.conversion.target import BundledVoice, TargetVoice, read_voices, separation, target_voice, write_voices
 from audiovq.errors import AudioVQError
 from tests.conversion.test_f0 import buzz
 from tests.evaluation.conftest import voice
@@ -92,6 +93,16 @@ def test_doubts():
     assert doubts(voice(4.0), RATE) is None
     assert doubts(np.zeros(RATE, np.float32), RATE) is not None
     assert doubts(voice(0.4), RATE) is None
+
+
+def test_remarks_name_a_recording_only_among_others(codec, tmp_path):
+    speech = voice(4.0)
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for path in paths:
+        soundfile.write(path, np.stack([speech, -speech], axis=1), RATE)
+    (warning,) = target_voice(codec, paths[:1]).warnings()
+    assert warning.startswith("its channels cancel each other")
+    assert [w.partition(": ")[0] for w in target_voice(codec, paths).warnings()[:2]] == paths
 
 
 def test_a_conversion_warns_of_a_source_that_opens_with_noise():
