@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from audiovq.errors import AudioVQError, reason_of
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
-from audiovq.io import atomic_write, cache_dir
-from audiovq.tensor_files import checked, stored_tensors, with_checksum
+from audiovq.io import atomic_write, cache_dir, checked
+from audiovq.tensor_files import with_checksum
 
 Media = Literal["speech", "image", "video"]
 
@@ -140,7 +140,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         config = json.loads((Path(folder) / "config.json").read_text())
         if not isinstance(config, dict):
             raise ValueError("not a mapping")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: its config.json is damaged ({error})") from error
     return config
 
@@ -221,7 +221,6 @@ def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str |
     from safetensors.torch import save
 
     dtype, folder = dtype or torch.float16, Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     kept = {
         name: (tensor.detach().to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in tensors.items()
@@ -231,6 +230,23 @@ def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str |
         path.write_bytes(with_checksum(save(kept)))
     with atomic_write(folder / "config.json") as path:
         path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def stored_tensors(path: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of its tensors (``dtype``, ``shape``, ``data_offsets``), and where the data begins.
+
+    Raises:
+        ValueError: for a file that is damaged or cut off.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError(f"{path.name} is damaged")
+        entries = json.loads(file.read(size))
+    entries.pop("__metadata__", None)
+    if 8 + size + max((entry["data_offsets"][1] for entry in entries.values()), default=0) != path.stat().st_size:
+        raise ValueError(f"{path.name} is cut off")
+    return entries, 8 + size
 
 
 def n_weights(folder: str | Path) -> int:

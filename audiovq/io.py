@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import sys
@@ -366,11 +367,28 @@ class Guard:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def checked(data: bytes) -> bytes:
+    """A safetensors file itself, if it agrees with the checksum that `audiovq.tensor_files` has put into it, if any.
+
+    Raises:
+        ValueError: when it has changed since, or is damaged.
+    """
+    first = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:first])
+    stated = header.get("__metadata__", {}).get("sha256")
+    if stated is not None and stated != tensors_sha256(header, memoryview(data)[first:]):
+        raise ValueError("its checksum does not match its content")
+    return data
+
+
+def tensors_sha256(header: dict[str, Any], tensors: bytes | memoryview) -> str:
+    """The checksum of a safetensors file with this header, but for the checksum in it, and these bytes behind it."""
+    entries = dict(header)
+    metadata = {name: value for name, value in entries.pop("__metadata__", {}).items() if name != "sha256"}
+    return hashlib.sha256(json.dumps([metadata, entries], sort_keys=True).encode() + tensors).hexdigest()
 
 
 def n_cores() -> int:

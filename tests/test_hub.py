@@ -8,7 +8,7 @@ from torch import nn
 
 from audiovq import SpeechCodec
 from audiovq.errors import AudioVQError
-from audiovq.hub import load_weights, model_facts, model_folder, save_weights
+from audiovq.hub import load_weights, model_facts, model_folder, read_config, save_weights
 
 
 class Small(nn.Module):
@@ -111,3 +111,22 @@ def test_models_of_version_0_1_are_refused_in_one_line(codec, tmp_path):
         with pytest.raises(AudioVQError, match=r"was made by audiovq 0\.1.* audiovq 0\.1") as error:
             load(tmp_path)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_damaged_configurations(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(AudioVQError, match=r"config\.json is damaged"):
+        read_config(tmp_path)
+
+
+def test_altered_weights_are_refused(model, tmp_path):
+    save_weights(model, tmp_path, torch.int8)
+    path = tmp_path / "model.safetensors"
+    data = path.read_bytes()
+    for place in range(data.index(b"}}") + 2, len(data), 31):
+        changed = bytearray(data)
+        changed[place] ^= 16
+        path.write_bytes(changed)
+        with pytest.raises(AudioVQError, match="cannot be loaded"):
+            load_weights(Small, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audiovq.errors import AudioVQError, reason_of
-from audiovq.io import atomic_write
-from audiovq.tensor_files import checked, split_header, with_checksum
+from audiovq.io import atomic_write, checked
 
 SHIFT = 24  # multipliers are in units of 2**-24
 HALF = 1 << (SHIFT - 1)
@@ -179,6 +179,8 @@ class EntropyModel:
         """Write the file into a model's folder; int8 where the values are small, int32 elsewhere."""
         from safetensors.numpy import save
 
+        from audiovq.tensor_files import with_checksum
+
         metadata = {"format": f"audiovq entropy {VERSION}", "model_hash": self.model_hash.hex()}
         with atomic_write(Path(folder) / FILE_NAME) as path:
             path.write_bytes(with_checksum(save(self._tensors(), metadata)))
@@ -199,8 +201,8 @@ def load_entropy_model(folder: str | Path, model_hash: bytes) -> EntropyModel | 
     except FileNotFoundError:
         return None
     try:
-        metadata = split_header(data)[0]["__metadata__"]
         tensors = load(checked(data))
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         if metadata["format"] != f"audiovq entropy {VERSION}":
             raise AudioVQError(f"{path} is of another release ({metadata['format']}); update audiovq")
         made_for = bytes.fromhex(metadata["model_hash"])

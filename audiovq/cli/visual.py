@@ -15,9 +15,8 @@ from audiovq.cli import options
 from audiovq.cli.loading import check_folder, plan_samples
 from audiovq.cli.options import CLIPS, PICTURES, known_contents, suffix_of
 from audiovq.errors import AudioVQError
-from audiovq.io import check_input, describe, shown
+from audiovq.io import check_input, checked, describe, shown
 from audiovq.media.containers import CONTAINER_SUFFIXES
-from audiovq.tensor_files import checked
 
 if TYPE_CHECKING:
     import numpy as np

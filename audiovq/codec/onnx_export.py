@@ -22,9 +22,8 @@ from audiovq.codec.onnx_codec import CODEBOOKS, CONFIG, DESCRIPTION, VERSION, WE
 from audiovq.codec.torch_engine import codebooks_of, shape_of
 from audiovq.devices import SCALE, restore
 from audiovq.errors import AudioVQError, need
-from audiovq.hub import write_weights
+from audiovq.hub import stored_tensors, write_weights
 from audiovq.io import file_sha256
-from audiovq.tensor_files import stored_tensors
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import CodecNetworks

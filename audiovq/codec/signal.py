@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import LOWEST_HZ, STEPS_PER_OCTAVE, UNVOICED, CodecShape
-from audiovq.tensor_files import checked
+from audiovq.io import checked
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -116,7 +116,7 @@ def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         voices = [_checked(BundledVoice(**voice)) for voice in content["speakers"]]
         made_with = content["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AudioVQError(f"{path} is damaged ({error})") from error
     if made_with != codec.model_hash.hex():
         raise AudioVQError(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from audiovq.errors import AudioVQError, reason_of
+from audiovq.io import checked
 from audiovq.prior.sampling import SamplingConfig
 from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.tensor_files import checked
 
 FOLDER = "prior"
 """Name of a codec's prior folder, beside the codec's weights."""
@@ -173,7 +173,7 @@ def is_transformer(folder: Path) -> bool:
     """Whether the prior in a folder is one for `PriorWeights`; True where it is damaged, which loading reports."""
     try:
         return json.loads((folder / CONFIG).read_text())["backbone"]["kind"] == "transformer"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
 
 

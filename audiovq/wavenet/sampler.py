@@ -26,10 +26,10 @@ from audiovq.devices import full_precision, restore
 from audiovq.errors import AudioVQError, reason_of
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
 from audiovq.interfaces import Stretch
+from audiovq.io import checked
 from audiovq.kernels import wavenet as wavenet_kernel
 from audiovq.kernels.wavenet import State
 from audiovq.kernels.wavenet_layout import Recurrence, aligned, fresh_state, lay_out, lay_out_condition
-from audiovq.tensor_files import checked
 from audiovq.wavenet.model import UNITS, CodedFrames, WaveNetDecoder
 
 if TYPE_CHECKING:

@@ -136,9 +136,10 @@ def test_voices_of_other_weights_are_refused(codec, tmp_path):
     codec.folder, codec.model_hash = tmp_path, b"abcd"
     with pytest.raises(AudioVQError, match="was made with model"):
         read_voices(codec)
-    path.write_text("{")
-    with pytest.raises(AudioVQError, match="damaged"):
-        read_voices(codec)
+    for text in ("{", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(AudioVQError, match="damaged"):
+            read_voices(codec)
 
 
 @pytest.mark.parametrize(
