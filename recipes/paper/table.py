@@ -1,9 +1,9 @@
-"""Write the table of README.md: the papers' figures beside ours, which are read from the recipes' results.
+"""Write the table in README.md: the papers' figures and ours, which are read from the recipes' results.
 
-    python recipes/paper/table.py           # README.md beside this file, between its marks
-    python recipes/paper/table.py --check   # exit 1 when README.md is not what the results say
+    python recipes/paper/table.py           # update README.md in this folder, between its markers
+    python recipes/paper/table.py --check   # exit 1 if README.md is out of date
 
-What has no results yet is said so; nothing here is typed but the papers' own figures.
+Experiments without results are marked; only the papers' figures are typed by hand.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def hierarchy(results: Any) -> str:
     def told(stage: str) -> str:
         models = (results[stage][name] for name in ("two levels", "one level"))
         two, one = (f"{m['psnr']:.2f} dB, squared error {1e3 * m['mean_squared_error']:.2f}e-3" for m in models)
-        return f"PSNR {two}; one level with as many bits {one}"
+        return f"PSNR {two}; one level with the same number of bits {one}"
 
     return f"photographs: {told('hierarchy')}; frames of a 3-D world: {told('hierarchy_frames')}"
 
@@ -82,20 +82,21 @@ def one_level(results: Any) -> str:
 def second_stage(results: Any) -> str:
     vq, vae = (results["second_stage"][name] for name in ("VQ-VAE", "VAE"))
     return (
-        f"entropy of the latents {vq['entropy_of_latents']:.1f} of 27 bits, with another frame's "
-        f"{vq['bits_lost_with_wrong_latents']:.0f} bits lost; the VAE's divergence {vae['bits_of_latents']:.2f} bits"
+        f"entropy of the latents {vq['entropy_of_latents']:.1f} of 27 bits, "
+        f"{vq['bits_lost_with_wrong_latents']:.0f} bits lost with another frame's; "
+        f"divergence of the VAE {vae['bits_of_latents']:.2f} bits"
     )
 
 
 def fashion(results: Any) -> str:
     nats = results["prior"]["nats_per_code"]
-    return f"{nats['PixelCNN, told the class']:.2f} nats a code, uniform {nats['uniform']:.2f}"
+    return f"{nats['PixelCNN, told the class']:.2f} nats per code, uniform prior {nats['uniform']:.2f}"
 
 
 def video(results: Any) -> str:
     return (
-        f"PSNR {results['psnr']:.2f} dB over 10 frames, last frame repeated {results['psnr_repeat_last']:.2f}, "
-        f"blind to actions {results['psnr_blind_to_actions']:.2f}; turns the right way from "
+        f"PSNR {results['psnr']:.2f} dB over 10 frames, repeating the last frame {results['psnr_repeat_last']:.2f}, "
+        f"ignoring actions {results['psnr_blind_to_actions']:.2f}; correct direction from "
         f"{results['action_direction_correct']:.0%} of starts"
     )
 
@@ -105,14 +106,14 @@ def conversion(results: Any) -> str:
     best = systems[0]["metrics"]
     return (
         f"cosine to the target {best['target']['mean']:.2f}, to the source {best['source']['mean']:.2f}, "
-        f"target found first in {best['identified']['mean']:.0f} %"
+        f"target ranked first in {best['identified']['mean']:.0f} %"
     )
 
 
 def generation(results: Any) -> str:
     return (
         ", ".join(f"{name} {found['nats_per_code']:.2f}" for name, found in results["likelihood"].items())
-        + " nats a code"
+        + " nats per code"
     )
 
 
@@ -136,7 +137,7 @@ def table() -> str:
     experiments = [Experiment(**one) for one in yaml.safe_load((HERE / "experiments.yaml").read_text(encoding="utf-8"))]
     lines = ["| experiment | the paper | ours | on two CPU cores | on the paper's data |", "|---|---|---|---|---|"]
     lines += [experiment.row() for experiment in experiments]
-    lines += ["", "What differs:", ""]
+    lines += ["", "Differences:", ""]
     lines += [f"* **{experiment.what}.** {experiment.difference}" for experiment in experiments]
     return "\n".join(lines) + "\n"
 

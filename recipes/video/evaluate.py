@@ -36,8 +36,8 @@ def table(figures: dict) -> str:
     share = figures["action_direction_correct"]
     lines += [
         "",
-        f"From {share:.1%} of {figures['starts']} starts, turning left and turning right shift the picture in the "
-        f"right, opposite directions. Test episodes, {figures['windows']} windows, model {figures['model_hash']}.",
+        f"From {share:.1%} of {figures['starts']} starts, turning left and turning right shift the image in the "
+        f"correct, opposite directions. Test episodes, {figures['windows']} windows, model {figures['model_hash']}.",
     ]
     return "\n".join(lines)
 
