@@ -32,7 +32,7 @@ EncodeOutput = Annotated[
         "-o",
         "--output",
         metavar="OUT",
-        help="A file, a folder, or - for standard output; default: .avq beside each input.",
+        help="A file, a folder, or - for standard output; default: .avq next to each input.",
     ),
 ]
 EncodeModel = Annotated[
@@ -48,7 +48,7 @@ EntropyCoding = Annotated[
     bool,
     typer.Option(
         "--entropy-coding/--no-entropy-coding",
-        help="Smaller files with the same codes, if the model has an entropy model.",
+        help="Reduce the file size without loss, if the model has an entropy model.",
     ),
 ]
 
@@ -60,11 +60,11 @@ def encode(
     bitrate: Annotated[float | None, typer.Option(metavar="KBPS", help=bitrate_help(), show_default=False)] = None,
     codebooks: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="The first N codebooks, instead of --bitrate.", show_default=False),
+        typer.Option(min=1, metavar="N", help="Number of codebooks, instead of --bitrate.", show_default=False),
     ] = None,
     model: EncodeModel = None,
     force: Force = False,
-    mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to one.")] = False,
+    mono: Annotated[bool, typer.Option("--mono", help="Mix all channels down to mono.")] = False,
     sound: Annotated[
         bool, typer.Option("--sound", help="Encode the sound track of videos instead of their images.")
     ] = False,
@@ -80,7 +80,7 @@ def encode(
 
     Each channel is coded separately; a channel that repeats the previous one takes almost no bytes. A folder is
     searched for audio and mirrored under OUT. Standard input is encoded as it arrives (WAV and raw audio; other formats
-    are read to their end first). Images and videos need PyTorch: pip install 'audiovq[torch]'.
+    are read completely first). Images and videos need PyTorch: pip install 'audiovq[torch]'.
     """
     from audiovq.cli import loading
     from audiovq.cli.jobs import plan, run
@@ -122,7 +122,7 @@ DecodeOutput = Annotated[
         "--output",
         metavar="OUT",
         help="A file (.wav, .flac, .ogg, .opus, .mp3, .aiff), a folder, or - for standard output (WAV); default: .wav "
-        "beside each input.",
+        "next to each input.",
         show_default=False,
     ),
 ]
@@ -130,13 +130,15 @@ Conceal = Annotated[
     bool,
     typer.Option(
         "--conceal",
-        help="Decode a damaged file and warn about lost parts: gaps are interpolated, and fade to silence after "
-        "0.16 s. Without it a damaged file is an error.",
+        help="Decode a damaged file and warn about lost parts; gaps are interpolated and fade to silence after "
+        "0.16 s. By default a damaged file is an error.",
     ),
 ]
 DecodeModel = Annotated[
     str | None,
-    typer.Option(metavar="NAME|DIR", help="Default: the bundled model that wrote the file.", show_default=False),
+    typer.Option(
+        metavar="NAME|DIR", help="Model; default: the bundled model that the file was encoded with.", show_default=False
+    ),
 ]
 
 
@@ -155,11 +157,11 @@ def decode(
     threads: Threads = 1,
     engine: Engine = "auto",
 ) -> None:
-    """Decode .avq files to speech with the source's sample rate, channels and exact length, 16 bits a sample.
+    """Decode .avq files to speech with the source's sample rate, channels and exact length, 16 bits per sample.
 
     Images become .png (.jpg, .webp), videos .gif (.mp4); both need PyTorch. A folder is searched for .avq files and
-    mirrored under OUT. Standard input is decoded as it arrives. Raw audio (--raw; .raw beside each input) has the
-    source's sample rate and channels; a file for which --rate or --channels differ from them is refused.
+    mirrored under OUT. Standard input is decoded as it arrives. Raw audio (--raw; .raw next to each input) has the
+    source's sample rate and channels; a file for which --rate or --channels differ is rejected.
     """
     from audiovq.cli.jobs import plan, run
     from audiovq.cli.loading import Models, check_decoder, engine_for
@@ -205,7 +207,7 @@ def info(
     file: Annotated[str, typer.Argument(metavar="FILE", help="An .avq file, or - for standard input.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what an .avq file contains and verify its checksums; of a damaged file, report the lost time ranges.
+    """Show what an .avq file contains and verify its checksums; report the lost time ranges of a damaged file.
 
     The exit code is 1 for a damaged file.
     """
@@ -226,22 +228,22 @@ def info(
         print(json.dumps({"file": shown(file), "model": name, **found.to_dict()}, indent=2))
     else:
         there = "" if found.seconds_there is None else f"; packets reach to {found.seconds_there:.2f} s"
-        seconds = f"not known, the end is missing{there}" if found.seconds is None else f"{found.seconds:.3f} s"
+        seconds = f"unknown, the end is missing{there}" if found.seconds is None else f"{found.seconds:.3f} s"
         rate = "" if found.kbps is None else f", {found.kbps:.2f} kb/s"
         speakers = found.speakers or []
         width = (max((max(s) for s in speakers), default=0).bit_length() + 3) // 4 or 1
-        each = "" if found.coded_bits_per_code is None else f", {found.coded_bits_per_code:.2f} bits a code"
+        each = "" if found.coded_bits_per_code is None else f", {found.coded_bits_per_code:.2f} bits per code"
         rows = {
             "file": describe(file),
             "format": f".avq version {found.version}, {found.media}",
-            "model": f"{found.model_hash} ({name or 'not a bundled one'})",
+            "model": f"{found.model_hash} ({name or 'not bundled'})",
             "source": f"{found.sample_rate} Hz, {found.channels} channel{'s' * (found.channels > 1)}",
             "length": seconds + ("" if found.samples is None else f", {found.samples} samples"),
             "size": f"{found.bytes} bytes{rate}",
             "codes": f"{found.codebooks} codebooks of {found.bits_per_code} bits, {found.frames} frames",
             "packets": f"{found.packets}{' intact' * bool(found.damage)} of up to {found.packet_frames} frames",
             "coding": ("entropy-coded" if found.coding == "entropy" else "packed") + each,
-            "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "known to its model only",
+            "speakers": " ".join("".join(f"{v:0{width}x}" for v in s) for s in speakers) or "need the model",
             **_pitch(found),
             "state": "damaged" if found.damage else "intact: all checksums match",
         }

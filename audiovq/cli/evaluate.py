@@ -45,7 +45,7 @@ Groups = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|DIR",
-        help="A corpus of the same sentences by several speakers, aligned: scores are against the true result.",
+        help="Corpus of aligned recordings of each sentence by several speakers; scores are against the true target.",
         show_default=False,
     ),
 ]
@@ -53,7 +53,7 @@ PitchOption = Annotated[
     str | None,
     typer.Option(
         metavar="auto|keep|SEMITONES",
-        help="Shift to the target's median F0, none, or this many semitones; default: auto, with --groups keep.",
+        help="Shift to the target's median F0, no shift, or a shift in semitones; default: auto, with --groups keep.",
         show_default=False,
     ),
 ]
@@ -75,7 +75,7 @@ def evaluate() -> None:
 def files(
     reference: Annotated[str, typer.Argument(metavar="REF_DIR", help="Folder of recordings.", show_default=False)],
     degraded: Annotated[
-        str, typer.Argument(metavar="DEG_DIR", help="Folder of recordings of the same names.", show_default=False)
+        str, typer.Argument(metavar="DEG_DIR", help="Folder of recordings with the same names.", show_default=False)
     ],
     metrics: Metrics = None,
     align: Annotated[bool, typer.Option("--align", help="Remove a delay common to all recordings.")] = False,
@@ -106,24 +106,24 @@ def codec(
         str | None,
         typer.Option(
             metavar="KBPS,...",
-            help="The same by nominal kb/s: for each the most codebooks that fit.",
+            help="Nominal bit rates, instead of --codebooks; each uses the most codebooks that fit.",
             show_default=False,
         ),
     ] = None,
     decoder: ComparedDecoder = "parallel",
-    limit: Annotated[int, options.at_most("Excerpts of about 7 s of each split, evenly spaced")] = 36,
+    limit: Annotated[int, options.at_most("Excerpts of about 7 s per split, evenly spaced")] = 36,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also Opus, Codec 2, Speex and AMR-WB, where installed.")
+        bool, typer.Option("--baselines", help="Also evaluate Opus, Codec 2, Speex and AMR-WB, if installed.")
     ] = False,
-    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Only the baselines, no model.")] = False,
+    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Evaluate only the baselines.")] = False,
     metrics: Metrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
-    """Encode and decode a corpus's speech, by the number of codebooks, and score it.
+    """Encode and decode a speech corpus with different numbers of codebooks and score it.
 
-    Recordings and synthesised speech are reported apart, and so is each split. WER, DNSMOS and DistillMOS are shown as
-    differences to those of the recordings themselves. Without --codebooks 1, 2, 4 ... and all are used.
+    Recordings and synthesised speech are reported separately, as is each split. WER, DNSMOS and DistillMOS are shown as
+    differences from those of the original recordings. By default 1, 2, 4 ... and all codebooks are used.
     """
     from audiovq.cli.systems import audiovq_systems
     from audiovq.data.corpora import open_corpora
@@ -168,15 +168,17 @@ def conversion(
     pitch: PitchOption = None,
     decoder: options.Decoder = "parallel",
     limit: Annotated[int, options.at_most("Pairs, evenly spaced")] = 0,
-    world: Annotated[bool, typer.Option("--world", help="Also the WORLD baseline (needs the extra world).")] = False,
+    world: Annotated[
+        bool, typer.Option("--world", help="Also evaluate the WORLD baseline (needs the extra world).")
+    ] = False,
     metrics: ConversionMetrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
-    """Convert recordings to other speakers and score the results; seen and unseen targets apart.
+    """Convert recordings to other speakers and score the results, separately for seen and unseen targets.
 
-    Fixed pairs of the corpus are scored against the target's other recordings, groups against the same sentence by the
-    target. Without --codebooks the model's own number for conversion is used.
+    Fixed pairs of the corpus are scored against other recordings of the target, groups against the target's recording
+    of the same sentence. By default the model's number of codebooks for conversion is used.
     """
     from audiovq.cli.convert import parse_pitch
     from audiovq.cli.systems import converters
@@ -191,7 +193,7 @@ def conversion(
     wanted = names(metrics) if metrics else None
     choices = protocol.chosen_metrics(wanted) if groups is None else []
     if plot is not None and "speaker" not in choices:
-        raise AudioVQError("--plot shows which speakers are alike: --metrics must have speaker")
+        raise AudioVQError("--plot shows speaker similarity: --metrics must include speaker")
     moved = parse_pitch(pitch or ("auto" if groups is None else "keep"))
     counts = integers(codebooks, "--codebooks") if codebooks else []
     corpora = names(groups or data or "debian_speech")
@@ -215,18 +217,18 @@ def generation(
     split: options.Split = "test",
     codebooks: options.FirstCodebooks = None,
     samples: options.Samples = 24,
-    seconds: Annotated[float, typer.Option(metavar="S", help="Seconds of each sample.")] = 10.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Duration of each sample in seconds.")] = 10.0,
     temperature: options.Temperature = None,
     top_k: options.TopK = 0,
     top_p: options.TopP = None,
     seed: options.Seed = 0,
-    dnsmos: Annotated[bool, typer.Option(help="Rate samples and real speech by DNSMOS.")] = True,
-    words: Annotated[int, options.at_most("English samples that Whisper transcribes", "none")] = 40,
-    prompts: Annotated[int, options.at_most("Held-out excerpts of 3 s to continue", "none")] = 16,
+    dnsmos: Annotated[bool, typer.Option(help="Score samples and real speech with DNSMOS.")] = True,
+    words: Annotated[int, options.at_most("English samples transcribed with Whisper", "none")] = 40,
+    prompts: Annotated[int, options.at_most("Held-out excerpts of 3 s used as prompts", "none")] = 16,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
-    """Measure a prior: likelihood of held-out speech, and samples beside real speech."""
+    """Measure a prior: likelihood of held-out speech, and samples compared with real speech."""
     from audiovq.cli.generate import LONGEST
     from audiovq.data.codes import cached_codes
     from audiovq.evaluation.protocols.generation import Settings, check_judges, evaluate_generation
@@ -260,9 +262,9 @@ def probe(
     model: options.Model = None,
     data: options.Data = "debian_speech",
     metrics: Annotated[
-        str, typer.Option(metavar="NAME,...", help="speakers (and languages, and the use of codebooks), phones.")
+        str, typer.Option(metavar="NAME,...", help="speakers (also languages and codebook usage), phones.")
     ] = "speakers,phones",
-    limit: Annotated[int, options.at_most("Excerpts of 3 s of each speaker in each split")] = 36,
+    limit: Annotated[int, options.at_most("Excerpts of 3 s per speaker and split")] = 36,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
@@ -273,7 +275,7 @@ def probe(
     check_outputs(json, plot)
     kinds, corpora = names(metrics), names(data)
     if set(kinds) - set(KINDS):
-        raise AudioVQError(f"--metrics of probe are {' and '.join(KINDS)}, not {', '.join(kinds)}")
+        raise AudioVQError(f"unknown --metrics {', '.join(kinds)}; choose from {', '.join(KINDS)}")
     codec = load_codec(model)
     splits = {part: open_corpora(corpora, part) for part in PARTS}
     with progress_bar() as progress:
@@ -285,7 +287,7 @@ def probe(
 def image(
     model: options.Model = None,
     data: Annotated[
-        str, typer.Option(metavar="NAME|DIR", help="photographs, another set of images, or a folder.")
+        str, typer.Option(metavar="NAME|DIR", help="photographs, another image data set, or a folder.")
     ] = "photographs",
     split: options.Split = "test",
     limit: Annotated[int, options.at_most("Crops, evenly spaced")] = 96,
@@ -318,7 +320,7 @@ def video(
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
-    """Predict frames from frames and actions: PSNR and SSIM, and whether turns move the image the right way."""
+    """Predict frames from frames and actions: PSNR and SSIM, and the direction in which turns shift the image."""
     from audiovq.data.episodes import open_episodes
     from audiovq.evaluation.protocols.visual import evaluate_video
     from audiovq.video import VideoModel

@@ -28,14 +28,12 @@ Corpus = Annotated[
     str,
     typer.Argument(
         metavar="FOLDER",
-        help="Recordings (speaker/utterance.wav, a transcript .txt beside it), here or by URL "
-        "(s3://bucket/folder), or a prepared corpus by its folder or name (debian_speech, vctk ...).",
+        help="Recordings (speaker/utterance.wav, optionally with a transcript .txt), local or by URL "
+        "(s3://bucket/folder), or the folder or name of a prepared corpus (debian_speech, vctk ...).",
     ),
 ]
-Output = Annotated[str, typer.Option("-o", "--output", metavar="SHARDS", help="Folder for the shards, here or by URL.")]
-Format = Annotated[
-    str, typer.Option(metavar="tar|parquet", help="tar: as WebDataset reads them; parquet needs pyarrow.")
-]
+Output = Annotated[str, typer.Option("-o", "--output", metavar="SHARDS", help="Folder or URL for the shards.")]
+Format = Annotated[str, typer.Option(metavar="tar|parquet", help="tar: WebDataset; parquet needs pyarrow.")]
 Codebooks = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Keep the first N codebooks; default: the model's."),
@@ -44,25 +42,25 @@ Model = Annotated[
     str | None,
     typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or a training run (runs/NAME)."),
 ]
-Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels down to one; otherwise each is an item.")]
+Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels down to mono; otherwise each is an item.")]
 Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
         metavar="N",
-        help="Parallel processes; the files are the same for any number. Default: 1; with --engine ray one for each "
+        help="Parallel processes; the files are the same for any number. Default: 1; with --engine ray one per "
         "CPU, or GPU, of the cluster.",
         show_default=False,
     ),
 ]
-Engine = Annotated[
-    str, typer.Option(metavar="local|ray", help="Processes of this machine, or a Ray cluster (extra ray).")
-]
+Engine = Annotated[str, typer.Option(metavar="local|ray", help="Local processes, or a Ray cluster (extra ray).")]
 Address = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT|auto", help="The Ray cluster; default: one of this machine.", show_default=False),
+    typer.Option(
+        metavar="HOST:PORT|auto", help="Address of the Ray cluster; default: start a local one.", show_default=False
+    ),
 ]
-Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Device of the model; cuda encodes in batches.")]
+Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Device; cuda encodes in batches.")]
 
 
 def tokenize(
@@ -72,7 +70,7 @@ def tokenize(
     format: Format = "tar",
     codebooks: Codebooks = None,
     bitrate: Annotated[
-        float | None, typer.Option(metavar="KBPS", help="The same in " + bitrate_help(), show_default=False)
+        float | None, typer.Option(metavar="KBPS", help="Instead of --codebooks: " + bitrate_help(), show_default=False)
     ] = None,
     model: Model = None,
     mono: Mono = False,
@@ -81,16 +79,16 @@ def tokenize(
     engine: Engine = "local",
     address: Address = None,
     device: Device = "cpu",
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads of each process.")] = 1,
-    shard_files: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings in a shard.")] = 1000,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads per process.")] = 1,
+    shard_files: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings per shard.")] = 1000,
     force: Force = False,
 ) -> None:
-    """Write the codes of a corpus as shards for training language models of speech.
+    """Write the codes of a corpus as shards for training speech language models.
 
-    Needs PyTorch: pip install 'audiovq[torch]'. Writes shard-00000.tar (or .parquet) and so on and manifest.json to
-    SHARDS. Called again it resumes; new recordings become new shards. With --engine ray each machine of the cluster
-    needs audiovq, the model, and access to FOLDER and SHARDS. Recordings that cannot be read are reported in one line
-    each and left out, and the exit code is then 1.
+    Needs PyTorch: pip install 'audiovq[torch]'. Writes shard-00000.tar (or .parquet), ... and manifest.json to
+    SHARDS. Repeat the command to resume; new recordings become new shards. With --engine ray each machine of the
+    cluster needs audiovq, the model, and access to FOLDER and SHARDS. Unreadable recordings are reported on one line
+    each and skipped; the exit code is then 1.
     """
     from audiovq.cli.jobs import Display
     from audiovq.data.places import is_url
@@ -105,7 +103,7 @@ def tokenize(
         raise AudioVQError(f"{output}: is a file; name a folder for the shards")
     sources = list_sources(corpus, language)
     if not isinstance(sources[0].place, str):
-        refuse(context, ("language",), "for plain folders; a prepared corpus has its languages")
+        refuse(context, ("language",), "for plain folders; a prepared corpus defines its languages")
     start = time.perf_counter()
     with Display(1) as display, display.file(output) as bar:
         lines = _lines(display, bar, start, cluster is not None)
@@ -134,12 +132,10 @@ def _report(output: str, result: Tokenized, elapsed: float) -> None:
             f"{result.seconds:.1f} s of audio encoded in {elapsed:.1f} s, {speed:.1f} times real time", file=sys.stderr
         )
     else:
-        print("nothing was left to encode", file=sys.stderr)
+        print("nothing left to encode", file=sys.stderr)
     if found["faults"]:
         total = len(found["faults"])
-        raise AudioVQError(
-            f"{total} recording{'s' * (total > 1)} could not be coded; {output}/manifest.json lists them"
-        )
+        raise AudioVQError(f"{total} recording{'s' * (total > 1)} could not be encoded; see {output}/manifest.json")
 
 
 def _lines(display: Display, bar: Progress, start: float, hours: bool) -> Tell:

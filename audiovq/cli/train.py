@@ -17,13 +17,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Hydra overrides: experiment=NAME, group=choice, key=value."),
 ]
-ConfigDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder of configurations; default: the package's.")
-]
+ConfigDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Configuration folder; default: the package's.")]
 Pack = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Do not train: write all that training needs to this folder.")
+    Path | None, typer.Option(metavar="DIR", help="Do not train; write everything that training needs to this folder.")
 ]
-Have = Annotated[str, typer.Option(metavar="NAME,...|FILE", help="With --pack: packages that the other machine has.")]
+Have = Annotated[
+    str, typer.Option(metavar="NAME,...|FILE", help="With --pack: packages installed on the other machine.")
+]
 Audio = Annotated[str, typer.Option(metavar="opus|flac|int16", help="With --pack: format of the recordings.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="With --pack: continue from this run's state.")
@@ -38,20 +38,22 @@ Join = Annotated[
 def train(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the configuration and stop.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the configuration and exit.")] = False,
     pack: Pack = None,
     have: Have = "torch",
-    python: Annotated[str, typer.Option(metavar="VERSION", help="With --pack: Python of the other machine.")] = "3.12",
+    python: Annotated[
+        str, typer.Option(metavar="VERSION", help="With --pack: Python version of the other machine.")
+    ] = "3.12",
     audio: Audio = "opus",
-    kbps: Annotated[float, typer.Option(metavar="KBPS", help="With --pack: bit rate of Opus.")] = 32.0,
-    piece_mib: Annotated[float, typer.Option(metavar="MIB", help="With --pack: size of the largest file.")] = 60.0,
+    kbps: Annotated[float, typer.Option(metavar="KBPS", help="With --pack: Opus bit rate.")] = 32.0,
+    piece_mib: Annotated[float, typer.Option(metavar="MIB", help="With --pack: maximum file size.")] = 60.0,
     run_folder: RunFolder = None,
     from_pack: FromPack = None,
     minutes: Minutes = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="With --from-pack: folder of the results.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="With --from-pack: folder for the results.")] = None,
     join: Join = None,
 ) -> None:
-    """Train a model. Called again, it resumes exactly from the run's last checkpoint.
+    """Train a model. Repeat the command to resume exactly from the run's last checkpoint.
 
     Needs the extra train: pip install 'audiovq[train]'.
 

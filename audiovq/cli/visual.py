@@ -108,7 +108,7 @@ def _rows(file: str, found: VisualInfo, model: Path | None) -> dict[str, str]:
     return {
         "file": describe(file),
         "format": f".avq version {found.version}, {found.media}",
-        "model": f"{found.model_hash} ({model.name if model else 'not a bundled one'})",
+        "model": f"{found.model_hash} ({model.name if model else 'not bundled'})",
         "source": f"{found.width}x{found.height} pixels{length if found.media == 'video' else ''}",
         "size": f"{found.bytes} bytes{rate}",
         "codes": "; ".join(levels),

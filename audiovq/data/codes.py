@@ -101,7 +101,7 @@ class CodesCache:
             self.utterances.append(CodedUtterance(**about, codes=codes, voice=voice, pitch=side[0], levels=side[1]))
             start, packet = stop, packet_stop
         if (start, start, packet) != (len(self._codes), len(pitch), len(levels)):
-            raise AudioVQError(f"the codes in {self.folder} do not fit their index: delete that folder")
+            raise AudioVQError(f"the codes in {self.folder} do not match their index: delete that folder")
 
     @property
     def tables(self) -> Tensor | None:
@@ -120,8 +120,8 @@ class CodesCache:
         found = [u for u in self.utterances if u.split == name]
         if not found:
             raise AudioVQError(
-                f"none of the {len(self.utterances)} recordings is of the split {name!r} (codes: {self.folder}); of a "
-                "plain folder's files one in 20 is test and one validation, by its name: code more recordings"
+                f"none of the {len(self.utterances)} recordings is in the split {name!r} (codes: {self.folder}); of a "
+                "plain folder's files one in 20 is test and one validation: add recordings"
             )
         return found
 
@@ -211,7 +211,7 @@ class _CodesWriter:
             AudioVQError: when nothing was written.
         """
         if not self.lines:
-            raise AudioVQError("there are no utterances to code: name another corpus")
+            raise AudioVQError("the corpus has no utterances to encode: choose another")
         index = {"facts": asdict(self.facts), "utterances": self.lines}
         if tables is not None:
             np.save(self.path / "codebooks.npy", tables.astype(np.float16))
@@ -311,7 +311,7 @@ def cached_codes(
     for corpus in corpora:
         if isinstance(corpus, Mapping) and corpus.get("name") == TOKENS:
             if len(corpora) > 1:
-                raise AudioVQError("shards of codes go alone, not with other corpora: tokenize these, too")
+                raise AudioVQError("shards of codes cannot be combined with other corpora: tokenize these, too")
             return _codes_of_shards(codec, corpus, folder)
     utterances = open_corpora(corpora, None)
     listing = "\n".join(f"{u.id}\t{u.speaker}\t{u.language}\t{u.split}\t{u.n_samples}\t{u.source}" for u in utterances)
@@ -336,7 +336,7 @@ def _codes_of_shards(codec: SpeechCodec, corpus: Mapping[str, Any], caches: Path
     from audiovq.data.tokens import TokenShards
 
     if set(corpus) != {"name", "root"}:
-        raise AudioVQError(f"shards of codes are told by their root alone: data.root=DIR, not {dict(corpus)}")
+        raise AudioVQError(f"shards of codes take only their root, data.root=DIR, not {dict(corpus)}")
     shards = TokenShards(Path(str(corpus["root"])).expanduser(), codec)
     content = hashlib.sha256("".join(shard["sha256"] for shard in shards.manifest["shards"]).encode())
     folder = caches / f"{codec.model_hash.hex()}-shards{_LAYOUT.decode()}-{content.hexdigest()[:8]}"

@@ -43,7 +43,7 @@ def open_folder(
             is not there.
     """
     if not root.is_dir():
-        raise AudioVQError(f"no folder {root}: give the root of a folder speaker/utterance.wav")
+        raise AudioVQError(f"no folder {root}: expected a folder of recordings speaker/utterance.wav")
     files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
         raise AudioVQError(f"no recordings in {root}: expected speaker/utterance with {', '.join(SUFFIXES)}")
@@ -90,7 +90,7 @@ def _datasets() -> ModuleType:
     except Exception as error:  # beside another build of torch it fails with whatever its loader met
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AudioVQError(
-            f"this corpus needs torchaudio, which does not import here ({reason}): pip install 'audiovq[corpora]'"
+            f"this corpus needs torchaudio, which cannot be imported ({reason}): pip install 'audiovq[corpora]'"
         ) from None
     return torchaudio.datasets
 
@@ -101,7 +101,7 @@ def _index(make: Callable[[], Any], what: str, root: Path) -> Any:
         return make()
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AudioVQError(f"no {what} in {root} ({reason}): give the folder that it was unpacked in as root") from None
+        raise AudioVQError(f"no {what} in {root} ({reason}): set root to the folder that contains it") from None
 
 
 def _utterances(
@@ -270,7 +270,7 @@ def open_corpus(
             raise AudioVQError(f"a corpus needs a name (one of {', '.join(NAMES)}), got {arguments}")
         return open_corpus(split=split, corpus=arguments.pop("name"), **{"root": root, **options, **arguments})
     if split is not None and split not in SPLITS:
-        raise AudioVQError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+        raise AudioVQError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
     name = str(corpus)
     if name in _LOADERS:
         module, _, function = _LOADERS[name].partition(":")
@@ -280,7 +280,7 @@ def open_corpus(
         return loader(folder, split, **options)
     path = Path(name).expanduser()
     if not path.is_dir():
-        raise AudioVQError(f"no corpus {name!r}: name one of {', '.join(NAMES)} or a folder")
+        raise AudioVQError(f"unknown corpus {name!r}; choose from {', '.join(NAMES)}, or give a folder")
     if (path / MANIFEST).is_file():
         return open_shards(path, split)
 

@@ -77,7 +77,7 @@ def write_episodes(folder: str | Path, episodes: Iterable[Episode]) -> int:
             for episode in episodes:
                 shapes.add((episode.frames.shape[1:], episode.actions.shape[1:]))
                 if len(shapes) > 1:
-                    raise AudioVQError(f"episode {episode.id} has frames or actions of another shape")
+                    raise AudioVQError(f"episode {episode.id} has frames or actions of a different shape")
                 frames.write(np.ascontiguousarray(episode.frames, np.uint8).tobytes())
                 actions.write(np.ascontiguousarray(episode.actions, np.uint8).tobytes())
                 line = {"id": episode.id, "scenario": episode.scenario, "split": episode.split, "offset": offset}
@@ -114,7 +114,7 @@ def open_episodes(
         frames = np.memmap(folder / "frames.u8", np.uint8, "r").reshape(-1, *lines[0]["shape"])
         actions = np.memmap(folder / "actions.u8", np.uint8, "r").reshape(-1, lines[0]["buttons"])
     except FileNotFoundError:
-        raise AudioVQError(f"no recording in {folder}: python recipes/video/record.py makes one") from None
+        raise AudioVQError(f"no recording in {folder}: create one with python recipes/video/record.py") from None
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise AudioVQError(f"the recording in {folder} is damaged ({error}): record it again") from None
     if len(frames) != len(actions) or len(frames) != lines[-1]["offset"] + lines[-1]["n_frames"]:

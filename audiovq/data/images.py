@@ -145,7 +145,7 @@ def open_cifar10(root: Path) -> list[ImageItem]:
             images = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             labels = np.asarray(batch[b"labels"])
         except FileNotFoundError:
-            raise AudioVQError(f"no {name} in {folder}: give the folder of cifar-10-batches-py") from None
+            raise AudioVQError(f"no {name} in {folder}: expected the folder cifar-10-batches-py") from None
         except (pickle.UnpicklingError, KeyError, ValueError, EOFError) as error:
             raise AudioVQError(f"{folder / name} is not a batch of CIFAR-10: {error}") from None
         split = {"test_batch": "test", "data_batch_5": "validation"}.get(name, "train")

@@ -103,7 +103,7 @@ class PackedCorpus:
             start = np.array([line["start"] for line in lines]) // FRAME
             frames = -(-np.array([line["n_samples"] for line in lines]) // FRAME)
             if (start[-1] + frames[-1]) * FRAME != len(samples):
-                raise ValueError("samples and index do not fit")
+                raise ValueError("samples and index do not match")
         except (OSError, ValueError, KeyError, IndexError) as error:
             raise AudioVQError(f"no packed corpus in {folder}, or it is damaged: {error}") from error
         names = sorted({line["speaker"] for line in lines})

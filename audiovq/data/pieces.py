@@ -99,12 +99,12 @@ class PieceReader:
         except (OSError, ValueError, KeyError) as error:
             raise AudioVQError(f"no pack in {folder}: {error}") from error
         if missing:
-            raise AudioVQError(f"{folder} has not all pieces of the pack yet: {', '.join(missing)} missing")
+            raise AudioVQError(f"{folder} is incomplete; missing pieces: {', '.join(missing)}")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(lambda piece: file_sha256(folder / piece["name"]), pieces))
         for piece, checksum in zip(pieces, found, strict=True):
             if checksum != piece["sha256"]:
-                raise AudioVQError(f"{folder / piece['name']} is damaged, or of another pack: copy it again")
+                raise AudioVQError(f"{folder / piece['name']} is damaged or belongs to another pack: copy it again")
         self._zips = [zipfile.ZipFile(folder / piece["name"]) for piece in pieces]
         self._parts: dict[str, list[tuple[zipfile.ZipFile, str]]] = {}
         for file in self._zips:
@@ -180,7 +180,7 @@ def check_alignment(samples: np.ndarray, decoded: np.ndarray) -> None:
         AudioVQError: when they are.
     """
     if len(samples) != len(decoded):
-        raise AudioVQError(f"the Opus library gave {len(decoded)} of {len(samples)} samples: store audio as FLAC")
+        raise AudioVQError(f"the Opus library decoded {len(decoded)} of {len(samples)} samples: store audio as FLAC")
     margin = 8
     inner = samples[margin:-margin].astype(np.float64)
     errors = [
@@ -276,7 +276,7 @@ def unpack_corpus(reader: PieceReader, split: str, folder: Path, threads: int | 
         name, first, last = item
         decoded = decode_samples(reader.read(name), audio, last - first)
         if len(decoded) != last - first:
-            raise AudioVQError(f"{name} has {len(decoded)} samples instead of {last - first}: pack it anew")
+            raise AudioVQError(f"{name} has {len(decoded)} samples instead of {last - first}: pack it again")
         samples[first:last] = decoded
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:

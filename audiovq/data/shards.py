@@ -154,7 +154,7 @@ def open_shards(folder: str | Path, split: str | None = None) -> list[Utterance]
             except (OSError, ValueError) as error:
                 raise AudioVQError(f"cannot read {path} ({error}): prepare the corpus again") from None
         if line["offset"] + line["n_samples"] > len(shards[line["shard"]].samples):
-            raise AudioVQError(f"shard {line['shard']} of {folder} is cut short: prepare the corpus again")
+            raise AudioVQError(f"shard {line['shard']} of {folder} is truncated: prepare the corpus again")
     phones = {_phones_key(line): tuple(map(tuple, line["phones"])) for line in lines if line.get("phones")}
     return [
         Utterance(

@@ -110,7 +110,7 @@ def _capacity(ray: Any, coding: Coding, on_gpu: bool) -> int:
     resources = ray.cluster_resources()
     room = resources.get("GPU", 0) if on_gpu else resources.get("CPU", 0) / coding.threads
     if room < 1:
-        raise AudioVQError(f"the cluster has no room for a worker with {'a GPU' if on_gpu else 'that many threads'}")
+        raise AudioVQError(f"no machine of the cluster has {'a GPU' if on_gpu else 'enough CPUs'} for a worker")
     return int(room)
 
 
@@ -164,4 +164,4 @@ def _one_line() -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         known = [line for line in lines if "AudioVQError: " in line]
         text = known[-1].split("AudioVQError: ", 1)[1] if known else (lines or [type(error).__name__])[-1]
-        raise AudioVQError(f"a worker failed: {text[:300]}; what is finished stays: call again") from error
+        raise AudioVQError(f"a worker failed: {text[:300]}; finished shards are kept; run the command again") from error

@@ -64,17 +64,17 @@ def from_layout(tokens: np.ndarray, layout: str, codebook_size: int, n_codebooks
         codes = np.stack([tokens[k, k : k + n_frames] for k in range(n_codebooks)])
     else:
         if tokens.ndim != 1 or len(tokens) % n_codebooks:
-            raise AudioVQError(f"{tokens.shape} tokens are not whole frames of {n_codebooks} codebooks")
+            raise AudioVQError(f"{tokens.shape} tokens do not form whole frames of {n_codebooks} codebooks")
         rows = tokens.reshape(-1, n_codebooks).T if layout == "interleaved" else tokens.reshape(n_codebooks, -1)
         codes = rows - np.arange(n_codebooks)[:, None] * codebook_size
     if len(codes) != n_codebooks or (codes < 0).any() or (codes >= codebook_size).any():
-        raise AudioVQError(f"these tokens are not codes in layout {layout!r}: a book's token stands in another's place")
+        raise AudioVQError(f"invalid tokens for layout {layout!r}: a token is outside the range of its codebook")
     return codes
 
 
 def _check(layout: str) -> None:
     if layout not in LAYOUTS:
-        raise AudioVQError(f"no layout {layout!r}: there are {', '.join(LAYOUTS)}")
+        raise AudioVQError(f"unknown layout {layout!r}; choose from {', '.join(LAYOUTS)}")
 
 
 SUFFIXES = {"tar": ".tar", "parquet": ".parquet"}
@@ -153,11 +153,11 @@ def make_item(
     """
     if facts["codes_hash"] != codes_hash:
         raise AudioVQError(
-            f"{about}: item {facts['id']} was coded by model {facts['model']} ({facts['codes_hash']}), the manifest "
-            f"tells of {codes_hash}: shards of two models were mixed"
+            f"{about}: item {facts['id']} was encoded with model {facts['model']} ({facts['codes_hash']}), not "
+            f"{codes_hash} as in the manifest: shards of two models were mixed"
         )
     if codes.shape != (facts["n_codebooks"], facts["n_frames"]) or pitch.shape != codes.shape[1:]:
-        raise AudioVQError(f"{about}: the codes of item {facts['id']} do not fit what is said of them: it is damaged")
+        raise AudioVQError(f"{about}: damaged: the codes of item {facts['id']} do not match their metadata")
     names = ("id", "channel", "speaker", "language", "text", "split", "seconds", "source_rate", "n_samples")
     return TokenizedUtterance(
         **{name: facts[name] for name in names},
@@ -283,7 +283,7 @@ def read_shard(path: Path, container: str, codes_hash: str) -> Iterator[Tokenize
     try:
         yield from (_read_tar if container == "tar" else _read_parquet)(path, codes_hash)
     except (ValueError, KeyError) as error:
-        raise AudioVQError(f"{path}: is damaged: {' '.join(str(error).split())[:100]}") from error
+        raise AudioVQError(f"{path}: damaged: {' '.join(str(error).split())[:100]}") from error
 
 
 def _read_tar(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:
@@ -296,7 +296,7 @@ def _read_tar(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:
             elif suffix == "json":
                 names = [f"{key}.codes.npy", f"{key}.pitch.npy"]
                 if set(arrays) != set(names):
-                    raise AudioVQError(f"{path}: {name} has no codes and pitch before it: it is damaged")
+                    raise AudioVQError(f"{path}: damaged: no codes and pitch before {name}")
                 codes, pitch = (arrays.pop(one) for one in names)
                 yield make_item(json.loads(data), codes, pitch, str(path), codes_hash)
 
@@ -340,6 +340,6 @@ def require_pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError:
         raise AudioVQError(
-            "Parquet needs the package pyarrow: pip install 'audiovq[tokens]', or use tar files, which need nothing"
+            "Parquet needs the package pyarrow: pip install 'audiovq[tokens]', or use tar files"
         ) from None
     return pyarrow, pyarrow.parquet

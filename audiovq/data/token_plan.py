@@ -52,15 +52,15 @@ class ShardPlan:
             self.shards, before = known["shards"], known["settings"]
         except FileNotFoundError:
             if folder.glob("shard-*"):
-                raise AudioVQError(f"{folder.name} holds shards of something else: name another folder") from None
+                raise AudioVQError(f"{folder.name} contains other shards: choose another folder") from None
             return
         except (ValueError, KeyError) as error:
-            raise AudioVQError(f"{folder.at(self._name)} is damaged ({error}); -f begins anew") from None
+            raise AudioVQError(f"{folder.at(self._name)} is damaged ({error}); use -f to start over") from None
         for name, value in self._settings.items():
             if before.get(name) != value:
                 raise AudioVQError(
-                    f"{folder.name} was begun with {name.replace('_', ' ')} {before.get(name)}, not {value}: name "
-                    "another folder, or -f begins anew"
+                    f"{folder.name} was started with {name.replace('_', ' ')} {before.get(name)}, not {value}: choose "
+                    "another folder, or use -f to start over"
                 )
 
     def extend(self, sources: Sequence[TokenSource], shard_items: int) -> None:
@@ -175,7 +175,7 @@ def alone(folder: Folder) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AudioVQError(f"{folder.name} is being written by another call: wait for it") from None
+                raise AudioVQError(f"{folder.name} is being written by another process: wait for it") from None
             except OSError:  # some file systems cannot lock
                 pass
         yield

@@ -84,7 +84,7 @@ def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
     if not root.exists() and corpus not in NAMES:
         raise AudioVQError(f"{corpus}: no such folder, and no corpus of that name ({', '.join(NAMES)})")
     if root.exists() and not root.is_dir():
-        raise AudioVQError(f"{corpus}: is a file; name a folder of recordings")
+        raise AudioVQError(f"{corpus}: is a file; give a folder of recordings")
     utterances = open_corpus(str(root) if root.is_dir() else corpus, None)
     if not utterances:
         raise AudioVQError(f"{corpus}: the corpus has no recordings")

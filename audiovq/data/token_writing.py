@@ -61,7 +61,7 @@ class Coding:
         try:
             return codec.to(self.device)
         except (AssertionError, RuntimeError):  # a PyTorch without CUDA, or a machine without a GPU
-            raise AudioVQError(f"PyTorch sees no device {self.device} here; leave out --device") from None
+            raise AudioVQError(f"PyTorch has no device {self.device}; omit --device") from None
 
 
 def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -> Iterator[Coded]:
@@ -74,7 +74,7 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
         yield from code_with(coding.codec(), coding, sources)
         return
     if coding.device != "cpu":
-        raise AudioVQError(f"one process codes on {coding.device}; leave out --workers, or use --engine ray")
+        raise AudioVQError(f"only one process can use {coding.device}; omit --workers, or use --engine ray")
     waiting: deque[Future[Coded]] = deque()
     try:
         with _pool(coding, workers) as pool:
@@ -86,7 +86,7 @@ def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -
                 yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise AudioVQError(
-            "a process was ended from outside, perhaps for want of memory; what is finished stays: call again "
+            "a process was killed, perhaps for lack of memory; finished shards are kept; run the command again "
             "with fewer --workers"
         ) from error
 

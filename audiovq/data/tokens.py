@@ -45,8 +45,8 @@ class TokenShards:
             self._expect(model)
         for path, shard in zip(self.files, self.manifest["shards"], strict=True):
             if not path.is_file() or path.stat().st_size != shard["bytes"]:
-                state = "is not what the manifest tells" if path.is_file() else "is missing"
-                raise AudioVQError(f"{path} {state}: call audiovq tokenize again")
+                state = "does not have the size given in the manifest" if path.is_file() else "is missing"
+                raise AudioVQError(f"{path} {state}: run audiovq tokenize again")
 
     def _expect(self, model: Codec | bytes | str) -> None:
         wanted = model.model_hash if isinstance(model, Codec) else model
@@ -54,7 +54,7 @@ class TokenShards:
         if wanted != self.model.codes_hash:
             name = f"{model.name} ({wanted})" if isinstance(model, Codec) else wanted
             raise AudioVQError(
-                f"{self.folder} holds codes of model {self.model.name} ({self.model.codes_hash}), not of {name}: "
+                f"{self.folder} contains codes of model {self.model.name} ({self.model.codes_hash}), not of {name}: "
                 "tokenize the recordings with that model, or name the model of the shards"
             )
 
@@ -81,7 +81,7 @@ class TokenShards:
         """
         for path, shard in zip(self.files, self.manifest["shards"], strict=True):
             if file_sha256(path) != shard["sha256"]:
-                raise AudioVQError(f"{path} is damaged: delete it and call audiovq tokenize again")
+                raise AudioVQError(f"{path} is damaged: delete it and run audiovq tokenize again")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -90,15 +90,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if (folder / PROGRESS).is_dir():
-            raise AudioVQError(f"the shards in {folder} are not finished: call audiovq tokenize again") from None
-        raise AudioVQError(f"no shards of codes in {folder}: make them with audiovq tokenize") from None
+            raise AudioVQError(f"the shards in {folder} are incomplete: run audiovq tokenize again") from None
+        raise AudioVQError(f"no shards of codes in {folder}: create them with audiovq tokenize") from None
     except (OSError, ValueError) as error:
         raise AudioVQError(f"{path} cannot be read: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise AudioVQError(f"{path} is not a manifest of audiovq tokenize")
     if manifest["version"] != VERSION:
         raise AudioVQError(
-            f"{path} is of version {manifest['version']}, this release reads {VERSION}: call audiovq tokenize again"
+            f"{path} has version {manifest['version']}, this release reads {VERSION}: run audiovq tokenize again"
         )
     return manifest
 
@@ -148,9 +148,9 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
         kept = self.shards.model.n_codebooks
         self.n_codebooks = kept if n_codebooks is None else n_codebooks
         if not 1 <= self.n_codebooks <= kept:
-            raise AudioVQError(f"{folder} holds 1 to {kept} codebooks, not {n_codebooks}")
+            raise AudioVQError(f"{folder} has {kept} codebooks, not {n_codebooks}")
         if split is not None and split not in SPLITS:
-            raise AudioVQError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+            raise AudioVQError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
         self.split, self.layout, self.shuffle, self.seed, self.epoch = split, layout, shuffle, seed, 0
         self.vocabulary = vocabulary(layout, self.n_codebooks, self.shards.model.codebook_size)
         self._place = rank, world_size

@@ -149,7 +149,7 @@ def draw_matrices(matrices: Mapping[str, Mapping[str, Mapping[str, float]]], pat
         AudioVQError: when no speakers were compared, or the file's type is unknown to matplotlib.
     """
     if not matrices:
-        raise AudioVQError("the plot shows which speakers are alike: measure speaker (--metrics)")
+        raise AudioVQError("the plot shows speaker similarity: --metrics must include speaker")
     n_columns = min(len(matrices), 3)
     n_rows = -(-len(matrices) // n_columns)
     figure = _figure(5.2 * n_columns + 1, 5.0 * n_rows)

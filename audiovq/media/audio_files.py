@@ -104,7 +104,7 @@ def _open_file(stream: BinaryIO, stack: ExitStack) -> Audio:
         return _read_sndfile(stream, stack)
     except (soundfile.LibsndfileError, TypeError) as error:
         if getattr(error, "code", None) == 3:  # SF_ERR_MALFORMED_FILE
-            raise AudioVQError("is damaged or cut off near its beginning") from error
+            raise AudioVQError("is damaged or truncated near its beginning") from error
         container = container_of(_bytes_at(stream, 0, HEAD_BYTES))
         if container is not None:
             _rewind(stream)
@@ -116,7 +116,7 @@ def _open_file(stream: BinaryIO, stack: ExitStack) -> Audio:
                 audio.remarks += [] if pages.is_complete else ["warning: its end is missing"]
             return audio
         raise AudioVQError(
-            "is not audio that can be read (WAV, FLAC, Ogg, MP3, AIFF, M4A, ...); convert it first, for example with "
+            "is not audio in a supported format (WAV, FLAC, Ogg, MP3, AIFF, M4A, ...); convert it first, for example with "
             "ffmpeg"
         ) from error
 
@@ -274,12 +274,12 @@ def _read_av(container: Any) -> Audio:
         AudioVQError: when there is none.
     """
     if not container.streams.audio:
-        raise AudioVQError("has no sound")
+        raise AudioVQError("has no sound track")
     stream, remarks = container.streams.audio[0], list[str]()
     frames = _av_frames(container, stream, remarks)
     first = next(frames, None)
     if first is None:
-        raise AudioVQError("; ".join(["holds no audio samples", *remarks]))
+        raise AudioVQError("; ".join(["contains no audio samples", *remarks]))
     rate, (n_channels, _) = first.sample_rate, first.to_ndarray().shape
     n_frames = round(stream.duration * stream.time_base * rate) if stream.duration else None
     blocks: Iterator[np.ndarray] = (np.ascontiguousarray(frame.to_ndarray().T) for frame in chain([first], frames))

@@ -49,7 +49,7 @@ def open_image(stream: Any) -> Any:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(stream)
     except UnidentifiedImageError:
-        raise AudioVQError("is not an image that can be read (PNG, JPEG, WebP, GIF)") from None
+        raise AudioVQError("is not an image in a supported format (PNG, JPEG, WebP, GIF)") from None
     except Image.DecompressionBombError:
         raise AudioVQError(f"has more than {MAX_PIXELS} pixels; shrink it first") from None
     except Exception as error:
@@ -214,7 +214,7 @@ def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
     name = container_of(stream.read(HEAD_BYTES))
     stream.seek(0)
     if name is None:
-        raise AudioVQError("is not a video that can be read (MP4, MOV, MKV, WebM)")
+        raise AudioVQError("is not a video in a supported format (MP4, MOV, MKV, WebM)")
     with open_container(stream, *name) as container:
         video = images_of(container)
         if video is None:

@@ -70,7 +70,7 @@ class RawFormat:
 
     def __post_init__(self) -> None:
         if self.samples not in FORMATS:
-            raise AudioVQError(f"there is no sample format {self.samples!r}; there are {', '.join(FORMATS)}")
+            raise AudioVQError(f"unknown sample format {self.samples!r}; choose from {', '.join(FORMATS)}")
 
     @property
     def frame_bytes(self) -> int:
@@ -156,7 +156,7 @@ def open_raw(stream: Any, raw: RawFormat, file_size: int | None) -> Audio:
     head = stream.peek(12)
     for start, name in _HEADERS.items():
         if head.startswith(start):
-            raise AudioVQError(f"is {name} file, not raw audio; leave out --raw")
+            raise AudioVQError(f"is {name} file, not raw audio; omit --raw")
     audio = Audio(
         raw.sample_rate, raw.n_channels, None if file_size is None else file_size // raw.frame_bytes, iter(())
     )

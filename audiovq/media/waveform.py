@@ -169,7 +169,7 @@ class AudioReader:
                     block = np.clip(block, -1, 1)
                 yield mixdown.push(block) if mono else block
             if self.n_read == 0:
-                raise AudioVQError("; ".join(["holds no audio samples", *self._audio.remarks]))
+                raise AudioVQError("; ".join(["contains no audio samples", *self._audio.remarks]))
             if mono:
                 yield mixdown.finish()
         self.remarks += self._audio.remarks
@@ -219,7 +219,7 @@ def open_audio(source: Place, raw: RawFormat | None = None) -> Iterator[AudioRea
         audio = open_stream(stream, stack, on_disk) if raw is None else open_raw(Peekable(stream), raw, size_of(stream))
         if not MIN_SAMPLE_RATE <= audio.sample_rate <= MAX_SAMPLE_RATE:
             raise AudioVQError(
-                f"has a sample rate of {audio.sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} can be coded"
+                f"has a sample rate of {audio.sample_rate} Hz; supported are {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
             )
         yield AudioReader(name, audio)
 

@@ -23,7 +23,7 @@ def unpack_code(folder: Path, work: Path) -> Path:
     pieces = json.loads((folder / "manifest.json").read_text())["pieces"]
     missing = [piece["name"] for piece in pieces if not (folder / piece["name"]).is_file()]
     if missing:
-        sys.exit(f"{folder} has not all pieces of the pack yet: {', '.join(missing)} missing")
+        sys.exit(f"{folder} is incomplete; missing pieces: {', '.join(missing)}")
     key = hashlib.sha256(json.dumps(pieces).encode()).hexdigest()[:16]
     site = work / f"site-{key}"
     if site.is_dir():

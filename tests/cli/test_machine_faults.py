@@ -153,7 +153,7 @@ def test_the_second_of_two_that_write_one_folder_of_shards(run, wav, codec, tmp_
     wav("in/a.wav")
     with alone(Folder(tmp_path / "out")):
         done = run("tokenize", "in", "-o", "out", "--model", "model")
-    assert (done.code, done.lines) == (1, ["audiovq: out is being written by another call: wait for it"])
+    assert (done.code, done.lines) == (1, ["audiovq: out is being written by another process: wait for it"])
     assert run("tokenize", "in", "-o", "out", "--model", "model").code == 0
 
 

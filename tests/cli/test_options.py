@@ -211,7 +211,7 @@ def test_the_sound_of_videos(run, images, tmp_path):
     assert ", video" in run("info", "talk.avq").out
     assert run("encode", "talk.mp4", "--sound", "-f").code == 0
     assert "16000 Hz, 1 channel" in run("info", "talk.avq").out
-    check_refusal(run("encode", "mute.mp4", "--sound", "-o", "x.avq"), "mute.mp4: has no sound")
+    check_refusal(run("encode", "mute.mp4", "--sound", "-o", "x.avq"), "mute.mp4: has no sound track")
     for name in ("voice.webm", "memo.m4a"):
         assert run("encode", name).code == 0
         assert "4.00" in run("info", Path(name).with_suffix(".avq")).out

@@ -33,10 +33,10 @@ def test_a_corpus_with_a_bad_file(run, wav, tmp_path, model):
     assert done.lines[0].startswith("audiovq: bad.wav: is not audio")
     assert done.lines[1].startswith("out: 1 shard, 2 items")
     assert done.lines[2].endswith("times real time")
-    assert done.lines[3] == "audiovq: 1 recording could not be coded; out/manifest.json lists them"
+    assert done.lines[3] == "audiovq: 1 recording could not be encoded; see out/manifest.json"
     assert [item.codes.shape for item in TokenShards("out")] == [(3, 60), (3, 15)]
     again = run("tokenize", "in", "-o", "out", "--model", model, "--codebooks", 3)
-    assert (again.code, again.lines[1]) == (1, "nothing was left to encode")
+    assert (again.code, again.lines[1]) == (1, "nothing left to encode")
     (tmp_path / "in" / "bad.wav").unlink()
     assert run("tokenize", "in", "-o", "out", "--model", model, "-f", "--workers", 2).code == 0
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["n_codebooks"] == 2
@@ -162,7 +162,7 @@ def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(run, wav, tmp_pat
         error = running.stderr.read().decode()
     assert running.returncode == 1
     assert len(error.splitlines()) == 1
-    assert error.startswith("audiovq: a process was ended from outside")
+    assert error.startswith("audiovq: a process was killed")
     left = {path.name for path in (tmp_path / "out").iterdir()} - {".progress"}
     assert left < {f"shard-{i:05}.tar" for i in range(8)}
     assert run("tokenize", "in", "-o", "out", *options).code == 0

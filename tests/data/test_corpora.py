@@ -222,7 +222,7 @@ def test_what_does_not_exist_is_one_clear_error(corpus):
 
 
 def test_unknown_splits_and_empty_folders_are_errors(tmp_path):
-    with pytest.raises(AudioVQError, match="no split 'dev'"):
+    with pytest.raises(AudioVQError, match="unknown split 'dev'"):
         open_corpus(tmp_path, "dev")
     with pytest.raises(AudioVQError, match="no recordings"):
         open_corpus(tmp_path, "train")

@@ -137,7 +137,7 @@ def test_a_stopped_call_is_gone_on_with(recordings, model, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         tokenize(recordings, parts, model, workers=workers, tell=Stop(5))
     assert set(content(parts)) == {"shard-00000.tar"}
-    with pytest.raises(AudioVQError, match="not finished"):
+    with pytest.raises(AudioVQError, match="are incomplete"):
         TokenShards(parts)
     (parts / ".shard-00001-killed.tar").write_bytes(b"of a call that was killed")
     before = (parts / "shard-00000.tar").stat().st_mtime_ns
@@ -215,7 +215,7 @@ def test_folders_keep_their_settings(recordings, model, codec, tmp_path):
     assert not list(out.glob("*.tar"))
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "shard-00000.i16").write_bytes(b"")
-    with pytest.raises(AudioVQError, match="something else"):
+    with pytest.raises(AudioVQError, match="other shards"):
         tokenize(recordings, tmp_path / "strange", model)
 
 
@@ -249,7 +249,7 @@ def test_damage_is_found(recordings, model, tmp_path):
         with suppress(AudioVQError):
             assert len(list(TokenShards(tmp_path / "out"))) > 0
     path.write_bytes(data[:-1])
-    with pytest.raises(AudioVQError, match="not what the manifest tells"):
+    with pytest.raises(AudioVQError, match="size given in the manifest"):
         TokenShards(tmp_path / "out")
     with pytest.raises(AudioVQError, match="no shards"):
         TokenShards(tmp_path)
@@ -287,7 +287,7 @@ def test_a_prepared_corpus_keeps_what_is_known_of_it(model, tmp_path, monkeypatc
     codec.model_hash = b"abcd"
     with pytest.raises(AudioVQError, match="not of tiny"):
         cached_codes(codec, [{"name": "tokens", "root": str(tmp_path / "out")}])
-    with pytest.raises(AudioVQError, match="alone"):
+    with pytest.raises(AudioVQError, match="cannot be combined"):
         cached_codes(codec, [{"name": "tokens", "root": "x"}, "debian_speech"])
 
 
@@ -351,9 +351,9 @@ def test_items_in_a_layout(shards):
     for item, tokens in zip(plain, laid, strict=True):
         assert torch.equal(tokens["codes"].reshape(-1, 2).T, item["codes"] + torch.tensor([[0], [32]]))
     assert [item["id"] for item in TokenDataset(shards, split="test")] == []
-    with pytest.raises(AudioVQError, match="1 to 3 codebooks"):
+    with pytest.raises(AudioVQError, match="has 3 codebooks, not"):
         TokenDataset(shards, n_codebooks=4)
-    with pytest.raises(AudioVQError, match="no layout"):
+    with pytest.raises(AudioVQError, match="unknown layout"):
         TokenDataset(shards, layout="sideways")
 
 
@@ -365,7 +365,7 @@ def test_layouts_go_there_and_back(layout, shape):
     assert tokens.max() < vocabulary(layout, shape[0], 50)
     assert np.array_equal(from_layout(tokens, layout, 50, shape[0]), codes)
     if shape[0] > 1 and layout != "codes":
-        with pytest.raises(AudioVQError, match="not codes"):
+        with pytest.raises(AudioVQError, match="invalid tokens"):
             from_layout(np.roll(tokens, 1), layout, 50, shape[0]) if shape[1] > 1 else from_layout(
                 tokens + 50, layout, 50, shape[0]
             )
@@ -379,5 +379,5 @@ def test_items_decode_as_they_are(shards, model):
     assert whole.shape == (1, 1, item.n_samples)
     parts = [entry[name][None] for name in ("codes", "voice", "pitch", "level")]
     assert torch.equal(whole, codec.decode(EncodedSpeech(*parts[:2], entry["n_samples"], *parts[2:])))
-    with pytest.raises(AudioVQError, match="no split 'trian'"):
+    with pytest.raises(AudioVQError, match="unknown split 'trian'"):
         TokenDataset(shards, split="trian")

@@ -97,8 +97,8 @@ def test_an_mp3_that_does_not_say_how_long_it_is(tmp_path):
 
 
 def test_the_damage_of_a_header_is_not_said_to_be_another_format(tmp_path):
-    assert "damaged or cut off" in refusal(written("OGG", "VORBIS")[:300], tmp_path)
-    assert "damaged or cut off" in refusal(written("CAF", "ALAC_16")[:3000], tmp_path, "a.caf")
+    assert "damaged or truncated" in refusal(written("OGG", "VORBIS")[:300], tmp_path)
+    assert "damaged or truncated" in refusal(written("CAF", "ALAC_16")[:3000], tmp_path, "a.caf")
 
 
 def media(container, codec, seconds=4.0, images=False, rate=RATE):
@@ -204,7 +204,7 @@ def test_an_mp4_without_its_index(tmp_path):
 def test_the_sound_of_a_video(tmp_path):
     samples, remarks = read_bytes(media("mp4", "aac", images=True), tmp_path, "talk.mp4")
     assert (len(samples), remarks) == (4 * RATE, [])
-    assert refusal(media("mp4", None, images=True), tmp_path, "mute.mp4") == "has no sound"
+    assert refusal(media("mp4", None, images=True), tmp_path, "mute.mp4") == "has no sound track"
 
 
 def test_titles_of_any_encoding(tmp_path):

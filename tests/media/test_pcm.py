@@ -63,7 +63,7 @@ def test_bytes_that_are_left_over(tmp_path, extra):
     assert len(samples) == 100
     assert len(remarks) == 1
     assert remarks[0].startswith(f"warning: {extra} of its bytes are left over, a sample of all channels takes 6")
-    assert refusal(b"\1" * extra, tmp_path, "a.raw", raw=raw).startswith("holds no audio samples; warning:")
+    assert refusal(b"\1" * extra, tmp_path, "a.raw", raw=raw).startswith("contains no audio samples; warning:")
 
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "AIFF", "RF64"])
@@ -71,7 +71,7 @@ def test_what_has_a_header_is_not_raw(tmp_path, container):
     stream = io.BytesIO()
     soundfile.write(stream, SAMPLES, 16000, format=container)
     message = refusal(stream.getvalue(), tmp_path, "a.raw", raw=RawFormat("s16le", 16000, 1))
-    assert "not raw audio; leave out --raw" in message
+    assert "not raw audio; omit --raw" in message
 
 
 def test_raw_audio_is_not_read_by_itself(tmp_path):
@@ -80,7 +80,7 @@ def test_raw_audio_is_not_read_by_itself(tmp_path):
 
 def test_formats_that_are_none(tmp_path):
     for name in ("s12le", "S16LE", "pcm", ""):
-        with pytest.raises(AudioVQError, match="there is no sample format"):
+        with pytest.raises(AudioVQError, match="unknown sample format"):
             RawFormat(name, 16000, 1)
     for numbers in ((0, 1), (16000, 0), ()):
         assert "needs a sample rate" in refusal(bytes(100), tmp_path, "a.raw", raw=RawFormat("s16le", *numbers))

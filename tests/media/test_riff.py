@@ -161,7 +161,7 @@ def test_samples_that_look_like_text(tmp_path):
 def test_a_file_without_samples(tmp_path, riff, after):
     if riff != 36 and after:
         return  # by their sizes, writers to a pipe say that the rest is audio
-    assert refusal(wav(b"", riff=riff, after=after), tmp_path).startswith("holds no audio samples")
+    assert refusal(wav(b"", riff=riff, after=after), tmp_path).startswith("contains no audio samples")
 
 
 @pytest.mark.parametrize("n", range(12, 44, 3))
@@ -180,7 +180,7 @@ def test_codings_that_another_reader_decodes(tmp_path, size, word):
 
 def test_no_samples_in_a_file_that_another_reader_decodes(tmp_path):
     message = refusal(wav(bytes(range(1, 201)) * 240, size=0, form=fmt(tag=7, bits=8)), tmp_path)
-    assert message.startswith("holds no audio samples; warning: 48,000 bytes follow")
+    assert message.startswith("contains no audio samples; warning: 48,000 bytes follow")
 
 
 @pytest.mark.parametrize("rate", [0, 1, 999, 768_001, 0xFFFFFFFF])

@@ -82,7 +82,7 @@ def test_random_damage_of_a_wav_header_is_harmless(tmp_path):
 def test_no_samples_are_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros((0, 1)), 16000)
     for source in (tmp_path / "a.wav", Pipe((tmp_path / "a.wav").read_bytes())):
-        with pytest.raises(AudioVQError, match="holds no audio samples"):
+        with pytest.raises(AudioVQError, match="contains no audio samples"):
             read(source)
 
 
