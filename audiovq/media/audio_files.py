@@ -116,8 +116,8 @@ def _open_file(stream: BinaryIO, stack: ExitStack) -> Audio:
                 audio.remarks += [] if pages.is_complete else ["warning: its end is missing"]
             return audio
         raise AudioVQError(
-            "is not audio in a supported format (WAV, FLAC, Ogg, MP3, AIFF, M4A, ...); convert it first, for example with "
-            "ffmpeg"
+            "is not audio in a supported format (WAV, FLAC, Ogg, MP3, AIFF, M4A, ...); convert it first, for example "
+            "with ffmpeg"
         ) from error
 
 
