@@ -41,9 +41,7 @@ def train(
     show: Annotated[bool, typer.Option("--show", help="Print the configuration and exit.")] = False,
     pack: Pack = None,
     have: Have = "torch",
-    python: Annotated[
-        str, typer.Option(metavar="VERSION", help="With --pack: Python version of the other machine.")
-    ] = "3.12",
+    python: Annotated[str, typer.Option(metavar="VERSION", help="With --pack: the other machine's Python.")] = "3.12",
     audio: Audio = "opus",
     kbps: Annotated[float, typer.Option(metavar="KBPS", help="With --pack: Opus bit rate.")] = 32.0,
     piece_mib: Annotated[float, typer.Option(metavar="MIB", help="With --pack: maximum file size.")] = 60.0,

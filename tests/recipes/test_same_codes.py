@@ -82,7 +82,7 @@ def test_the_bundled_speakers_say_the_same_codes(model, monkeypatch, capsys):
     assert "recordings of low" in printed
     assert "recordings of middle" not in printed
     call(same_codes, monkeypatch, "--out", "again", "--picture", "a.jpg", "--data", "nowhere")
-    assert "no similarities: no corpus 'nowhere'" in capsys.readouterr().out
+    assert "no similarities: unknown corpus 'nowhere'" in capsys.readouterr().out
     assert np.array_equal(soundfile.read("again/low.wav")[0], spoken["low"])
 
 
