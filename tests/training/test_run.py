@@ -29,7 +29,7 @@ def test_wrong_settings_are_one_clear_error(codec, tmp_path, monkeypatch):
         compose(["experiment=nowhere"])
     with pytest.raises(AudioVQError, match=r"no train\.yaml"):
         compose([], tmp_path)
-    with pytest.raises(AudioVQError, match="no corpus"):
+    with pytest.raises(AudioVQError, match="unknown corpus"):
         train(
             compose(["experiment=prior", f"task.codec={tmp_path / 'model'}", "data.corpora=[{name: no-such-folder}]"])
         )
