@@ -109,7 +109,6 @@ def evaluate_image(
         split: name of their split, for the report.
         about: more for the report.
         priors: of the codec's levels, when it has them; they must be for codes of this size.
-        progress: called with the progress.
     """
     figures: dict[str, Any] = dict(measure_bound(codec, images, progress))
     with torch.inference_mode():
@@ -185,7 +184,6 @@ def evaluate_video(
         split: name of the episodes' split, for the report.
         n_windows: see `spread_windows`.
         about: more for the report.
-        progress: called with the progress.
 
     Raises:
         AudioVQError: when no episode is long enough.
