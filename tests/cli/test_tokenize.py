@@ -44,7 +44,7 @@ def test_a_corpus_with_a_bad_file(run, wav, tmp_path, model):
 
 def test_what_cannot_be_done_is_told_before_anything_is_loaded(run, wav, model, monkeypatch):
     wav("in/a.wav")
-    monkeypatch.setattr("audiovq.data.token_writing.Coding.codec", None)
+    monkeypatch.setattr("audiovq.data.token_coding.Coding.codec", None)
     real = builtins.__import__
 
     def without_pyarrow(name, *arguments, **options):
