@@ -189,10 +189,10 @@ def input_layer(p, net, state, extra, t):
         copy(y + 4 * k, p.zeros, width - k)
         for i in range(net.n_values):
             value = state.past[b, 0, i]
-            add_scaled(y, weight + 4 * i * k, value, k)
-            add_scaled(y, weight + 4 * (net.n_values + i) * k, compand(value), k)
+            add_scaled(y, weight + 4 * i * k, k, value)
+            add_scaled(y, weight + 4 * (net.n_values + i) * k, k, compand(value))
         if len(extra):
-            add_scaled(y, address(extra) + 4 * (t * p.batch + b) * k, np.float32(1), k)
+            add_scaled(y, address(extra) + 4 * (t * p.batch + b) * k, k, np.float32(1))
 
 
 @inlined
