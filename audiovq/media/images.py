@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.io import Guard, Place, describe, errors_about, is_path, open_input, open_output
 from audiovq.media.containers import CONTAINER_SUFFIXES, HEAD_BYTES, container_of, images_of, open_container, reason_of
 
@@ -235,14 +235,6 @@ def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
         yield rate, frames()
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise AudioVQError("MP4 needs the package av: pip install 'audiovq[video]'") from None
-    return av
-
-
 def check_video_target(target: Place) -> str:
     """The ending of a file name; ``.gif`` for standard output.
 
@@ -253,7 +245,7 @@ def check_video_target(target: Place) -> str:
     for suffix in VIDEO_SUFFIXES:
         if name.endswith(suffix):
             if suffix == ".mp4":
-                _av()
+                need("av", "MP4", "video")
             return suffix
     raise AudioVQError(f"{describe(target)}: videos are written as {', '.join(VIDEO_SUFFIXES)}")
 
@@ -272,33 +264,31 @@ def create_video(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterat
     Raises:
         AudioVQError: see `check_video_target`.
     """
+    from PIL import Image
+
     suffix = check_video_target(target)
     with open_output(target) as stream:
         if suffix == ".gif":
             pages: list[Any] = []
-            yield lambda frame: pages.append(_page(frame))
+            yield lambda frame: pages.append(Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT))
             each = max(round(1000 / rate), 20)
             pages[0].save(stream, "GIF", save_all=True, append_images=pages[1:], duration=each, loop=0)
         else:
             guard = Guard(stream)
-            with guard.reporting(), _av().open(guard, "w", format="mp4") as container:
+            with guard.reporting(), need("av", "MP4", "video").open(guard, "w", format="mp4") as container:
                 yield from _append_to(container, rate, size)
 
 
-def _page(frame: np.ndarray) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT)
-
-
 def _append_to(container: Any, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    from av import VideoFrame
+
     height, width = size
     video = container.add_stream("libx264", rate=rate, options={"crf": "16", "threads": "1"})
     video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
 
     def append(frame: np.ndarray) -> None:
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        container.mux(video.encode(_av().VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+        container.mux(video.encode(VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
 
     yield append
     container.mux(video.encode())
