@@ -290,12 +290,7 @@ def inspect(codec: Codec, path: str | Path, max_seconds: float, n_codebooks: int
 
 
 def decoded(
-    codec: Codec,
-    avq: bytes,
-    label: str,
-    detail: str,
-    kbps: float | None = None,
-    remarks: Sequence[str] = (),
+    codec: Codec, avq: bytes, label: str, detail: str, kbps: float | None = None, remarks: Sequence[str] = ()
 ) -> Version:
     """Decode a file in memory."""
     import soundfile

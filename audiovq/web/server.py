@@ -63,11 +63,7 @@ def is_local(host: str) -> bool:
 
 
 def serve_page(
-    codec: Codec,
-    prior: SpeechPrior | None,
-    sock: socket.socket,
-    max_seconds: float,
-    ready: Callable[[str], None],
+    codec: Codec, prior: SpeechPrior | None, sock: socket.socket, max_seconds: float, ready: Callable[[str], None]
 ) -> None:
     """Serve the page until the process is asked to end. Temporary files are deleted then.
 
