@@ -24,7 +24,6 @@ from audiovq.io import cache_dir
 if TYPE_CHECKING:
     from audiovq.prior.speech import SpeechPrior
 
-
 SHORTEST_PAUSE = 0.1
 """Seconds; shorter quiet parts, as a stop's closure, belong to speech."""
 QUIET_DB, SILENT_DB = 30.0, -65.0
@@ -352,8 +351,7 @@ class Trigram:
     same frame, then its own frame before.
 
     Args:
-        train: codes (K, F) that are counted.
-        held_out: codes (K, F) that the weights are fitted to.
+        train, held_out: codes (K, F) that are counted, and those that the weights are fitted to.
         codebook_size: of the codes.
     """
 
