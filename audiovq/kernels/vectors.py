@@ -22,7 +22,7 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, types
 
-from audiovq.processor import cpu_features
+from audiovq.kernels import cpu_features
 
 intrinsic: Any = extending.intrinsic  # typed as a function of (typing context, arguments), which callers never see
 
