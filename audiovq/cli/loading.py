@@ -15,6 +15,8 @@ from audiovq.errors import AudioVQError, need
 from audiovq.io import check_input, errors_about, n_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.codec.codec import SpeechCodec
     from audiovq.codec.onnx_codec import OnnxCodec
@@ -200,8 +202,9 @@ class Models:
         if name_or_dir not in self._loaded:
             start = time.perf_counter()
             try:
+                load: Callable[[str | None], Codec]
                 load = self._load_onnx if self._uses_onnx(name_or_dir) else self._load_torch
-                codec: Codec = load(name_or_dir)
+                codec = load(name_or_dir)
                 if self._entropy_coding:
                     from audiovq.bitstream.entropy import coder_for
 
