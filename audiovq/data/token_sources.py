@@ -149,11 +149,11 @@ def code_source(
             push(resampler.push(block))
         n_samples = n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate)
         push(resampler.finish(n_samples))
-    coded = []
-    for stream, before in zip(streams, packets, strict=True):
-        after = stream.finish()
-        assert stream.speaker is not None
-        coded.append((before + after, stream.speaker))
+        coded = []
+        for stream, before in zip(streams, packets, strict=True):
+            after = stream.finish()
+            assert stream.speaker is not None
+            coded.append((before + after, stream.speaker))
     return Coded(source.id, source.n_bytes, make_items(source, text, audio, coded, n_samples), remarks=audio.remarks)
 
 
