@@ -326,7 +326,6 @@ def work_through(
     """Do all jobs, and go on after failures.
 
     Args:
-        jobs: what to do.
         force: overwrite.
         work: does one job.
         done: called with each job and what ``work`` returned.

@@ -138,11 +138,7 @@ def check_outputs(*paths: Path | None) -> None:
 
 
 def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
-    """The format of raw audio that is read; None for audio with a header.
-
-    Raises:
-        AudioVQError: for options that do not go together.
-    """
+    """The format of raw audio that is read; None for audio with a header."""
     from audiovq.media.samples import RawFormat
 
     if raw is None:
@@ -155,11 +151,7 @@ def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFo
 
 
 def raw_target(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
-    """The format of raw audio that is written; what is not given is as the audio has it.
-
-    Raises:
-        AudioVQError: for options that do not go together.
-    """
+    """The format of raw audio that is written; what is not given is as the audio has it."""
     from audiovq.media.samples import RawFormat
 
     return raw_source(raw, rate, channels) if raw is None else RawFormat(raw, rate or 0, channels or 0)
@@ -190,10 +182,7 @@ CLIPS = (".gif", *CONTAINER_SUFFIXES)
 def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
     """Whether the inputs of `encode` are images and videos, by their names; a folder goes by its files.
 
-    A video without images is sound.
-
-    Raises:
-        AudioVQError: for both audio and images or videos.
+    A video without images is sound; both kinds together are an `AudioVQError`.
     """
 
     def sound(name: str) -> bool:
@@ -211,11 +200,7 @@ def known_contents(name: str) -> set[str]:
 
 
 def holds_visual(inputs: Sequence[str]) -> bool:
-    """Whether the inputs of `decode` or `info` hold images and videos, by the headers of the .avq files.
-
-    Raises:
-        AudioVQError: for both audio and images or videos.
-    """
+    """Whether the inputs of `decode` or `info` hold images and videos, not both, by the headers of the .avq files."""
     from audiovq.bitstream.container import media_of
     from audiovq.bitstream.visual_layout import MEDIA_NAMES
 

@@ -129,10 +129,6 @@ class CodesCache:
 class _CodesWriter:
     """Appends utterances to a hidden folder beside ``folder``; an interrupted one is continued.
 
-    Args:
-        folder: where the codes stand when all are written.
-        facts: of the codec.
-
     Raises:
         AudioVQError: when another process is writing the same codes.
     """
@@ -202,11 +198,7 @@ class _CodesWriter:
             file.close()
 
     def finish(self, tables: np.ndarray | None = None) -> None:
-        """Write the index and the codebooks, and give the folder its name.
-
-        Raises:
-            AudioVQError: when nothing was written.
-        """
+        """Write the index and the codebooks, and give the folder its name; `AudioVQError` when nothing was written."""
         if not self.lines:
             raise AudioVQError("there are no utterances to code: name another corpus")
         index = {"facts": asdict(self.facts), "utterances": self.lines}

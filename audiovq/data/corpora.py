@@ -29,7 +29,6 @@ def open_folder(
     speaker, named after it.
 
     Args:
-        root: the folder.
         split: one of `audiovq.data.utterance.SPLITS`, or None for all.
         language, licence: of all the recordings.
         unseen: speakers to keep for the split "unseen".

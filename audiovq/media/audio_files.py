@@ -249,11 +249,7 @@ def _ends_in_last_page(stream: BinaryIO) -> bool:
 
 
 def _read_av(container: Any) -> Audio:
-    """Read the first sound of a container.
-
-    Raises:
-        AudioVQError: when there is none.
-    """
+    """Read the first sound of a container; `AudioVQError` when there is none."""
     if not container.streams.audio:
         raise AudioVQError("has no sound")
     stream, remarks = container.streams.audio[0], list[str]()

@@ -35,11 +35,7 @@ def read_image(source: Place) -> np.ndarray:
 
 
 def open_image(stream: Any) -> Any:
-    """Open a stream as a Pillow image, not yet decoded.
-
-    Raises:
-        AudioVQError: for a file that is no image, and for one that is too large.
-    """
+    """Open a stream as a Pillow image, not yet decoded; `AudioVQError` for one that is no image or too large."""
     from PIL import Image, UnidentifiedImageError
 
     if not (hasattr(stream, "seekable") and stream.seekable()):
@@ -65,11 +61,7 @@ def damage(error: Exception) -> AudioVQError:
 
 
 def to_rgb(image: Any) -> np.ndarray:
-    """Decode a Pillow image, with its EXIF orientation applied: (H, W, 3) uint8.
-
-    Raises:
-        AudioVQError: for a damaged one.
-    """
+    """Decode a Pillow image, with its EXIF orientation applied: (H, W, 3) uint8; `AudioVQError` when it is damaged."""
     from PIL import Image, ImageOps
 
     try:
@@ -89,11 +81,7 @@ def to_rgb(image: Any) -> np.ndarray:
 
 
 def check_image_target(target: Place) -> str:
-    """Pillow's format name for the ending of a file name; PNG for standard output.
-
-    Raises:
-        AudioVQError: for another ending.
-    """
+    """Pillow's format name for the ending of a file name; PNG for standard output; `AudioVQError` for other endings."""
     if not is_path(target):
         return "PNG"
     suffix = str(target).lower().rpartition(".")[2]
@@ -190,11 +178,7 @@ def _open_animation(image: Any) -> tuple[Fraction, Frames]:
 
 
 def _check_size(video: Any) -> None:
-    """Check the size of the frames of PyAV's stream or Pillow's animation.
-
-    Raises:
-        AudioVQError: for frames that are too large.
-    """
+    """Raise `AudioVQError` when frames of PyAV's stream or Pillow's animation are too large."""
     if video.width * video.height > MAX_FRAME_PIXELS:
         raise AudioVQError(
             f"has frames of {video.width}x{video.height} pixels, more than {MAX_FRAME_PIXELS}; shrink it first"

@@ -108,11 +108,7 @@ class Page:
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
     def recording(self, path: str | None) -> actions.Recording:
-        """The uploaded file.
-
-        Raises:
-            AudioVQError: when there is none, or it cannot be used.
-        """
+        """The uploaded file; `AudioVQError` when there is none, or it cannot be used."""
         if not path:
             raise AudioVQError(_NO_RECORDING)
         return actions.read_recording(path, self.codec.sample_rate, self.max_seconds)
