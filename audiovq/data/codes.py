@@ -240,8 +240,6 @@ def write_coded(
     """Keep codes that come one by one; the folder appears when all are written.
 
     Args:
-        folder: to be made.
-        facts: of the codec.
         utterances: gives those behind the first so many, which an interrupted call has written.
         tables: the codec's codebooks (K, V, D).
 

@@ -124,9 +124,6 @@ def code_source(
     """Code a recording, an item for each channel but those that repeat the one before, while it is read.
 
     Args:
-        codec: the model.
-        source: the recording.
-        n_codebooks: to keep.
         mono: mix all channels down to one first.
         stopping: asked for every block; coding ends with `StoppedError` when it says so.
 
@@ -249,11 +246,7 @@ class Loaded:
 
 
 def load_source(source: TokenSource, sample_rate: int, mono: bool) -> Loaded:
-    """Read a recording at ``sample_rate``.
-
-    Raises:
-        AudioVQError: for a recording that cannot be read.
-    """
+    """Read a recording at ``sample_rate``."""
     with open_source(source) as (audio, text):
         n_channels = audio.count_channels(mono)
         resampler = Resampler(audio.sample_rate, sample_rate, n_channels)
@@ -270,15 +263,9 @@ def code_batches(
     guarded: Callable[[TokenSource, Callable[[], Any]], Any],
     batch_seconds: float = BATCH_SECONDS,
 ) -> Iterator[Coded]:
-    """Code recordings in their order, many at a time.
+    """Code recordings in their order, some ``batch_seconds`` of audio at a time.
 
-    Args:
-        codec: the model, on its device.
-        sources: what to code.
-        n_codebooks: to keep.
-        mono: mix all channels down to one first.
-        guarded: calls a function for a source and gives its result, or a `Coded` with the fault that it raised.
-        batch_seconds: audio of a batch.
+    ``guarded`` calls a function for a source and gives its result, or a `Coded` with the fault that it raised.
     """
     waiting: list[Loaded | Coded] = []
     n_samples = 0

@@ -23,12 +23,6 @@ SHARD_ITEMS, SHARD_BYTES = 1000, 1 << 30
 class ShardPlan:
     """The plan of a folder. It only grows: new recordings go into shards of their own behind the others.
 
-    Args:
-        folder: of the shards.
-        model: whose codes they hold.
-        container: "tar" or "parquet".
-        mono: whether channels are mixed.
-
     Raises:
         AudioVQError: when the folder was begun otherwise, or holds something else.
     """

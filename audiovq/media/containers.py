@@ -300,11 +300,7 @@ def container_of(head: bytes) -> tuple[str, str] | None:
 
 @contextmanager
 def open_container(stream: Any, name: str, label: str) -> Iterator[Any]:
-    """PyAV's container of a binary file that can seek.
-
-    Args:
-        stream: the file.
-        name, label: from `container_of`.
+    """PyAV's container of a binary file that can seek; ``name`` and ``label`` are from `container_of`.
 
     Raises:
         AudioVQError: when PyAV is missing, or for a damaged file.

@@ -257,7 +257,6 @@ def evaluate_conversion(
         pairs: see `read_pairs`.
         converters: converters and reference rows.
         choices: measures, see `chosen_metrics`.
-        about: more for the report's protocol.
         cache: of results; the user's by default.
 
     Raises:
@@ -301,7 +300,6 @@ def evaluate_groups(
         pairs: with their true results, see `group_pairs`.
         converters: converters and reference rows that keep the words.
         metrics: from `make_metrics`.
-        about: more for the report's protocol.
 
     Raises:
         AudioVQError: for a converter whose output does not fit its source.

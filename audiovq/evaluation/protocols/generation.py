@@ -166,7 +166,6 @@ def evaluate_generation(
         cache: codes of a corpus by this codec, with the splits train, validation and ``split``.
         split: held-out speech.
         settings: of the samples.
-        about: more for the report's protocol.
 
     Raises:
         AudioVQError: for a missing split.

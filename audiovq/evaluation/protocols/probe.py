@@ -148,11 +148,9 @@ def evaluate_probe(
     place, unless phones are the only kind.
 
     Args:
-        codec: the model.
         splits: utterances of "train" (the probe is fitted to them), "validation" (chooses its regularisation) and
             "test".
         per_speaker: excerpts of each speaker in each split; 0 for all.
-        about: more for the report's protocol.
         kinds: of `KINDS`.
 
     Raises:
