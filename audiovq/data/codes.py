@@ -96,7 +96,7 @@ class CodesCache:
         start = packet = 0
         for line, voice in zip(lines, voices, strict=True):
             stop, packet_stop = start + line["n_frames"], packet - (-line["n_frames"] // facts.packet_frames)
-            arrays = {"codes": self._codes[start:stop].T, "pitch": pitch[start:stop], "voice": voice}
+            arrays: dict[str, Any] = {"codes": self._codes[start:stop].T, "pitch": pitch[start:stop], "voice": voice}
             about = {name: line[name] for name in _ABOUT if name != "n_frames"}
             self.utterances.append(CodedUtterance(**about, **arrays, levels=levels[packet:packet_stop]))
             start, packet = stop, packet_stop

@@ -201,7 +201,7 @@ def make_items(
     about: dict[str, Any] = {name: getattr(source, name) for name in ("id", "speaker", "language", "split")}
     about |= {"text": text, "seconds": audio.n_read / audio.sample_rate, "source_rate": audio.sample_rate}
     for c, (packets, speaker) in enumerate(coded):
-        arrays = {
+        arrays: dict[str, Any] = {
             "codes": np.concatenate([packet.codes.astype(np.uint16) for packet in packets], axis=1),
             "pitch": np.concatenate([packet.pitch.astype(np.uint8) for packet in packets]),
             "levels": np.array([packet.level for packet in packets], np.uint8),
