@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from audiovq.bitstream import save_encoded
 from audiovq.bitstream.speech_layout import pack_side
 from audiovq.codec.signal import TARGET_DB, HighPass, dequantize_level
+from audiovq.data.utterance import Utterance, read_native
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import describe
 from audiovq.evaluation.protocol import (
@@ -47,12 +47,10 @@ from audiovq.evaluation.report import (
     summarise,
 )
 from audiovq.interfaces import EncodedSpeech, Packet
-from audiovq.io import native, shown
-from audiovq.media.samples import mix_down
+from audiovq.io import shown
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
-    from audiovq.data.utterance import Utterance
 
 
 SEED = 0
@@ -252,12 +250,8 @@ def match_files(reference_dir: str | Path, degraded_dir: str | Path) -> list[Fil
 
 def _load(path: Path) -> np.ndarray:
     """(T,) float32 at 16 kHz: the mean of the channels, or the louder one where they cancel each other."""
-    try:
-        samples, sample_rate = soundfile.read(native(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioVQError(f"{path} cannot be read as audio: {error}") from error
-    mono = mix_down(samples, sample_rate)
-    return mono if sample_rate == SAMPLE_RATE else soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
+    samples, sample_rate = read_native(path)
+    return samples if sample_rate == SAMPLE_RATE else soxr.resample(samples, sample_rate, SAMPLE_RATE, quality="HQ")
 
 
 def _load_both(file: File) -> tuple[np.ndarray, np.ndarray]:
