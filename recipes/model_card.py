@@ -28,6 +28,7 @@ HEADS = {
         "audio-to-audio", ["speech-codec", "speech-tokenizer", "voice-conversion"], SPEECH_LANGUAGES
     ),
     "prior": front_matter("unconditional-audio-generation", ["speech"], SPEECH_LANGUAGES),
+    "wavenet": front_matter("audio-to-audio", ["speech-codec", "vocoder", "wavenet"], SPEECH_LANGUAGES),
     "photo": front_matter("unconditional-image-generation", ["vq-vae-2", "image-codec"]),
     "doom": front_matter("image-to-video", ["video-prediction", "world-model"]),
 }

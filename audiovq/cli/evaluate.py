@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,7 @@ from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
-    from audiovq.conversion.pitch import Pitch
     from audiovq.evaluation.protocol import Progress
-    from audiovq.evaluation.protocols.pairs import Converter
     from audiovq.evaluation.report import Report
 
 Metrics = Annotated[
@@ -57,6 +55,11 @@ PitchOption = Annotated[
         help="Shift to the target's median F0, none, or this many semitones; default: auto, with --groups keep.",
         show_default=False,
     ),
+]
+
+ComparedDecoder = Annotated[
+    str,
+    typer.Option(metavar="parallel|wavenet", help="wavenet: rows for it as well, and differences to the parallel one."),
 ]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -106,7 +109,7 @@ def codec(
             show_default=False,
         ),
     ] = None,
-    decoder: options.Decoder = "parallel",
+    decoder: ComparedDecoder = "parallel",
     limit: Annotated[int, options.at_most("Excerpts of about 7 s of each split, evenly spaced")] = 36,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also Opus, Codec 2, Speex and AMR-WB, where installed.")
@@ -121,6 +124,7 @@ def codec(
     Recordings and synthesised speech are reported apart, and so is each split. WER, DNSMOS and DistillMOS are shown as
     differences to those of the recordings themselves. Without --codebooks 1, 2, 4 ... and all are used.
     """
+    from audiovq.cli.systems import audiovq_systems
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.protocols.codec import evaluate_codec
@@ -128,17 +132,18 @@ def codec(
     check_outputs(json, plot)
     corpora, splits = names(data), names(split)
     about: dict[str, Any] = {"data": corpora, "splits": splits}
-    if baselines_only and (model is not None or codebooks is not None or bitrates is not None):
-        raise AudioVQError("--baselines-only takes no --model, --codebooks and --bitrates")
+    if baselines_only and (model or codebooks or bitrates or decoder != "parallel"):
+        raise AudioVQError("--baselines-only takes no --model, --codebooks, --bitrates and --decoder")
     if codebooks and bitrates:
         raise AudioVQError("--bitrates and --codebooks exclude each other")
     counts = integers(codebooks, "--codebooks") if codebooks else []
     rates = numbers(bitrates, "--bitrates") if bitrates else []
     opened = {name: open_corpora(corpora, name) for name in splits}
     systems: list[Any] = []
+    compared: dict[str, str] = {}
     if not baselines_only:
-        loaded = load_codec(model)
-        systems += audiovq_systems(loaded, counts, rates, decoder)
+        loaded = load_codec(model, decoder)
+        systems, compared = audiovq_systems(loaded, counts, rates, decoder)
         about |= about_model(loaded)
     if baselines or baselines_only:
         from audiovq.evaluation.baselines import make_baselines
@@ -148,7 +153,7 @@ def codec(
         raise AudioVQError("nothing to evaluate: no baseline's tools are installed")
     with progress_bar() as progress:
         made = make_metrics(names(metrics) if metrics else None)
-        show(evaluate_codec(opened, systems, made, limit, about, progress), json, plot)
+        show(evaluate_codec(opened, systems, made, limit, about, progress, compared), json, plot)
 
 
 @app.command(short_help="Convert recordings to other speakers and score the results.")
@@ -173,6 +178,7 @@ def conversion(
     target. Without --codebooks the model's own number for conversion is used.
     """
     from audiovq.cli.convert import parse_pitch
+    from audiovq.cli.systems import converters
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.protocols import conversion as protocol
@@ -189,7 +195,7 @@ def conversion(
     counts = integers(codebooks, "--codebooks") if codebooks else []
     corpora = names(groups or data or "debian_speech")
     pairs = (read_pairs if groups is None else group_pairs)(open_corpora(corpora, None)).limited(limit)
-    codec = load_codec(model)
+    codec = load_codec(model, decoder)
     about = {"data": corpora, **about_model(codec)}
     rows = converters(codec, counts or [codec.conversion_codebooks], moved, decoder, world, groups is not None)
     with progress_bar() as progress:
@@ -220,11 +226,14 @@ def generation(
     plot: options.Plot = None,
 ) -> None:
     """Measure a prior: likelihood of held-out speech, and samples beside real speech."""
+    from audiovq.cli.generate import LONGEST
     from audiovq.data.codes import cached_codes
-    from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
+    from audiovq.evaluation.protocols.generation import Settings, check_judges, evaluate_generation
     from audiovq.prior.speech import SpeechPrior
 
     check_outputs(json, plot)
+    if not 0 < seconds <= LONGEST:
+        raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
     corpora = names(data)
     source = SpeechPrior.from_pretrained(model, prior)
     sampling = source.prior.sampling.override(temperature, top_k, top_p)
@@ -238,6 +247,7 @@ def generation(
         n_words=words if "en" in source.prior.conditioner.languages else 0,
     )
     about = {"data": corpora, **about_model(source.codec)}
+    check_judges(settings, corpora)
     with progress_bar() as progress:
         cache = cached_codes(source.codec, corpora, progress=lambda done, total: progress("coding", done, total))
         report = evaluate_generation(source, cache, split, settings, about, progress)
@@ -321,39 +331,24 @@ def video(
     show(report, json, plot)
 
 
-def load_codec(model: str | None) -> SpeechCodec:
-    """A speech codec by name or folder."""
+def load_codec(model: str | None, decoder: str = "parallel") -> SpeechCodec:
+    """A speech codec by name or folder, which must have the decoder.
+
+    Raises:
+        AudioVQError: when there is no such model or decoder, or the decoder was trained on another model.
+    """
+    import numpy as np
+
     from audiovq.codec.codec import SpeechCodec
 
-    return SpeechCodec.from_pretrained(model)
+    codec = SpeechCodec.from_pretrained(model)
+    codec.decoder_stream(np.zeros(codec.speaker_encoder.dim, np.int64), decoder)  # loads it: errors come before work
+    return codec
 
 
 def about_model(codec: Any) -> dict[str, str]:
     """Name and hash, for a report."""
     return {"model": codec.name, "model_hash": codec.model_hash.hex()}
-
-
-def audiovq_systems(codec: SpeechCodec, counts: list[int], bitrates: list[float], decoder: str) -> list[Any]:
-    """The codec with each number of codebooks; 1, 2, 4 ... and all where neither numbers nor bit rates are given."""
-    from audiovq.cli.loading import n_codebooks_for
-    from audiovq.evaluation.protocols.codec import AudioVQSystem
-
-    default = sorted({n for n in (1, 2, 4, 8, 16, codec.n_codebooks) if n <= codec.n_codebooks})
-    chosen = counts or [cast(int, n_codebooks_for(codec, rate)) for rate in bitrates] or default
-    return [AudioVQSystem(codec, codec.check_n_codebooks(n), decoder) for n in dict.fromkeys(chosen)]
-
-
-def converters(
-    codec: SpeechCodec, counts: list[int], pitch: Pitch, decoder: str, world: bool, groups: bool
-) -> list[Converter]:
-    """The rows of a conversion report: bounds, then the model with each number of codebooks."""
-    from audiovq.evaluation.protocols import pairs
-
-    rows: list[Converter] = [pairs.Unconverted()] if groups else [pairs.RealSpeech(), pairs.Unconverted()]
-    for n in counts:
-        rows.append(pairs.Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
-        rows.append(pairs.ModelConverter(codec, n, pitch, decoder))
-    return [*rows, pairs.WorldConverter()] if world else rows
 
 
 @contextmanager

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 AUDIOVQ = "audiovq"
 _STYLES = {
     AUDIOVQ: ("#d62728", "o"),
+    f"{AUDIOVQ} wavenet": ("#e377c2", "*"),
     "Opus": ("#1f77b4", "s"),
     "Opus, forced to wide band": ("#7fb3d9", "D"),
     "Codec 2": ("#2ca02c", "^"),

@@ -35,10 +35,10 @@ class Mean:
     ci95: float | None
     n: int
 
-    def text(self, decimals: int, factor: float = 1.0) -> str:
-        """``mean ±ci95`` with so many decimals, both multiplied by ``factor``."""
+    def text(self, decimals: int, factor: float = 1.0, signed: bool = False) -> str:
+        """``mean ±ci95`` with so many decimals, both multiplied by ``factor``; ``signed``: a plus is shown."""
         interval = "" if self.ci95 is None else f" ±{factor * self.ci95:.{decimals}f}"
-        return f"{factor * self.mean:.{decimals}f}{interval}"
+        return f"{factor * self.mean:{'+' if signed else ''}.{decimals}f}{interval}"
 
 
 def mean_of(scores: Sequence[Score]) -> Mean | None:

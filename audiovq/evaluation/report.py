@@ -113,6 +113,7 @@ class SystemResult:
         kbps: kilobits of coded speech a second; None where nothing was coded.
         file_kbps: the same of whole files: in a short file, headers and the container weigh more.
         delay_ms: delay removed before scoring.
+        compared_with, difference: another system's name, and means of the differences to its scores, by metric.
     """
 
     name: str
@@ -129,6 +130,8 @@ class SystemResult:
     kbps: float | None = None
     file_kbps: float | None = None
     delay_ms: float = 0.0
+    compared_with: str | None = None
+    difference: dict[str, Mean | None] = field(default_factory=dict)
 
 
 def summarise(scored: Sequence[Scored], reference: Sequence[Scored] = (), **about: Any) -> SystemResult:
@@ -157,15 +160,20 @@ def summarise(scored: Sequence[Scored], reference: Sequence[Scored] = (), **abou
         overall=Group.of(scored),
         by_speaker=by("speaker"),
         by_language=by("language"),
-        excess=_excess(scored, reference),
+        excess=paired_differences(scored, reference),
         items=items,
     )
 
 
-def _excess(scored: Sequence[Scored], reference: Sequence[Scored]) -> dict[str, Mean | None]:
-    """Means of paired differences, whose intervals are those of the differences."""
+def paired_differences(scored: Sequence[Scored], others: Sequence[Scored]) -> dict[str, Mean | None]:
+    """Means of the differences of items to the same items by another system, by the metrics that both have.
+
+    Args:
+        scored: the items.
+        others: the same in the same order; or none.
+    """
     found: dict[str, list[Score]] = defaultdict(list)
-    for one, other in zip(scored, reference, strict=bool(reference)):
+    for one, other in zip(scored, others, strict=bool(others)):
         for name, base in other.scores.items():
             score = one.scores.get(name)
             if score is not None and base is not None:
@@ -217,8 +225,26 @@ class SystemReport(Report):
         plots.draw_bitrates(self.systems, {name: self.columns()[name] for name in self.metric_names}, path)
 
     def tables(self) -> list[Table]:
-        """One table per split, a row per system; in parentheses the values of the recordings themselves."""
-        return [self._table(split) for split in dict.fromkeys(system.split for system in self.systems)]
+        """One table per split, a row per system; in parentheses the values of the recordings themselves.
+
+        A second one has the differences of systems that are compared.
+        """
+        found = []
+        for split in dict.fromkeys(system.split for system in self.systems):
+            found.append(self._table(split))
+            if compared := [s for s in self.systems if s.split == split and s.compared_with is not None]:
+                found.append(self._differences(split, compared))
+        return found
+
+    def _differences(self, split: str | None, systems: Sequence[SystemResult]) -> Table:
+        columns = {name: self.columns()[name] for name in self.metric_names}
+        rows = []
+        for system in systems:
+            means = [(system.difference.get(name), column.decimals) for name, column in columns.items()]
+            cells = (mean.text(decimals, signed=True) if mean else "–" for mean, decimals in means)
+            rows.append([f"{system.name} – {system.compared_with}", *cells])
+        title = f"{split or 'pairs'}: paired differences, mean ± 95 % confidence"
+        return make_table(title, ["systems", *(_label(column, False) for column in columns.values())], rows)
 
     def _table(self, split: str | None) -> Table:
         systems = [system for system in self.systems if system.split == split]

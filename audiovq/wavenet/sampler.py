@@ -22,7 +22,7 @@ from torch import Tensor
 
 from audiovq.codec.streaming import DecoderStream
 from audiovq.codec.torch_engine import TorchEngine
-from audiovq.devices import full_precision
+from audiovq.devices import full_precision, restore
 from audiovq.errors import AudioVQError
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
 from audiovq.interfaces import Stretch
@@ -313,7 +313,7 @@ def load_wavenet(folder: Path) -> WaveNetDecoder:
         made_for = config.pop("made_for")
         wavenet = WaveNetDecoder(**config)
         data = load((inside / "model.safetensors").read_bytes())
-        wavenet.load_state_dict({name: tensor.float() for name, tensor in data.items()})
+        wavenet.load_state_dict(restore(data))
     except Exception as error:
         raise AudioVQError(f"the WaveNet in {inside} cannot be loaded: {str(error).splitlines()[0]}") from error
     if made_for != hashes(folder):

@@ -18,12 +18,17 @@ Figures come from
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from audiovq import SpeechCodec
 from audiovq.codec.onnx_export import export_onnx
 from audiovq.hub import BUNDLED, codes_hash, model_folder, save_weights
+from recipes.bundling import count_parameters, report, run_script
 
 
 def main() -> None:
@@ -37,9 +42,8 @@ def main() -> None:
     folder = BUNDLED / arguments.name
     save_weights(codec, folder, torch.int8)
     export_onnx(SpeechCodec.from_pretrained(folder), folder, folder)
-    size = (folder / "model.safetensors").stat().st_size / 1e6
-    print(f"{folder}: {size:.1f} MB, hash {codes_hash(folder).hex()}")
+    report(folder, count_parameters(codec), f"hash {codes_hash(folder).hex()}")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from audiovq.codec.codec import SpeechCodec
-from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 from audiovq.prior.speech import FOLDER, load_prior
+from recipes.bundling import copy_files, count_parameters, replaced, report, run_script
 
 MOST_BYTES = 15_000_000
 
@@ -27,17 +29,12 @@ def bundle(run: Path, model: str | None) -> Path:
     codec = SpeechCodec.from_pretrained(model)
     assert codec.folder is not None
     prior, voices = load_prior(run / "best", codec)
-    size = (run / "best" / "model.safetensors").stat().st_size
-    if size > MOST_BYTES:
-        raise AudioVQError(f"{run / 'best'} has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
     folder = codec.folder / FOLDER
-    folder.mkdir(exist_ok=True)
-    for name in ("config.json", "model.safetensors", "training.json"):
-        shutil.copyfile(run / "best" / name, folder / name)
-    weights = sum(p.numel() for p in prior.parameters()) / 1e6
+    with replaced(folder, MOST_BYTES) as new:
+        copy_files(run / "best", new, "config.json", "model.safetensors", "training.json")
     known = "no voices" if voices is None else f"the density of {len(voices.means)} voices"
     told = json.loads((folder / "training.json").read_text())
-    print(f"{folder}: {weights:.1f} M weights, {size / 1e6:.1f} MB, {known}, step {told['step']}")
+    report(folder, count_parameters(prior), known, f"step {told['step']}")
     return folder
 
 
@@ -46,11 +43,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=cache_dir() / "runs" / "prior")
     parser.add_argument("--model", help="the codec; default: the bundled speech model")
     options = parser.parse_args()
-    try:
-        bundle(options.run, options.model)
-    except AudioVQError as error:
-        raise SystemExit(f"bundle.py: {error}") from error
+    bundle(options.run, options.model)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

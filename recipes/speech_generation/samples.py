@@ -40,8 +40,7 @@ def draw_samples(source: SpeechPrior, seconds: float, **how: Any) -> dict[str, t
 
     def keep(title: str, encoded: EncodedSpeech, prompt: float = 0.0) -> None:
         for i in range(len(encoded.codes)):
-            one = EncodedSpeech(encoded.codes[i : i + 1], encoded.speaker[i : i + 1], encoded.n_samples[i : i + 1])
-            found[f"{title} {i + 1}" if len(encoded.codes) > 1 else title] = (one, prompt)
+            found[f"{title} {i + 1}" if len(encoded.codes) > 1 else title] = (encoded.item(i), prompt)
 
     keep("random voice", source.generate(seconds, 3, **how))
     voices = read_voices(codec)
@@ -53,22 +52,34 @@ def draw_samples(source: SpeechPrior, seconds: float, **how: Any) -> dict[str, t
     return found
 
 
-def draw_picture(waveforms: dict[str, tuple[np.ndarray, float]], sample_rate: int, path: Path) -> None:
-    """Spectrograms, one above the other."""
+def draw_picture(
+    waveforms: dict[str, tuple[np.ndarray, float]], sample_rate: int, path: Path, side_by_side: bool = False
+) -> None:
+    """Spectrograms, one above the other or side by side.
+
+    Args:
+        waveforms: (T,) by their titles, and the end of each one's prompt in seconds.
+        sample_rate: in Hz.
+        path: a name with the suffix of the picture's format.
+        side_by_side: whether the waveforms are of one length.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1.7 * len(waveforms)), layout="constrained")
-    axes = figure.subplots(len(waveforms), 1, squeeze=False)[:, 0]
+    n = len(waveforms)
+    figure = Figure(figsize=(4 * n, 3.2) if side_by_side else (9, 1.7 * n), layout="constrained")
+    axes = list(figure.subplots(*((1, n) if side_by_side else (n, 1)), squeeze=False, sharey=side_by_side).flat)
     for axis, (title, (samples, prompt)) in zip(axes, waveforms.items(), strict=True):
         window = torch.hann_window(512)
         spectrum = torch.stft(torch.from_numpy(samples), 512, 128, window=window, return_complex=True).abs()
         level = 20 * torch.log10(spectrum + 1e-3)
         extent = (0, len(samples) / sample_rate, 0, sample_rate / 2000)
         axis.imshow(level.numpy(), origin="lower", aspect="auto", extent=extent, vmin=-50, vmax=40, cmap="magma")
-        axis.set(title=title, ylabel="kHz")
+        axis.set(title=title)
+        if not side_by_side or axis is axes[0]:
+            axis.set(ylabel="kHz")
         if prompt:
             axis.axvline(prompt, color="white", linestyle="--")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=110 if side_by_side else 80)
 
 
 def main() -> None:

@@ -8,8 +8,11 @@ from audiovq.cli import main
 from audiovq.cli.loading import updated
 from audiovq.data.shards import write_shards
 from audiovq.hub import save_weights
+from audiovq.wavenet.sampler import save_wavenet
+from tests.codec.tiny import make_codec
 from tests.evaluation.conftest import fake_utterances
 from tests.evaluation.test_files import folders  # noqa: F401
+from tests.wavenet.tiny import make_wavenet
 
 
 def test_two_folders(folders, tmp_path, capsys):  # noqa: F811
@@ -32,12 +35,15 @@ def test_two_folders(folders, tmp_path, capsys):  # noqa: F811
         (["evaluate", "codec", "--codebooks", "1.5"], "--codebooks takes whole numbers"),
         (["evaluate", "codec", "--codebooks", "1", "--bitrates", "1", "--data", "CORPUS"], "exclude each other"),
         (["evaluate", "codec", "--baselines-only", "--codebooks", "1"], "--baselines-only takes no"),
+        (["evaluate", "codec", "--baselines-only", "--decoder", "wavenet"], "--baselines-only takes no"),
         (["evaluate", "codec", "--split", "best"], "no split 'best'"),
         (["evaluate", "codec", "--data", "nowhere"], "no corpus 'nowhere'"),
         (["evaluate", "files", "REF", "DEG", "--json", "REF"], "is a folder"),
         (["evaluate", "conversion", "--groups", "a", "--data", "b"], "--groups takes no --data"),
         (["evaluate", "conversion", "--metrics", "wer", "--plot", "x.png"], "--metrics must have speaker"),
         (["evaluate", "probe", "--metrics", "emotion"], "speakers and phones"),
+        (["evaluate", "generation", "--seconds", "0"], "--seconds is above 0"),
+        (["evaluate", "generation", "--seconds", "nan"], "--seconds is above 0"),
     ],
 )
 def test_wrong_use_is_one_line(arguments, says, folders, corpus, capsys):  # noqa: F811
@@ -80,6 +86,36 @@ def test_a_model_on_a_corpus(codec, corpus, tmp_path, capsys):
     assert "needs 0.4 kb/s or more" in capsys.readouterr().err
     assert main(["evaluate", "codec", "--model", str(tmp_path / "model"), "--codebooks", "5", *common]) == 1
     assert "codebooks" in capsys.readouterr().err
+
+
+def test_two_decoders_on_the_same_excerpts(corpus, tmp_path, capsys):
+    folder, target = tmp_path / "model", tmp_path / "report.json"
+    save_weights(make_codec(), folder)
+    common = ["--data", str(corpus), "--split", "validation", "--metrics", "mel", "--codebooks", "1,4"]
+    command = ["evaluate", "codec", "--model", str(folder), *common, "--json", str(target), "--decoder", "wavenet"]
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no decoder 'wavenet'" in line
+    assert not target.exists()
+    wavenet = make_wavenet()
+    save_wavenet(wavenet.state_dict(), wavenet.config, folder)
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "validation: paired differences" in printed
+    assert "audiovq 1.15 wavenet – audiovq 1.15" in printed
+    systems = json.loads(target.read_text())["systems"]
+    names = ["audiovq 0.4", "audiovq 0.4 wavenet", "audiovq 1.15", "audiovq 1.15 wavenet"]
+    assert [system["name"] for system in systems] == 2 * names
+    for parallel, other in zip(systems[::2], systems[1::2], strict=True):
+        assert parallel["compared_with"] is None
+        assert other["compared_with"] == parallel["name"]
+        assert other["file_kbps"] == parallel["file_kbps"]
+        differences = [b["mel"] - a["mel"] for a, b in zip(parallel["items"], other["items"], strict=True)]
+        assert other["difference"]["mel"]["mean"] == pytest.approx(sum(differences) / len(differences))
+        assert all(differences)
+    save_weights(make_codec(seed=1), folder)
+    assert main([*command, "--metrics", "wer"]) == 1  # before Whisper is loaded
+    assert "was trained on another codec" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

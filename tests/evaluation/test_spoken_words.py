@@ -9,7 +9,7 @@ import torch
 from audiovq.codec.encoder import hz_to_pitch
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
+from audiovq.evaluation.protocols.generation import Settings, check_judges, evaluate_generation
 from audiovq.evaluation.protocols.sampled_speech import (
     Reading,
     pitch_range,
@@ -34,6 +34,16 @@ def test_blocks_are_moved_whole_and_never_stay_as_they_were():
         assert np.array_equal(mixed[45:], codes[45:])
         assert all((np.diff(mixed[i : i + 15]) == 1).all() for i in (0, 15, 30))
     assert np.array_equal(shuffled(codes[:10], 15, np.random.default_rng(0)), codes[:10])
+
+
+class ScriptedWhisper:
+    """Reads real words, of three samples and a recording and of each shuffled; the second sample is the unlikelier."""
+
+    def __init__(self):
+        self.likely = [-1.0, -3.0, -4.0, -2.0, -1.0, -3.0, -1.0, -3.0]
+
+    def read_scored(self, samples, language):
+        return ["the", "cat", "sat"], self.likely.pop(0)
 
 
 class FakeWhisper:
@@ -141,3 +151,45 @@ def test_the_protocol_measures_pitch_beside_codes():
     uniform = 50 * (np.log2(N_VALUES + 1) + 4 * 5)
     assert found["uniform"]["bits_per_second"] == pytest.approx(uniform)
     assert len(report.tables()) == 2
+
+
+class Embedding:
+    """A speaker encoder that hears the same speaker everywhere."""
+
+    def embed(self, samples):
+        return np.array([0.6, 0.8])
+
+
+def test_the_protocol_prints_words_and_continuations(monkeypatch, capsys):
+    from rich.console import Console
+
+    module = "audiovq.evaluation.protocols.generation"
+    monkeypatch.setattr(f"{module}.word_list", lambda corpora: (frozenset({"the", "cat", "sat"}), "three words"))
+    monkeypatch.setattr(f"{module}.shared_whisper", ScriptedWhisper)
+    monkeypatch.setattr("audiovq.evaluation.metrics.models.SpeakerCosine", Embedding)
+    codec, rng = make_codec(), np.random.default_rng(0)
+    sizes = {"n_codebooks": 4, "codebook_size": 32, "speaker_dim": 8, "pitch_values": N_VALUES + 1}
+    prior, names = make_prior(languages=["en"], **sizes), [f"s{i % 3}" for i in range(12)]
+    speakers = SpeakerDistribution.fit(rng.integers(0, 16, (12, 8)), names, np.full(12, 30.0), 16, np.full(12, 150.0))
+    settings = Settings(n_samples=1, seconds=1.0, dnsmos=False, n_words=3, n_prompts=2)
+    report = evaluate_generation(SpeechPrior(codec, prior, speakers), Cache(codec), "test", settings)
+    console = Console(width=200)
+    for table in report.tables():
+        console.print(table)
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert "English by Whisper; 3 words are known as real" in lines
+    assert "items with real words alone, likelier than shuffled 2 of 3 1 of 1" in lines
+    assert "log-probability per word, nats -2 -1" in lines
+    assert "the same, blocks of 0.3 s shuffled -2.67 -3" in lines
+    assert "speaker cosine 1" in lines
+    assert any(line.startswith("pitch range of the continuation, semitones") for line in lines)
+    assert any(line.startswith("longest copy of training, codebook 1, s") for line in lines)
+
+
+def test_what_judges_need_is_missed_before_the_work(monkeypatch):
+    def missing(names):
+        raise AudioVQError(f"no package for {' and '.join(names)}")
+
+    monkeypatch.setattr("audiovq.evaluation.protocols.generation.make_metrics", missing)
+    with pytest.raises(AudioVQError, match="no package for dnsmos and speaker"):
+        check_judges(Settings(n_prompts=1))

@@ -41,6 +41,7 @@ from audiovq.evaluation.report import (
     Scored,
     SystemReport,
     SystemResult,
+    paired_differences,
     reference_result,
     score_pair,
     score_reference,
@@ -65,6 +66,7 @@ def evaluate_codec(
     limit: int = 0,
     about: dict[str, Any] | None = None,
     progress: Progress = silent,
+    compared: Mapping[str, str] | None = None,
 ) -> SystemReport:
     """Code excerpts of every split with every system and score the result.
 
@@ -77,6 +79,7 @@ def evaluate_codec(
         metrics: from `make_metrics`.
         limit: excerpts of each split (see `sample_excerpts`); 0 for all.
         about: more for the report's protocol: data, model.
+        compared: names of systems, each with that of an earlier one that its differences are taken to.
 
     Raises:
         AudioVQError: for a split with no utterances.
@@ -99,7 +102,7 @@ def evaluate_codec(
             raise AudioVQError(f"the split {split!r} of this data has no utterances")
         for name, excerpts in parts.items():
             if excerpts:
-                report.systems += _evaluate(name, excerpts, systems, metrics, progress)
+                report.systems += _evaluate(name, excerpts, systems, metrics, progress, compared or {})
     return report
 
 
@@ -112,7 +115,12 @@ def _apart(split: str, utterances: Sequence[Utterance]) -> list[tuple[str, list[
 
 
 def _evaluate(
-    split: str, excerpts: Sequence[Excerpt], systems: Sequence[System], metrics: Sequence[Metric], progress: Progress
+    split: str,
+    excerpts: Sequence[Excerpt],
+    systems: Sequence[System],
+    metrics: Sequence[Metric],
+    progress: Progress,
+    compared: Mapping[str, str],
 ) -> list[SystemResult]:
     """The recordings themselves, then every system."""
     pairs = []
@@ -121,7 +129,14 @@ def _evaluate(
         pairs.append(Pair(one.id, samples, samples, one.speaker, one.language, one.text))
     reference = score_reference(tracked(pairs, f"{split}: reference", progress), metrics)
     results = [reference_result(reference, split)] if reference else []
-    return results + [_evaluate_system(system, split, pairs, reference, metrics, progress) for system in systems]
+    scored: dict[str, list[Scored]] = {}
+    for system in systems:
+        result, scored[system.name] = _evaluate_system(system, split, pairs, reference, metrics, progress)
+        if (other := compared.get(system.name)) is not None:
+            difference = paired_differences(scored[system.name], scored[other])
+            result = replace(result, compared_with=other, difference=difference)
+        results.append(result)
+    return results
 
 
 def _evaluate_system(
@@ -131,7 +146,7 @@ def _evaluate_system(
     scored_references: Sequence[Scored],
     metrics: Sequence[Metric],
     progress: Progress,
-) -> SystemResult:
+) -> tuple[SystemResult, list[Scored]]:
     what = f"{split}: {system.name}"
     coded = [system.code(pair.reference) for pair in tracked(references, f"{what}, coding", progress)]
     waveforms = [one.waveform for one in coded]
@@ -141,8 +156,9 @@ def _evaluate_system(
         for pair, waveform in zip(references, waveforms, strict=True)
     ]
     seconds = sum(pair.seconds for pair in pairs)
-    return summarise(
-        [score_pair(pair, metrics) for pair in tracked(pairs, f"{what}, scoring", progress)],
+    scored = [score_pair(pair, metrics) for pair in tracked(pairs, f"{what}, scoring", progress)]
+    result = summarise(
+        scored,
         scored_references,
         name=system.name,
         family=system.family,
@@ -153,21 +169,24 @@ def _evaluate_system(
         file_kbps=sum(one.file_bytes for one in coded) * 8 / 1000 / seconds,
         delay_ms=1000 * delay / SAMPLE_RATE,
     )
+    return result, scored
 
 
 class AudioVQSystem:
-    """A `SpeechCodec` with a number of codebooks."""
+    """A `SpeechCodec` with a number of codebooks and one of its decoders."""
 
-    exact, family = True, "audiovq"
+    exact = True
 
     def __init__(self, codec: SpeechCodec, n_codebooks: int, decoder: str = "parallel") -> None:
-        self._codec, self._decoder, self.n_codebooks = codec, decoder, n_codebooks
-        self.name = f"audiovq {codec.bitrates[n_codebooks - 1]:g}"
+        self._codec, self.decoder, self.n_codebooks = codec, decoder, n_codebooks
+        suffix = "" if decoder == "parallel" else f" {decoder}"
+        self.family = f"audiovq{suffix}"
+        self.name = f"audiovq {codec.bitrates[n_codebooks - 1]:g}{suffix}"
         self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder"
 
     def code(self, waveform: np.ndarray) -> Coded:
         encoded = self._codec.encode(torch.from_numpy(waveform).view(1, 1, -1), n_codebooks=self.n_codebooks)
-        decoded = self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
+        decoded = self._codec.decode(encoded, decoder=self.decoder)[0, 0].numpy()
         bits = (self._codec.codebook_size - 1).bit_length()
         payload = -(-encoded.codes[0].numel() * bits // 8) + self._side_bytes(encoded)
         file = io.BytesIO()

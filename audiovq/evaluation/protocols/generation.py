@@ -53,8 +53,6 @@ _SOUND = {
     "f0_median": "median F0, Hz",
 }
 _WORDS = {
-    "n": "items",
-    "with_words": "share with real words, likelier than shuffled",
     "real_word_share": "share of real words",
     "words_per_item": "words per item",
     "log_probability_per_word": "log-probability per word, nats",
@@ -121,8 +119,11 @@ class GenerationReport(FiguresReport):
             make_table("Samples beside real speech", ("", SAMPLES, REAL, OTHER), self._samples()),
         ]
         if "words" in self.figures:
-            rows = _rows(_WORDS, list(self.figures["words"].values()))
-            tables.append(make_table("English by Whisper", ("", *self.figures["words"]), rows))
+            words = list(self.figures["words"].values())
+            title = f"English by Whisper; {self.figures['words'][SAMPLES]['n_known']:,} words are known as real"
+            counts = (f"{round(one['with_words'] * one['n'])} of {one['n']}" for one in words)
+            rows = [("items with real words alone, likelier than shuffled", *counts), *_rows(_WORDS, words)]
+            tables.append(make_table(title, ("", *self.figures["words"]), rows))
         if "continuations" in self.figures:
             rows = _rows(_CONTINUATIONS, [self.figures["continuations"]])
             tables.append(make_table("Continuations beside their prompts", ("", "mean"), rows))
@@ -149,6 +150,18 @@ def _rows(labels: Mapping[str, str], columns: Sequence[Mapping[str, Any]]) -> li
     found = {key: label for key, label in labels.items() if all(key in column for column in columns)}
     values = {label: [column[key] for column in columns] for key, label in found.items()}
     return [(label, *("–" if x is None else f"{x:.3g}" for x in row)) for label, row in values.items()]
+
+
+def check_judges(settings: Settings, corpora: Sequence[Any] = ()) -> None:
+    """Load all that rates samples: what is missing shows before the work begins.
+
+    Raises:
+        AudioVQError: for a package that is not installed, or without a list of words.
+    """
+    make_metrics(["dnsmos"] * settings.dnsmos + ["speaker"] * (settings.n_prompts > 0))
+    if settings.n_words:
+        word_list(corpora)
+        shared_whisper()
 
 
 def evaluate_generation(
