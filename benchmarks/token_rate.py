@@ -22,10 +22,10 @@ import soundfile
 import torch
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.data.token_cluster import Cluster
+from audiovq.data.token_coding import Cluster, Coding, Tell
 from audiovq.data.token_files import CodesModel
 from audiovq.data.token_sources import list_sources
-from audiovq.data.token_writing import Coding, Tell, write_tokens
+from audiovq.data.token_writing import write_tokens
 from audiovq.hub import model_facts
 
 RECORDING = Path(__file__).resolve().parent.parent / "recipes" / "demo" / "speech.flac"

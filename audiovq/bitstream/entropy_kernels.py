@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audiovq import processor
+from audiovq import kernels
 from audiovq.bitstream.entropy_model import HALF, MAX_ACTIVATION, MAX_STATE, PRECISION, SHIFT, Network
 
-compiled = partial(processor.compiled, (__file__,))
+compiled = partial(kernels.compiled, (__file__,))
 
 WORD = 32
 

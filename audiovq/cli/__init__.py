@@ -205,9 +205,7 @@ def _run(verb: str | None, arguments: list[str]) -> int:
             raise
         return _fail(_missing(verb, error))
     except Exception as error:
-        if hasattr(
-            error, "format_message"
-        ):  # typer's own errors; which module they live in changes between its versions
+        if hasattr(error, "format_message"):  # typer's own errors, whose module changes between its versions
             path = getattr(getattr(error, "ctx", None), "command_path", None) or f"audiovq {verb or ''}".strip()
             return _fail(f"{error.format_message()} (see {path} --help)", 2)
         return _unexpected(error)

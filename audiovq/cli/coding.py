@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 EncodeInputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="IN",
-        help="Audio files, images (PNG, JPEG, WebP), videos (GIF, MP4), folders, or - for standard input.",
+        metavar="IN", help="Audio files, images (PNG, JPEG, WebP), videos (GIF, MP4), folders, or - for standard input."
     ),
 ]
 EncodeOutput = Annotated[

@@ -29,8 +29,7 @@ Metrics = Annotated[
 ]
 
 Codebooks = Annotated[
-    str | None,
-    typer.Option(metavar="N,...", help="Numbers of codebooks; default: see above.", show_default=False),
+    str | None, typer.Option(metavar="N,...", help="Numbers of codebooks; default: see above.", show_default=False)
 ]
 ConversionMetrics = Annotated[
     str | None,

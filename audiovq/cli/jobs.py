@@ -156,11 +156,7 @@ def signals_as_interrupts() -> Iterator[None]:
 
 
 def check_interrupt() -> None:
-    """Called now and then.
-
-    Raises:
-        KeyboardInterrupt: when one was asked for and did not get through.
-    """
+    """Raise `KeyboardInterrupt` when one was asked for and did not get through; called now and then."""
     if _received is not None:
         raise KeyboardInterrupt
 
@@ -270,11 +266,7 @@ def _mark_clashes(jobs: list[Job]) -> list[Job]:
 
 
 def check(job: Job, force: bool) -> None:
-    """See that the input is there and that the output may be written.
-
-    Raises:
-        AudioVQError: when not.
-    """
+    """Raise `AudioVQError` unless the input is there and the output may be written."""
     if job.fault is not None:
         raise AudioVQError(job.fault)
     if job.source != "-":
@@ -300,11 +292,7 @@ def run(
     prepare: Callable[[], None],
     work: Callable[[Job, Progress], CodingReport],
 ) -> None:
-    """Do all jobs on sound, and say at the end what it came to; loading ``models`` does not count as coding time.
-
-    Raises:
-        AudioVQError: as of `work_through`, which describes the arguments.
-    """
+    """Do all jobs on sound, as `work_through` does, and print a summary; loading ``models`` is no coding time."""
     reports: list[CodingReport] = []
     elapsed = 0.0
 
@@ -338,7 +326,6 @@ def work_through(
     """Do all jobs, and go on after failures.
 
     Args:
-        jobs: what to do.
         force: overwrite.
         work: does one job.
         done: called with each job and what ``work`` returned.

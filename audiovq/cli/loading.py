@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiovq.errors import AudioVQError, need
-from audiovq.io import errors_about, n_cores
+from audiovq.io import check_input, errors_about, n_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.codec.codec import SpeechCodec
     from audiovq.codec.onnx_codec import OnnxCodec
@@ -23,22 +25,14 @@ if TYPE_CHECKING:
 
 
 def facts(name_or_dir: str | None) -> ModelFacts:
-    """What the configuration of a bundled model (None: the default one) or of a model in a folder says.
-
-    Raises:
-        AudioVQError: when there is no such model.
-    """
+    """Facts of a bundled model (None: the default one) or of a model in a folder, from its configuration."""
     from audiovq.hub import model_facts
 
     return model_facts(name_or_dir)
 
 
 def check_decoder(decoder: str, models: list[str | None]) -> None:
-    """See that one of these models has the decoder.
-
-    Raises:
-        AudioVQError: when none has it.
-    """
+    """Raise `AudioVQError` unless one of these models has the decoder."""
     found = [facts(model) for model in models]
     if found and all(decoder not in model.decoders for model in found):
         from audiovq.hub import missing_decoder
@@ -47,13 +41,7 @@ def check_decoder(decoder: str, models: list[str | None]) -> None:
 
 
 def check_voice(name: str, model: ModelFacts | None) -> None:
-    """See that a voice is there: a recording, an .avq file, or, of a model, the name of a bundled voice.
-
-    Raises:
-        AudioVQError: when it is not.
-    """
-    from audiovq.io import check_input
-
+    """Raise `AudioVQError` unless a voice is there: a recording, an .avq file, or the name of a voice of the model."""
     if os.path.isdir(name):
         raise AudioVQError(f"{name}: is a folder; name the target's recordings one by one")
     if os.path.exists(name):
@@ -80,12 +68,7 @@ def bitrate_help() -> str:
 
 PROTOCOLS = ("files", "codec", "conversion", "generation", "probe", "image", "video")
 MEDIA = ("speech", "image", "video")
-_RENAMED = {
-    "--peers": "--baselines",
-    "--peers-only": "--baselines-only",
-    "--picture": "--plot",
-    "--pairs": "--limit",
-}
+_RENAMED = {"--peers": "--baselines", "--peers-only": "--baselines-only", "--picture": "--plot", "--pairs": "--limit"}
 _FLAGS = ("--peers", "--peers-only", "--baselines", "--baselines-only", "--align", "--world")
 
 
@@ -143,14 +126,7 @@ def _generate(arguments: list[str]) -> list[str]:
 
 
 def plan_samples(folder: Path, n: int, suffixes: tuple[str, str], format: str, force: bool) -> list[list[Path]]:
-    """The files of each sample.
-
-    Args:
-        folder: of all of them.
-        n: samples.
-        suffixes: of a decoded sample, and ``.avq``.
-        format: one of the suffixes without its dot, or "both".
-        force: overwrite.
+    """The files of each of ``n`` samples, in a format that is one of the suffixes without its dot, or "both".
 
     Raises:
         AudioVQError: for another format, and for files that are in the way.
@@ -171,11 +147,7 @@ def plan_samples(folder: Path, n: int, suffixes: tuple[str, str], format: str, f
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder and check that files can be written, before minutes of sampling.
-
-    Raises:
-        AudioVQError: when they cannot.
-    """
+    """Make the folder; raise `AudioVQError` where files cannot be written, before minutes of sampling."""
     with errors_about(str(folder), "written"):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -216,12 +188,7 @@ class Models:
     """
 
     def __init__(
-        self,
-        threads: int = 1,
-        seed: int = 0,
-        entropy_coding: bool = False,
-        engine: str = "torch",
-        live: bool = False,
+        self, threads: int = 1, seed: int = 0, entropy_coding: bool = False, engine: str = "torch", live: bool = False
     ) -> None:
         if engine not in ENGINES:
             raise AudioVQError(f"--engine takes {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine!r}")
@@ -231,17 +198,13 @@ class Models:
         self.seconds = 0.0
 
     def load(self, name_or_dir: str | None) -> Codec:
-        """A bundled model by name (None: the default one) or a folder with a model.
-
-        Raises:
-            AudioVQError: when there is no such model.
-        """
+        """A bundled model by name (None: the default one) or a folder with a model."""
         if name_or_dir not in self._loaded:
             start = time.perf_counter()
             try:
-                codec: Codec = (
-                    self._load_onnx(name_or_dir) if self._uses_onnx(name_or_dir) else self._load_torch(name_or_dir)
-                )
+                load: Callable[[str | None], Codec]
+                load = self._load_onnx if self._uses_onnx(name_or_dir) else self._load_torch
+                codec = load(name_or_dir)
                 if self._entropy_coding:
                     from audiovq.bitstream.entropy import coder_for
 
@@ -280,11 +243,7 @@ class Models:
         return find_spec("torch") is None or (exported and find_spec("onnxruntime") is not None)
 
     def by_hash(self, model_hash: bytes) -> Codec:
-        """The bundled model that writes this hash into its files.
-
-        Raises:
-            AudioVQError: when none does.
-        """
+        """The bundled model that writes this hash into its files; `AudioVQError` when none does."""
         from audiovq.hub import bundled_hashes, folder_by_hash
 
         return self.load(folder_by_hash(model_hash, bundled_hashes("speech")).name)

@@ -132,12 +132,7 @@ def _told(row: dict[str, Any]) -> list[str]:
 
 def speakers(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the speaker vectors.")] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|DIR", help="A bundled model or a folder; default: the bundled one.", show_default=False
-        ),
-    ] = None,
+    model: Model = None,
 ) -> None:
     """List the speakers bundled with a model, for `audiovq convert --to NAME`.
 

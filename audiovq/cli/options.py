@@ -39,10 +39,7 @@ Decoder = Annotated[str, typer.Option(metavar="parallel|wavenet", help="Decoder 
 Temperature = Annotated[
     float | None,
     typer.Option(
-        min=0,
-        metavar="T",
-        help="Below 1: likelier and less varied samples; default: the prior's.",
-        show_default=False,
+        min=0, metavar="T", help="Below 1: likelier and less varied samples; default: the prior's.", show_default=False
     ),
 ]
 TopK = Annotated[int, typer.Option(min=0, metavar="K", help="Sample each code from the K likeliest; 0: from all.")]
@@ -110,11 +107,7 @@ def at_most(what: str, zero: str = "all") -> Any:
 
 
 def names(text: str) -> list[str]:
-    """Values with commas between them.
-
-    Raises:
-        AudioVQError: for none.
-    """
+    """Values with commas between them; `AudioVQError` for none."""
     found = [name.strip() for name in text.split(",") if name.strip()]
     if not found:
         raise AudioVQError(f"{text!r} has no value")
@@ -122,11 +115,7 @@ def names(text: str) -> list[str]:
 
 
 def numbers(text: str, option: str) -> list[float]:
-    """Numbers with commas between them.
-
-    Raises:
-        AudioVQError: for anything else.
-    """
+    """Numbers with commas between them; `AudioVQError` for anything else."""
     try:
         return [float(name) for name in names(text)]
     except ValueError:
@@ -134,11 +123,7 @@ def numbers(text: str, option: str) -> list[float]:
 
 
 def integers(text: str, option: str) -> list[int]:
-    """Whole numbers with commas between them.
-
-    Raises:
-        AudioVQError: for anything else.
-    """
+    """Whole numbers with commas between them; `AudioVQError` for anything else."""
     found = numbers(text, option)
     if any(number != int(number) for number in found):
         raise AudioVQError(f"{option} takes whole numbers with commas between them, got {text!r}")
@@ -146,22 +131,14 @@ def integers(text: str, option: str) -> list[int]:
 
 
 def check_outputs(*paths: Path | None) -> None:
-    """Refuse folders as files to write.
-
-    Raises:
-        AudioVQError: for a folder.
-    """
+    """Raise `AudioVQError` for a folder as the file to write."""
     for path in paths:
         if path is not None and path.is_dir():
             raise AudioVQError(f"{path} is a folder; name a file")
 
 
 def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
-    """The format of raw audio that is read; None for audio with a header.
-
-    Raises:
-        AudioVQError: for options that do not go together.
-    """
+    """The format of raw audio that is read; None for audio with a header."""
     from audiovq.media.samples import RawFormat
 
     if raw is None:
@@ -174,11 +151,7 @@ def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFo
 
 
 def raw_target(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
-    """The format of raw audio that is written; what is not given is as the audio has it.
-
-    Raises:
-        AudioVQError: for options that do not go together.
-    """
+    """The format of raw audio that is written; what is not given is as the audio has it."""
     from audiovq.media.samples import RawFormat
 
     return raw_source(raw, rate, channels) if raw is None else RawFormat(raw, rate or 0, channels or 0)
@@ -196,11 +169,7 @@ def given(context: typer.Context, *names: str) -> list[str]:
 
 
 def refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
-    """Refuse options that have no effect here.
-
-    Raises:
-        AudioVQError: when one of these parameters is on the command line.
-    """
+    """Raise `AudioVQError` when one of these parameters, which have no effect here, is on the command line."""
     used = given(context, *names)
     if used:
         raise AudioVQError(f"{' and '.join(used)} {'is' if len(used) == 1 else 'are'} {reason}")
@@ -213,21 +182,14 @@ CLIPS = (".gif", *CONTAINER_SUFFIXES)
 def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
     """Whether the inputs of `encode` are images and videos, by their names; a folder goes by its files.
 
-    A video without images is sound.
-
-    Raises:
-        AudioVQError: for both audio and images or videos.
+    A video without images is sound; both kinds together are an `AudioVQError`.
     """
 
-    def visual(name: str) -> bool:
-        return suffix_of(name) in PICTURES + CLIPS and not sound(name)
-
     def sound(name: str) -> bool:
-        return suffix_of(name) in sounds or (
-            suffix_of(name) in CONTAINER_SUFFIXES and known_contents(name) == {"sound"}
-        )
+        suffix = suffix_of(name)
+        return suffix in sounds or (suffix in CONTAINER_SUFFIXES and known_contents(name) == {"sound"})
 
-    return _all_or_none(inputs, visual, sound)
+    return _all_or_none(inputs, lambda name: suffix_of(name) in PICTURES + CLIPS and not sound(name), sound)
 
 
 def known_contents(name: str) -> set[str]:
@@ -238,11 +200,7 @@ def known_contents(name: str) -> set[str]:
 
 
 def holds_visual(inputs: Sequence[str]) -> bool:
-    """Whether the inputs of `decode` or `info` hold images and videos, by the headers of the .avq files.
-
-    Raises:
-        AudioVQError: for both audio and images or videos.
-    """
+    """Whether the inputs of `decode` or `info` hold images and videos, not both, by the headers of the .avq files."""
     from audiovq.bitstream.container import media_of
     from audiovq.bitstream.visual_layout import MEDIA_NAMES
 

@@ -51,11 +51,7 @@ def serve(
 
 
 def prior_of(codec: SpeechCodec) -> SpeechPrior | None:
-    """The prior in a model's folder; None where there is none.
-
-    Raises:
-        AudioVQError: for one that is damaged, or was trained on other codes.
-    """
+    """The prior in a model's folder; None where there is none."""
     from audiovq.prior.speech import FOLDER, SpeechPrior, load_prior
 
     if codec.folder is None or not (codec.folder / FOLDER / "config.json").is_file():
@@ -64,11 +60,7 @@ def prior_of(codec: SpeechCodec) -> SpeechPrior | None:
 
 
 def to_device(codec: SpeechCodec, device: str) -> None:
-    """Move a model, and see that it codes and decodes there.
-
-    Raises:
-        AudioVQError: for a device that this machine or this model does not have.
-    """
+    """Move a model; raise `AudioVQError` unless it codes and decodes there."""
     import numpy as np
     import torch
 

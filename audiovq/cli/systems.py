@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
     from audiovq.conversion.pitch import Pitch
-    from audiovq.evaluation.protocols.conversion import Converter
+    from audiovq.evaluation.protocols.pairs import Converter
 
 
 def audiovq_systems(
@@ -27,7 +27,7 @@ def audiovq_systems(
         AudioVQError: for numbers or bit rates that the model does not have.
     """
     from audiovq.cli.loading import n_codebooks_for
-    from audiovq.evaluation.audiovq_system import AudioVQSystem
+    from audiovq.evaluation.protocols.codec import AudioVQSystem
 
     default = sorted({n for n in (1, 2, 4, 8, 16, codec.n_codebooks) if n <= codec.n_codebooks})
     chosen = counts or [cast(int, n_codebooks_for(codec, rate)) for rate in bitrates] or default
@@ -41,15 +41,10 @@ def converters(
     codec: SpeechCodec, counts: list[int], pitch: Pitch, decoder: str, world: bool, groups: bool
 ) -> list[Converter]:
     """The rows of a conversion report: bounds, then the model with each number of codebooks."""
-    from audiovq.evaluation.audiovq_system import ModelConverter, Reconstruction
-    from audiovq.evaluation.protocols.conversion import RealSpeech, Unconverted
+    from audiovq.evaluation.protocols import pairs
 
-    rows: list[Converter] = [Unconverted()] if groups else [RealSpeech(), Unconverted()]
+    rows: list[Converter] = [pairs.Unconverted()] if groups else [pairs.RealSpeech(), pairs.Unconverted()]
     for n in counts:
-        rows.append(Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
-        rows.append(ModelConverter(codec, n, pitch, decoder))
-    if world:
-        from audiovq.evaluation.baselines import WorldConverter
-
-        rows.append(WorldConverter())
-    return rows
+        rows.append(pairs.Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
+        rows.append(pairs.ModelConverter(codec, n, pitch, decoder))
+    return [*rows, pairs.WorldConverter()] if world else rows

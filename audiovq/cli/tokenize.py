@@ -15,9 +15,9 @@ from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from audiovq.cli.jobs import Display
-    from audiovq.data.token_cluster import Cluster
+    from audiovq.data.token_coding import Cluster, Tell
     from audiovq.data.token_files import CodesModel
-    from audiovq.data.token_writing import Tell, Tokenized
+    from audiovq.data.token_writing import Tokenized
     from audiovq.interfaces import Progress
 
 HOURS_EVERY = 10.0
@@ -35,8 +35,7 @@ Corpus = Annotated[
 Output = Annotated[str, typer.Option("-o", "--output", metavar="SHARDS", help="Folder or URL for the shards.")]
 Format = Annotated[str, typer.Option(metavar="tar|parquet", help="tar: WebDataset; parquet needs pyarrow.")]
 Codebooks = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Keep the first N codebooks; default: the model's."),
+    int | None, typer.Option(min=1, metavar="N", help="Keep the first N codebooks; default: the model's.")
 ]
 Model = Annotated[
     str | None,
@@ -92,12 +91,14 @@ def tokenize(
     """
     from audiovq.cli.jobs import Display
     from audiovq.data.places import is_url
+    from audiovq.data.token_coding import Coding
     from audiovq.data.token_sources import list_sources
-    from audiovq.data.token_writing import Coding, write_tokens
+    from audiovq.data.token_writing import write_tokens
 
     whose = model_of(model, codebooks, bitrate)
     check_format(format)
-    check_device(device)
+    if device != "cpu" and device.split(":")[0] != "cuda":
+        raise AudioVQError(f"--device is cpu or cuda, not {device!r}")
     cluster = cluster_of(context, engine, address, workers)
     if not is_url(output) and Path(output).exists() and not Path(output).is_dir():
         raise AudioVQError(f"{output}: is a file; name a folder for the shards")
@@ -114,33 +115,24 @@ def tokenize(
 
 
 def _report(output: str, result: Tokenized, elapsed: float) -> None:
-    """Print what was written.
-
-    Raises:
-        AudioVQError: when recordings could not be coded.
-    """
+    """Print what was written; raise `AudioVQError` when recordings could not be coded."""
     found = result.manifest
     shards, items = len(found["shards"]), found["items"]
-    print(
-        f"{output}: {shards} shard{'s' * (shards != 1)}, {items:,} item{'s' * (items != 1)}, "
-        f"{found['hours']:.2f} h of audio, {sum(shard['bytes'] for shard in found['shards']):,} bytes",
-        file=sys.stderr,
-    )
+    size = f"{found['hours']:.2f} h of audio, {sum(shard['bytes'] for shard in found['shards']):,} bytes"
+    counts = f"{shards} shard{'s' * (shards != 1)}, {items:,} item{'s' * (items != 1)}"
+    print(f"{output}: {counts}, {size}", file=sys.stderr)
+    done = "nothing left to encode"
     if result.n_coded:
-        speed = result.seconds / elapsed
-        print(
-            f"{result.seconds:.1f} s of audio encoded in {elapsed:.1f} s, {speed:.1f} times real time", file=sys.stderr
-        )
-    else:
-        print("nothing left to encode", file=sys.stderr)
-    if found["faults"]:
-        total = len(found["faults"])
-        raise AudioVQError(f"{total} recording{'s' * (total > 1)} could not be encoded; see {output}/manifest.json")
+        speed = f"{result.seconds / elapsed:.1f} times real time"
+        done = f"{result.seconds:.1f} s of audio encoded in {elapsed:.1f} s, {speed}"
+    print(done, file=sys.stderr)
+    if n := len(found["faults"]):
+        raise AudioVQError(f"{n} recording{'s' * (n > 1)} could not be encoded; see {output}/manifest.json")
 
 
 def _lines(display: Display, bar: Progress, start: float, hours: bool) -> Tell:
     """News on the terminal; with ``hours`` a line now and then says how much audio is done."""
-    from audiovq.data.token_writing import Tell
+    from audiovq.data.token_coding import Tell
 
     class Lines(Tell):
         seconds, shown = 0.0, start
@@ -165,23 +157,9 @@ def _lines(display: Display, bar: Progress, start: float, hours: bool) -> Tell:
     return Lines()
 
 
-def check_device(device: str) -> None:
-    """See that there is such a device here.
-
-    Raises:
-        AudioVQError: when not.
-    """
-    if device != "cpu" and device.split(":")[0] != "cuda":
-        raise AudioVQError(f"--device is cpu or cuda, not {device!r}")
-
-
 def cluster_of(context: typer.Context, engine: str, address: str | None, workers: int | None) -> Cluster | None:
-    """The Ray cluster that is asked for; None for processes of this machine.
-
-    Raises:
-        AudioVQError: for an engine that there is not, and an address without a cluster.
-    """
-    from audiovq.data.token_cluster import Cluster
+    """The Ray cluster that is asked for; None for processes of this machine."""
+    from audiovq.data.token_coding import Cluster
 
     if engine == "ray":
         return Cluster(address, workers)
@@ -192,11 +170,7 @@ def cluster_of(context: typer.Context, engine: str, address: str | None, workers
 
 
 def check_format(format: str) -> None:
-    """See that the container is known, and its library there.
-
-    Raises:
-        AudioVQError: when not.
-    """
+    """Raise `AudioVQError` unless the container is known and its library there."""
     from audiovq.data.token_files import SUFFIXES, require_pyarrow
 
     if format not in SUFFIXES:
@@ -206,11 +180,7 @@ def check_format(format: str) -> None:
 
 
 def model_of(name_or_dir: str | None, codebooks: int | None, bitrate: float | None) -> CodesModel:
-    """Whose codes are written, from the model's files, without loading it.
-
-    Raises:
-        AudioVQError: when there is no such model, or it has no such bitrate or number of codebooks.
-    """
+    """The model whose codes are written, from its files, without loading it."""
     from audiovq.cli.loading import codebooks_of
     from audiovq.data.token_files import CodesModel
     from audiovq.hub import model_facts

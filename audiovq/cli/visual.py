@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,11 +75,7 @@ def decode_visual(inputs: Sequence[str], output: str | None, model: str | None, 
 
 
 def print_info(file: str, as_json: bool) -> None:
-    """What an .avq file with a picture or clip holds.
-
-    Raises:
-        AudioVQError: for a damaged file, after what is known of it is told.
-    """
+    """Print what an .avq file with an image or video holds; then raise `AudioVQError` if it is damaged."""
     import json
 
     from audiovq.bitstream.visual_file import inspect_visual
@@ -206,10 +202,8 @@ def image(
                     save_codes(path, source.codec, MEDIA_IMAGE, codes, encoded.size)
                 else:
                     write_image(path, frames_of(source.codec, codes, encoded.size, 1)[0])
-    print(
-        f"{output}: {len(targets)} image{'s' * (len(targets) > 1)} of {encoded.size[1]}x{encoded.size[0]}",
-        file=sys.stderr,
-    )
+    height, width = encoded.size
+    print(f"{output}: {samples} image{'s' * (samples > 1)} of {width}x{height}", file=sys.stderr)
 
 
 def video(
@@ -242,6 +236,7 @@ def video(
         check_input(prompt)
     n_frames = max(round(seconds * FRAME_RATE), 1)
     plans = [parse_actions(actions, n_frames, seed, i) for i in range(samples)]
+    import numpy as np
     import torch
 
     from audiovq.cli.jobs import Display
@@ -255,25 +250,15 @@ def video(
         for i, paths in enumerate(targets):
             known, held, size = _beginning(source, model_folder(model, "video"), prompt, seed, i)
             plan = torch.cat([held, torch.from_numpy(plans[i]).float()[None]], 1)
-            seed_i = _item_seed(seed, i)
+            own_seed = int(np.random.default_rng([seed, i]).integers(1 << 63))  # another for every pair of numbers
+            settings: dict[str, Any] = {"temperature": temperature, "seed": own_seed}
             with display.file(f"video {i + 1}") as tell:
-                predicted = roll_out(
-                    source.dynamics, known, plan, mode, temperature=temperature, seed=seed_i, progress=tell
-                )
+                predicted = roll_out(source.dynamics, known, plan, mode, **settings, progress=tell)
             codes = torch.cat([known, predicted.codes], 2)
             latents = torch.cat([source.dynamics.embed(known), predicted.latents], 2)
             _write_video(source, codes, latents, size, paths)
-    print(
-        f"{output}: {len(targets)} video{'s' * (len(targets) > 1)} of {n_frames} new frames, {size[1]}x{size[0]}",
-        file=sys.stderr,
-    )
-
-
-def _item_seed(seed: int, i: int) -> int:
-    """A seed for sample ``i``, different for every pair of numbers."""
-    import numpy as np
-
-    return int(np.random.default_rng([seed, i]).integers(1 << 63))
+    made = f"{samples} video{'s' * (samples > 1)} of {n_frames} new frames"
+    print(f"{output}: {made}, {size[1]}x{size[0]}", file=sys.stderr)
 
 
 def _write_video(source: VideoModel, codes: Tensor, latents: Tensor, size: tuple[int, int], paths: list[Path]) -> None:
@@ -327,15 +312,9 @@ def _beginning(
 
 
 def parse_actions(text: str, n_frames: int, seed: int, i: int = 0) -> np.ndarray:
-    """``turn_left*10,move_forward+turn_right*5`` -> (n_frames, n_buttons) uint8, the last held on. "": a random player.
+    """``turn_left*10,move_forward+turn_right*5`` -> (n_frames, n_buttons) uint8, the last held on.
 
-    Args:
-        text: the actions.
-        n_frames: frames that need one.
-        seed, i: of the random player of sample ``i``.
-
-    Raises:
-        AudioVQError: for an unknown button, or a number that is none.
+    Without text a random player chooses, by the seed and the number ``i`` of the sample.
     """
     import numpy as np
 

@@ -96,9 +96,9 @@ class CodesCache:
         start = packet = 0
         for line, voice in zip(lines, voices, strict=True):
             stop, packet_stop = start + line["n_frames"], packet - (-line["n_frames"] // facts.packet_frames)
+            arrays: dict[str, Any] = {"codes": self._codes[start:stop].T, "pitch": pitch[start:stop], "voice": voice}
             about = {name: line[name] for name in _ABOUT if name != "n_frames"}
-            codes, side = self._codes[start:stop].T, (pitch[start:stop], levels[packet:packet_stop])
-            self.utterances.append(CodedUtterance(**about, codes=codes, voice=voice, pitch=side[0], levels=side[1]))
+            self.utterances.append(CodedUtterance(**about, **arrays, levels=levels[packet:packet_stop]))
             start, packet = stop, packet_stop
         if (start, start, packet) != (len(self._codes), len(pitch), len(levels)):
             raise AudioVQError(f"the codes in {self.folder} do not match their index: delete that folder")
@@ -129,10 +129,6 @@ class CodesCache:
 class _CodesWriter:
     """Appends utterances to a hidden folder beside ``folder``; an interrupted one is continued.
 
-    Args:
-        folder: where the codes stand when all are written.
-        facts: of the codec.
-
     Raises:
         AudioVQError: when another process is writing the same codes.
     """
@@ -151,7 +147,7 @@ class _CodesWriter:
             raise AudioVQError(f"another process is writing the codes in {folder}: wait for it") from None
         self.lines = self._read_lines()
         self._listing = (self.path / "utterances.jsonl").open("w", encoding="utf-8")
-        self._listing.writelines(line + "\n" for line in map(self._dump, self.lines))
+        self._listing.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
         self._files = {name: (self.path / name).open("ab") for name in self._sizes(self.lines)}
         for name, size in self._sizes(self.lines).items():
             self._files[name].truncate(size)
@@ -176,15 +172,12 @@ class _CodesWriter:
     def _sizes(self, lines: Sequence[dict[str, Any]]) -> dict[str, int]:
         """Bytes of each file with these utterances."""
         frames = sum(line["n_frames"] for line in lines)
-        sizes = {"codes.u16": 2 * self.facts.n_codebooks * frames}
-        sizes["voices.u16"] = 2 * sum(line["speaker_size"] for line in lines)
-        sizes["pitch.u8"] = frames
-        sizes["levels.u8"] = sum(-(-line["n_frames"] // self.facts.packet_frames) for line in lines)
-        return sizes
-
-    @staticmethod
-    def _dump(line: dict[str, Any]) -> str:
-        return json.dumps(line, ensure_ascii=False)
+        return {
+            "codes.u16": 2 * self.facts.n_codebooks * frames,
+            "voices.u16": 2 * sum(line["speaker_size"] for line in lines),
+            "pitch.u8": frames,
+            "levels.u8": sum(-(-line["n_frames"] // self.facts.packet_frames) for line in lines),
+        }
 
     def add(self, utterance: CodedUtterance) -> None:
         """Append one utterance; it is listed when its arrays are in the files."""
@@ -196,7 +189,7 @@ class _CodesWriter:
             file.flush()
         line = {name: getattr(utterance, name) for name in _ABOUT} | {"speaker_size": len(utterance.voice)}
         self.lines.append(line)
-        self._listing.write(self._dump(line) + "\n")
+        self._listing.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._listing.flush()
 
     def close(self) -> None:
@@ -205,11 +198,7 @@ class _CodesWriter:
             file.close()
 
     def finish(self, tables: np.ndarray | None = None) -> None:
-        """Write the index and the codebooks, and give the folder its name.
-
-        Raises:
-            AudioVQError: when nothing was written.
-        """
+        """Write the index and the codebooks, and give the folder its name; `AudioVQError` when nothing was written."""
         if not self.lines:
             raise AudioVQError("the corpus has no utterances to encode: choose another")
         index = {"facts": asdict(self.facts), "utterances": self.lines}
@@ -251,8 +240,6 @@ def write_coded(
     """Keep codes that come one by one; the folder appears when all are written.
 
     Args:
-        folder: to be made.
-        facts: of the codec.
         utterances: gives those behind the first so many, which an interrupted call has written.
         tables: the codec's codebooks (K, V, D).
 

@@ -7,7 +7,7 @@ libsndfile, since torchaudio's own reading needs a further package. torchaudio i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,11 +21,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
 def open_folder(
-    root: Path,
-    split: str | None = None,
-    language: str = "und",
-    licence: str = "unknown",
-    unseen: Sequence[str] = (),
+    root: Path, split: str | None = None, language: str = "und", licence: str = "unknown", unseen: Sequence[str] = ()
 ) -> list[Utterance]:
     """The recordings of a folder, split by `split_of` their file names.
 
@@ -33,7 +29,6 @@ def open_folder(
     speaker, named after it.
 
     Args:
-        root: the folder.
         split: one of `audiovq.data.utterance.SPLITS`, or None for all.
         language, licence: of all the recordings.
         unseen: speakers to keep for the split "unseen".
@@ -47,7 +42,7 @@ def open_folder(
     files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
         raise AudioVQError(f"no recordings in {root}: expected speaker/utterance with {', '.join(SUFFIXES)}")
-    speakers = {path: _speaker(path, root) for path in files}
+    speakers = {path: (*path.relative_to(root).parts[:-1], root.name)[0] for path in files}
     unknown = sorted(set(unseen) - set(speakers.values()))
     if unknown:
         raise AudioVQError(f"no speaker {unknown[0]!r} in {root}")
@@ -70,11 +65,6 @@ def open_folder(
                 )
             )
     return utterances
-
-
-def _speaker(path: Path, root: Path) -> str:
-    folders = path.relative_to(root).parts[:-1]
-    return folders[0] if folders else root.name
 
 
 LIBRISPEECH_SUBSETS = {
@@ -155,9 +145,10 @@ def open_vctk(root: Path, split: str | None = None, mic: str = "mic2", unseen: S
             if path.is_file():  # some microphones have gaps
                 yield path, speaker, (texts / speaker / f"{speaker}_{number}.txt").read_text
 
-    return _utterances(
-        rows(), "vctk", "CC-BY-4.0", split, lambda path, who: "unseen" if who in unseen else split_of(path.name)
-    )
+    def split_for(path: Path, speaker: str) -> str:
+        return "unseen" if speaker in unseen else split_of(path.name)
+
+    return _utterances(rows(), "vctk", "CC-BY-4.0", split, split_for)
 
 
 def open_librispeech(
@@ -181,9 +172,8 @@ def open_librispeech(
     if subsets is None:
         present = [(part, name) for part, name in names if (folder / name).is_dir()]
         if names and not present:
-            raise AudioVQError(
-                f"no LibriSpeech in {root}: expected one of {', '.join(n for _, n in names)} in {folder}"
-            )
+            expected = ", ".join(name for _, name in names)
+            raise AudioVQError(f"no LibriSpeech in {root}: expected one of {expected} in {folder}")
         names = present
 
     def read(part: str, name: str) -> list[Utterance]:
@@ -207,33 +197,28 @@ def open_ljspeech(root: Path, split: str | None = None) -> list[Utterance]:
     return _utterances(rows, "ljspeech", "public domain", split, lambda path, who: split_of(path.name))
 
 
-Loader = Callable[..., list[Utterance]]
-"""``loader(root, split, **options)``; a split of None is all of them."""
-
-
-def _debian_speech(root: Path, split: str | None) -> list[Utterance]:
-    return _open_prepared(root, split, "recipes/debian_speech/prepare.py")
-
-
-def _kokoro_speech(root: Path, split: str | None) -> list[Utterance]:
-    return _open_prepared(root, split, "recipes/kokoro_speech/prepare.py FOLDER")
-
-
-def _open_prepared(root: Path, split: str | None, recipe: str) -> list[Utterance]:
+def _open_prepared(recipe: str, root: Path, split: str | None) -> list[Utterance]:
     if not (root / MANIFEST).is_file():
         raise AudioVQError(f"no prepared corpus in {root}: run `python {recipe} --out {root}`")
     return open_shards(root, split)
 
 
-_LOADERS = {
-    "packed": "audiovq.data.packed:open_utterances",
-    "debian_speech": "audiovq.data.corpora:_debian_speech",
-    "kokoro_speech": "audiovq.data.corpora:_kokoro_speech",
-    "vctk": "audiovq.data.corpora:open_vctk",
-    "librispeech": "audiovq.data.corpora:open_librispeech",
-    "ljspeech": "audiovq.data.corpora:open_ljspeech",
-    "folder": "audiovq.data.corpora:open_folder",
+def _open_packed(root: Path, split: str | None, **options: Any) -> list[Utterance]:
+    from audiovq.data.packed import open_utterances  # which imports torch
+
+    return open_utterances(root, split, **options)
+
+
+_LOADERS: dict[str, Callable[..., list[Utterance]]] = {
+    "packed": _open_packed,
+    "debian_speech": partial(_open_prepared, "recipes/debian_speech/prepare.py"),
+    "kokoro_speech": partial(_open_prepared, "recipes/kokoro_speech/prepare.py FOLDER"),
+    "vctk": open_vctk,
+    "librispeech": open_librispeech,
+    "ljspeech": open_ljspeech,
+    "folder": open_folder,
 }
+"""``loader(root, split, **options)``; a split of None is all of them."""
 NAMES = tuple(_LOADERS)
 
 
@@ -273,17 +258,13 @@ def open_corpus(
         raise AudioVQError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
     name = str(corpus)
     if name in _LOADERS:
-        module, _, function = _LOADERS[name].partition(":")
-        loader: Loader = getattr(import_module(module), function)
         usual = cache_dir() / ("packed" if name == "packed" else f"data/{name}")
-        folder = Path(root).expanduser() if root is not None else usual
-        return loader(folder, split, **options)
+        return _LOADERS[name](usual if root is None else Path(root).expanduser(), split, **options)
     path = Path(name).expanduser()
     if not path.is_dir():
         raise AudioVQError(f"unknown corpus {name!r}; choose from {', '.join(NAMES)}, or give a folder")
     if (path / MANIFEST).is_file():
         return open_shards(path, split)
-
     return open_folder(path, split, **options)
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from audiovq.data.shards import MANIFEST, atomic_folder
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
 from audiovq.io import atomic_write, cache_dir
-from audiovq.video.rollout import frame_codes
+from audiovq.video.dynamics import frame_codes
 
-MANIFEST = "manifest.jsonl"
 BUTTONS = ("turn_left", "turn_right", "move_forward", "move_left", "move_right")
 """Meaning of the bytes of an action."""
 _BATCH = 32  # frames
@@ -67,11 +64,7 @@ def write_episodes(folder: str | Path, episodes: Iterable[Episode]) -> int:
     Raises:
         AudioVQError: when there are no episodes, or their frames or actions differ in shape.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
+    with atomic_folder(folder) as temporary:
         lines, offset, shapes = [], 0, set()
         with (temporary / "frames.u8").open("wb") as frames, (temporary / "actions.u8").open("wb") as actions:
             for episode in episodes:
@@ -87,14 +80,9 @@ def write_episodes(folder: str | Path, episodes: Iterable[Episode]) -> int:
             raise AudioVQError("nothing was recorded")
         ((shape, buttons),) = shapes
         with (temporary / MANIFEST).open("w") as manifest:
-            for line in lines:
-                manifest.write(json.dumps({**line, "shape": shape, "buttons": buttons[0]}) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-        return offset
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            more = {"shape": shape, "buttons": buttons[0]}
+            manifest.writelines(json.dumps({**line, **more}) + "\n" for line in lines)
+    return offset
 
 
 def open_episodes(

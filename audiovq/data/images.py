@@ -56,11 +56,7 @@ class ImageItem:
 
 
 def load_image(path: Path, side: int | None = None) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8, shrunk to a short side of ``side`` pixels; never enlarged.
-
-    Raises:
-        AudioVQError: when it is no image.
-    """
+    """Read an image file as (H, W, 3) uint8, shrunk to a short side of ``side`` pixels; never enlarged."""
     return shrink(read_image(path), side)
 
 
@@ -227,11 +223,7 @@ def open_images(
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read an IDX file of bytes (magic number, big-endian sizes, values) as an array.
-
-    Raises:
-        AudioVQError: for another or a truncated file.
-    """
+    """Read an IDX file of bytes (magic number, big-endian sizes, values) as an array."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise AudioVQError(f"{path} is not an IDX file of bytes")
@@ -301,11 +293,7 @@ class ImageCrops(Dataset):
 
 
 class FixedCrops(Dataset):
-    """``n`` fixed crops, evenly spaced over the grid of adjacent crops of all images. Items are those of `ImageCrops`.
-
-    Raises:
-        AudioVQError: when an image is smaller than a crop.
-    """
+    """``n`` fixed crops, evenly spaced over the grid of adjacent crops of all images; items as of `ImageCrops`."""
 
     def __init__(self, items: Sequence[ImageItem], size: int, n: int) -> None:
         self.size, self.items = size, list(items)
@@ -333,11 +321,7 @@ class FixedCrops(Dataset):
 
 
 def check_sizes(items: Sequence[ImageItem], pixels: Sequence[np.ndarray], size: int) -> None:
-    """Check that crops of ``size`` pixels fit into all images.
-
-    Raises:
-        AudioVQError: when one is smaller.
-    """
+    """Raise `AudioVQError` unless crops of ``size`` pixels fit into all images."""
     for item, array in zip(items, pixels, strict=True):
         if min(array.shape[:2]) < size:
             shape = "x".join(map(str, array.shape[1::-1]))

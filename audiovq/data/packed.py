@@ -22,6 +22,7 @@ FRAME = 320
 """Samples that utterances are padded to multiples of: the frame of codes, pitch labels and teacher features."""
 SYNTHETIC = ("kokoro_speech",)
 """Corpora of synthetic speech."""
+_ABOUT = ("id", "speaker", "language", "group")
 
 
 def pack(utterances: Iterable[Utterance], folder: Path, progress: Callable[[int], None] | None = None) -> None:
@@ -40,16 +41,8 @@ def pack(utterances: Iterable[Utterance], folder: Path, progress: Callable[[int]
             samples = HighPass(SAMPLE_RATE)(utterance.load())
             samples = np.pad(samples, (0, -len(samples) % FRAME))
             file.write(np.clip(np.rint(samples * 32767), -32768, 32767).astype("<i2").tobytes())
-            lines.append(
-                {
-                    "id": utterance.id,
-                    "speaker": utterance.speaker,
-                    "language": utterance.language,
-                    "group": utterance.group,
-                    "start": start,
-                    "n_samples": utterance.n_samples,
-                }
-            )
+            about = {name: getattr(utterance, name) for name in _ABOUT}
+            lines.append({**about, "start": start, "n_samples": utterance.n_samples})
             start += len(samples)
             if progress is not None:
                 progress(utterance.n_samples // SAMPLE_RATE)
@@ -108,22 +101,21 @@ class PackedCorpus:
             raise AudioVQError(f"no packed corpus in {folder}, or it is damaged: {error}") from error
         names = sorted({line["speaker"] for line in lines})
         groups = {name: i for i, name in enumerate(sorted({line["group"] for line in lines if line["group"]}))}
-        with np.errstate(all="ignore"):
-            corpus = cls(
-                torch.from_numpy(np.asarray(samples)) if samples.flags.writeable else _read_only(samples),
-                [line["id"] for line in lines],
-                [line["language"] for line in lines],
-                names,
-                start,
-                frames,
-                np.array([names.index(line["speaker"]) for line in lines]),
-                np.array([groups.get(line["group"], -1) for line in lines]),
-            )
-        for name, dtype, width in (("pitch", np.int16, 1), ("teacher", np.float16, -1)):
-            path = folder / f"{name}.bin"
-            if path.is_file():
-                rows = _read_only(np.memmap(path, dtype, "r"))
-                setattr(corpus, name, rows if width == 1 else rows.view(len(samples) // FRAME, -1))
+        corpus = cls(
+            samples=_read_only(samples),
+            ids=[line["id"] for line in lines],
+            languages=[line["language"] for line in lines],
+            speaker_names=names,
+            start=start,
+            frames=frames,
+            speaker=np.array([names.index(line["speaker"]) for line in lines]),
+            group=np.array([groups.get(line["group"], -1) for line in lines]),
+        )
+        if (folder / "pitch.bin").is_file():
+            corpus.pitch = _read_only(np.memmap(folder / "pitch.bin", np.int16, "r"))
+        if (folder / "teacher.bin").is_file():
+            rows = _read_only(np.memmap(folder / "teacher.bin", np.float16, "r"))
+            corpus.teacher = rows.view(len(samples) // FRAME, -1)
         return corpus
 
     def to(self, device: str | torch.device) -> PackedCorpus:
@@ -196,7 +188,7 @@ def open_utterances(folder: Path, split: str | None = None, minutes: float | Non
             step = 1 if minutes is None else max(-(-seconds // (60 * minutes)), 1)
             for line in lines[:: int(step)]:
                 reader = _PackedReader(folder / name / "samples.i16", line["start"], line["n_samples"])
-                about: dict[str, Any] = {key: line[key] for key in ("id", "speaker", "language", "group")}
+                about: dict[str, Any] = {name: line[name] for name in _ABOUT}
                 about |= {"seconds": line["n_samples"] / SAMPLE_RATE, "split": name, "reader": reader}
                 utterances.append(Utterance(text=None, source="packed", licence="", **about))
         except (OSError, ValueError, KeyError) as error:

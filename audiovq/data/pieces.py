@@ -174,11 +174,7 @@ def decode_samples(data: bytes, audio: str, n_samples: int) -> np.ndarray:
 
 
 def check_alignment(samples: np.ndarray, decoded: np.ndarray) -> None:
-    """Check that decoded samples are as many as the original ones, and not shifted against them.
-
-    Raises:
-        AudioVQError: when they are.
-    """
+    """Raise `AudioVQError` unless decoded samples are as many as the original ones, and not shifted against them."""
     if len(samples) != len(decoded):
         raise AudioVQError(f"the Opus library decoded {len(decoded)} of {len(samples)} samples: store audio as FLAC")
     margin = 8

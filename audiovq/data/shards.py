@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,21 +94,14 @@ class ShardWriter:
 
 
 @contextmanager
-def write_corpus(folder: str | Path, shard_samples: int = SHARD_SAMPLES) -> Iterator[ShardWriter]:
-    """Write a corpus and put it in place of ``folder`` when the block succeeds; on error nothing changes."""
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``folder`` when the block succeeds; on error nothing changes."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         temporary.chmod(0o755)
-        writer = ShardWriter(temporary, shard_samples)
-        try:
-            yield writer
-        finally:
-            writer.close()
-        with (temporary / MANIFEST).open("w", encoding="utf-8") as manifest:
-            for line in writer.lines:
-                manifest.write(json.dumps(line, ensure_ascii=False) + "\n")
+        yield temporary
         if folder.exists():  # a folder that has files cannot be renamed over
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             folder.rename(old / folder.name)
@@ -119,6 +112,17 @@ def write_corpus(folder: str | Path, shard_samples: int = SHARD_SAMPLES) -> Iter
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def write_corpus(folder: str | Path, shard_samples: int = SHARD_SAMPLES) -> Iterator[ShardWriter]:
+    """Write a corpus and put it in place of ``folder`` when the block succeeds; on error nothing changes."""
+    with atomic_folder(folder) as temporary:
+        writer = ShardWriter(temporary, shard_samples)
+        with closing(writer):
+            yield writer
+        with (temporary / MANIFEST).open("w", encoding="utf-8") as manifest:
+            manifest.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in writer.lines)
 
 
 def read_manifest(folder: str | Path) -> list[dict[str, Any]]:

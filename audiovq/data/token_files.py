@@ -9,12 +9,12 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from audiovq.data.utterance import CodedUtterance
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 
 LAYOUTS = ("codes", "interleaved", "books", "delay")
 
@@ -77,6 +77,8 @@ def _check(layout: str) -> None:
         raise AudioVQError(f"unknown layout {layout!r}; choose from {', '.join(LAYOUTS)}")
 
 
+MANIFEST, PROGRESS = "manifest.json", ".progress"
+FORMAT, VERSION = "audiovq-tokens", 2
 SUFFIXES = {"tar": ".tar", "parquet": ".parquet"}
 _BUFFERED_FRAMES = 1 << 20
 """Frames that a Parquet file collects before it writes them as a row group: 16 MB of eight codebooks."""
@@ -168,19 +170,7 @@ def make_item(
     )
 
 
-class ShardWriter(Protocol):
-    """Writes items to one shard."""
-
-    def add(self, item: TokenizedUtterance) -> None:
-        """Append an item."""
-        ...
-
-    def close(self) -> None:
-        """Complete the file."""
-        ...
-
-
-def create_shard(path: Path, container: str, model: CodesModel, prefix: str) -> ShardWriter:
+def create_shard(path: Path, container: str, model: CodesModel, prefix: str) -> TarShard | ParquetShard:
     """A writer for ``container`` "tar" or "parquet"; keys in a tar begin with ``prefix``.
 
     Raises:
@@ -201,14 +191,10 @@ class TarShard:
         np.save(codes, np.ascontiguousarray(item.codes, "<u2"))
         np.save(pitch, np.ascontiguousarray(item.pitch, np.uint8))
         facts = json.dumps(self._model.facts_of(item), ensure_ascii=False)
-        for suffix, data in (
-            ("codes.npy", codes.getvalue()),
-            ("pitch.npy", pitch.getvalue()),
-            ("json", facts.encode()),
-        ):
-            member = tarfile.TarInfo(
-                f"{self._prefix}{self._number:06d}.{suffix}"
-            )  # no time, no owner: the same bytes every time
+        files = {"codes.npy": codes.getvalue(), "pitch.npy": pitch.getvalue(), "json": facts.encode()}
+        for suffix, data in files.items():
+            # No time, no owner: the same bytes every time.
+            member = tarfile.TarInfo(f"{self._prefix}{self._number:06d}.{suffix}")
             member.size = len(data)
             self._tar.addfile(member, io.BytesIO(data))
         self._number += 1
@@ -330,16 +316,5 @@ def _read_parquet(path: Path, codes_hash: str) -> Iterator[TokenizedUtterance]:
 
 
 def require_pyarrow() -> tuple[Any, Any]:
-    """The modules ``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        AudioVQError: when they are missing.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise AudioVQError(
-            "Parquet needs the package pyarrow: pip install 'audiovq[tokens]', or use tar files"
-        ) from None
-    return pyarrow, pyarrow.parquet
+    """The modules ``pyarrow`` and ``pyarrow.parquet``."""
+    return need("pyarrow", "Parquet", "tokens"), need("pyarrow.parquet", "Parquet", "tokens")

@@ -1,8 +1,8 @@
-"""What `audiovq tokenize` codes: the recordings of a folder or of a prepared corpus, one after the other."""
+"""Recordings that `audiovq tokenize` codes: those of a folder or of a prepared corpus, one by one or in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from audiovq.media.containers import CONTAINER_SUFFIXES
 from audiovq.media.waveform import READABLE, Resampler, n_resampled, open_audio
 
 if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.interfaces import Codec, Packet
 
 _PART = 30 * 16000
@@ -77,10 +78,14 @@ def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
         AudioVQError: when there is no such folder or corpus, or no recording in it.
     """
     if is_url(corpus):
-        return _list_remote(corpus, language)
+        url = corpus.rstrip("/")
+        sizes = sorted((Path(name), size) for name, size in find_files(corpus).items() if _is_recording(Path(name)))
+        return _sources(corpus, Path(url).name, [(path, n, f"{url}/{path.as_posix()}") for path, n in sizes], language)
     root = Path(corpus).expanduser()
     if root.is_dir() and not (root / MANIFEST).is_file():
-        return _list_folder(root, language)
+        files = sorted(path for path in root.rglob("*") if _is_recording(path) and path.is_file())
+        found = [(path.relative_to(root), path.stat().st_size, str(path)) for path in files]
+        return _sources(str(root), root.resolve().name, found, language)
     if not root.exists() and corpus not in NAMES:
         raise AudioVQError(f"{corpus}: no such folder, and no corpus of that name ({', '.join(NAMES)})")
     if root.exists() and not root.is_dir():
@@ -91,20 +96,8 @@ def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
     return [TokenSource(u.id, u.speaker, u.language, u.split, 2 * u.n_samples, u) for u in utterances]
 
 
-def _list_folder(root: Path, language: str) -> list[TokenSource]:
-    # Names with a dot in front are hidden: among them are files that are just being written.
-    files = sorted(path for path in root.rglob("*") if _is_recording(path) and path.is_file())
-    found = [(path.relative_to(root), path.stat().st_size, str(path)) for path in files]
-    return _sources(str(root), root.resolve().name, found, language)
-
-
-def _list_remote(root: str, language: str) -> list[TokenSource]:
-    found = sorted((Path(name), size) for name, size in find_files(root).items() if _is_recording(Path(name)))
-    places = [(path, size, f"{root.rstrip('/')}/{path.as_posix()}") for path, size in found]
-    return _sources(root, Path(root.rstrip("/")).name, places, language)
-
-
 def _is_recording(path: Path) -> bool:
+    # Names with a dot in front are hidden: among them are files that are just being written.
     return path.suffix.lower() in READABLE + CONTAINER_SUFFIXES and not path.name.startswith(".")
 
 
@@ -131,17 +124,34 @@ def code_source(
     """Code a recording, an item for each channel but those that repeat the one before, while it is read.
 
     Args:
-        codec: the model.
-        source: the recording.
-        n_codebooks: to keep.
         mono: mix all channels down to one first.
-        stopping: asked now and then; coding ends with `StoppedError` when it says so.
+        stopping: asked for every block; coding ends with `StoppedError` when it says so.
 
     Raises:
         AudioVQError: for a recording that cannot be read or coded.
     """
     with open_source(source) as (audio, text):
-        return _code(codec, source, audio, n_codebooks, mono, text, stopping)
+        n_channels = audio.count_channels(mono)
+        streams = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
+        resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
+        packets: list[list[Packet]] = [[] for _ in streams]
+
+        def push(samples: np.ndarray) -> None:
+            for c, stream in enumerate(streams):
+                packets[c] += stream.push(np.ascontiguousarray(samples[:, c]))
+
+        for block in audio.blocks(mono):
+            if stopping():
+                raise StoppedError
+            push(resampler.push(block))
+        n_samples = n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate)
+        push(resampler.finish(n_samples))
+        coded = []
+        for stream, before in zip(streams, packets, strict=True):
+            after = stream.finish()
+            assert stream.speaker is not None
+            coded.append((before + after, stream.speaker))
+    return Coded(source.id, source.n_bytes, make_items(source, text, audio, coded, n_samples), remarks=audio.remarks)
 
 
 @contextmanager
@@ -182,69 +192,24 @@ class _Samples:
             yield block
 
 
-def _code(
-    codec: Codec,
-    source: TokenSource,
-    audio: Any,
-    n_codebooks: int,
-    mono: bool,
-    text: str | None,
-    stopping: Callable[[], bool],
-) -> Coded:
-    n_channels = audio.count_channels(mono)
-    streams = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
-    resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
-    packets: list[list[Packet]] = [[] for _ in streams]
-
-    def push(samples: np.ndarray) -> None:
-        for c, stream in enumerate(streams):
-            packets[c] += stream.push(np.ascontiguousarray(samples[:, c]))
-
-    for block in audio.blocks(mono):
-        if stopping():
-            raise StoppedError
-        push(resampler.push(block))
-    n_samples = n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate)
-    push(resampler.finish(n_samples))
-    coded = []
-    for c, stream in enumerate(streams):
-        packets[c] += stream.finish()
-        assert stream.speaker is not None
-        coded.append((packets[c], stream.speaker))
-    return Coded(source.id, source.n_bytes, make_items(source, text, audio, coded, n_samples), remarks=audio.remarks)
-
-
 def make_items(
     source: TokenSource, text: str | None, audio: Any, coded: Sequence[tuple[list[Packet], np.ndarray]], n_samples: int
 ) -> list[TokenizedUtterance]:
     """Items of a recording's channels, each packets and speaker vector (S,), but of those that repeat another."""
     items: list[TokenizedUtterance] = []
-    before: list[np.ndarray] = []
+    before: dict[str, np.ndarray] = {}
+    about: dict[str, Any] = {name: getattr(source, name) for name in ("id", "speaker", "language", "split")}
+    about |= {"text": text, "seconds": audio.n_read / audio.sample_rate, "source_rate": audio.sample_rate}
     for c, (packets, speaker) in enumerate(coded):
-        codes = np.concatenate([packet.codes.astype(np.uint16) for packet in packets], axis=1)
-        pitch = np.concatenate([packet.pitch.astype(np.uint8) for packet in packets])
-        levels = np.array([packet.level for packet in packets], np.uint8)
-        parts = [codes, pitch, levels, np.asarray(speaker, np.int64)]
-        if before and all(map(np.array_equal, parts, before)):
-            continue
-        before = parts
-        items.append(
-            TokenizedUtterance(
-                id=source.id,
-                speaker=source.speaker,
-                language=source.language,
-                split=source.split,
-                codes=codes,
-                voice=parts[3],
-                n_samples=n_samples,
-                pitch=pitch,
-                levels=levels,
-                text=text,
-                seconds=audio.n_read / audio.sample_rate,
-                source_rate=audio.sample_rate,
-                channel=c,
-            )
-        )
+        arrays: dict[str, Any] = {
+            "codes": np.concatenate([packet.codes.astype(np.uint16) for packet in packets], axis=1),
+            "pitch": np.concatenate([packet.pitch.astype(np.uint8) for packet in packets]),
+            "levels": np.array([packet.level for packet in packets], np.uint8),
+            "voice": np.asarray(speaker, np.int64),
+        }
+        if not before or not all(np.array_equal(arrays[name], before[name]) for name in arrays):
+            items.append(TokenizedUtterance(**about, **arrays, n_samples=n_samples, channel=c))
+        before = arrays
     return items
 
 
@@ -257,3 +222,73 @@ def _transcript(place: str) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise AudioVQError(f"{name}: cannot be read as text: {error}") from error
+
+
+BATCH_SECONDS = 1200.0
+"""Audio that is read before it is coded: 80 MB; a longer recording is a batch of its own."""
+
+
+@dataclass
+class Loaded:
+    """A recording in memory.
+
+    Attributes:
+        source: which one.
+        text: its transcript.
+        audio: its reader, with what is known of it.
+        channels: (T,) float32 at the codec's rate, each.
+    """
+
+    source: TokenSource
+    text: str | None
+    audio: Any
+    channels: list[np.ndarray]
+
+
+def load_source(source: TokenSource, sample_rate: int, mono: bool) -> Loaded:
+    """Read a recording at ``sample_rate``."""
+    with open_source(source) as (audio, text):
+        n_channels = audio.count_channels(mono)
+        resampler = Resampler(audio.sample_rate, sample_rate, n_channels)
+        blocks = [resampler.push(block) for block in audio.blocks(mono)]
+        blocks.append(resampler.finish(n_resampled(audio.n_read, audio.sample_rate, sample_rate)))
+    return Loaded(source, text, audio, list(np.ascontiguousarray(np.concatenate(blocks).T)))
+
+
+def code_batches(
+    codec: SpeechCodec,
+    sources: Iterable[TokenSource],
+    n_codebooks: int,
+    mono: bool,
+    guarded: Callable[[TokenSource, Callable[[], Any]], Any],
+    batch_seconds: float = BATCH_SECONDS,
+) -> Iterator[Coded]:
+    """Code recordings in their order, some ``batch_seconds`` of audio at a time.
+
+    ``guarded`` calls a function for a source and gives its result, or a `Coded` with the fault that it raised.
+    """
+    waiting: list[Loaded | Coded] = []
+    n_samples = 0
+    for source in sources:
+        waiting.append(guarded(source, lambda source=source: load_source(source, codec.sample_rate, mono)))  # type: ignore[misc]
+        if isinstance(waiting[-1], Loaded):
+            n_samples += sum(map(len, waiting[-1].channels))
+        if n_samples >= batch_seconds * codec.sample_rate:
+            yield from _code_batch(codec, waiting, n_codebooks)
+            waiting, n_samples = [], 0
+    yield from _code_batch(codec, waiting, n_codebooks)
+
+
+def _code_batch(codec: SpeechCodec, batch: list[Loaded | Coded], n_codebooks: int) -> Iterator[Coded]:
+    from audiovq.codec.batches import encode_batch
+
+    loaded = [one for one in batch if isinstance(one, Loaded)]
+    channels = [channel for one in loaded for channel in one.channels]
+    coded = iter(encode_batch(codec, channels, n_codebooks) if channels else ())
+    for one in batch:
+        if isinstance(one, Coded):
+            yield one
+            continue
+        rows = [next(coded) for _ in one.channels]
+        items = make_items(one.source, one.text, one.audio, rows, len(one.channels[0]))
+        yield Coded(one.source.id, one.source.n_bytes, items, remarks=one.audio.remarks)

@@ -1,164 +1,176 @@
-"""A corpus as shards of codes: coded in one or several processes, written shard by shard, continued after a stop."""
+"""Token shards of a corpus: the plan of a folder, which is written shard by shard and continued after a stop."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from audiovq.data.places import Folder
-from audiovq.data.token_files import CodesModel, create_shard
-from audiovq.data.token_plan import SHARD_ITEMS, ShardPlan, alone, clear
-from audiovq.data.token_sources import Coded, StoppedError, TokenSource, code_source
+from audiovq.data.places import Folder, modified
+from audiovq.data.token_coding import Cluster, Coding, ShardTask, Tell, code_all, write_shard
+from audiovq.data.token_files import FORMAT, MANIFEST, PROGRESS, SUFFIXES, VERSION, CodesModel
+from audiovq.data.token_sources import Coded, TokenSource
 from audiovq.errors import AudioVQError
-from audiovq.io import file_sha256, shown
+from audiovq.io import errors_about
 
-_AHEAD = 32
-"""Results for each process that may wait while a long recording before them is coded."""
-
-
-@dataclass(frozen=True)
-class Coding:
-    """How recordings are coded; goes to every process.
-
-    Attributes:
-        model: a model's name or folder.
-        n_codebooks: to keep.
-        mono: mix channels.
-        threads: of one process.
-        device: where the model runs, as torch names it.
-        load: gives the codec for ``model``; None: `SpeechCodec.from_pretrained`.
-    """
-
-    model: str | None
-    n_codebooks: int
-    mono: bool = False
-    threads: int = 1
-    device: str = "cpu"
-    load: Callable[[str | None], Any] | None = None
-
-    def codec(self) -> Any:
-        """The model, loaded."""
-        import torch
-
-        torch.set_num_threads(self.threads)
-        if self.load is not None:
-            return self.load(self.model)
-        from audiovq.codec.codec import SpeechCodec
-
-        codec = SpeechCodec.from_pretrained(self.model)
-        if self.device == "cpu":
-            return codec
-        try:
-            return codec.to(self.device)
-        except (AssertionError, RuntimeError):  # a PyTorch without CUDA, or a machine without a GPU
-            raise AudioVQError(f"PyTorch has no device {self.device}; omit --device") from None
+#: A shard is closed after so many recordings, or so many bytes of them (nine hours of 16-bit speech at 16 kHz).
+SHARD_ITEMS, SHARD_BYTES = 1000, 1 << 30
 
 
-def code_all(sources: Iterable[TokenSource], coding: Coding, workers: int = 1) -> Iterator[Coded]:
-    """Code recordings in their order. One that cannot be coded says so in its result, and the others go on.
+class ShardPlan:
+    """The plan of a folder. It only grows: new recordings go into shards of their own behind the others.
 
     Raises:
-        AudioVQError: for a model that cannot be loaded, and for a process that was ended from outside.
+        AudioVQError: when the folder was begun otherwise, or holds something else.
     """
-    if workers == 1:
-        yield from code_with(coding.codec(), coding, sources)
-        return
-    if coding.device != "cpu":
-        raise AudioVQError(f"only one process can use {coding.device}; omit --workers, or use --engine ray")
-    waiting: deque[Future[Coded]] = deque()
-    try:
-        with _pool(coding, workers) as pool:
-            for source in sources:
-                waiting.append(pool.submit(_work, source))
-                if len(waiting) >= _AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise AudioVQError(
-            "a process was killed, perhaps for lack of memory; finished shards are kept; run the command again "
-            "with fewer --workers"
-        ) from error
 
+    def __init__(self, folder: Folder, model: CodesModel, container: str, mono: bool) -> None:
+        self.folder, self.model, self.container = folder, model, container
+        self.shards: list[list[str]] = []
+        # A model under another name gives the same codes.
+        self._settings = {k: v for k, v in asdict(model).items() if k != "name"}
+        self._settings |= {"format": container, "channels": "mixed" if mono else "each on its own"}
+        self._name = f"{PROGRESS}/plan.json"
+        try:
+            known = json.loads(folder.read(self._name))
+            self.shards, before = known["shards"], known["settings"]
+        except FileNotFoundError:
+            if folder.glob("shard-*"):
+                raise AudioVQError(f"{folder.name} contains other shards: choose another folder") from None
+            return
+        except (ValueError, KeyError) as error:
+            raise AudioVQError(f"{folder.at(self._name)} is damaged ({error}); use -f to start over") from None
+        for name, value in self._settings.items():
+            if before.get(name) != value:
+                raise AudioVQError(
+                    f"{folder.name} was started with {name.replace('_', ' ')} {before.get(name)}, not {value}: choose "
+                    "another folder, or use -f to start over"
+                )
 
-def code_with(codec: Any, coding: Coding, sources: Iterable[TokenSource]) -> Iterator[Coded]:
-    """As `code_all` in this process, with a model that is loaded."""
-    if coding.device == "cpu":
+    def extend(self, sources: Sequence[TokenSource], shard_items: int) -> None:
+        """Plan for what is not planned yet, or could not be coded and was changed since, and keep the plan."""
+        known = {id for shard in self.shards for id in shard} - self._mended(sources)
+        size, n_bytes, before = 0, 0, len(self.shards)
         for source in sources:
-            yield _code_one(codec, coding, source, lambda: False)
-    else:
-        from audiovq.data.token_plan import code_batches
+            if source.id in known:
+                continue
+            if not size or size >= shard_items or n_bytes >= SHARD_BYTES:
+                self.shards.append([])
+                size, n_bytes = 0, 0
+            self.shards[-1].append(source.id)
+            size, n_bytes = size + 1, n_bytes + source.n_bytes
+        if len(self.shards) > before:
+            _write_json(self.folder, self._name, {"settings": self._settings, "shards": self.shards})
 
-        yield from code_batches(codec, sources, coding.n_codebooks, coding.mono, _guarded)
+    def _mended(self, sources: Sequence[TokenSource]) -> set[str]:
+        """Recordings that could not be coded, and whose files are newer than the word of that."""
+        places = {source.id: source.place for source in sources}
+        mended = set()
+        for index, faults in self._faults().items():
+            when = modified(self.folder.at(self._record_name(index))) if faults else 0.0
+            for id, _ in faults:
+                place = places.get(id)
+                if isinstance(place, str) and modified(place) > when:
+                    mended.add(id)
+        return mended
+
+    def _faults(self) -> dict[int, list[list[str]]]:
+        """By finished shard, (id, reason) of what could not be coded and is in no later shard."""
+        last = {id: index for index, shard in enumerate(self.shards) for id in shard}
+        records = ((index, self.record(index)) for index in range(len(self.shards)))
+        return {i: [f for f in record["faults"] if last.get(f[0]) == i] for i, record in records if record is not None}
+
+    def file(self, index: int) -> str:
+        """Name of a shard in the folder."""
+        return f"shard-{index:05d}{SUFFIXES[self.container]}"
+
+    def _record_name(self, index: int) -> str:
+        return f"{PROGRESS}/{index:05d}.json"
+
+    def record(self, index: int) -> dict[str, Any] | None:
+        """What is known of a shard when it is finished and still there."""
+        try:
+            found = json.loads(self.folder.read(self._record_name(index)))
+            there = not found["items"] or self.folder.size(self.file(index)) == found["bytes"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return found if there else None
+
+    def finish(self, index: int, record: dict[str, Any]) -> None:
+        """Keep what is known of a finished shard."""
+        _write_json(self.folder, self._record_name(index), record)
+
+    def write_manifest(self) -> dict[str, Any]:
+        """Write what readers begin with, and give it back. All shards are finished by then."""
+        records = [record for index in range(len(self.shards)) if (record := self.record(index)) is not None]
+        assert len(records) == len(self.shards)
+        seconds, shards = 0.0, []
+        for record in records:
+            seconds += record["seconds"]
+            if record["items"]:
+                hours = round(record["seconds"] / 3600, 6)
+                shards.append({name: record[name] for name in ("file", "items", "frames")} | {"hours": hours})
+                shards[-1] |= {name: record[name] for name in ("bytes", "sha256")}
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "container": self.container,
+            "channels": self._settings["channels"],
+            "model": asdict(self.model),
+            "items": sum(record["items"] for record in records),
+            "frames": sum(record["frames"] for record in records),
+            "hours": round(seconds / 3600, 6),
+            "shards": shards,
+            "faults": [{"id": id, "reason": reason} for faults in self._faults().values() for id, reason in faults],
+            "remarks": [{"id": id, "remark": text} for record in records for id, text in record.get("remarks", [])],
+        }
+        _write_json(self.folder, MANIFEST, manifest)
+        return manifest
 
 
-def _code_one(codec: Any, coding: Coding, source: TokenSource, stopping: Callable[[], bool]) -> Coded:
-    return _guarded(source, lambda: code_source(codec, source, coding.n_codebooks, coding.mono, stopping))
-
-
-def _guarded(source: TokenSource, work: Callable[[], Any]) -> Any:
-    """The result of ``work``, or why the recording cannot be coded."""
-    try:
-        return work()
-    except AudioVQError as error:
-        fault = str(error)
-        return Coded(source.id, source.n_bytes, [], fault.removeprefix(f"{shown(str(source.place))}: "))
-    except StoppedError:
-        raise
-    except Exception as error:  # whatever is wrong with one recording must not stop a night's work on the others
-        return Coded(
-            source.id, source.n_bytes, [], f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"
-        )
+def clear(folder: Folder, everything: bool) -> None:
+    """Delete what a call that was killed has left, and with ``everything`` all shards with their manifest and plan."""
+    patterns = [".shard-*", ".manifest-*", f"{PROGRESS}/.*"]
+    if everything:
+        patterns += ["shard-*.tar", "shard-*.parquet", MANIFEST, f"{PROGRESS}/*.json"]
+    for pattern in patterns:
+        for name in folder.glob(pattern):
+            folder.remove(name)
 
 
 @contextmanager
-def _pool(coding: Coding, workers: int) -> Iterator[ProcessPoolExecutor]:
-    # Not forked: torch's threads do not survive it.
-    context = multiprocessing.get_context("spawn")
-    stop, others = context.Event(), set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, context, _start, (coding, stop))
-    try:
-        yield pool
-    except BrokenProcessPool:
-        # They ignore SIGTERM, and one may wait for a lock that the ended process held.
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
-        raise
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+def alone(folder: Folder) -> Iterator[None]:
+    """See that nobody else writes into the folder meanwhile, where the system can tell: not in remote stores.
+
+    Raises:
+        AudioVQError: when somebody does, or the folder cannot be written.
+    """
+    if folder.path is None:
+        yield
+        return
+    lock = folder.path / PROGRESS / "lock"
+    with errors_about(folder.name, "written"):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AudioVQError(f"{folder.name} is being written by another process: wait for it") from None
+            except OSError:  # some file systems cannot lock
+                pass
+        yield
 
 
-_own: dict[str, Any] = {}
-"""Of a process of the pool: its codec, how to code, and the event that ends it."""
-
-
-def _start(coding: Coding, stop: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the first process says when to stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _own.update(codec=coding.codec(), coding=coding, stop=stop)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(source: TokenSource) -> Coded:
-    return _code_one(_own["codec"], _own["coding"], source, _own["stop"].is_set)
+def _write_json(folder: Folder, name: str, content: Any) -> None:
+    with folder.writing(name) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -176,52 +188,6 @@ class Tokenized:
     manifest: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class ShardTask:
-    """A shard that is to be written.
-
-    Attributes:
-        index: its number.
-        sources: by their ids; None for recordings that are gone.
-    """
-
-    index: int
-    sources: list[tuple[str, TokenSource | None]]
-
-    @property
-    def known(self) -> list[TokenSource]:
-        """The recordings that are there."""
-        return [source for _, source in self.sources if source is not None]
-
-    def coded(self, stream: Iterator[Coded]) -> Iterator[Coded]:
-        """The results for `known`, which come from ``stream``, among those that say of a recording that it is gone."""
-        for id, source in self.sources:
-            yield Coded(id, 0, [], "no such file any more") if source is None else next(stream)
-
-
-class Tell:
-    """Where news of the work go; the default is nowhere."""
-
-    def fault(self, id: str, reason: str) -> None:
-        """A recording cannot be coded."""
-
-    def remark(self, id: str, text: str) -> None:
-        """Something about a recording that is coded."""
-
-    def shard(self, name: str, n_items: int, seconds: float) -> None:
-        """A shard is finished."""
-
-    def progress(self, done: int, total: int) -> None:
-        """Bytes of recordings done and in all."""
-
-
-class ShardWriter(Protocol):
-    """Another place to code than processes of this machine, such as `audiovq.data.token_cluster.Cluster`."""
-
-    def write(self, plan: ShardPlan, tasks: Sequence[ShardTask], coding: Coding, tell: Tell) -> tuple[float, int]:
-        """Write the shards of ``tasks``; seconds and recordings coded."""
-
-
 def write_tokens(
     sources: Sequence[TokenSource],
     folder: str | Path,
@@ -232,7 +198,7 @@ def write_tokens(
     shard_items: int = SHARD_ITEMS,
     anew: bool = False,
     tell: Tell | None = None,
-    cluster: ShardWriter | None = None,
+    cluster: Cluster | None = None,
 ) -> Tokenized:
     """Code recordings into the shards of a folder, or go on with it. The files do not depend on ``workers``.
 
@@ -302,37 +268,3 @@ def _write_here(
         if hasattr(stream, "close"):
             stream.close()
     return seconds, n_coded
-
-
-def write_shard(
-    folder: Folder, name: str, model: CodesModel, container: str, coded: Iterable[Coded], tell: Tell
-) -> dict[str, Any]:
-    """Write one shard of what is coded -> what is known of it, for `ShardPlan.finish`. Without items there is no file.
-
-    Raises:
-        AudioVQError: when it cannot be written.
-    """
-    record: dict[str, Any] = {"file": name, "items": 0, "frames": 0, "seconds": 0.0, "faults": [], "remarks": []}
-    with folder.writing(name) as temporary:
-        shard = create_shard(temporary, container, model, f"{Path(name).stem.removeprefix('shard-')}-")
-        for one in coded:
-            _add(shard, one, record, tell)
-        shard.close()
-        record |= {"bytes": temporary.stat().st_size, "sha256": file_sha256(temporary)}
-    if not record["items"]:
-        folder.remove(name)
-    return record
-
-
-def _add(shard: Any, coded: Coded, record: dict[str, Any], tell: Tell) -> None:
-    if coded.fault is not None:
-        record["faults"].append([coded.id, coded.fault])
-        tell.fault(coded.id, coded.fault)
-    for remark in coded.remarks:
-        record["remarks"].append([coded.id, remark])
-        tell.remark(coded.id, remark)
-    for item in coded.items:
-        shard.add(item)
-        record["items"] += 1
-        record["frames"] += item.n_frames
-        record["seconds"] += item.seconds

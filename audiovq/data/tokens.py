@@ -11,8 +11,17 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from audiovq.data.token_files import CodesModel, TokenizedUtterance, lay_out, read_shard, vocabulary
-from audiovq.data.token_plan import FORMAT, MANIFEST, PROGRESS, VERSION
+from audiovq.data.token_files import (
+    FORMAT,
+    MANIFEST,
+    PROGRESS,
+    VERSION,
+    CodesModel,
+    TokenizedUtterance,
+    lay_out,
+    read_shard,
+    vocabulary,
+)
 from audiovq.data.utterance import SPLITS, CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Codec

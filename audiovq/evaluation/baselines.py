@@ -1,4 +1,4 @@
-"""Other codecs as baselines, in one process or through their command-line tools: Opus, Codec2, AMR-WB, WORLD."""
+"""Other codecs as baselines, through their command-line tools and libraries: Opus, Speex, Codec 2, AMR-WB."""
 
 from __future__ import annotations
 
@@ -10,21 +10,15 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import soundfile
 import soxr
 
-from audiovq.errors import AudioVQError, with_pkg_resources
-from audiovq.evaluation.metrics.signal import CEILING, FLOOR
+from audiovq.errors import AudioVQError
 from audiovq.evaluation.protocol import SAMPLE_RATE, Coded
-
-if TYPE_CHECKING:
-    from audiovq.evaluation.protocols.pairs import ConversionPair
-
 
 log = logging.getLogger(__name__)
 
@@ -64,46 +58,56 @@ class Baseline(ABC):
         """The same, with a folder for temporary files."""
 
 
-class Opus(Baseline):
+class OggCodec(Baseline):
+    """A codec whose tools read WAV and write Ogg.
+
+    Attributes:
+        encoder, decoder: commands, to which the two files are added.
+        suffix: of coded files.
+    """
+
+    encoder: tuple[str, ...]
+    decoder: tuple[str, ...]
+    suffix: ClassVar[str]
+
+    def _code(self, waveform: np.ndarray, folder: Path) -> Coded:
+        source, coded, decoded = folder / "in.wav", folder / f"coded{self.suffix}", folder / "out.wav"
+        soundfile.write(source, to_int16(waveform), SAMPLE_RATE, subtype="PCM_16")
+        run_tool(*self.encoder, source, coded)
+        run_tool(*self.decoder, coded, decoded)
+        data = coded.read_bytes()
+        return Coded(read_wav(decoded), sum(packet_sizes(data)[2:]), len(data))  # behind two header packets
+
+
+class Opus(OggCodec):
     """``opusenc --speech`` with frames of 20 ms and variable bit rate, its defaults.
 
     By itself Opus codes only up to 4 kHz below about 9 kb/s; ``wide`` makes it keep 8 kHz at any rate.
     """
 
-    tools, package, exact = ("opusenc", "opusdec"), "opus-tools", True
+    tools, package, suffix, exact = ("opusenc", "opusdec"), "opus-tools", ".opus", True
+    decoder = ("opusdec", "--quiet", "--rate", "16000", "--float", "--no-dither")
 
     def __init__(self, bitrate: float, wide: bool = False) -> None:
         self.family = "Opus, forced to wide band" if wide else "Opus"
         self.name = f"Opus {bitrate:g}" + (" wide" if wide else "")
-        self._options = ["--speech", "--bitrate", f"{bitrate:g}", "--framesize", "20"]
+        options = ["--speech", "--bitrate", f"{bitrate:g}", "--framesize", "20"]
         if wide:
-            self._options += ["--set-ctl-int", f"{_OPUS_SET_BANDWIDTH}={_OPUS_WIDE_BAND}"]
-        self.call = " ".join(["opusenc", *self._options, "; opusdec --rate 16000 --float --no-dither"])
-
-    def _code(self, waveform: np.ndarray, folder: Path) -> Coded:
-        source, coded, decoded = folder / "in.wav", folder / "coded.opus", folder / "out.wav"
-        soundfile.write(source, to_int16(waveform), SAMPLE_RATE, subtype="PCM_16")
-        run_tool("opusenc", "--quiet", *self._options, source, coded)
-        run_tool("opusdec", "--quiet", "--rate", "16000", "--float", "--no-dither", coded, decoded)
-        return ogg_result(decoded, coded)
+            options += ["--set-ctl-int", f"{_OPUS_SET_BANDWIDTH}={_OPUS_WIDE_BAND}"]
+        self.encoder = ("opusenc", "--quiet", *options)
+        self.call = " ".join(["opusenc", *options, "; opusdec --rate 16000 --float --no-dither"])
 
 
-class Speex(Baseline):
+class Speex(OggCodec):
     """``speexenc -w --quality Q``, constant bit rate: 4, 5.8, 7.8, 9.8, 12.8 ... kb/s for Q = 0, 1, 2, 3, 4 ..."""
 
-    tools, package, family = ("speexenc", "speexdec"), "speex", "Speex wide-band"
+    tools, package, suffix, family = ("speexenc", "speexdec"), "speex", ".spx", "Speex wide-band"
+    decoder = ("speexdec",)
 
     def __init__(self, quality: int) -> None:
         self.name = f"Speex wb q{quality}"
-        self._options = ["-w", "--quality", str(quality), "--comp", "10"]
-        self.call = " ".join(["speexenc", *self._options, "; speexdec"])
-
-    def _code(self, waveform: np.ndarray, folder: Path) -> Coded:
-        source, coded, decoded = folder / "in.wav", folder / "coded.spx", folder / "out.wav"
-        soundfile.write(source, to_int16(waveform), SAMPLE_RATE, subtype="PCM_16")
-        run_tool("speexenc", *self._options, source, coded)
-        run_tool("speexdec", coded, decoded)
-        return ogg_result(decoded, coded)
+        self.encoder = ("speexenc", "-w", "--quality", str(quality), "--comp", "10")
+        self.call = " ".join([*self.encoder, "; speexdec"])
 
 
 class Codec2(Baseline):
@@ -213,12 +217,6 @@ def read_wav(path: Path) -> np.ndarray:
     return samples
 
 
-def ogg_result(decoded: Path, coded: Path) -> Coded:
-    """A decoded WAV file, with the size of the packets behind the two header packets of the Ogg file."""
-    data = coded.read_bytes()
-    return Coded(read_wav(decoded), sum(packet_sizes(data)[2:]), len(data))
-
-
 def packet_sizes(data: bytes) -> list[int]:
     """Bytes of each packet in an Ogg file with one logical stream (RFC 3533, section 6).
 
@@ -238,58 +236,6 @@ def packet_sizes(data: bytes) -> list[int]:
                 open_size = 0
         position += 27 + n_segments + sum(table)
     return sizes
-
-
-class WorldConverter:
-    """Log F0 gets the target's mean and deviation; the log envelope moves by the difference of the speakers' means.
-
-    Raises:
-        AudioVQError: when the package pyworld is not installed.
-    """
-
-    name, family, keeps_words = "WORLD statistics", "baseline", True
-    call = "pyworld: log F0 to the target's mean and deviation, the envelope moved by the difference of the means"
-
-    def __init__(self) -> None:
-        try:
-            with with_pkg_resources():
-                self._world: Any = import_module("pyworld")
-        except ImportError as error:
-            # Not in the extra `eval`: it is compiled on installing.
-            raise AudioVQError("the WORLD baseline needs the package pyworld: pip install 'audiovq[world]'") from error
-        self._known: dict[str, tuple[float, float, np.ndarray]] = {}
-
-    def _analyse(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """F0 in Hz, envelope and times of each frame."""
-        x = samples.astype(np.float64)
-        pitch, times = self._world.dio(x, SAMPLE_RATE, f0_floor=FLOOR, f0_ceil=CEILING)
-        pitch = self._world.stonemask(x, pitch, times, SAMPLE_RATE)
-        return pitch, self._world.cheaptrick(x, pitch, times, SAMPLE_RATE), times
-
-    def _statistics(self, pitch: np.ndarray, envelope: np.ndarray) -> tuple[float, float, np.ndarray]:
-        """Mean and deviation of log F0, and the mean log envelope, over the voiced frames."""
-        voiced = pitch > 0
-        logs = np.log(pitch[voiced]) if voiced.any() else np.log([150.0])
-        mean_envelope = np.log(envelope[voiced] if voiced.any() else envelope).mean(axis=0)
-        return float(logs.mean()), float(max(logs.std(), 1e-3)), mean_envelope
-
-    def convert(self, pair: ConversionPair) -> np.ndarray:
-        """(T,) float32, as long as the source."""
-        speaker = pair.target.speaker
-        if speaker not in self._known:
-            self._known[speaker] = self._statistics(*self._analyse(pair.target.reference.load())[:2])
-        source = pair.source.load()
-        pitch, envelope, times = self._analyse(source)
-        noise = self._world.d4c(source.astype(np.float64), pitch, times, SAMPLE_RATE)
-        (mean, deviation, mean_envelope), target = self._statistics(pitch, envelope), self._known[speaker]
-        voiced = pitch > 0
-        moved = np.zeros_like(pitch)
-        moved[voiced] = np.exp((np.log(pitch[voiced]) - mean) / deviation * target[1] + target[0])
-        other = np.exp(np.log(envelope) + (target[2] - mean_envelope)[None])
-        out = self._world.synthesize(np.clip(moved, 0, 2 * CEILING), other, noise, SAMPLE_RATE)
-        # The level of the target's recordings is no property of the speaker.
-        out *= np.sqrt(np.mean(source.astype(np.float64) ** 2) / max(np.mean(out**2), 1e-12))
-        return np.pad(out, (0, max(0, len(source) - len(out))))[: len(source)].astype(np.float32)
 
 
 def make_baselines() -> list[Baseline]:

@@ -105,16 +105,8 @@ class ImageCodec(nn.Module):
         tile: int = 512,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = dict(  # noqa: C408
-            levels=[dict(level) for level in levels],
-            channels=channels,
-            residual=residual,
-            n_residual=n_residual,
-            image_channels=image_channels,
-            likelihood=likelihood,
-            name=name,
-            tile=tile,
-        )
+        levels = [dict(level) for level in levels]
+        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         strides = [int(level["stride"]) for level in levels]
         if not strides or any(a <= b or a % b for a, b in pairwise(strides)):
             raise AudioVQError(
@@ -186,9 +178,8 @@ class ImageCodec(nn.Module):
         parameters, quantized = self(images)
         codes = sum(q.codes[0].numel() * math.log(n) for q, (_, n, _) in zip(quantized, self.levels, strict=True))
         pixels = self.nll(parameters, images).flatten(1).sum(1)
-        metrics = {
-            f"{name}/{i}": q.metrics[name] for i, q in enumerate(quantized) for name in ("perplexity", "usage_window")
-        }
+        names = ("perplexity", "usage_window")
+        metrics = {f"{name}/{i}": q.metrics[name] for i, q in enumerate(quantized) for name in names}
         loss = torch.stack([q.loss for q in quantized]).sum()
         return Bound(pixels, torch.full_like(pixels, float(codes)), loss, self.mean_image(parameters), metrics)
 
@@ -285,9 +276,8 @@ class ImageCodec(nn.Module):
         images = torch.empty(n, self.image_channels, height, width, device=encoded.codes[0].device)
         for i in range(n):
             for tile in tiles(height, width, self.tile, self.halo):
-                parts = [
-                    tile.cut(c[i : i + 1], stride) for c, (_, _, stride) in zip(encoded.codes, self.levels, strict=True)
-                ]
+                levels = zip(encoded.codes, self.levels, strict=True)
+                parts = [tile.cut(codes[i : i + 1], stride) for codes, (_, _, stride) in levels]
                 tile.paste(images[i : i + 1], self.decode_batch(parts))
         return images[:, :, : encoded.size[0], : encoded.size[1]]
 

@@ -22,7 +22,7 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, types
 
-from audiovq.processor import cpu_features
+from audiovq.kernels import cpu_features
 
 intrinsic: Any = extending.intrinsic  # typed as a function of (typing context, arguments), which callers never see
 
@@ -164,107 +164,84 @@ def _exp(builder, value):
     return builder.fmul(series, power)
 
 
-def _elementwise(builder, n, body) -> None:
-    """Run ``body(index)`` for index 0, WIDTH, ... below ``n``, a multiple of WIDTH and not 0."""
-    before, loop, after = builder.block, builder.append_basic_block("vectors"), builder.append_basic_block("after")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    i = builder.phi(I64)
-    body(i)
-    following = builder.add(i, _index(WIDTH))
-    i.add_incoming(_index(0), before)
-    i.add_incoming(following, builder.block)
-    builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
-    builder.position_at_end(after)
+def _on_vectors(body, *scalars):
+    """Signature and code of an intrinsic (out, x, n, *scalars) for n a multiple of WIDTH and not 0.
+
+    ``body(builder, out, x, n, i, *vectors)`` gives the vector that is stored from ``out[i]`` on, for i = 0, WIDTH, ...
+    below n; it gets each scalar as a vector.
+    """
+
+    def generate(context, builder, signature, arguments):
+        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
+        vectors = [_broadcast(builder, value) for value in arguments[3:]]
+        before, loop, after = builder.block, builder.append_basic_block("vectors"), builder.append_basic_block("after")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        i = builder.phi(I64)
+        _store(builder, body(builder, out, x, n, i, *vectors), builder.gep(out, [i]))
+        following = builder.add(i, _index(WIDTH))
+        i.add_incoming(_index(0), before)
+        i.add_incoming(following, builder.block)
+        builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, *scalars), generate
 
 
 @intrinsic
 def gate(typing, out, x, n):
-    """out[i] = tanh(x[i]) * sigmoid(x[n + i]) for i < n, a multiple of WIDTH; error below 3e-7."""
+    """out[i] = tanh(x[i]) * sigmoid(x[n + i]) for i < n; error below 3e-7. See `_on_vectors` for n."""
 
-    def generate(context, builder, signature, arguments):
-        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
+    def body(builder, out, x, n, i):
+        filtered = _clip(builder, _load(builder, builder.gep(x, [i])), -9.0, 9.0)
+        gated = _clip(builder, _load(builder, builder.gep(x, [builder.add(i, n)])), -40.0, 40.0)
+        u = _exp(builder, builder.fmul(filtered, _vec(-2.0)))
+        v = _exp(builder, builder.fmul(gated, _vec(-1.0)))
+        # (1 - u) / (1 + u) * 1 / (1 + v): one division for both
+        bottom = builder.fmul(builder.fadd(u, _vec(1.0)), builder.fadd(v, _vec(1.0)))
+        return builder.fdiv(builder.fsub(_vec(1.0), u), bottom)
 
-        def body(i):
-            filtered = _clip(builder, _load(builder, builder.gep(x, [i])), -9.0, 9.0)
-            gated = _clip(builder, _load(builder, builder.gep(x, [builder.add(i, n)])), -40.0, 40.0)
-            u = _exp(builder, builder.fmul(filtered, _vec(-2.0)))
-            v = _exp(builder, builder.fmul(gated, _vec(-1.0)))
-            # (1 - u) / (1 + u) * 1 / (1 + v): one division for both
-            bottom = builder.fmul(builder.fadd(u, _vec(1.0)), builder.fadd(v, _vec(1.0)))
-            _store(builder, builder.fdiv(builder.fsub(_vec(1.0), u), bottom), builder.gep(out, [i]))
-
-        _elementwise(builder, n, body)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
+    return _on_vectors(body)
 
 
 @intrinsic
 def exp_below(typing, out, x, n, top, scale):
-    """out[i] = exp(scale * (x[i] - top)) for i < n, a multiple of WIDTH; what lies below -87 counts as that."""
+    """out[i] = exp(scale * (x[i] - top)) for i < n; what lies below -87 counts as that."""
 
-    def generate(context, builder, signature, arguments):
-        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
-        top, scale = (_broadcast(builder, value) for value in arguments[3:])
+    def body(builder, out, x, n, i, top, scale):
+        value = builder.fmul(builder.fsub(_load(builder, builder.gep(x, [i])), top), scale)
+        return _exp(builder, _clip(builder, value, -87.0, 0.0))
 
-        def body(i):
-            value = builder.fmul(builder.fsub(_load(builder, builder.gep(x, [i])), top), scale)
-            _store(builder, _exp(builder, _clip(builder, value, -87.0, 0.0)), builder.gep(out, [i]))
-
-        _elementwise(builder, n, body)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.float32, types.float32), generate
+    return _on_vectors(body, types.float32, types.float32)
 
 
 @intrinsic
 def copy(typing, out, x, n):
-    """out[i] = x[i] for i < n, a multiple of WIDTH."""
-
-    def generate(context, builder, signature, arguments):
-        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
-        _elementwise(builder, n, lambda i: _store(builder, _load(builder, builder.gep(x, [i])), builder.gep(out, [i])))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
+    """out[i] = x[i] for i < n."""
+    return _on_vectors(lambda builder, out, x, n, i: _load(builder, builder.gep(x, [i])))
 
 
 @intrinsic
 def rectify(typing, out, x, n):
-    """out[i] = max(x[i], 0) for i < n, a multiple of WIDTH."""
+    """out[i] = max(x[i], 0) for i < n."""
 
-    def generate(context, builder, signature, arguments):
-        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[2]
+    def body(builder, out, x, n, i):
+        value = _load(builder, builder.gep(x, [i]))
+        return builder.select(builder.fcmp_ordered(">", value, _vec(0.0)), value, _vec(0.0))
 
-        def body(i):
-            value = _load(builder, builder.gep(x, [i]))
-            positive = builder.fcmp_ordered(">", value, _vec(0.0))
-            _store(builder, builder.select(positive, value, _vec(0.0)), builder.gep(out, [i]))
-
-        _elementwise(builder, n, body)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
+    return _on_vectors(body)
 
 
 @intrinsic
-def add_scaled(typing, out, x, scale, n):
-    """out[i] += scale * x[i] for i < n, a multiple of WIDTH."""
+def add_scaled(typing, out, x, n, scale):
+    """out[i] += scale * x[i] for i < n."""
 
-    def generate(context, builder, signature, arguments):
-        out, x, n = _pointer(builder, arguments[0]), _pointer(builder, arguments[1]), arguments[3]
-        scale = _broadcast(builder, arguments[2])
+    def body(builder, out, x, n, i, scale):
+        value = _load(builder, builder.gep(x, [i]))
+        return _call(builder, "fmuladd", value, scale, _load(builder, builder.gep(out, [i])))
 
-        def body(i):
-            place = builder.gep(out, [i])
-            value = _load(builder, builder.gep(x, [i]))
-            _store(builder, _call(builder, "fmuladd", value, scale, _load(builder, place)), place)
-
-        _elementwise(builder, n, body)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.float32, types.int64), generate
+    return _on_vectors(body, types.float32)
 
 
 @intrinsic

@@ -10,7 +10,7 @@ Streams of a batch advance in step, so that each matrix is read once for all of 
 The past taps of a layer whose dilation is a multiple of `BLOCK` depend on nothing newer than `BLOCK` steps: they are
 computed for `BLOCK` steps at a time, which reads their weights once instead of `BLOCK` times.
 
-Compiled code is kept on disk (see `audiovq.processor.cache_folder`), in a folder named after the sources: it is never
+Compiled code is kept on disk (see `audiovq.kernels.cache_folder`), in a folder named after the sources: it is never
 older than they.
 """
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from audiovq import processor
+from audiovq import kernels
 from audiovq.kernels import vectors
 from audiovq.kernels.vectors import (
     TILE,
@@ -108,8 +108,8 @@ class Places(NamedTuple):
 
 
 SOURCES = (__file__, str(vectors.__file__))
-cache_folder = partial(processor.cache_folder, SOURCES)
-compiled = partial(processor.compiled, SOURCES, error_model="numpy")
+cache_folder = partial(kernels.cache_folder, SOURCES)
+compiled = partial(kernels.compiled, SOURCES, error_model="numpy")
 inlined = njit(error_model="numpy", forceinline=True)
 
 
@@ -189,10 +189,10 @@ def input_layer(p, net, state, extra, t):
         copy(y + 4 * k, p.zeros, width - k)
         for i in range(net.n_values):
             value = state.past[b, 0, i]
-            add_scaled(y, weight + 4 * i * k, value, k)
-            add_scaled(y, weight + 4 * (net.n_values + i) * k, compand(value), k)
+            add_scaled(y, weight + 4 * i * k, k, value)
+            add_scaled(y, weight + 4 * (net.n_values + i) * k, k, compand(value))
         if len(extra):
-            add_scaled(y, address(extra) + 4 * (t * p.batch + b) * k, np.float32(1), k)
+            add_scaled(y, address(extra) + 4 * (t * p.batch + b) * k, k, np.float32(1))
 
 
 @inlined

@@ -268,11 +268,7 @@ def _cut_off(seconds: float, expected: float) -> str:
 
 
 def _read_av(container: Any) -> Audio:
-    """Read the first sound of a container.
-
-    Raises:
-        AudioVQError: when there is none.
-    """
+    """Read the first sound of a container; `AudioVQError` when there is none."""
     if not container.streams.audio:
         raise AudioVQError("has no sound track")
     stream, remarks = container.streams.audio[0], list[str]()

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.io import Peekable, is_path, is_special
 from audiovq.media.samples import Audio, RawFormat, read_frames
 
@@ -300,16 +300,12 @@ def container_of(head: bytes) -> tuple[str, str] | None:
 
 @contextmanager
 def open_container(stream: Any, name: str, label: str) -> Iterator[Any]:
-    """PyAV's container of a binary file that can seek.
-
-    Args:
-        stream: the file.
-        name, label: from `container_of`.
+    """PyAV's container of a binary file that can seek; ``name`` and ``label`` are from `container_of`.
 
     Raises:
         AudioVQError: when PyAV is missing, or for a damaged file.
     """
-    av = _av(label)
+    av = need("av", f"is {label}, which", "video")
     try:
         # Titles and the like may be in any encoding.
         container = av.open(stream, format=name, metadata_errors="replace")
@@ -340,7 +336,7 @@ def contents_of(source: str | Path) -> set[str]:
         stream.seek(0)
         if name is None:
             return set()
-        _av(name[1])
+        need("av", f"is {name[1]}, which", "video")
         with suppress(AudioVQError), open_container(stream, *name) as container:
             streams = {"sound": bool(container.streams.audio), "images": images_of(container) is not None}
             return {name for name, is_there in streams.items() if is_there}
@@ -349,13 +345,7 @@ def contents_of(source: str | Path) -> set[str]:
 
 def images_of(container: Any) -> Any:
     """The first stream of moving images; None where there is none."""
-    cover = _av("a video").stream.Disposition.attached_pic
+    from av.stream import Disposition
+
+    cover = Disposition.attached_pic
     return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
-
-
-def _av(label: str) -> Any:
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise AudioVQError(f"is {label}, which needs the package av: pip install 'audiovq[video]'") from None
-    return av

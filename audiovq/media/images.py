@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.errors import AudioVQError
+from audiovq.errors import AudioVQError, need
 from audiovq.io import Guard, Place, describe, errors_about, is_path, open_input, open_output
 from audiovq.media.containers import CONTAINER_SUFFIXES, HEAD_BYTES, container_of, images_of, open_container, reason_of
 
@@ -35,11 +35,7 @@ def read_image(source: Place) -> np.ndarray:
 
 
 def open_image(stream: Any) -> Any:
-    """Open a stream as a Pillow image, not yet decoded.
-
-    Raises:
-        AudioVQError: for a file that is no image, and for one that is too large.
-    """
+    """Open a stream as a Pillow image, not yet decoded; `AudioVQError` for one that is no image or too large."""
     from PIL import Image, UnidentifiedImageError
 
     if not (hasattr(stream, "seekable") and stream.seekable()):
@@ -65,11 +61,7 @@ def damage(error: Exception) -> AudioVQError:
 
 
 def to_rgb(image: Any) -> np.ndarray:
-    """Decode a Pillow image, with its EXIF orientation applied: (H, W, 3) uint8.
-
-    Raises:
-        AudioVQError: for a damaged one.
-    """
+    """Decode a Pillow image, with its EXIF orientation applied: (H, W, 3) uint8; `AudioVQError` when it is damaged."""
     from PIL import Image, ImageOps
 
     try:
@@ -89,11 +81,7 @@ def to_rgb(image: Any) -> np.ndarray:
 
 
 def check_image_target(target: Place) -> str:
-    """Pillow's format name for the ending of a file name; PNG for standard output.
-
-    Raises:
-        AudioVQError: for another ending.
-    """
+    """Pillow's format name for the ending of a file name; PNG for standard output; `AudioVQError` for other endings."""
     if not is_path(target):
         return "PNG"
     suffix = str(target).lower().rpartition(".")[2]
@@ -190,11 +178,7 @@ def _open_animation(image: Any) -> tuple[Fraction, Frames]:
 
 
 def _check_size(video: Any) -> None:
-    """Check the size of the frames of PyAV's stream or Pillow's animation.
-
-    Raises:
-        AudioVQError: for frames that are too large.
-    """
+    """Raise `AudioVQError` when frames of PyAV's stream or Pillow's animation are too large."""
     if video.width * video.height > MAX_FRAME_PIXELS:
         raise AudioVQError(
             f"has frames of {video.width}x{video.height} pixels, more than {MAX_FRAME_PIXELS}; shrink it first"
@@ -235,14 +219,6 @@ def _open_av(stream: Any) -> Iterator[tuple[Fraction, Frames]]:
         yield rate, frames()
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise AudioVQError("MP4 needs the package av: pip install 'audiovq[video]'") from None
-    return av
-
-
 def check_video_target(target: Place) -> str:
     """The ending of a file name; ``.gif`` for standard output.
 
@@ -253,7 +229,7 @@ def check_video_target(target: Place) -> str:
     for suffix in VIDEO_SUFFIXES:
         if name.endswith(suffix):
             if suffix == ".mp4":
-                _av()
+                need("av", "MP4", "video")
             return suffix
     raise AudioVQError(f"{describe(target)}: videos are written as {', '.join(VIDEO_SUFFIXES)}")
 
@@ -272,33 +248,31 @@ def create_video(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterat
     Raises:
         AudioVQError: see `check_video_target`.
     """
+    from PIL import Image
+
     suffix = check_video_target(target)
     with open_output(target) as stream:
         if suffix == ".gif":
             pages: list[Any] = []
-            yield lambda frame: pages.append(_page(frame))
+            yield lambda frame: pages.append(Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT))
             each = max(round(1000 / rate), 20)
             pages[0].save(stream, "GIF", save_all=True, append_images=pages[1:], duration=each, loop=0)
         else:
             guard = Guard(stream)
-            with guard.reporting(), _av().open(guard, "w", format="mp4") as container:
+            with guard.reporting(), need("av", "MP4", "video").open(guard, "w", format="mp4") as container:
                 yield from _append_to(container, rate, size)
 
 
-def _page(frame: np.ndarray) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT)
-
-
 def _append_to(container: Any, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
+    from av import VideoFrame
+
     height, width = size
     video = container.add_stream("libx264", rate=rate, options={"crf": "16", "threads": "1"})
     video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
 
     def append(frame: np.ndarray) -> None:
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        container.mux(video.encode(_av().VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+        container.mux(video.encode(VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
 
     yield append
     container.mux(video.encode())

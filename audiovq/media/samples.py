@@ -78,11 +78,7 @@ class RawFormat:
         return FORMATS[self.samples][1] * self.n_channels
 
     def expect(self, sample_rate: int, n_channels: int) -> None:
-        """Check that audio of this rate and number of channels is meant.
-
-        Raises:
-            AudioVQError: when it is not.
-        """
+        """Raise `AudioVQError` unless audio of this rate and number of channels is meant."""
         if self.sample_rate not in (0, sample_rate):
             raise AudioVQError(f"the audio has {sample_rate} Hz, --rate is {self.sample_rate}")
         if self.n_channels not in (0, n_channels):
@@ -141,12 +137,7 @@ def read_frames(stream: Any, raw: RawFormat) -> Generator[np.ndarray, None, int]
 
 
 def open_raw(stream: Any, raw: RawFormat, file_size: int | None) -> Audio:
-    """Audio without a header, which is read while it arrives.
-
-    Args:
-        stream: a `Peekable`, from its first byte.
-        raw: the format.
-        file_size: bytes, where known.
+    """Audio without a header, which is read while it arrives; ``stream`` is a `Peekable`, from its first byte.
 
     Raises:
         AudioVQError: for what has a header after all, and a format without rate or channels.

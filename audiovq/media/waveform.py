@@ -136,11 +136,7 @@ class AudioReader:
         self.remarks: list[str] = []
 
     def count_channels(self, mono: bool = False) -> int:
-        """Channels that `blocks` gives.
-
-        Raises:
-            AudioVQError: for more than can be coded.
-        """
+        """Channels that `blocks` gives; `AudioVQError` for more than can be coded."""
         if not mono and self.n_channels > MAX_CHANNELS:
             raise AudioVQError(f"has {self.n_channels} channels, more than {MAX_CHANNELS}; mix them down (--mono)")
         return 1 if mono else self.n_channels
@@ -181,11 +177,7 @@ class AudioReader:
             )
 
     def _refuse(self, block: np.ndarray) -> None:
-        """Name the places of all samples that are not numbers, from the block that has the first of them.
-
-        Raises:
-            AudioVQError: always.
-        """
+        """Raise `AudioVQError` with the places of all samples that are not numbers; ``block`` has the first of them."""
         places, channels = TimeRanges(), set()
         what = "NaN" if np.isnan(block[~np.isfinite(block)][0]) else "infinite"
         with suppress(AudioVQError):  # the rest may be damaged, too

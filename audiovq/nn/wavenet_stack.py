@@ -57,12 +57,8 @@ class WaveNetStack(nn.Module):
         condition_channels: int = 64,
     ) -> None:
         super().__init__()
-        self.in_channels, self.channels, self.skip_channels, self.out_channels = (
-            in_channels,
-            channels,
-            skip_channels,
-            out_channels,
-        )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.channels, self.skip_channels = channels, skip_channels
         self.n_layers, self.kernel_size, self.condition_channels = n_layers, kernel_size, condition_channels
         self.dilations = [2 ** (layer % dilation_cycle) for layer in range(n_layers)]
         #: Number of input steps that one output depends on.
@@ -165,13 +161,7 @@ class WaveNetBackbone(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        channels: int,
-        skip_channels: int,
-        n_layers: int,
-        dilation_cycle: int,
-        kernel_size: int = 2,
+        self, width: int, channels: int, skip_channels: int, n_layers: int, dilation_cycle: int, kernel_size: int = 2
     ) -> None:
         super().__init__()
         self.stack = WaveNetStack(

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from audiovq import processor
+from audiovq import kernels
 from audiovq.prior import vectors
 from audiovq.prior.vectors import LANES, PANEL, UNROLL, exponential, make_product
 
-compiled = partial(processor.compiled, (__file__, vectors.__file__))
+compiled = partial(kernels.compiled, (__file__, vectors.__file__))
 _bytes_1, _bytes_2, _bytes_4 = (make_product(n, True) for n in (1, 2, 4))
 _floats_1, _floats_2, _floats_4 = (make_product(n, False) for n in (1, 2, 4))
 

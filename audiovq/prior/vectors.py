@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from audiovq.processor import cpu_features
+from audiovq.kernels import cpu_features
 
 LANES = 16
 VECTORS = 4

@@ -63,7 +63,7 @@ def bfloat16_is_fast(device_type: str) -> bool:
 
 def processor_features() -> set[str]:
     """LLVM's names of the processor's instruction sets; empty where LLVM does not know."""
-    from audiovq.processor import cpu_features
+    from audiovq.kernels import cpu_features
 
     try:
         return cpu_features()

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovq.data.images import FixedCrops, ImageCrops, open_images
-from audiovq.image.baselines import ImageBaseline
 from audiovq.image.codec import ImageCodec
-from audiovq.image.nets import Bound
+from audiovq.image.nets import Bound, ImageBaseline
 from audiovq.io import cache_dir
 from audiovq.prior.image import SecondStage
 from audiovq.prior.pixel import PixelPrior

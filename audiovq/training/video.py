@@ -19,8 +19,7 @@ from audiovq.hub import save_weights
 from audiovq.training.ema_task import EMATask
 from audiovq.training.image import open_image_codec
 from audiovq.video.clip_codec import ClipCodec
-from audiovq.video.dynamics import LatentDynamics, NextFrame, rough_image
-from audiovq.video.rollout import check_frames, codebook_vectors
+from audiovq.video.dynamics import LatentDynamics, NextFrame, check_frames, codebook_vectors, rough_image
 
 
 class ClipWindows(Dataset):

@@ -168,12 +168,7 @@ class WaveNetSampler:
 
 
 class Noise:
-    """Uniform random numbers for every step of a recording, as a function of seed and position.
-
-    Args:
-        sampler: for the shape.
-        seed: of all numbers.
-    """
+    """Uniform random numbers for every step of a recording of ``sampler``, as a function of seed and position."""
 
     #: Steps that are generated together.
     BLOCK = 4096
@@ -233,8 +228,7 @@ class WaveNetStream(DecoderStream):
 
     Args:
         codec: whose packets are decoded.
-        wavenet: trained on its codes.
-        sampler: with the same weights.
+        wavenet, sampler: trained on its codes, with the same weights.
         speaker: (S,) quantized speaker vector.
         seed: of the random numbers.
     """
@@ -302,13 +296,7 @@ class WaveNetStream(DecoderStream):
 
 
 def save_wavenet(tensors: dict[str, Tensor], config: dict[str, Any], folder: str | Path) -> None:
-    """Write a WaveNet into the folder of the model that it was trained on.
-
-    Args:
-        tensors: of its state dict.
-        config: its arguments.
-        folder: of the model; gets ``wavenet/config.json`` and ``wavenet/model.safetensors``.
-    """
+    """Write a WaveNet, its state dict and arguments, into the folder of the model that it was trained on."""
     write_weights(tensors, {**config, "made_for": hashes(folder)}, Path(folder) / WAVENET)
 
 
@@ -353,11 +341,7 @@ class WaveNetStreams:
         return {"folder": self.folder, "_loaded": None}
 
     def __call__(self, codec: SpeechCodec, speaker: np.ndarray, seed: int) -> WaveNetStream:
-        """A stream for one speaker.
-
-        Raises:
-            AudioVQError: when the WaveNet cannot be loaded.
-        """
+        """A stream for one speaker; `AudioVQError` when the WaveNet cannot be loaded."""
         if self._loaded is None:
             wavenet = load_wavenet(self.folder)
             self._loaded = wavenet, WaveNetSampler(wavenet)

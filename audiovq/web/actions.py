@@ -122,12 +122,7 @@ class _Upload(BytesIO):
 
 
 def read_recording(path: str | Path, sample_rate: int, max_seconds: float) -> Recording:
-    """Read audio of any format, mix its channels down and resample it.
-
-    Args:
-        path: the file.
-        sample_rate: Hz, that is wanted.
-        max_seconds: longer recordings are refused.
+    """Read audio of any format, mix its channels down and resample it to ``sample_rate`` Hz.
 
     Raises:
         AudioVQError: for a file that is not audio, or is too long.
@@ -178,8 +173,6 @@ def convert(
     """Give a recording another speaker, or the same one with another pitch.
 
     Args:
-        codec: the model.
-        recording: the source.
         voice: the target, see `bundled_speaker` and `recorded_speaker`.
         pitch: see `SpeechCodec.convert`.
         n_codebooks: fewer leak less of the source's speaker; None: the model's default for conversion.
@@ -197,11 +190,7 @@ def convert(
 
 
 def bundled_speaker(codec: Codec, name: str) -> TargetVoice:
-    """A speaker that comes with the model.
-
-    Raises:
-        AudioVQError: when there is none of this name.
-    """
+    """A speaker that comes with the model; `AudioVQError` when there is none of this name."""
     voice = TargetVoice(codec, name)
     add_bundled(voice, codec, name)
     return voice
@@ -228,7 +217,6 @@ def generate(
     """Sample speech.
 
     Args:
-        prior: the codec with its prior.
         seconds: duration of each sample, or of what follows the prompt.
         n: samples.
         speaker: None for a random one, or the prompt's.
@@ -258,7 +246,6 @@ def inspect(codec: Codec, path: str | Path, max_seconds: float, n_codebooks: int
     """Look into an .avq file, or into what a recording becomes.
 
     Args:
-        codec: the page's model.
         path: an .avq file or audio.
         max_seconds: longer recordings are refused.
         n_codebooks: for audio; None: the model's default.
@@ -290,12 +277,7 @@ def inspect(codec: Codec, path: str | Path, max_seconds: float, n_codebooks: int
 
 
 def decoded(
-    codec: Codec,
-    avq: bytes,
-    label: str,
-    detail: str,
-    kbps: float | None = None,
-    remarks: Sequence[str] = (),
+    codec: Codec, avq: bytes, label: str, detail: str, kbps: float | None = None, remarks: Sequence[str] = ()
 ) -> Version:
     """Decode a file in memory."""
     import soundfile

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from audiovq.interfaces import Codec, Progress
     from audiovq.prior import SpeechPrior
 
-HERE = Path(__file__).parent
 RANDOM = "random"
 _BUNDLED, _RECORDED, _SAME = "bundled speaker", "another recording", "same speaker"
 _AUTO, _KEEP, _SHIFT = "to the target's median", "as it is", "by semitones"
@@ -73,9 +71,14 @@ def guarded(action: Callable[..., str]) -> Callable[..., str]:
     return call
 
 
-def shown_progress(progress: gr.Progress, text: str) -> Progress:
-    """What actions report to, as a bar on the page."""
-    return lambda done, total: progress((done / total) if total else 0.0, desc=text)
+def with_progress(method: Callable[..., str], text: str) -> Callable[..., str]:
+    """A method of `Page` for a button: what it reports is a bar on the page, and an error is its result."""
+
+    @guarded
+    def call(progress: gr.Progress = gr.Progress(), *values: Any) -> str:  # noqa: B008
+        return method(*values, progress=lambda done, total: progress(done / total if total else 0.0, desc=text))
+
+    return call
 
 
 def _audio_input(label: str, elem_id: str, visible: bool = True) -> gr.Audio:
@@ -105,11 +108,7 @@ class Page:
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
     def recording(self, path: str | None) -> actions.Recording:
-        """The uploaded file.
-
-        Raises:
-            AudioVQError: when there is none, or it cannot be used.
-        """
+        """The uploaded file; `AudioVQError` when there is none, or it cannot be used."""
         if not path:
             raise AudioVQError(_NO_RECORDING)
         return actions.read_recording(path, self.codec.sample_rate, self.max_seconds)
@@ -171,8 +170,10 @@ class Page:
         made = actions.generate(self.prior, longest, int(n), speaker, prompt, progress, **settings)
         return results.show_versions(None, made)
 
-    def inspect(self, file: str | None, path: str | None, codebooks: int) -> str:
+    def inspect(self, file: str | None, path: str | None, codebooks: int, progress: Progress | None = None) -> str:
         """The tab Inspect."""
+        if progress is not None:
+            progress(0, None)
         if not file and not path:
             raise AudioVQError("There is nothing to inspect yet: drop an .avq file here, or a recording on the left.")
         found = actions.inspect(self.codec, file or path or "", self.max_seconds, int(codebooks))
@@ -232,11 +233,7 @@ class Page:
         button = gr.Button("Compress", variant="primary", elem_classes="avq-go", elem_id="compress-button")
         output = _html(elem_id="compressed")
 
-        @guarded
-        def compress(path: str | None, codebooks: list[int], progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-            return self.compress(path, codebooks, shown_progress(progress, "Coding"))
-
-        button.click(compress, [source, chosen], output, **_QUEUE)
+        button.click(with_progress(self.compress, "Coding"), [source, chosen], output, **_QUEUE)
 
     def _convert_tab(self, source: gr.Audio) -> None:
         kinds = [_BUNDLED, _RECORDED, _SAME] if self.speakers else [_RECORDED, _SAME]
@@ -262,22 +259,8 @@ class Page:
         kind.change(lambda k: [gr.update(visible=k == one) for one in (_BUNDLED, _RECORDED)], kind, shown, **_QUIET)
         pitch.change(lambda p: gr.update(visible=p == _SHIFT), pitch, semitones, **_QUIET)
         self._track(target, "target")
-
-        @guarded
-        def convert(
-            path: str | None,
-            kind: str,
-            name: str | None,
-            target: str | None,
-            pitch: str,
-            semitones: float,
-            codebooks: int,
-            progress: gr.Progress = gr.Progress(),  # noqa: B008
-        ) -> str:
-            report = shown_progress(progress, "Converting")
-            return self.convert(path, kind, name, target, pitch, semitones, codebooks, report)
-
-        button.click(convert, [source, kind, name, target, pitch, semitones, codebooks], output, **_QUEUE)
+        inputs = [source, kind, name, target, pitch, semitones, codebooks]
+        button.click(with_progress(self.convert, "Converting"), inputs, output, **_QUEUE)
 
     def _generate_tab(self, source: gr.Audio) -> None:
         if self.prior is None:
@@ -301,25 +284,8 @@ class Page:
             follow = gr.Checkbox(False, label="Continue the recording", info="With its speaker, unless one is chosen.")
         button = gr.Button("Generate", variant="primary", elem_classes="avq-go", elem_id="generate-button")
         output = _html(elem_id="generated")
-
-        @guarded
-        def generate(
-            path: str | None,
-            seconds: float,
-            samples: int,
-            name: str,
-            language: str,
-            follow: bool,
-            temperature: float,
-            top_p: float,
-            seed: float,
-            progress: gr.Progress = gr.Progress(),  # noqa: B008
-        ) -> str:
-            report = shown_progress(progress, "Sampling")
-            return self.generate(path, seconds, samples, name, language, follow, temperature, top_p, seed, report)
-
         inputs = [source, seconds, samples, name, language, follow, temperature, top_p, seed]
-        button.click(generate, inputs, output, **_QUEUE)
+        button.click(with_progress(self.generate, "Sampling"), inputs, output, **_QUEUE)
 
     def _inspect_tab(self, source: gr.Audio) -> None:
         with gr.Row(equal_height=False):
@@ -330,18 +296,7 @@ class Page:
         button = gr.Button("Inspect", variant="primary", elem_classes="avq-go", elem_id="inspect-button")
         output = _html(elem_id="inspected")
         self._track(file, "file")
-
-        @guarded
-        def inspect(
-            file: str | None,
-            path: str | None,
-            codebooks: int,
-            progress: gr.Progress = gr.Progress(),  # noqa: B008
-        ) -> str:
-            progress(0.0, desc="Coding")
-            return self.inspect(file, path, codebooks)
-
-        button.click(inspect, [file, source, codebooks], output, **_QUEUE)
+        button.click(with_progress(self.inspect, "Coding"), [file, source, codebooks], output, **_QUEUE)
 
     def _speaker_list(self, label: str, before: list[tuple[str, str]], visible: bool = True) -> gr.Dropdown:
         choices = list(before)

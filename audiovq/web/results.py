@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiovq.web.actions import MP3_KBPS, Inspection, Recording, Version
-from audiovq.web.spectrogram import (
-    RANGE_DB,
-    colour_bar,
-    data_uri,
-    draw_codes,
-    draw_spectrogram,
-    spectrogram,
-    top_of,
-)
+from audiovq.web.spectrogram import RANGE_DB, colour_bar, data_uri, draw_codes, draw_spectrogram, spectrogram, top_of
 
 if TYPE_CHECKING:
     from audiovq.interfaces import Codec
@@ -82,22 +74,12 @@ def size_table(recording: Recording, versions: Sequence[Version]) -> str:
     sizes: list[tuple[str, float | None, int]]
     sizes = [(f"16-bit PCM, {recording.sample_rate / 1000:g} kHz", None, pcm), (f"MP3, {MP3_KBPS:g} kb/s", None, mp3)]
     sizes += [(f".avq, {v.detail}", v.kbps, len(v.avq)) for v in versions]
-    body = ""
+    rows = []
     for name, nominal, size in sizes:
-        cells = [
-            "" if nominal is None else f"{nominal:.3g}",
-            f"{8e-3 * size / seconds:.2f}",
-            f"{size:,}",
-            _ratio(pcm, size),
-            _ratio(mp3, size),
-        ]
-        body += f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-    heads = ["", "nominal kb/s", "kb/s in the file", "bytes", "PCM : file", "MP3 : file"]
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return (
-        f'<table class="avq-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        '<p class="avq-small">The MP3 is computed from its rate, without its header.</p>'
-    )
+        rates = ["" if nominal is None else f"{nominal:.3g}", f"{8e-3 * size / seconds:.2f}"]
+        rows.append([name, *rates, f"{size:,}", _ratio(pcm, size), _ratio(mp3, size)])
+    table = _table(["", "nominal kb/s", "kb/s in the file", "bytes", "PCM : file", "MP3 : file"], rows)
+    return f'{table}<p class="avq-small">The MP3 is computed from its rate, without its header.</p>'
 
 
 def show_inspection(result: Inspection, codec: Codec) -> str:
@@ -160,26 +142,26 @@ def info_rows(result: Inspection, codec: Codec) -> dict[str, str]:
 
 def statistics_table(codes: np.ndarray, codebook_size: int) -> str:
     """Use of each codebook in codes (K, F)."""
-    body = ""
+    rows = []
     for k, row in enumerate(codes, 1):
         counts = np.bincount(row, minlength=codebook_size)
         shares = counts[counts > 0] / len(row)
         entropy = float((shares * np.log2(1 / shares)).sum())
         repeats = float(np.mean(row[1:] == row[:-1])) if len(row) > 1 else 0.0
-        common = ", ".join(
-            f"{code} ({counts[code]})" for code in np.argsort(-counts, kind="stable")[:3] if counts[code]
-        )
-        cells = [f"{len(shares)} of {codebook_size}", f"{2**entropy:.1f}", f"{entropy:.2f}", f"{repeats:.0%}", common]
-        body += f'<tr><th scope="row">{k}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-    heads = [
-        "codebook",
-        "codes in use",
-        "perplexity",
-        "entropy, bits",
-        "repeated from the frame before",
-        "most frequent",
-    ]
+        first = [code for code in np.argsort(-counts, kind="stable")[:3] if counts[code]]
+        figures = [f"{2**entropy:.1f}", f"{entropy:.2f}", f"{repeats:.0%}"]
+        common = ", ".join(f"{code} ({counts[code]})" for code in first)
+        rows.append([str(k), f"{len(shares)} of {codebook_size}", *figures, common])
+    heads = ["codebook", "codes in use", "perplexity", "entropy, bits", "repeated from the frame before"]
+    return _table([*heads, "most frequent"], rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose rows begin with their names."""
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
+    body = ""
+    for name, *cells in rows:
+        body += f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
     return f'<table class="avq-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 

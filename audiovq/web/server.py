@@ -63,20 +63,11 @@ def is_local(host: str) -> bool:
 
 
 def serve_page(
-    codec: Codec,
-    prior: SpeechPrior | None,
-    sock: socket.socket,
-    max_seconds: float,
-    ready: Callable[[str], None],
+    codec: Codec, prior: SpeechPrior | None, sock: socket.socket, max_seconds: float, ready: Callable[[str], None]
 ) -> None:
-    """Serve the page until the process is asked to end. Temporary files are deleted then.
+    """Serve the page on a socket from `listen` until the process is asked to end. Temporary files are deleted then.
 
-    Args:
-        codec: the model.
-        prior: for generation, or None.
-        sock: what `listen` gave.
-        max_seconds: longest recording.
-        ready: called with the page's address.
+    ``ready`` is called with the page's address.
     """
     host, port = sock.getsockname()[:2]
     with tempfile.TemporaryDirectory(prefix="audiovq-serve-") as folder:

@@ -97,11 +97,8 @@ def draw_spectrogram(
     """Spectrogram of a waveform (T,) as SVG, with the fundamental frequency over it on an axis of its own.
 
     Args:
-        samples: waveform.
-        sample_rate: Hz.
         top: dB of the brightest colour; None: the loudest point.
         f0: (F,) in Hz at equal steps from beginning to end, 0 where unvoiced.
-        height: of the plot.
     """
     spectra = spectrogram(samples, sample_rate)
     uri = coloured(spectra, top_of(spectra) if top is None else top)

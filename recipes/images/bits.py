@@ -23,7 +23,7 @@ from audiovq.evaluation.plots import draw_rows
 from audiovq.evaluation.protocols.visual import evaluate_image, measure_bound
 from audiovq.hub import load_weights
 from audiovq.image import ImageCodec
-from audiovq.image.baselines import ImageBaseline
+from audiovq.image.nets import ImageBaseline
 from audiovq.prior.image import load_priors
 
 MODELS = {

@@ -20,8 +20,8 @@ import torch
 from audiovq.data.codes import cached_codes
 from audiovq.data.tokens import make_tapes
 from audiovq.evaluation.protocol import silent
-from audiovq.evaluation.protocols.code_statistics import divergences
 from audiovq.evaluation.protocols.generation import Settings, Speech, rate, real_speech, sampled_speech
+from audiovq.evaluation.protocols.sampled_speech import divergences
 from audiovq.hub import model_folder
 from audiovq.io import atomic_write
 from audiovq.prior.speech import FOLDER, SpeechPrior

@@ -16,9 +16,10 @@ import torch
 
 from audiovq.cli.tokenize import model_of
 from audiovq.data import TokenDataset, TokenShards
+from audiovq.data.token_coding import Coding
 from audiovq.data.token_files import create_shard
 from audiovq.data.token_sources import TokenSource, list_sources
-from audiovq.data.token_writing import Coding, write_tokens
+from audiovq.data.token_writing import write_tokens
 
 HERE = Path(__file__).resolve().parent
 BYTES_A_MINUTE = 60 * 2 * 16000

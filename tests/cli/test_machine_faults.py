@@ -147,7 +147,7 @@ def test_interrupts_leave_nothing_of_other_commands(coded, tmp_path, verb):
 
 def test_the_second_of_two_that_write_one_folder_of_shards(run, wav, codec, tmp_path):
     from audiovq.data.places import Folder
-    from audiovq.data.token_plan import alone
+    from audiovq.data.token_writing import alone
 
     save_weights(codec, tmp_path / "model")
     wav("in/a.wav")

@@ -235,7 +235,7 @@ def test_without_pyav_the_extra_is_named(run, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     for arguments in (["talk.mp4"], ["voice.webm"], ["talk.mp4", "--sound"], ["voice.webm", "--sound"]):
         done = run("encode", *arguments, *([] if "--sound" in arguments else ["--model", images]))
-        check_refusal(done, arguments[0], "needs the package av: pip install 'audiovq[video]'")
+        check_refusal(done, arguments[0], "needs the package 'av': pip install 'audiovq[video]'")
 
 
 @pytest.mark.parametrize("name", ["a.avq", "b.avq"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import signal
@@ -44,15 +43,8 @@ def test_a_corpus_with_a_bad_file(run, wav, tmp_path, model):
 
 def test_what_cannot_be_done_is_told_before_anything_is_loaded(run, wav, model, monkeypatch):
     wav("in/a.wav")
-    monkeypatch.setattr("audiovq.data.token_writing.Coding.codec", None)
-    real = builtins.__import__
-
-    def without_pyarrow(name, *arguments, **options):
-        if name.startswith("pyarrow"):
-            raise ImportError(name)
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without_pyarrow)
+    monkeypatch.setattr("audiovq.data.token_coding.Coding.codec", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     for arguments, word in (
         (["nowhere"], "no such folder"),
         (["in/a.wav"], "is a file"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from audiovq.data.token_cluster import Cluster, _connected
-from audiovq.data.token_writing import Coding, Tell
+from audiovq.data.token_coding import Cluster, Coding, Tell, _connected
 from audiovq.errors import AudioVQError
 from tests.data.tokenizing import DIED, content, load_and_die_once, make_corpus, save_model, tokenize
 

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data import TokenDataset, TokenShards, write_shards
 from audiovq.data.codes import cached_codes
+from audiovq.data.token_coding import Coding, Tell
 from audiovq.data.token_files import LAYOUTS, CodesModel, from_layout, lay_out, vocabulary
 from audiovq.data.token_sources import list_sources
-from audiovq.data.token_writing import Coding, Tell, write_tokens
+from audiovq.data.token_writing import write_tokens
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_facts, save_weights
 from audiovq.interfaces import EncodedSpeech
@@ -148,7 +149,7 @@ def test_a_stopped_call_is_gone_on_with(recordings, model, tmp_path, monkeypatch
     assert (parts / "shard-00000.tar").stat().st_mtime_ns == before
     assert content(parts) == content(tmp_path / "whole")
     assert again.n_coded == 2
-    monkeypatch.setattr("audiovq.data.token_writing.code_source", None)  # coding again would fail
+    monkeypatch.setattr("audiovq.data.token_coding.code_source", None)  # coding again would fail
     done = tokenize(recordings, parts, model)
     assert (done.seconds, done.n_coded, done.manifest) == (0, 0, again.manifest)
 

@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 
 from audiovq.codec.codec import SpeechCodec
+from audiovq.data.token_coding import Coding
 from audiovq.data.token_files import CodesModel
 from audiovq.data.token_sources import list_sources
-from audiovq.data.token_writing import Coding, write_tokens
+from audiovq.data.token_writing import write_tokens
 from audiovq.hub import model_facts, save_weights
 from tests.codec.tiny import make_codec, speech_like
 from tests.data.conftest import write

@@ -27,7 +27,7 @@ from audiovq.evaluation.protocols.conversion import (
     nearest,
     unit,
 )
-from audiovq.evaluation.protocols.pairs import PAIRS_FILE, group_pairs, read_pairs, spread
+from audiovq.evaluation.protocols.pairs import PAIRS_FILE, WorldConverter, group_pairs, read_pairs, spread
 from audiovq.hub import save_weights
 from recipes.voice_conversion.make_pairs import build_pairs
 from tests.conversion.test_f0 import buzz
@@ -343,8 +343,6 @@ def test_groups_by_the_command_line(codec, groups, tmp_path, capsys):
 def test_the_plainest_converter(pairs):
     if find_spec("pyworld") is None:
         pytest.skip("pyworld is not installed")
-    from audiovq.evaluation.baselines import WorldConverter
-
     pair = next(pair for pair in pairs.pairs if pair.id.startswith("low") and pair.target.speaker == "x/high")
     source, converted = pair.source.load(), WorldConverter().convert(pair)
     assert converted.shape == source.shape

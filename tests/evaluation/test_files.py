@@ -92,7 +92,7 @@ def test_recordings_of_other_things_are_refused(folders):
 def test_text_named_wav_is_one_line(folders):
     reference, degraded = folders
     (reference / "anna" / "one.wav").write_text("not sound")
-    with pytest.raises(AudioVQError, match=r"one.wav cannot be read as audio"):
+    with pytest.raises(AudioVQError, match=r"cannot decode .*one.wav"):
         evaluate_files(reference, degraded, make_metrics(["mel"]))
 
 

@@ -11,9 +11,16 @@ import torch
 
 from audiovq.data.tokens import streams_of
 from audiovq.data.utterance import CodedUtterance
-from audiovq.evaluation.protocols.code_statistics import Trigram, divergence, divergences, longest_copies
 from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
-from audiovq.evaluation.protocols.sampled_speech import describe_sound, distance, pauses
+from audiovq.evaluation.protocols.sampled_speech import (
+    Trigram,
+    describe_sound,
+    distance,
+    divergence,
+    divergences,
+    longest_copies,
+    pauses,
+)
 from audiovq.prior import SpeechPrior
 from tests.prior.test_speech import density, prior_for
 

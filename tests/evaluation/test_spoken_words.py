@@ -166,7 +166,7 @@ def test_the_protocol_prints_words_and_continuations(monkeypatch, capsys):
     module = "audiovq.evaluation.protocols.generation"
     monkeypatch.setattr(f"{module}.word_list", lambda corpora: (frozenset({"the", "cat", "sat"}), "three words"))
     monkeypatch.setattr(f"{module}.shared_whisper", ScriptedWhisper)
-    monkeypatch.setattr("audiovq.evaluation.metrics.models.SpeakerCosine", Embedding)
+    monkeypatch.setattr("audiovq.evaluation.protocols.sampled_speech.SpeakerCosine", Embedding)
     codec, rng = make_codec(), np.random.default_rng(0)
     sizes = {"n_codebooks": 4, "codebook_size": 32, "speaker_dim": 8, "pitch_values": N_VALUES + 1}
     prior, names = make_prior(languages=["en"], **sizes), [f"s{i % 3}" for i in range(12)]

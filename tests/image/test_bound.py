@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from audiovq.image.baselines import ImageBaseline
-from audiovq.image.nets import DiscretizedLogistic, Gaussian
+from audiovq.image.nets import DiscretizedLogistic, Gaussian, ImageBaseline
 from tests.image.conftest import ONE, smooth_images, started
 
 

@@ -242,4 +242,4 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch, name):
     data = media(container, codec, 0.5, rate=rate)
     monkeypatch.setitem(sys.modules, "av", None)
     message = refusal(data, tmp_path, name)
-    assert "needs the package av: pip install 'audiovq[video]'" in message
+    assert "needs the package 'av': pip install 'audiovq[video]'" in message

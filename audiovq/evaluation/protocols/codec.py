@@ -1,7 +1,8 @@
-"""Codecs on a corpus, and two folders with recordings of the same names."""
+"""Codecs on a corpus, the speech model among them, and two folders with recordings of the same names."""
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,15 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 import soxr
+import torch
+from torch import Tensor, nn
 
+from audiovq.bitstream import save_encoded
+from audiovq.bitstream.speech_layout import pack_side
+from audiovq.codec.signal import TARGET_DB, HighPass, dequantize_level
+from audiovq.data.utterance import Utterance, read_native
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import describe
 from audiovq.evaluation.protocol import (
     EXCERPT_SECONDS,
     SAMPLE_RATE,
     SHORTEST_SECONDS,
+    Coded,
     Excerpt,
     Metric,
     Pair,
@@ -40,11 +47,11 @@ from audiovq.evaluation.report import (
     score_reference,
     summarise,
 )
-from audiovq.io import native, shown
-from audiovq.media.samples import mix_down
+from audiovq.interfaces import EncodedSpeech, Packet
+from audiovq.io import shown
 
 if TYPE_CHECKING:
-    from audiovq.data.utterance import Utterance
+    from audiovq.codec.codec import SpeechCodec
 
 
 SEED = 0
@@ -72,7 +79,6 @@ def evaluate_codec(
         metrics: from `make_metrics`.
         limit: excerpts of each split (see `sample_excerpts`); 0 for all.
         about: more for the report's protocol: data, model.
-        progress: called with the progress.
         compared: names of systems, each with that of an earlier one that its differences are taken to.
 
     Raises:
@@ -166,6 +172,62 @@ def _evaluate_system(
     return result, scored
 
 
+class AudioVQSystem:
+    """A `SpeechCodec` with a number of codebooks and one of its decoders."""
+
+    exact = True
+
+    def __init__(self, codec: SpeechCodec, n_codebooks: int, decoder: str = "parallel") -> None:
+        self._codec, self.decoder, self.n_codebooks = codec, decoder, n_codebooks
+        suffix = "" if decoder == "parallel" else f" {decoder}"
+        self.family = f"audiovq{suffix}"
+        self.name = f"audiovq {codec.bitrates[n_codebooks - 1]:g}{suffix}"
+        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder"
+
+    def code(self, waveform: np.ndarray) -> Coded:
+        encoded = self._codec.encode(torch.from_numpy(waveform).view(1, 1, -1), n_codebooks=self.n_codebooks)
+        decoded = self._codec.decode(encoded, decoder=self.decoder)[0, 0].numpy()
+        bits = (self._codec.codebook_size - 1).bit_length()
+        payload = -(-encoded.codes[0].numel() * bits // 8) + self._side_bytes(encoded)
+        file = io.BytesIO()
+        save_encoded(encoded, file, self._codec)
+        return Coded(decoded, payload, file.getbuffer().nbytes)
+
+    def _side_bytes(self, encoded: EncodedSpeech) -> int:
+        """Size of the pitch and the level of one item."""
+        codes, pitch = encoded.codes[0].numpy(), encoded.pitch[0].numpy()
+        size = encoded.packet_frames or self._codec.packet_frames
+        starts = range(0, codes.shape[1], size)
+        parts = (slice(start, start + size) for start in starts)
+        packets = (
+            Packet(codes[:, part], pitch[part], level)
+            for part, level in zip(parts, encoded.level[0].tolist(), strict=True)
+        )
+        return sum(len(pack_side([packet])) for packet in packets)
+
+
+@torch.no_grad()
+def latents_of(codec: SpeechCodec, samples: np.ndarray, encoder: nn.Module | None = None) -> Tensor:
+    """Latents (C, F) of a recording (T,), T a multiple of the hop length, encoded in one piece.
+
+    Args:
+        codec: the model.
+        samples: float32 at 16 kHz.
+        encoder: another encoder than the model's.
+    """
+    encoder = encoder or codec.encoder
+    waveform = torch.from_numpy(samples)[None, None]
+    # The encoder reads level-normalised audio, the harmonic source of its pitch, and the speaker.
+    encoded = codec.encode(waveform)
+    gains = 10 ** ((TARGET_DB - dequantize_level(encoded.level)) / 20)
+    gains = gains.repeat_interleave((encoded.packet_frames or codec.packet_frames) * codec.hop_length, 1)[
+        :, : len(samples)
+    ]
+    normalised = torch.from_numpy(HighPass(codec.sample_rate)(samples))[None] * gains
+    speaker = codec.speaker_encoder.decode(encoded.speaker).float()
+    return encoder(normalised[None].float(), speaker, codec.source(encoded.pitch))[0]
+
+
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
 LENGTHS_DIFFER = 0.25
 """Largest difference of two lengths in seconds."""
@@ -207,12 +269,8 @@ def match_files(reference_dir: str | Path, degraded_dir: str | Path) -> list[Fil
 
 def _load(path: Path) -> np.ndarray:
     """(T,) float32 at 16 kHz: the mean of the channels, or the louder one where they cancel each other."""
-    try:
-        samples, sample_rate = soundfile.read(native(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioVQError(f"{path} cannot be read as audio: {error}") from error
-    mono = mix_down(samples, sample_rate)
-    return mono if sample_rate == SAMPLE_RATE else soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
+    samples, sample_rate = read_native(path)
+    return samples if sample_rate == SAMPLE_RATE else soxr.resample(samples, sample_rate, SAMPLE_RATE, quality="HQ")
 
 
 def _load_both(file: File) -> tuple[np.ndarray, np.ndarray]:
@@ -250,7 +308,6 @@ def evaluate_files(
         metrics: from `make_metrics`.
         align: estimate one delay for all recordings of the degraded side, and remove it.
         language: ISO 639 code of all recordings; word error rates need it.
-        progress: called with the progress.
 
     Raises:
         AudioVQError: see `match_files`; for a file that cannot be read, and recordings whose lengths differ by more

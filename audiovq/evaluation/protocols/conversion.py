@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,17 +16,8 @@ from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import OPTIONAL, describe, make_metrics, metric_class
 from audiovq.evaluation.metrics.models import VERSION, SpeakerCosine
 from audiovq.evaluation.metrics.signal import f0_correlation, median_distance, median_f0, track_f0
-from audiovq.evaluation.protocol import (
-    SAMPLE_RATE,
-    Metric,
-    Pair,
-    Progress,
-    Score,
-    fingerprint,
-    silent,
-    tracked,
-)
-from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, PairSet, Target, truth
+from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, Score, fingerprint, silent, tracked
+from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, Converter, PairSet, Target, truth
 from audiovq.evaluation.report import (
     Scored,
     Scores,
@@ -52,23 +43,18 @@ class Measure:
     decimals: int
 
 
-def _of(name: str) -> Measure:
-    metric = metric_class(name)
-    return Measure(metric.label, metric.higher_is_better, metric.decimals)
-
-
-MEASURES = {
+MEASURES: dict[str, Measure | type[Metric]] = {
     "target": Measure("to target", True, 3),
     "source": Measure("to source", False, 3),
     "closer": Measure("closer %", True, 0),
     "identified": Measure("top-1 %", True, 0),
-    "wer": _of("wer"),
-    "dwer": _of("dwer"),
-    "phones": _of("phones"),
+    "wer": metric_class("wer"),
+    "dwer": metric_class("dwer"),
+    "phones": metric_class("phones"),
     "f0_correlation": Measure("log-F0 r", True, 2),
     "median_f0": Measure("median F0 st", False, 1),
-    "dnsmos": _of("dnsmos"),
-    "distillmos": _of("distillmos"),
+    "dnsmos": metric_class("dnsmos"),
+    "distillmos": metric_class("distillmos"),
 }
 CHOICES = {"speaker": ("target", "source", "closer", "identified")} | {name: (name,) for name in list(MEASURES)[4:]}
 """The names of ``--metrics`` and the columns of each."""
@@ -90,47 +76,6 @@ def chosen_metrics(names: Sequence[str] | None) -> list[str]:
         return list(dict.fromkeys(names))
     absent = set(OPTIONAL) - {metric.name for metric in make_metrics(None, OPTIONAL)}
     return [name for name in CHOICES if name not in absent]
-
-
-class Converter(Protocol):
-    """A voice converter, or a row that bounds what one can reach.
-
-    Attributes:
-        name: unique in a report.
-        family: "reference", "baseline" or "converter".
-        call: how it works, for the report.
-        keeps_words: the output has the words and the length of the source.
-    """
-
-    name: str
-    family: str
-    call: str
-    keeps_words: bool
-
-    def convert(self, pair: ConversionPair) -> np.ndarray:
-        """(T,) float32 at 16 kHz."""
-        ...
-
-
-class RealSpeech:
-    """The upper bound: other recordings of the target itself."""
-
-    name, family, keeps_words = "target, real speech", "reference", False
-    call = "recordings of the target that no converter and no centroid has seen"
-
-    def convert(self, pair: ConversionPair) -> np.ndarray:
-        # Chosen by the pair's name, so that it stays the same in a smaller set.
-        return pair.target.real[sum(pair.id.encode()) % len(pair.target.real)].load()
-
-
-class Unconverted:
-    """The lower bound: the source as it is."""
-
-    name, family, keeps_words = "source, unconverted", "reference", True
-    call = "the source as it was recorded"
-
-    def convert(self, pair: ConversionPair) -> np.ndarray:
-        return pair.source.load()
 
 
 class ScoreCache:
@@ -312,9 +257,7 @@ def evaluate_conversion(
         pairs: see `read_pairs`.
         converters: converters and reference rows.
         choices: measures, see `chosen_metrics`.
-        about: more for the report's protocol.
         cache: of results; the user's by default.
-        progress: called with the progress.
 
     Raises:
         AudioVQError: for a converter whose output does not fit its source.
@@ -357,8 +300,6 @@ def evaluate_groups(
         pairs: with their true results, see `group_pairs`.
         converters: converters and reference rows that keep the words.
         metrics: from `make_metrics`.
-        about: more for the report's protocol.
-        progress: called with the progress.
 
     Raises:
         AudioVQError: for a converter whose output does not fit its source.

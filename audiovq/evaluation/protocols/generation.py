@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import make_metrics
 from audiovq.evaluation.metrics.models import shared_whisper
 from audiovq.evaluation.protocol import Mean, Pair, Progress, mean_of, silent, tracked
-from audiovq.evaluation.protocols.code_statistics import Trigram, divergences, longest_copies
 from audiovq.evaluation.protocols.sampled_speech import (
     PAUSE_EDGES,
+    Trigram,
     continue_prompts,
     describe_sound,
+    divergences,
+    longest_copies,
     read_words,
     summarize,
     word_list,
@@ -43,12 +45,25 @@ PROMPT_SECONDS, CONTINUATION_SECONDS = 3.0, 5.0
 RUN_SECONDS = 10.24
 """Length of the runs that the likelihood is measured on."""
 _BATCH = 8
-_LABELS = {
+_SOUND = {
     "pause_share": "share of pauses",
     "pauses_per_second": "pauses per second",
     "pause_seconds_mean": "mean pause, s",
     "voiced_share": "voiced share of the rest",
     "f0_median": "median F0, Hz",
+}
+_WORDS = {
+    "real_word_share": "share of real words",
+    "words_per_item": "words per item",
+    "log_probability_per_word": "log-probability per word, nats",
+    "log_probability_per_word_shuffled": "the same, blocks of 0.3 s shuffled",
+}
+_CONTINUATIONS = {
+    "n": "prompts",
+    "speaker_cosine": "speaker cosine",
+    "median_apart_semitones": "medians of pitch apart, semitones",
+    "range_prompt_semitones": "pitch range of the prompt, semitones",
+    "range_continuation_semitones": "pitch range of the continuation, semitones",
 }
 
 
@@ -93,50 +108,26 @@ class GenerationReport(FiguresReport):
         plots.draw_generation(self.figures, [f"{low:.2g}" for low in PAUSE_EDGES[:-1]], path)
 
     def tables(self) -> list[Table]:
-        likelihood = [
-            (
-                name,
-                f"{found['nats_per_pitch']:.2f}",
-                f"{found['nats_per_code']:.3f}",
-                " ".join(f"{x:.2f}" for x in found["nats_per_code_by_codebook"]),
-                f"{found['bits_per_second']:.0f}",
-            )
-            for name, found in self.figures["likelihood"].items()
-        ]
+        likelihood = []
+        for name, found in self.figures["likelihood"].items():
+            nats = [f"{found['nats_per_pitch']:.2f}", f"{found['nats_per_code']:.3f}"]
+            by_codebook = " ".join(f"{x:.2f}" for x in found["nats_per_code_by_codebook"])
+            likelihood.append([name, *nats, by_codebook, f"{found['bits_per_second']:.0f}"])
         columns = ("model", "nats/pitch", "nats/code", "by codebook", "bits/s")
         tables = [
             make_table("Likelihood of held-out codes", columns, likelihood),
             make_table("Samples beside real speech", ("", SAMPLES, REAL, OTHER), self._samples()),
         ]
         if "words" in self.figures:
+            words = list(self.figures["words"].values())
             title = f"English by Whisper; {self.figures['words'][SAMPLES]['n_known']:,} words are known as real"
-            tables.append(make_table(title, ("", *self.figures["words"]), self._words()))
+            counts = (f"{round(one['with_words'] * one['n'])} of {one['n']}" for one in words)
+            rows = [("items with real words alone, likelier than shuffled", *counts), *_rows(_WORDS, words)]
+            tables.append(make_table(title, ("", *self.figures["words"]), rows))
         if "continuations" in self.figures:
-            tables.append(make_table("Continuations beside their prompts", ("", "mean"), self._continuations()))
+            rows = _rows(_CONTINUATIONS, [self.figures["continuations"]])
+            tables.append(make_table("Continuations beside their prompts", ("", "mean"), rows))
         return tables
-
-    def _words(self) -> list[tuple[str, ...]]:
-        labels = {
-            "real_word_share": "share of real words",
-            "words_per_item": "words per item",
-            "log_probability_per_word": "log-probability per word, nats",
-            "log_probability_per_word_shuffled": "the same, blocks of 0.3 s shuffled",
-        }
-        columns = self.figures["words"].values()
-        counts = (f"{round(found['with_words'] * found['n'])} of {found['n']}" for found in columns)
-        rows = [(label, *(_number(found[key]) for found in columns)) for key, label in labels.items()]
-        return [("items with real words alone, likelier than shuffled", *counts), *rows]
-
-    def _continuations(self) -> list[tuple[str, ...]]:
-        labels = {
-            "n": "prompts",
-            "speaker_cosine": "speaker cosine",
-            "median_apart_semitones": "medians of pitch apart, semitones",
-            "range_prompt_semitones": "pitch range of the prompt, semitones",
-            "range_continuation_semitones": "pitch range of the continuation, semitones",
-        }
-        found = self.figures["continuations"]
-        return [(label, _number(found[key])) for key, label in labels.items() if key in found]
 
     def _samples(self) -> list[tuple[str, ...]]:
         f = self.figures
@@ -145,9 +136,7 @@ class GenerationReport(FiguresReport):
             for k, which in ((0, "first"), (-1, "last")):
                 drawn, other = (f["divergence"][name][kind][k] for name in (SAMPLES, OTHER))
                 rows.append((f"{kind} divergence, {which} codebook, bits", f"{drawn:.3f}", "0", f"{other:.3f}"))
-        for key, label in _LABELS.items():
-            values = [f["sound"][name][key] for name in (SAMPLES, REAL, OTHER)]
-            rows.append((label, *("–" if value is None else f"{value:.3g}" for value in values)))
+        rows += _rows(_SOUND, [f["sound"][name] for name in (SAMPLES, REAL, OTHER)])
         if "dnsmos" in f:
             rows.append(("DNSMOS", *(Mean(**f["dnsmos"][name]).text(2) for name in (SAMPLES, REAL)), ""))
         for key in f["copied"][SAMPLES]:
@@ -156,8 +145,11 @@ class GenerationReport(FiguresReport):
         return rows
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def _rows(labels: Mapping[str, str], columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """A row for each figure that the columns have, by its label."""
+    found = {key: label for key, label in labels.items() if all(key in column for column in columns)}
+    values = {label: [column[key] for column in columns] for key, label in found.items()}
+    return [(label, *("–" if x is None else f"{x:.3g}" for x in row)) for label, row in values.items()]
 
 
 def check_judges(settings: Settings, corpora: Sequence[Any] = ()) -> None:
@@ -187,8 +179,6 @@ def evaluate_generation(
         cache: codes of a corpus by this codec, with the splits train, validation and ``split``.
         split: held-out speech.
         settings: of the samples.
-        about: more for the report's protocol.
-        progress: called with the progress.
 
     Raises:
         AudioVQError: for a missing split.
@@ -217,7 +207,9 @@ def evaluate_generation(
     if settings.n_words:
         figures["words"] = words_of(source, test, settings, (about or {}).get("data", ()), progress)
     if settings.n_prompts:
-        figures["continuations"] = continuations_of(source, test, settings)
+        prompts = excerpts(source, test, PROMPT_SECONDS, settings.n_prompts, settings)
+        more = (decoder_of(source), CONTINUATION_SECONDS, _sampling(settings))
+        figures["continuations"] = continue_prompts(source, prompts, *more)
     protocol = {
         "name": "generation",
         "prior": source.prior.name,
@@ -275,7 +267,7 @@ def excerpts(
 
 
 def decoder_of(source: SpeechPrior) -> Callable[[EncodedSpeech], np.ndarray]:
-    """One item of coded speech -> waveform (T,)."""
+    """The function: one item of coded speech -> waveform (T,)."""
     return lambda item: source.codec.decode(item)[0, 0].numpy()
 
 
@@ -299,12 +291,6 @@ def sampled_speech(source: SpeechPrior, settings: Settings, progress: Progress) 
     decode = decoder_of(source)
     waveforms = [decode(item) for item in tracked(items_of(encoded), "decoding", progress)]
     return Speech(list(encoded.codes.numpy()), waveforms)
-
-
-def continuations_of(source: SpeechPrior, tapes: Sequence[CodeTape], settings: Settings) -> dict[str, Any]:
-    """Figures of continued excerpts."""
-    prompts = excerpts(source, tapes, PROMPT_SECONDS, settings.n_prompts, settings)
-    return continue_prompts(source, prompts, decoder_of(source), CONTINUATION_SECONDS, _sampling(settings))
 
 
 def words_of(
@@ -361,10 +347,11 @@ def likelihoods(
 ) -> dict[str, dict[str, Any]]:
     """Nats per code and bits per second: the prior with and without its conditions, a trigram, the uniform prior."""
     prior = source.prior
-    seen, fitted, held_out = ([t.codes for t in tapes] for tapes in (train, validation, test))
-    trigram = Trigram(seen, fitted, prior.codebook_size).nats(held_out)
-    seen, fitted, held_out = ([t.streams[:1] for t in tapes] for tapes in (train, validation, test))
-    trigram = np.concatenate([Trigram(seen, fitted, prior.sizes[0]).nats(held_out), trigram])
+    parts = (train, validation, test)
+    seen, fitted, held_out = ([tape.streams[:1] for tape in tapes] for tapes in parts)
+    pitch = Trigram(seen, fitted, prior.sizes[0]).nats(held_out)
+    seen, fitted, held_out = ([tape.codes for tape in tapes] for tapes in parts)
+    trigram = np.concatenate([pitch, Trigram(seen, fitted, prior.codebook_size).nats(held_out)])
     rows = {
         "prior": prior_nats(source, test, True, progress),
         "prior, without conditions": prior_nats(source, test, False, progress),

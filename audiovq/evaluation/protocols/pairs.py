@@ -1,4 +1,4 @@
-"""Sources and targets of voice conversion: a fixed set of pairs, and pairs whose true result is recorded."""
+"""Voice conversion: a fixed set of pairs, pairs whose true result is recorded, and the converters to compare."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch
 
-from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocol import Excerpt, Pair, remove_delay
+from audiovq.errors import AudioVQError, need, with_pkg_resources
+from audiovq.evaluation.metrics.signal import CEILING, FLOOR
+from audiovq.evaluation.protocol import SAMPLE_RATE, Excerpt, Pair, remove_delay
 
 if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
+    from audiovq.conversion.pitch import Pitch
+    from audiovq.conversion.target import TargetVoice
     from audiovq.data.utterance import Utterance
 
 PAIRS_FILE = Path(__file__).with_name("pairs.json")
@@ -175,3 +180,135 @@ def spread(utterances: Sequence[Utterance], seconds: float) -> list[Utterance]:
         taken[place] = utterances[place].seconds
         turn += 1
     return [utterances[place] for place in sorted(taken)]
+
+
+class Converter(Protocol):
+    """A voice converter, or a row that bounds what one can reach.
+
+    Attributes:
+        name: unique in a report.
+        family: "reference", "baseline" or "converter".
+        call: how it works, for the report.
+        keeps_words: the output has the words and the length of the source.
+    """
+
+    name: str
+    family: str
+    call: str
+    keeps_words: bool
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        """(T,) float32 at 16 kHz."""
+        ...
+
+
+class RealSpeech:
+    """The upper bound: other recordings of the target itself."""
+
+    name, family, keeps_words = "target, real speech", "reference", False
+    call = "recordings of the target that no converter and no centroid has seen"
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        # Chosen by the pair's name, so that it stays the same in a smaller set.
+        return pair.target.real[sum(pair.id.encode()) % len(pair.target.real)].load()
+
+
+class Unconverted:
+    """The lower bound: the source as it is."""
+
+    name, family, keeps_words = "source, unconverted", "reference", True
+    call = "the source as it was recorded"
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        return pair.source.load()
+
+
+class Reconstruction:
+    """A recording coded and decoded with its own speaker vector: the model's loss before conversion.
+
+    Args:
+        codec, n_codebooks, decoder: the model.
+        of: "source", or "truth": the true result of a pair.
+    """
+
+    family, keeps_words = "reference", True
+
+    def __init__(self, codec: SpeechCodec, n_codebooks: int | None, decoder: str, of: str = "source") -> None:
+        self._codec, self._n_codebooks, self._decoder = codec, codec.check_n_codebooks(n_codebooks), decoder
+        self._of = of
+        self.name = f"{'true result' if of == 'truth' else of}, coded ({self._n_codebooks})"
+        self.call = f"model {codec.name}, {self._n_codebooks} codebooks, {decoder} decoder, its own speaker vector"
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        recording = pair.truth if self._of == "truth" and pair.truth is not None else pair.source
+        encoded = self._codec.encode([torch.from_numpy(recording.load())], n_codebooks=self._n_codebooks)
+        return self._codec.decode(encoded, decoder=self._decoder)[0, 0].numpy()
+
+
+class ModelConverter:
+    """A `SpeechCodec` with the speaker vector of the target's reference."""
+
+    family, keeps_words = "converter", True
+
+    def __init__(self, codec: SpeechCodec, n_codebooks: int | None, pitch: Pitch, decoder: str) -> None:
+        n_codebooks = codec.check_n_codebooks(n_codebooks or codec.conversion_codebooks)
+        self._codec = codec
+        self._options = {"n_codebooks": n_codebooks, "pitch": pitch, "decoder": decoder}
+        self.name = f"converted ({n_codebooks}, pitch {pitch})"
+        self.call = f"model {codec.name}, {n_codebooks} codebooks, {decoder} decoder, pitch {pitch}"
+        self._targets: dict[str, TargetVoice] = {}
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        speaker = pair.target.speaker
+        if speaker not in self._targets:
+            self._targets[speaker] = self._codec.target_voice(pair.target.reference.load())
+        source = torch.from_numpy(pair.source.load())
+        return self._codec.convert([source], self._targets[speaker], **self._options)[0, 0].numpy()  # type: ignore[arg-type]
+
+
+class WorldConverter:
+    """Log F0 gets the target's mean and deviation; the log envelope moves by the difference of the speakers' means.
+
+    Raises:
+        AudioVQError: when the package pyworld is not installed.
+    """
+
+    name, family, keeps_words = "WORLD statistics", "baseline", True
+    call = "pyworld: log F0 to the target's mean and deviation, the envelope moved by the difference of the means"
+
+    def __init__(self) -> None:
+        with with_pkg_resources():
+            self._world = need("pyworld", "the WORLD baseline", "world")  # not in `eval`: it is compiled on installing
+        self._known: dict[str, tuple[float, float, np.ndarray]] = {}
+
+    def _analyse(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """F0 in Hz, envelope and times of each frame."""
+        x = samples.astype(np.float64)
+        pitch, times = self._world.dio(x, SAMPLE_RATE, f0_floor=FLOOR, f0_ceil=CEILING)
+        pitch = self._world.stonemask(x, pitch, times, SAMPLE_RATE)
+        return pitch, self._world.cheaptrick(x, pitch, times, SAMPLE_RATE), times
+
+    def _statistics(self, pitch: np.ndarray, envelope: np.ndarray) -> tuple[float, float, np.ndarray]:
+        """Mean and deviation of log F0, and the mean log envelope, over the voiced frames."""
+        voiced = pitch > 0
+        logs = np.log(pitch[voiced]) if voiced.any() else np.log([150.0])
+        mean_envelope = np.log(envelope[voiced] if voiced.any() else envelope).mean(axis=0)
+        return float(logs.mean()), float(max(logs.std(), 1e-3)), mean_envelope
+
+    def convert(self, pair: ConversionPair) -> np.ndarray:
+        """(T,) float32, as long as the source."""
+        speaker = pair.target.speaker
+        if speaker not in self._known:
+            self._known[speaker] = self._statistics(*self._analyse(pair.target.reference.load())[:2])
+        source = pair.source.load()
+        pitch, envelope, times = self._analyse(source)
+        noise = self._world.d4c(source.astype(np.float64), pitch, times, SAMPLE_RATE)
+        (mean, deviation, mean_envelope), target = self._statistics(pitch, envelope), self._known[speaker]
+        voiced = pitch > 0
+        moved = np.zeros_like(pitch)
+        moved[voiced] = np.exp((np.log(pitch[voiced]) - mean) / deviation * target[1] + target[0])
+        other = np.exp(np.log(envelope) + (target[2] - mean_envelope)[None])
+        out = self._world.synthesize(np.clip(moved, 0, 2 * CEILING), other, noise, SAMPLE_RATE)
+        # The level of the target's recordings is no property of the speaker.
+        out *= np.sqrt(np.mean(source.astype(np.float64) ** 2) / max(np.mean(out**2), 1e-12))
+        return np.pad(out, (0, max(0, len(source) - len(out))))[: len(source)].astype(np.float32)

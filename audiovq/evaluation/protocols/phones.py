@@ -17,8 +17,8 @@ import torch
 from sklearn.cluster import KMeans
 
 from audiovq.errors import need
-from audiovq.evaluation.audiovq_system import latents_of
 from audiovq.evaluation.protocol import Mean, Progress, Score, mean_of, silent, tracked
+from audiovq.evaluation.protocols.codec import latents_of
 from audiovq.io import atomic_write, cache_dir
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from sklearn.metrics import balanced_accuracy_score
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
-from audiovq.evaluation.audiovq_system import latents_of
 from audiovq.evaluation.protocol import (
     Excerpt,
     Mean,
@@ -28,6 +27,7 @@ from audiovq.evaluation.protocol import (
     silent,
     tracked,
 )
+from audiovq.evaluation.protocols.codec import latents_of
 from audiovq.evaluation.protocols.phones import CLASSES, code_order, codes_to_phones, probe_phones
 from audiovq.evaluation.report import FiguresReport, make_table
 
@@ -148,12 +148,9 @@ def evaluate_probe(
     place, unless phones are the only kind.
 
     Args:
-        codec: the model.
         splits: utterances of "train" (the probe is fitted to them), "validation" (chooses its regularisation) and
             "test".
         per_speaker: excerpts of each speaker in each split; 0 for all.
-        about: more for the report's protocol.
-        progress: called with the progress.
         kinds: of `KINDS`.
 
     Raises:

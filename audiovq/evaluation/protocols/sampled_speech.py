@@ -1,4 +1,4 @@
-"""Measures of sampled speech: pauses, voicing and F0; words by Whisper, and what continuations keep of their prompt."""
+"""Measures of sampled speech: its codes, pauses, voicing and F0, its words by Whisper, and continuations of prompts."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
 from audiovq.conversion.pitch import median_hz
 from audiovq.data.corpora import open_corpora
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.models import words
+from audiovq.evaluation.metrics.models import SpeakerCosine, Whisper, words
 from audiovq.evaluation.metrics.signal import FRAME_SECONDS, track_f0
 from audiovq.evaluation.protocol import SAMPLE_RATE
 from audiovq.interfaces import STEPS_PER_OCTAVE, EncodedSpeech
 from audiovq.io import cache_dir
 
 if TYPE_CHECKING:
-    from audiovq.evaluation.metrics.models import Whisper
     from audiovq.prior.speech import SpeechPrior
-
 
 SHORTEST_PAUSE = 0.1
 """Seconds; shorter quiet parts, as a stop's closure, belong to speech."""
 QUIET_DB, SILENT_DB = 30.0, -65.0
 """A quiet frame is so far below a recording's loud frames (their 95th percentile), or below full scale."""
 PAUSE_EDGES = np.concatenate([[0.1], np.geomspace(0.15, 3.0, 9), [np.inf]])
+_EM_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Sound:
         return (counts / max(counts.sum(), 1)).tolist()
 
     def distances(self, other: Sound) -> dict[str, float | None]:
-        """To another set."""
+        """Distances to another set."""
         return {
             "pause_seconds": distance(self.pause_seconds, other.pause_seconds),
             "f0_hz": distance(self.f0, other.f0),
@@ -110,8 +110,8 @@ def pauses(samples: np.ndarray) -> np.ndarray:
 
 def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:
     """(start, stop) of each run of true values."""
-    steps = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
-    return list(zip(np.nonzero(steps == 1)[0].tolist(), np.nonzero(steps == -1)[0].tolist(), strict=True))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return [(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
 
 
 def distance(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -127,10 +127,7 @@ WORD_LISTS = (Path("/usr/share/dict/american-english"), Path("/usr/share/dict/wo
 
 
 def word_list(corpora: Sequence[Any] = ()) -> tuple[frozenset[str], str]:
-    """English words, and where they are from: ``<cache>/data/words/en.txt``, a system's list, or else transcripts.
-
-    Args:
-        corpora: whose English transcripts are read where there is no list.
+    """English words, and their origin: ``<cache>/data/words/en.txt``, a system's list, or else transcripts of corpora.
 
     Raises:
         AudioVQError: when there are no words.
@@ -188,15 +185,7 @@ def read_words(
     known: frozenset[str],
     seed: int,
 ) -> Reading:
-    """Transcribe one item of English speech, whole and shuffled.
-
-    Args:
-        whisper: the recogniser.
-        decode: one item -> waveform (T,).
-        encoded: one item.
-        known: the word list.
-        seed: of the order of the blocks.
-    """
+    """Transcribe one item of English speech, whole and with its blocks in an order that ``seed`` decides."""
     block = round(BLOCK_SECONDS * 50)
     order = torch.from_numpy(shuffled(np.arange(encoded.codes.shape[2]), block, np.random.default_rng(seed)))
     other = replace(encoded, codes=encoded.codes[:, :, order], pitch=encoded.pitch[:, order])
@@ -206,7 +195,7 @@ def read_words(
 
 
 def summarize(readings: Sequence[Reading]) -> dict[str, Any]:
-    """Figures over items: share that speaks, words, log-probabilities."""
+    """Figures of all items: share that speaks, words, log-probabilities."""
 
     def mean(values: Sequence[float | None]) -> float | None:
         present = [value for value in values if value is not None]
@@ -244,17 +233,10 @@ def continue_prompts(
     seconds: float,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Speaker cosine and pitch of continuations against their prompts.
+    """Speaker cosine and pitch of continuations of ``seconds`` against their prompts, which have one item each.
 
-    Args:
-        source: the prior.
-        prompts: of one item each.
-        decode: one item -> waveform (T,).
-        seconds: of each continuation.
-        settings: further arguments of `SpeechPrior.generate`.
+    ``settings`` are further arguments of `SpeechPrior.generate`.
     """
-    from audiovq.evaluation.metrics.models import SpeakerCosine
-
     speaker, cosines, rows = SpeakerCosine(), [], []
     for index, prompt in enumerate(prompts):
         encoded = source.generate(seconds, prompt=prompt, first=index, **settings)
@@ -271,3 +253,148 @@ def continue_prompts(
     if known:
         figures |= dict(zip(names, np.mean(np.array(known, float), axis=0).tolist(), strict=True))
     return figures
+
+
+def divergence(first: np.ndarray, second: np.ndarray) -> float:
+    """Jensen-Shannon divergence, in bits, of the empirical distributions of two arrays of integers: 0 to 1."""
+    values, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+    counts = (np.bincount(part, minlength=len(values)) for part in (place[: len(first)], place[len(first) :]))
+    return float(jensenshannon(*counts, base=2) ** 2)
+
+
+def divergences(first: Sequence[np.ndarray], second: Sequence[np.ndarray], radix: int) -> dict[str, list[float]]:
+    """Divergences of single codes and of pairs of neighbours, by codebook; lists of codes (K, F) below ``radix``."""
+
+    def bigrams(codes: np.ndarray) -> np.ndarray:
+        return codes[:, :-1].astype(np.int64) * radix + codes[:, 1:]
+
+    n = min(first[0].shape[0], second[0].shape[0])
+    sides = [np.concatenate([c[:n] for c in codes], axis=1) for codes in (first, second)]
+    pairs = [np.concatenate([bigrams(c[:n]) for c in codes], axis=1) for codes in (first, second)]
+    named = {"unigram": sides, "bigram": pairs}
+    return {name: [divergence(a[k], b[k]) for k in range(n)] for name, (a, b) in named.items()}
+
+
+def longest_copies(
+    samples: Sequence[np.ndarray], train: Sequence[np.ndarray], n_codebooks: int, radix: int
+) -> list[int]:
+    """Frames of the longest run of each sample that occurs in the training codes, equal in the first codebooks.
+
+    Samples and training codes are (K, F) below ``radix``; a run is within one of them.
+    """
+    own, theirs = ([_symbols(codes[:n_codebooks], radix) for codes in part] for part in (samples, train))
+    low, high = np.zeros(len(own), np.int64), np.array([len(x) for x in own])
+    # Bisection of all samples at once, one length at a time: a length's table of the training codes is made once.
+    known: dict[int, np.ndarray] = {}
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        for length in np.unique(middle[low < high]):
+            if length not in known:
+                rows = [_hashes(x, int(length)) for x in theirs if len(x) >= length]
+                known[length] = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.uint64)
+            for i in np.nonzero((middle == length) & (low < high))[0]:
+                occurs = _any_in(_hashes(own[i], int(length)), known[length])
+                low[i], high[i] = (length, high[i]) if occurs else (low[i], length - 1)
+    return low.tolist()
+
+
+def _symbols(codes: np.ndarray, radix: int) -> np.ndarray:
+    """A number for each frame: (K, F) -> (F,) uint64, mixed so that sums of neighbours do not collide."""
+    row = np.zeros(codes.shape[1], np.uint64)
+    with np.errstate(over="ignore"):
+        for codebook in codes:
+            row = row * np.uint64(radix) + codebook.astype(np.uint64)
+        row = (row + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
+        return row ^ (row >> np.uint64(29))
+
+
+def _hashes(symbols: np.ndarray, length: int) -> np.ndarray:
+    """A number for each run of ``length`` symbols (F,) uint64: a polynomial modulo 2^64, by doubling."""
+    base = np.uint64(0x9E3779B97F4A7C15)
+    total = np.zeros(len(symbols) - length + 1, np.uint64)
+    block, size, done, power = symbols.copy(), 1, 0, base
+    # total = the sum, over the bits of length, of hashes of 2^i symbols, each shifted behind the ones before it.
+    with np.errstate(over="ignore"):
+        while size <= length:
+            if length & size:
+                total = total * power + block[done : done + len(total)]
+                done += size
+            block = block[:-size] * power + block[size:] if len(block) > size else block[:0]
+            power = power * power
+            size *= 2
+    return total
+
+
+def _any_in(values: np.ndarray, ordered: np.ndarray) -> bool:
+    """Whether a sorted array has one of the values; faster than `numpy.isin`, which sorts it again."""
+    places = np.searchsorted(ordered, values)
+    inside = places < len(ordered)
+    return bool((ordered[places[inside]] == values[inside]).any())
+
+
+class Counts:
+    """Occurrences of integers."""
+
+    def __init__(self, keys: np.ndarray) -> None:
+        self.keys, self.counts = np.unique(keys, return_counts=True)
+
+    def __call__(self, keys: np.ndarray) -> np.ndarray:
+        """(N,) -> (N,) float64, 0 for keys without an occurrence."""
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[place] == keys, self.counts[place], 0).astype(np.float64)
+
+
+class Trigram:
+    """``l3 p(c | a, b) + l2 p(c | a) + l1 p(c)``, weights by expectation-maximisation on other codes (Jelinek 1980).
+
+    The context (a, b) of the first codebook is its two frames before; of another one the next coarser codebook of the
+    same frame, then its own frame before.
+
+    Args:
+        train, held_out: codes (K, F) that are counted, and those that the weights are fitted to.
+        codebook_size: of the codes.
+    """
+
+    def __init__(self, train: Sequence[np.ndarray], held_out: Sequence[np.ndarray], codebook_size: int) -> None:
+        self.size, self.radix = codebook_size, codebook_size + 1
+        self._tables, self.weights = [], []
+        for k in range(train[0].shape[0]):
+            near, far, codes = self._rows(train, k)
+            keys = (codes, near, self._key(near, codes), self._key(near, far), self._key(near, codes, far))
+            self._tables.append((len(codes), [Counts(key) for key in keys]))
+            probabilities = self._probabilities(held_out, k)
+            weights = np.full(3, 1 / 3)
+            for _ in range(_EM_STEPS):
+                part = weights[:, None] * probabilities
+                weights = (part / part.sum(0)).mean(1)
+            self.weights.append(weights)
+
+    def _rows(self, sequences: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, ...]:
+        """a, b and c of every code of codebook ``k``, (N,) each."""
+        rows = []
+        for codes in (sequence.astype(np.int64) for sequence in sequences):
+            before = np.concatenate([[self.size], codes[k, :-1]])
+            earlier = np.concatenate([[self.size], before[:-1]])
+            rows.append((codes[k - 1], before, codes[k]) if k else (before, earlier, codes[0]))
+        return tuple(np.concatenate(part) for part in zip(*rows, strict=True))
+
+    def _key(self, *digits: np.ndarray) -> np.ndarray:
+        key = digits[0]
+        for digit in digits[1:]:
+            key = key * self.radix + digit
+        return key
+
+    def _probabilities(self, sequences: Sequence[np.ndarray], k: int) -> np.ndarray:
+        """Probabilities of each code by the three models, (3, N); 0 by a model that has not seen the context."""
+        near, far, codes = self._rows(sequences, k)
+        total, (one, context, pair, contexts, triple) = self._tables[k]
+        unigram = (one(codes) + 1) / (total + self.size)
+        bigram = pair(self._key(near, codes)) / np.maximum(context(near), 1)
+        trigram = triple(self._key(near, codes, far)) / np.maximum(contexts(self._key(near, far)), 1)
+        return np.stack([unigram, bigram, trigram])
+
+    def nats(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Mean nats per code of each codebook, (K,)."""
+        return np.array(
+            [float(-np.log(w @ self._probabilities(sequences, k)).mean()) for k, w in enumerate(self.weights)]
+        )

@@ -104,12 +104,8 @@ def evaluate_image(
     """Evaluate a codec on crops (N, C, size, size) in [0, 1]; the size a multiple of its stride.
 
     Args:
-        codec: the model.
-        images: the crops.
-        split: name of their split, for the report.
-        about: more for the report.
+        split, about: for the report.
         priors: of the codec's levels, when it has them; they must be for codes of this size.
-        progress: called with the progress.
     """
     figures: dict[str, Any] = dict(measure_bound(codec, images, progress))
     with torch.inference_mode():
@@ -179,13 +175,9 @@ def evaluate_video(
     A window's PSNR is of the mean squared error over all its predicted frames, its SSIM the mean of theirs.
 
     Args:
-        model: codec and dynamics.
-        blind: the same without actions.
-        episodes: frames and actions.
-        split: name of the episodes' split, for the report.
+        blind: the model without actions.
+        split, about: for the report.
         n_windows: see `spread_windows`.
-        about: more for the report.
-        progress: called with the progress.
 
     Raises:
         AudioVQError: when no episode is long enough.
@@ -247,7 +239,6 @@ def turns_are_right(model: VideoModel, past: Tensor, actions: Tensor) -> list[bo
     """Whether the image moves to the right while turning left, and to the left while turning right.
 
     Args:
-        model: codec and dynamics.
         past: the known frames, (B, 3, n_context, H, W).
         actions: held between them, (B, n_context - 1, n_buttons).
     """

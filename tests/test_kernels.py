@@ -9,7 +9,7 @@ import resource
 import numpy as np
 import pytest
 
-from audiovq.processor import cache_folder, compiled
+from audiovq.kernels import cache_folder, compiled
 
 
 def test_kernels_are_compiled_anew_when_any_of_their_files_changes(tmp_path, monkeypatch):
