@@ -81,7 +81,7 @@ def test_interrupting_leaves_whole_shards(wav, tmp_path, model, workers, number,
     with subprocess.Popen(
         command, cwd=ROOT, preexec_fn=listen, stderr=subprocess.PIPE, start_new_session=True
     ) as running:
-        for _ in range(1200):
+        for _ in range(6000):
             if (tmp_path / "out" / "shard-00000.tar").exists():
                 break
             time.sleep(0.05)
@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_while_it_waits_does_not_hold_up_the_others(wav,
     with subprocess.Popen(
         [*command, "--workers", "2"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
     ) as running:
-        for _ in range(1200):
+        for _ in range(6000):
             if (tmp_path / "out" / "shard-00000.tar").exists():
                 break
             time.sleep(0.05)
@@ -142,7 +142,7 @@ def test_a_killed_worker_is_one_line_and_the_next_call_goes_on(run, wav, tmp_pat
     command = [sys.executable, "-m", "audiovq", "tokenize", "in", "-o", "out", *options, "--workers", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as running:
-        for _ in range(1200):
+        for _ in range(6000):
             if (tmp_path / "out" / "shard-00000.tar").exists():
                 break
             time.sleep(0.05)
