@@ -188,7 +188,7 @@ def test_the_protocol(pairs, tmp_path):
     assert len(report.tables()) == 2
     report.write_json(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["similarity"] == {}
-    with pytest.raises(AudioVQError, match="measure speaker"):
+    with pytest.raises(AudioVQError, match="must include speaker"):
         report.draw(tmp_path / "x.png")
 
 

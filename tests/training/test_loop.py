@@ -271,8 +271,9 @@ def test_a_signal_saves_and_the_same_command_resumes(number, code, command, tmp_
 
 
 def test_two_processes_with_half_of_the_batch_train_as_one(command, tmp_path):
-    one = command("one")
-    two = command("two", "task.batch_size=2", processes=2)
+    # In bfloat16 a half of a batch is rounded otherwise than the whole.
+    one = command("one", "+task.precision=float32")
+    two = command("two", "+task.precision=float32", "task.batch_size=2", processes=2)
     assert (one.returncode, two.returncode) == (0, 0), two.stderr
     joint, halves = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     assert set(joint) == set(halves)

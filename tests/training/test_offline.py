@@ -188,7 +188,7 @@ def test_the_bootstrap_runs_the_packed_code(make_pack, tmp_path):
     next(copy.glob("piece-*")).unlink()
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.strip().endswith("piece-01.zip missing")
+    assert result.stderr.strip().endswith("missing pieces: piece-01.zip")
 
 
 def test_settings():
