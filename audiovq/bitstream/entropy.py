@@ -9,16 +9,13 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from audiovq.bitstream.entropy_model import PRECISION, EntropyModel, load_entropy_model, weights_of
+from audiovq.bitstream.entropy_model import PRECISION, EntropyModel, Predictor, load_entropy_model
 from audiovq.interfaces import Codec
-
-if TYPE_CHECKING:
-    from audiovq.bitstream.entropy_steps import StepPredictor
 
 #: Nine groups of seven bits: every value below 2**63.
 MAX_VARINT_BYTES = 9
@@ -212,10 +209,8 @@ class EntropyCoder:
             self.decode_codes(self.encode_codes(row), 1, 1, 1)
 
     @cached_property
-    def _predictor(self) -> StepPredictor:
-        from audiovq.bitstream.entropy_steps import StepPredictor
-
-        return StepPredictor(self.model.network)
+    def _predictor(self) -> Predictor:
+        return Predictor(self.model.network)
 
     def _kernels(self, verb: str, n_codes: int) -> Any:
         """The compiled kernels, once there was enough to do; None before, and where numba is not installed."""
@@ -249,9 +244,7 @@ class EntropyCoder:
         known = _voicing(voiced, n_rows, n_frames)
         compiled = self._kernels("decode", rows.size)
         if compiled is None:
-            from audiovq.bitstream.entropy_steps import decode_rows
-
-            read = decode_rows(self._predictor, known, data, rows)
+            read = self._predictor.decode_rows(known, data, rows)
         else:
             network = self.model.network
             memory = compiled.make_memory(network, n_frames)
@@ -269,7 +262,7 @@ class EntropyCoder:
         """Weights (F * K, V) float32 of each code of a row (K, F); the kernels do it faster once they are loaded."""
         network, compiled = self.model.network, self._kernels("encode", row.size)
         if compiled is None:
-            return weights_of(network, voicing, row)
+            return self._predictor.weights(voicing, row)
         weights = np.empty((row.size, self.model.codebook_size), np.float32)
         memory = compiled.make_memory(network, row.shape[1])
         compiled.distributions(network, memory, voicing, np.ascontiguousarray(row, np.int64), weights)

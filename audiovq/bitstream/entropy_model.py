@@ -1,4 +1,4 @@
-"""Integer entropy models: reading them from a model's folder, and their weights of the next code in NumPy."""
+"""Integer entropy models: reading them from a model's folder, and their network in NumPy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ HALF = 1 << (SHIFT - 1)
 MAX_ACTIVATION = 1023
 MAX_STATE = 4095
 PRECISION = 24  # probabilities are in units of 2**-24
+_WORD = 32
+_MASK = (1 << 64) - 1
 
 
 class Network(NamedTuple):
@@ -49,73 +51,135 @@ class Network(NamedTuple):
     exponential: np.ndarray  # (N,) int64
 
 
-def weights_of(network: Network, voiced: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Weights of each code of a row ``codes (K, F)`` whose frames are voiced (F,) or not -> (F * K, V) float32.
+class Predictor:
+    """The integer network in NumPy, for one frame or for many at once.
 
-    They are whole numbers. Products of matrices are computed in float64, which holds all of their sums exactly.
+    Products are in float64, which holds all sums exactly. In the shapes below ``at`` is a frame, and ``code`` its code,
+    or ``at (N,)`` are frames; an array then has N rows.
+
+    Args:
+        network: its weights.
     """
-    n_books, n_frames = codes.shape
-    vectors = network.embedding[np.arange(n_books)[:, None], codes].astype(np.float64)  # (K, F, D)
-    state = _states(network, voiced, n_books, vectors.sum(axis=0))
-    n_values = network.output_weight.shape[2]
-    weights = np.empty((n_frames, n_books, n_values), np.float32)
-    before = np.zeros_like(vectors[0])
-    for book in range(n_books):
-        value = _product(state, network.state_weight[book]) * network.state_multiplier[book]
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.places = np.arange(network.output_weight.shape[2])
+        self._first, self._later, self._state, self._sum = (
+            weight.astype(np.float64)
+            for weight in (network.first_weight, network.weight, network.state_weight, network.sum_weight)
+        )
+        self._output: dict[int, np.ndarray] = {}
+
+    def begin(self, voiced: np.ndarray, n_books: int) -> None:
+        """Start a row with ``n_books`` codebooks whose frames are voiced (F,) or not."""
+        network, n_frames = self.network, len(voiced)
+        n_layers, _, width, _ = network.weight.shape
+        # Row 0 stands for all frames before the first.
+        self.sums = np.zeros((1 + n_frames, network.embedding.shape[2]))
+        self.states = np.zeros((n_layers + 1, 1 + n_frames, width))
+        side = np.zeros((n_frames, width), np.int64)
+        known = np.flatnonzero(voiced)
+        for offset, weight in zip(network.voicing_offsets.tolist(), network.voicing_weight, strict=True):
+            places = known - offset
+            side[places[(places >= 0) & (places < n_frames)]] += weight
+        self._side = side * network.voicing_multiplier + HALF
+        self._condition = network.condition[n_books - 1]
+
+    def step(self, at: int | np.ndarray) -> None:
+        """Compute the states of frames from the codes of the frames before them."""
+        network = self.network
+        value = _taps(self.sums, at, network.first_delays, self._first) * network.first_multiplier
+        state = np.clip(((value + self._side[at]) >> SHIFT) + self._condition, 0, MAX_ACTIVATION)
+        self.states[0, at + 1] = state
+        for layer, weights in enumerate(self._later):
+            value = _taps(self.states[layer], at, network.delays[layer], weights) * network.multiplier[layer]
+            value = ((value + HALF) >> SHIFT) + network.bias[layer]
+            state = np.minimum(state + np.clip(value, 0, MAX_ACTIVATION), MAX_STATE)
+            self.states[layer + 1, at + 1] = state
+
+    def bounds(self, book: int, at: int | np.ndarray, before: int | np.ndarray) -> np.ndarray:
+        """Sums of the weights of the codes before each (..., V), given the code of the book before this one."""
+        network = self.network
+        value = _integers(self.states[-1, at + 1] @ self._state[book]) * network.state_multiplier[book]
         if book > 0:
-            before += vectors[book - 1]
-            value += _product(before, network.sum_weight[book - 1]) * network.sum_multiplier[book - 1]
-            value += network.previous[book - 1, codes[book - 1]] * network.previous_multiplier[book - 1]
-        hidden = np.clip(_scaled(value) + network.hidden_bias[book], 0, MAX_ACTIVATION)
-        logits = _scaled(_product(hidden, network.output_weight[book]) * network.output_multiplier[book])
-        weights[:, book] = _shares(logits + network.output_bias[book], network.exponential)
-    return weights.reshape(-1, n_values)
+            value += _integers(self.sums[at + 1] @ self._sum[book - 1]) * network.sum_multiplier[book - 1]
+            value += network.previous[book - 1, before] * network.previous_multiplier[book - 1]
+        hidden = np.clip(((value + HALF) >> SHIFT) + network.hidden_bias[book], 0, MAX_ACTIVATION)
+        if book not in self._output:
+            self._output[book] = network.output_weight[book].astype(np.float64)
+        value = _integers(hidden.astype(np.float64) @ self._output[book]) * network.output_multiplier[book]
+        logits = ((value + HALF) >> SHIFT) + network.output_bias[book]
+        exponents = np.minimum(logits.max(axis=-1, keepdims=True) - logits, len(network.exponential) - 1)
+        ends = network.exponential[exponents].cumsum(axis=-1)
+        factor = (((1 << PRECISION) - len(self.places)) << 32) // ends[..., -1:]
+        begins = np.zeros_like(ends)
+        begins[..., 1:] = (ends[..., :-1] * factor) >> 32
+        return begins
+
+    def account(self, book: int, at: int | np.ndarray, code: int | np.ndarray) -> None:
+        """Take codes into account for those that follow."""
+        self.sums[at + 1] += self.network.embedding[book, code]
+
+    def weights(self, voiced: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Weights of each code of a row ``codes (K, F)`` whose frames are voiced (F,) or not -> (F * K, V) float32.
+
+        They are whole numbers that sum to 2**PRECISION - V.
+        """
+        n_books, n_frames = codes.shape
+        every = np.arange(n_frames)
+        self.begin(voiced, n_books)
+        for book, row in enumerate(codes):
+            self.account(book, every, row)
+        self.step(every)
+        self.sums[:] = 0
+        weights = np.empty((n_frames, n_books, len(self.places)), np.float32)
+        for book, row in enumerate(codes):
+            begins = self.bounds(book, every, codes[book - 1])
+            weights[:, book] = np.diff(begins, append=(1 << PRECISION) - len(self.places))
+            self.account(book, every, row)
+        return weights.reshape(-1, len(self.places))
+
+    def decode_rows(self, voiced: np.ndarray, data: bytes, codes: np.ndarray) -> int:
+        """As `audiovq.bitstream.entropy_kernels.decode_rows`: fill ``codes (R, K, F)`` -> the bytes asked for, or -1.
+
+        It decodes some thirty seconds of speech in a second and starts at once, without compiling.
+        """
+        n_rows, n_books, n_frames = codes.shape
+        padded = data + bytes(12)
+        offset, width, position = int.from_bytes(padded[:8], "big"), _MASK, 8
+        for row in range(n_rows):
+            self.begin(voiced[row], n_books)
+            for t in range(n_frames):
+                self.step(t)
+                before = 0
+                for book in range(n_books):
+                    bounds = self.bounds(book, t, before) + self.places
+                    scale = width >> PRECISION
+                    quantile = offset // scale
+                    if quantile >= 1 << PRECISION:
+                        return -1
+                    before = int(np.searchsorted(bounds, quantile, "right")) - 1
+                    begin = int(bounds[before])
+                    end = int(bounds[before + 1]) if before + 1 < len(bounds) else 1 << PRECISION
+                    offset -= scale * begin
+                    width = scale * (end - begin)
+                    if width >> _WORD == 0:
+                        word = int.from_bytes(padded[position : position + 4].ljust(4, b"\0"), "big")
+                        offset, width = (offset << _WORD | word) & _MASK, width << _WORD
+                        position += 4
+                    codes[row, book, t] = before
+                    self.account(book, t, before)
+        return position
 
 
-def _states(network: Network, voiced: np.ndarray, n_books: int, sums: np.ndarray) -> np.ndarray:
-    """The states (F, H) of all frames, from the sums (F, D) and the voicing of the frames before each."""
-    known = np.asarray(voiced != 0, np.int64)[:, None]
-    value = np.zeros((len(sums), network.condition.shape[1]), np.int64)
-    for offset, weight in zip(network.voicing_offsets, network.voicing_weight, strict=True):
-        value += _delayed(known, -int(offset)) * weight
-    value = value * network.voicing_multiplier
-    taps = zip(network.first_delays, network.first_weight, strict=True)
-    value += sum(_product(_delayed(sums, int(delay)), weight) for delay, weight in taps) * network.first_multiplier
-    state = np.clip(_scaled(value) + network.condition[n_books - 1], 0, MAX_ACTIVATION)
-    for layer, weights in enumerate(network.weight):
-        taps = zip(network.delays[layer], weights, strict=True)
-        value = sum(_product(_delayed(state, int(delay)), weight) for delay, weight in taps) * network.multiplier[layer]
-        state = np.minimum(state + np.clip(_scaled(value) + network.bias[layer], 0, MAX_ACTIVATION), MAX_STATE)
-    return state
+def _taps(rows: np.ndarray, at: int | np.ndarray, delays: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum of the products of rows ``delays`` before ``at`` with their weights; row 0 is all zeros."""
+    places = (np.maximum(at + 1 - delay, 0) for delay in delays.tolist())
+    return _integers(sum(rows[place] @ weight for place, weight in zip(places, weights, strict=True)))
 
 
-def _delayed(rows: np.ndarray, delay: int) -> np.ndarray:
-    """Rows (F, ...) moved ``delay`` places down (up when negative), with zeros in the places that become free."""
-    moved = np.zeros_like(rows)
-    if abs(delay) < len(rows):
-        moved[max(delay, 0) : len(rows) + min(delay, 0)] = rows[max(-delay, 0) : len(rows) - max(delay, 0)]
-    return moved
-
-
-def _product(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Whole numbers (F, A) times whole numbers (A, B) -> (F, B) int64."""
-    return (rows.astype(np.float64) @ weight.astype(np.float64)).astype(np.int64)
-
-
-def _scaled(value: np.ndarray) -> np.ndarray:
-    return (value + HALF) >> SHIFT
-
-
-def _shares(logits: np.ndarray, exponential: np.ndarray) -> np.ndarray:
-    """Logits (F, V) -> weights (F, V) that sum to 2**PRECISION - V."""
-    total = (1 << PRECISION) - logits.shape[1]
-    exponents = np.minimum(logits.max(axis=1, keepdims=True) - logits, len(exponential) - 1)
-    bounds = exponential[exponents].cumsum(axis=1)
-    bounds *= (total << 32) // bounds[:, -1:]
-    bounds >>= 32
-    bounds[:, -1] = total
-    bounds[:, 1:] -= bounds[:, :-1].copy()
-    return bounds
+def _integers(value: np.ndarray | int) -> np.ndarray:
+    return np.asarray(value).astype(np.int64)
 
 
 FILE_NAME = "entropy.safetensors"

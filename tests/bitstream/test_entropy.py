@@ -13,11 +13,11 @@ import torch
 from constriction import stream
 from safetensors.numpy import load_file
 
-from audiovq.bitstream import decode_file, encode_file, entropy, entropy_steps, inspect_file, load_encoded, save_encoded
+from audiovq.bitstream import decode_file, encode_file, entropy, inspect_file, load_encoded, save_encoded
 from audiovq.bitstream.container import DamagedError
 from audiovq.bitstream.entropy import EntropyCoder, seal, to_words, whole_categorical
 from audiovq.bitstream.entropy_kernels import decode_rows, distributions, make_memory
-from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model, weights_of
+from audiovq.bitstream.entropy_model import FILE_NAME, Predictor, load_entropy_model
 from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.conversion.files import swap_speaker
@@ -48,7 +48,7 @@ def test_writers_and_readers_compute_the_same_weights(offsets, n_books):
     codes, voiced = rng.integers(0, 1024, (n_books, 20)), rng.integers(0, 2, 20).astype(np.uint8)
     expected = np.empty((codes.size, 1024), np.float32)
     distributions(network, make_memory(network, 20), voiced, codes, expected)
-    assert np.array_equal(weights_of(network, voiced, codes), expected)
+    assert np.array_equal(Predictor(network).weights(voiced, codes), expected)
 
 
 @pytest.mark.parametrize("offsets", [(0,), (-3, 0, 1, 25)])
@@ -61,7 +61,7 @@ def test_codes_are_decoded_alike_with_and_without_kernels(offsets):
         for cut in (len(data), len(data) // 2, 0):  # of what is cut off, zeros are read
             some = data[:cut]
             found, expected = np.zeros((2, *shape), np.int64)
-            read = entropy_steps.decode_rows(entropy_steps.StepPredictor(network), voiced, some, found)
+            read = Predictor(network).decode_rows(voiced, some, found)
             memory = make_memory(network, shape[2])
             assert read == decode_rows(network, memory, voiced, np.frombuffer(some, np.uint8), expected)
             assert np.array_equal(found, expected)
@@ -75,7 +75,7 @@ def test_bytes_that_are_no_codes_are_refused_alike():
     for seed in range(40):
         data = bytes([255] * 8) + np.random.default_rng(seed).bytes(30)
         found, expected = np.zeros((2, 1, 3, 20), np.int64)
-        read = entropy_steps.decode_rows(entropy_steps.StepPredictor(network), voiced, data, found)
+        read = Predictor(network).decode_rows(voiced, data, found)
         memory = make_memory(network, 20)
         assert read == decode_rows(network, memory, voiced, np.frombuffer(data, np.uint8), expected)
         assert np.array_equal(found, expected)
