@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -31,6 +31,23 @@ def need(module: str, what: str, extra: str | None = "eval") -> Any:
         missing = error.name or module
         install = missing if extra is None else f"'audiovq[{extra}]'"
         raise AudioVQError(f"{what} needs the package {missing!r}: pip install {install}") from error
+
+
+def lazy(package: str, **modules: str) -> Callable[[str], Any]:
+    """A package's ``__getattr__``: it imports names at their first use.
+
+    Args:
+        package: its name.
+        modules: the names that each of its modules has, with spaces between.
+    """
+    places = {name: module for module, names in modules.items() for name in names.split()}
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{places[name]}"), name)
+
+    return find
 
 
 @contextmanager

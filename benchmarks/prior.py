@@ -137,7 +137,7 @@ def measure_deviation() -> dict[str, float]:
     """Compiled sampler against full pass, and 8-bit weights against float32."""
     import torch
 
-    from audiovq.prior.compiled import CompiledStepper
+    from audiovq.prior.kernels import CompiledStepper
     from audiovq.prior.networks import SamplingConfig
     from audiovq.prior.speech import rounded
 

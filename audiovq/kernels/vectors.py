@@ -17,6 +17,8 @@ and in a batch.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -26,7 +28,7 @@ from audiovq.kernels import cpu_features
 
 intrinsic: Any = extending.intrinsic  # typed as a function of (typing context, arguments), which callers never see
 
-F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+F32, I8, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 # exp(r) = 1 + r + r^2 P(r) on |r| <= ln(2) / 2: a Chebyshev fit of P, relative error 1.2e-8.
 EXP_POLYNOMIAL = (0.5000000015, 0.1666656960, 0.0416664483, 0.0083643834, 0.0013935455)
 LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
@@ -40,11 +42,15 @@ def vector_width() -> int:
 
 
 WIDTH = vector_width()
-VECTORS = 4  # of one tile
-TILE = WIDTH * VECTORS
+TILE = WIDTH * 4
+PANEL = 64
+"""Outputs of a prior's matrix whose weights for one input lie side by side."""
+UNROLL = 4
+"""Numbers of inputs are padded to a multiple of this."""
+SUMS = 16 if WIDTH == 16 else 4
+"""Sums, in units of 16 floats, that stay in registers: more would be written out at every input."""
 
-VEC = ir.VectorType(F32, WIDTH)
-IVEC = ir.VectorType(I32, WIDTH)
+VEC, IVEC, BVEC = (ir.VectorType(kind, WIDTH) for kind in (F32, I32, I8))
 
 
 def _vec(value: float) -> ir.Constant:
@@ -63,22 +69,17 @@ def _call(builder, name: str, *arguments):
     return builder.call(function, arguments)
 
 
-def _pointer(builder, address):
-    return builder.inttoptr(address, F32.as_pointer())
+def _pointer(builder, address, kind=F32):
+    return builder.inttoptr(address, kind.as_pointer())
 
 
-def _load(builder, pointer):
+def _load(builder, pointer, kind=VEC, align: int = 4):
     # Memory is aligned to whole vectors; where it is not, slow is better than wrong.
-    return builder.load(builder.bitcast(pointer, VEC.as_pointer()), align=4)
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=align)
 
 
 def _store(builder, value, pointer) -> None:
     builder.store(value, builder.bitcast(pointer, VEC.as_pointer()), align=4)
-
-
-def _load_weights(builder, w, row, n_vectors: int):
-    """``n_vectors`` vectors of weights from place ``row`` on."""
-    return [_load(builder, builder.gep(w, [builder.add(row, _index(j * WIDTH))])) for j in range(n_vectors)]
 
 
 def _broadcast(builder, value):
@@ -87,51 +88,65 @@ def _broadcast(builder, value):
     return builder.shuffle_vector(single, undefined, ir.Constant(IVEC, [0] * WIDTH))
 
 
-def _make_tile(rows: int, tiles: int, unroll: int = 4):
+def _cell(builder, pointer, step, row: int, column: int):
+    """The place of a number of a matrix with ``step`` numbers from one row to the next."""
+    return builder.gep(pointer, [builder.add(builder.mul(step, _index(row)), _index(column))])
+
+
+def _add_products(builder, start, rows: int, x, x_step, n_inputs, weights_of: Callable[..., list[Any]]) -> list[Any]:
+    """Vectors ``start`` of all rows, one row after the other, plus each input of the row times its weights.
+
+    ``weights_of(builder, i)`` loads the weights of input i. ``n_inputs`` is a multiple of `UNROLL`.
+    """
+    before = builder.block
+    loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("inputs.end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i = builder.phi(I64)
+    sums = [builder.phi(VEC) for _ in start]
+    totals = list(sums)
+    for u in range(UNROLL):
+        ki = builder.add(i, _index(u))
+        weights = weights_of(builder, ki)
+        for row in range(rows):
+            place = builder.gep(x, [builder.add(builder.mul(x_step, _index(row)), ki)])
+            value = _broadcast(builder, builder.load(place, align=4))
+            for n, weight in enumerate(weights, row * len(weights)):
+                totals[n] = _call(builder, "fmuladd", weight, value, totals[n])
+    following = builder.add(i, _index(UNROLL))
+    for phi, first, then in [(i, _index(0), following), *zip(sums, start, totals, strict=True)]:
+        phi.add_incoming(first, before)
+        phi.add_incoming(then, loop)
+    builder.cbranch(builder.icmp_signed("<", following, n_inputs), loop, after)
+    builder.position_at_end(after)
+    return totals
+
+
+def _make_tile(rows: int, tiles: int):
     """The kernel for ``rows`` rows of inputs and ``tiles`` neighbouring tiles of outputs."""
+    columns = range(0, tiles * TILE, WIDTH)
 
     @intrinsic
     def tile(typing, out, os, a, as_, b, bs, w, ws, x, xs, k):
         """out[r] = a[r] + b[r] + x[r] @ w for `rows` rows: each an address and the numbers from one row to the next.
 
-        k is a multiple of 4; out may be a.
+        k is a multiple of `UNROLL`; out may be a.
         """
 
         def generate(context, builder, signature, arguments):
             out, os, a, as_, b, bs, w, ws, x, xs, k = arguments
             out, a, b, w, x = (_pointer(builder, address) for address in (out, a, b, w, x))
 
-            def at(pointer, step, r, j):
-                return builder.gep(pointer, [builder.add(builder.mul(step, _index(r)), _index(j * WIDTH))])
+            def weights_of(builder, i):
+                place = builder.mul(i, ws)
+                return [_load(builder, builder.gep(w, [builder.add(place, _index(j))])) for j in columns]
 
-            cells = [(r, j) for r in range(rows) for j in range(tiles * VECTORS)]
-            start = [
-                builder.fadd(_load(builder, at(a, as_, *cell)), _load(builder, at(b, bs, *cell))) for cell in cells
-            ]
-            before = builder.block
-            loop, after = builder.append_basic_block("inputs"), builder.append_basic_block("store")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            i = builder.phi(I64)
-            sums = [builder.phi(VEC) for _ in cells]
-            totals = list(sums)
-            for u in range(unroll):
-                ki = builder.add(i, _index(u))
-                weights = _load_weights(builder, w, builder.mul(ki, ws), tiles * VECTORS)
-                for r in range(rows):
-                    value = builder.load(builder.gep(x, [builder.add(builder.mul(xs, _index(r)), ki)]))
-                    value = _broadcast(builder, value)
-                    for n, (row, j) in enumerate(cells):
-                        if row == r:
-                            totals[n] = _call(builder, "fmuladd", weights[j], value, totals[n])
-            following = builder.add(i, _index(unroll))
-            for phi, first, then in [(i, _index(0), following), *zip(sums, start, totals, strict=True)]:
-                phi.add_incoming(first, before)
-                phi.add_incoming(then, loop)
-            builder.cbranch(builder.icmp_signed("<", following, k), loop, after)
-            builder.position_at_end(after)
+            cells = [(r, j) for r in range(rows) for j in columns]
+            parts = [[_load(builder, _cell(builder, p, s, *cell)) for p, s in ((a, as_), (b, bs))] for cell in cells]
+            start = [builder.fadd(*pair) for pair in parts]
+            totals = _add_products(builder, start, rows, x, xs, k, weights_of)
             for total, cell in zip(totals, cells, strict=True):
-                _store(builder, total, at(out, os, *cell))
+                _store(builder, total, _cell(builder, out, os, *cell))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), generate
@@ -140,6 +155,46 @@ def _make_tile(rows: int, tiles: int, unroll: int = 4):
 
 
 tile_1x2, tile_1x1, tile_4x1 = _make_tile(1, 2), _make_tile(1, 1), _make_tile(4, 1)
+
+
+def make_product(rows: int, bytes_: bool) -> Callable[..., Any]:
+    """An intrinsic: ``rows`` rows of inputs times a panel of `PANEL` outputs, with the sums in registers.
+
+    ``product(x, x_step, w, n_inputs, out, out_step, scales)`` takes addresses of float32 rows and of weights
+    (n_inputs, PANEL), int8 or float32: ``out[r, o] = scales[o] * sum_i x[r, i] * w[i, o]``; float32 weights have no
+    scales.
+    """
+    # As many outputs at a time as there are registers for their sums, beside weights and inputs.
+    n_together = max(min(SUMS // rows, PANEL // 16), 1) * 16
+
+    @intrinsic
+    def product(typing, x, x_step, w, n_inputs, out, out_step, scales):
+        def generate(context, builder, signature, arguments):
+            x, x_step, w, n_inputs, out, out_step, scales = arguments
+            x, out, scales = (_pointer(builder, address) for address in (x, out, scales))
+            w = _pointer(builder, w, I8 if bytes_ else F32)
+            for first in range(0, PANEL, n_together):
+                columns = range(first, min(first + n_together, PANEL), WIDTH)
+
+                def weights_of(builder, i, columns=columns):
+                    start = builder.mul(i, _index(PANEL))
+                    places = [builder.gep(w, [builder.add(start, _index(j))]) for j in columns]
+                    if not bytes_:
+                        return [_load(builder, place) for place in places]
+                    loads = [_load(builder, place, BVEC, WIDTH) for place in places]
+                    return [builder.sitofp(builder.sext(load, IVEC), VEC) for load in loads]
+
+                cells = [(r, j) for r in range(rows) for j in columns]
+                totals = _add_products(builder, [_vec(0.0)] * len(cells), rows, x, x_step, n_inputs, weights_of)
+                for total, (r, j) in zip(totals, cells, strict=True):
+                    if bytes_:
+                        total = builder.fmul(total, _load(builder, builder.gep(scales, [_index(j)])))
+                    _store(builder, total, _cell(builder, out, out_step, r, j))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), generate
+
+    return product
 
 
 def _clip(builder, value, low: float, high: float):
@@ -214,6 +269,28 @@ def exp_below(typing, out, x, n, top, scale):
         return _exp(builder, _clip(builder, value, -87.0, 0.0))
 
     return _on_vectors(body, types.float32, types.float32)
+
+
+@intrinsic
+def exponential(typing, out, x, n):
+    """out[i] = exp(x[i]) for i < n and x[i] up to 0; relative error 2e-7.
+
+    2^n times 2^f with n whole and f in [-1/2, 1/2]: the latter by its series, the former by the bits of the exponent.
+    """
+
+    def body(builder, out, x, n, i):
+        value = _call(builder, "maxnum", _load(builder, builder.gep(x, [i])), _vec(-87.0))
+        whole = _call(builder, "rint", builder.fmul(value, _vec(LOG2_E)))
+        # x - n ln 2 in two parts keeps the digits that the product would lose.
+        rest = _call(builder, "fmuladd", whole, _vec(-LN2_HIGH), value)
+        rest = _call(builder, "fmuladd", whole, _vec(-LN2_LOW), rest)
+        series = _vec(1 / math.factorial(7))
+        for power in range(6, -1, -1):
+            series = _call(builder, "fmuladd", series, rest, _vec(1 / math.factorial(power)))
+        bits = builder.shl(builder.fptosi(whole, IVEC), ir.Constant(IVEC, [23] * WIDTH))
+        return builder.bitcast(builder.add(builder.bitcast(series, IVEC), bits), VEC)
+
+    return _on_vectors(body)
 
 
 @intrinsic

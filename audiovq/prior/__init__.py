@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from audiovq.errors import lazy
 
 if TYPE_CHECKING:
     from audiovq.prior.model import CodePrior
@@ -14,33 +15,19 @@ if TYPE_CHECKING:
     from audiovq.prior.pixel import PixelPrior
     from audiovq.prior.sampler import CodeSampler, SpeechSampler
     from audiovq.prior.sampling import SamplingConfig
-    from audiovq.prior.speakers import SpeakerDistribution
     from audiovq.prior.speech import SpeechPrior
+    from audiovq.prior.weights import SpeakerDistribution
 
-_LAZY = {
-    "CodePrior": "model",
-    "CodeSampler": "sampler",
-    "Condition": "networks",
-    "PixelPrior": "pixel",
-    "SamplingConfig": "sampling",
-    "SpeakerDistribution": "speakers",
-    "SpeechPrior": "speech",
-    "SpeechSampler": "sampler",
-}
+__all__ = ["CodePrior", "CodeSampler", "Condition", "PixelPrior"]
+__all__ += ["SamplingConfig", "SpeakerDistribution", "SpeechPrior", "SpeechSampler"]
 
-__all__ = [
-    "CodePrior",
-    "CodeSampler",
-    "Condition",
-    "PixelPrior",
-    "SamplingConfig",
-    "SpeakerDistribution",
-    "SpeechPrior",
-    "SpeechSampler",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"audiovq.prior.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'audiovq.prior' has no attribute {name!r}")
+__getattr__ = lazy(
+    __name__,
+    model="CodePrior",
+    networks="Condition",
+    pixel="PixelPrior",
+    sampler="CodeSampler SpeechSampler",
+    sampling="SamplingConfig",
+    speech="SpeechPrior",
+    weights="SpeakerDistribution",
+)

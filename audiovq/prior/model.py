@@ -212,7 +212,7 @@ class CodePrior(PriorNetworks):
         if fast and not able:
             raise AudioVQError("the compiled sampler is for a transformer on the CPU, with heads of 4, 8, ... channels")
         if able and fast is not False:
-            from audiovq.prior.compiled import CompiledStepper  # needs a cache folder
+            from audiovq.prior.kernels import CompiledStepper  # needs a cache folder
 
             # Not by the conditioner: the last digits of its product depend on the number of sequences.
             given = condition or Condition()
@@ -230,7 +230,7 @@ class CodePrior(PriorNetworks):
     def packed(self) -> Any:
         """The weights in the form of the compiled sampler; cached until `train` or `load_state_dict` changes them."""
         if self._packed is None:
-            from audiovq.prior.compiled import PackedPrior
+            from audiovq.prior.kernels import PackedPrior
 
             arrays = {name: tensor.detach().float().numpy() for name, tensor in self.state_dict().items()}
             self._packed = PackedPrior(PriorWeights(self.config, arrays))

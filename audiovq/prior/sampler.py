@@ -14,8 +14,15 @@ from audiovq.hub import model_folder
 from audiovq.interfaces import CodedChannel, Packet
 from audiovq.prior.numpy_stepper import NumpyStepper
 from audiovq.prior.sampling import Progress, SamplingConfig, sample_streams
-from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.weights import FOLDER, PriorWeights, check_codec, check_prior, damage_in, read_prior
+from audiovq.prior.weights import (
+    FOLDER,
+    PriorWeights,
+    SpeakerDistribution,
+    check_codec,
+    check_prior,
+    damage_in,
+    read_prior,
+)
 
 BATCH = 16
 """Number of items that are sampled together."""
@@ -71,7 +78,7 @@ class CodeSampler(PriorWeights):
             need("numba", "the compiled sampler", "torch")
         if fast is not False and self.head_dim % 4 == 0:  # the kernels read inputs in fours
             try:
-                from audiovq.prior.compiled import CompiledStepper, PackedPrior
+                from audiovq.prior.kernels import CompiledStepper, PackedPrior
             except ImportError:
                 return NumpyStepper(self, offset, config, n_streams)
             self._packed = self._packed or PackedPrior(self)

@@ -22,8 +22,17 @@ from audiovq.prior.networks import Condition
 from audiovq.prior.sampler import BATCH as BATCH
 from audiovq.prior.sampler import SpeechSampler, prior_folder
 from audiovq.prior.sampling import Progress, SamplingConfig
-from audiovq.prior.speakers import SpeakerDistribution
-from audiovq.prior.weights import CONFIG, SCALE, SPEAKERS, WEIGHTS, check_codec, check_prior, damage_in, read_prior
+from audiovq.prior.weights import (
+    CONFIG,
+    SCALE,
+    SPEAKERS,
+    WEIGHTS,
+    SpeakerDistribution,
+    check_codec,
+    check_prior,
+    damage_in,
+    read_prior,
+)
 from audiovq.prior.weights import FOLDER as FOLDER
 from audiovq.tensor_files import with_checksum
 

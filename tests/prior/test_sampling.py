@@ -8,8 +8,7 @@ import torch
 
 from audiovq.errors import AudioVQError
 from audiovq.prior import CodePrior, Condition, SamplingConfig
-from audiovq.prior.compiled import CompiledStepper
-from audiovq.prior.kernels import sample_code
+from audiovq.prior.kernels import CompiledStepper, sample_code
 from audiovq.prior.networks import Stepper
 from tests.prior.conftest import BACKBONES, make_prior
 

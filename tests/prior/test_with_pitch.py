@@ -16,7 +16,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
 from audiovq.prior import Condition, SamplingConfig, SpeakerDistribution, SpeechPrior
-from audiovq.prior.compiled import CompiledStepper
+from audiovq.prior.kernels import CompiledStepper
 from audiovq.prior.networks import Stepper
 from audiovq.prior.speech import load_prior, rounded, save_prior
 from tests.codec.tiny import make_codec, speech_like
