@@ -315,12 +315,8 @@ def hash_tensors(folder: str | Path, start: bytes, included: Callable[[str], boo
 
 def bundled_hashes(*media: Media) -> dict[bytes, Path]:
     """Folders of the bundled codecs by their `codes_hash`; of video models it is the folder of the frame codec."""
-    parts = {one: [_folder_of_codec(bundled_folder(one) / name, one) for name in bundled_models(one)] for one in media}
-    return {codes_hash(folder): folder for one in media for folder in parts[one]}
-
-
-def _folder_of_codec(folder: Path, media: Media) -> Path:
-    return folder / _PARTS[media][0]
+    folders = [bundled_folder(one) / name / _PARTS[one][0] for one in media for name in bundled_models(one)]
+    return {codes_hash(folder): folder for folder in folders}
 
 
 def folder_by_hash(model_hash: bytes, known: dict[bytes, Path]) -> Path:

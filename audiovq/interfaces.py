@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +104,39 @@ class EncodedSpeech:
             if not isinstance(value, torch.Tensor):
                 value = torch.from_numpy(np.array(value, np.int64))
             setattr(self, name, value.reshape(-1) if name == "n_samples" else value)
+
+    @classmethod
+    def of(cls, channels: Sequence[CodedChannel]) -> EncodedSpeech:
+        """Channels with packets of equal length as a batch."""
+
+        def joined(rows: list[np.ndarray]) -> np.ndarray:
+            longest = max(row.shape[-1] for row in rows)
+            return np.stack([np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, longest - row.shape[-1])]) for row in rows])
+
+        parts: dict[str, Any] = {
+            "codes": joined([np.concatenate([packet.codes for packet in one.packets], axis=1) for one in channels]),
+            "pitch": joined([np.concatenate([packet.pitch for packet in one.packets]) for one in channels]),
+            "level": joined([np.array([packet.level for packet in one.packets]) for one in channels]),
+            "speaker": np.stack([one.speaker for one in channels]),
+            "n_samples": [one.n_samples for one in channels],
+        }
+        return cls(**parts, packet_frames=channels[0].packet_frames)
+
+    def channel(self, index: int, codec: Codec) -> CodedChannel:
+        """One item of a batch for a stream.
+
+        Raises:
+            AudioVQError: for a number of samples that does not fit the codes.
+        """
+        tensors = (self.codes, self.pitch, self.level, self.speaker)
+        codes, pitch, level, speaker = (tensor[index].cpu().numpy() for tensor in tensors)
+        n_samples, size = int(self.n_samples[index]), self.packet_frames or codec.packet_frames
+        n_frames = -(-n_samples // codec.hop_length)
+        if not 1 <= n_frames <= codes.shape[-1]:
+            raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
+        parts = [slice(start, min(start + size, n_frames)) for start in range(0, n_frames, size)]
+        packets = [Packet(codes[:, part], pitch[part], int(level[i])) for i, part in enumerate(parts)]
+        return CodedChannel(packets, speaker, n_samples, size)
 
     def item(self, index: int) -> EncodedSpeech:
         """One item of the batch, as a batch of one."""
@@ -216,15 +251,12 @@ class Engine(Protocol):
 
     def speaker(self, samples: np.ndarray) -> np.ndarray:
         """A stretch of speech (T,) of any length -> the speaker vector before rounding (S,), in levels."""
-        ...
 
     def pitch(self, samples: np.ndarray, stretch: Stretch) -> np.ndarray:
         """Samples (T,) -> logits (F, N_VALUES + 1) of the wanted frames' pitch codes."""
-        ...
 
     def latents(self, samples: np.ndarray, source: np.ndarray, speaker: np.ndarray, stretch: Stretch) -> np.ndarray:
         """Samples and their harmonic source (T,), speaker vector (S,) -> latents (C, F) of the wanted frames."""
-        ...
 
     def gains(
         self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: bool, stretch: Stretch
@@ -241,7 +273,6 @@ class Engine(Protocol):
         Returns:
             (N, 4 * bins) gains of the sources; (N, 3 * bins) the part without a source, or None.
         """
-        ...
 
 
 class EncoderStream(Protocol):
@@ -252,11 +283,9 @@ class EncoderStream(Protocol):
 
     def push(self, samples: np.ndarray) -> list[Packet]:
         """Samples (n,) float32 at the codec's rate -> the packets that are now complete."""
-        ...
 
     def finish(self) -> list[Packet]:
         """The packets that were waiting for audio behind them; the last may be shorter."""
-        ...
 
 
 class DecoderStream(Protocol):
@@ -267,11 +296,9 @@ class DecoderStream(Protocol):
 
         Lost packets are concealed: speech is carried on from both sides, long gaps fade to silence.
         """
-        ...
 
     def finish(self, n_samples: int) -> np.ndarray:
         """The rest, so that all pieces together have exactly ``n_samples`` samples."""
-        ...
 
 
 @runtime_checkable
@@ -296,22 +323,18 @@ class Codec(Protocol):
     @property
     def bitrates(self) -> list[float]:
         """Nominal kb/s by the number of codebooks, ascending."""
-        ...
 
     @property
     def n_speaker_levels(self) -> int:
         """Values that an entry of a quantized speaker vector can have."""
-        ...
 
     @property
     def speaker_bits(self) -> int:
         """Bits of one value of a quantized speaker vector."""
-        ...
 
     @property
     def decoders(self) -> list[str]:
         """Names of the decoders that the model has."""
-        ...
 
     def encoder_stream(
         self,
@@ -321,17 +344,14 @@ class Codec(Protocol):
         lookahead: int | None = None,
     ) -> EncoderStream:
         """Code one channel while it arrives, in packets of so many frames, each with a look-ahead of so many."""
-        ...
 
     def decoder_stream(
         self, speaker: np.ndarray, decoder: str = "parallel", *, lookahead: int | None = None
     ) -> DecoderStream:
         """Decode one channel while its packets arrive, with a look-ahead of so many frames."""
-        ...
 
     def speaker_levels(self, samples: np.ndarray) -> np.ndarray:
         """A stretch (T,) of speech -> the speaker vector before rounding (S,) float64."""
-        ...
 
 
 class VoiceConversion(Protocol):
@@ -342,23 +362,18 @@ class VoiceConversion(Protocol):
 
     def encoder_stream(self, codec: Codec, n_codebooks: int | None, packet_frames: int | None) -> EncoderStream:
         """Code one channel of the source."""
-        ...
 
     def decoder_stream(self, codec: Codec, decoder: str = "parallel") -> DecoderStream:
         """Decode one channel in the target's voice."""
-        ...
 
     def observe(self, samples: np.ndarray, sample_rate: int) -> None:
         """Note a block (n, channels) of the source, for `remarks`."""
-        ...
 
     def remarks(self) -> list[str]:
         """Warnings about the source."""
-        ...
 
     def move(self, packets: Iterable[Sequence[Packet]], ended: bool = False) -> list[Sequence[Packet]]:
         """Packets of all channels -> those that are ready, their pitch moved; ``ended``: none follow."""
-        ...
 
 
 @runtime_checkable
@@ -375,12 +390,9 @@ class VisualCodec(Protocol):
 
     def grid(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Height and width of each level's codes for frames of this size in pixels."""
-        ...
 
     def encode_frames(self, frames: np.ndarray) -> tuple[np.ndarray, ...]:
         """Frames (T, H, W, 3) uint8 -> codes of each level, (K, t, h, w) int64."""
-        ...
 
     def decode_frames(self, codes: Sequence[np.ndarray], size: tuple[int, int], n_frames: int) -> np.ndarray:
         """Codes of each level, (K, t, h, w) -> frames (T, H, W, 3) uint8."""
-        ...

@@ -56,7 +56,6 @@ def audiovq_system(codec: Any, n_codebooks: int, packet_ms: float) -> System:
     """This package's codec with ``n_codebooks``."""
     from audiovq.bitstream import save_encoded
     from audiovq.bitstream.speech_layout import pack_side
-    from audiovq.codec.batches import split_packets
 
     frames = round(packet_ms * codec.frame_rate / 1000)
     known: dict[bytes, tuple[Any, list[Any]]] = {}
@@ -65,7 +64,7 @@ def audiovq_system(codec: Any, n_codebooks: int, packet_ms: float) -> System:
         key = samples.tobytes()
         if key not in known:
             encoded = codec.encode(samples, n_codebooks=n_codebooks, packet_frames=frames)
-            packets = split_packets(encoded, 0, encoded.packet_frames or codec.packet_frames, codec.hop_length)
+            packets = encoded.channel(0, codec).packets
             known[key] = encoded, packets
             file = io.BytesIO()
             save_encoded(encoded, file, codec)

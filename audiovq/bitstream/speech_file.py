@@ -283,21 +283,9 @@ def save_encoded(encoded: EncodedSpeech, target: Place, codec: Codec, entropy_co
     Raises:
         AudioVQError: for items of unequal lengths (save them one by one), and a target that cannot be written.
     """
-    lengths = set(encoded.n_samples.tolist())
-    if len(lengths) != 1:
+    if len(set(encoded.n_samples.tolist())) != 1:
         raise AudioVQError("items of unequal lengths do not go into one file: save them one by one")
-    n_samples = lengths.pop()
-    tensors = (encoded.codes, encoded.speaker, encoded.pitch, encoded.level)
-    codes, speakers, pitch, level = (tensor.cpu().numpy() for tensor in tensors)
-    n_frames = -(-n_samples // codec.hop_length)
-    if not 1 <= n_frames <= codes.shape[-1]:
-        raise AudioVQError(f"{n_samples} samples do not fit {codes.shape[-1]} frames of codes")
-    size = encoded.packet_frames or codec.packet_frames
-    parts = [slice(start, min(start + size, n_frames)) for start in range(0, n_frames, size)]
-    channels = []
-    for row, speaker, track, gains in zip(codes, speakers, pitch, level, strict=True):
-        packets = [Packet(row[:, part], track[part], int(gains[i])) for i, part in enumerate(parts)]
-        channels.append(CodedChannel(packets, speaker, n_samples, size))
+    channels = [encoded.channel(i, codec) for i in range(len(encoded.codes))]
     save_channels(channels, target, codec, entropy_coding)
 
 
@@ -307,12 +295,4 @@ def load_encoded(source: Place, codec: Codec) -> EncodedSpeech:
     Raises:
         AudioVQError: for a damaged file or a file of another model.
     """
-    import torch
-
-    channels = load_channels(source, codec)
-    codes = np.stack([np.concatenate([packet.codes for packet in one.packets], axis=-1) for one in channels])
-    pitch = np.stack([np.concatenate([packet.pitch for packet in one.packets]) for one in channels])
-    level = torch.tensor([[packet.level for packet in one.packets] for one in channels])
-    speakers = torch.from_numpy(np.stack([one.speaker for one in channels]))
-    n_samples, size = torch.tensor([one.n_samples for one in channels]), channels[0].packet_frames
-    return EncodedSpeech(torch.from_numpy(codes), speakers, n_samples, torch.from_numpy(pitch), level, size)
+    return EncodedSpeech.of(load_channels(source, codec))

@@ -246,7 +246,7 @@ def generation(
         seed=seed,
         n_codebooks=codebooks or source.prior.drawn_codebooks,
         dnsmos=dnsmos,
-        n_words=words if "en" in source.prior.conditioner.languages else 0,
+        n_words=words if "en" in source.prior.languages else 0,
     )
     about = {"data": corpora, **about_model(source.codec)}
     check_judges(settings, corpora)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from audiovq.codec.signal import FALL_DB, LOWEST_DB, TARGET_DB, HighPass, frame_levels, quantize_level
 from audiovq.devices import full_precision
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import EncodedSpeech, Packet
+from audiovq.interfaces import Packet, Stretch
 from audiovq.media.waveform import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, resample
 
 if TYPE_CHECKING:
@@ -94,54 +93,12 @@ def _floats(waveform: Tensor | np.ndarray) -> np.ndarray:
     return (tensor.double() / -limits.min).float().numpy()
 
 
-def join_packets(
-    packets: Sequence[Sequence[Packet]], speakers: Sequence[Tensor], lengths: Sequence[int], packet_frames: int
-) -> EncodedSpeech:
-    """A batch from the packets, the quantized speaker vector and the number of samples of each recording."""
-    return EncodedSpeech(
-        codes=padded([torch.from_numpy(np.concatenate([p.codes for p in one], axis=1)) for one in packets]),
-        pitch=padded([torch.from_numpy(np.concatenate([p.pitch for p in one])) for one in packets]),
-        level=padded([torch.tensor([p.level for p in one]) for one in packets]),
-        speaker=torch.stack(list(speakers)),
-        n_samples=torch.tensor(lengths),
-        packet_frames=packet_frames,
-    )
-
-
-def split_packets(encoded: EncodedSpeech, item: int, packet_frames: int, hop_length: int) -> list[Packet]:
-    """The packets of one item of a batch."""
-    n_frames = -(-int(encoded.n_samples[item]) // hop_length)
-    codes, pitch = encoded.codes[item].cpu().numpy(), encoded.pitch[item].cpu().numpy()
-    levels = encoded.level[item].tolist()
-    starts = range(0, n_frames, packet_frames)
-    parts = [slice(start, min(start + packet_frames, n_frames)) for start in starts]
-    return [Packet(codes[:, part], pitch[part], levels[i]) for i, part in enumerate(parts)]
-
-
-def padded(items: Sequence[Tensor]) -> Tensor:
-    """Stack tensors that differ in their last dimension, with zeros behind the shorter ones."""
-    longest = max(item.shape[-1] for item in items)
-    return torch.stack([F.pad(item, (0, longest - item.shape[-1])) for item in items])
-
-
 BATCH_FRAMES = 30_000
 """Frames of a batch of windows: ten minutes of audio, about 3 GB of activations."""
 
 
-@dataclass
-class _Window:
-    """Frames ``low`` to ``high`` of an item, of which ``first`` to ``last`` are wanted."""
-
-    item: int
-    first: int
-    last: int
-    low: int
-    high: int
-
-    @property
-    def wanted(self) -> slice:
-        """The wanted frames within the window."""
-        return slice(self.first - self.low, self.last - self.low)
+#: The number of a recording, and the part of it that a network is given.
+Window = tuple[int, Stretch]
 
 
 class _Recording:
@@ -202,20 +159,19 @@ def encode_batch(
     n, hop, size = codec.check_n_codebooks(n_codebooks), codec.hop_length, codec.check_packet_frames(packet_frames)
     recordings = [_Recording(codec, np.asarray(item, np.float32).reshape(-1), codec.device) for item in items]
 
-    def cut(windows: list[_Window]) -> tuple[Tensor, Tensor]:
+    def cut(windows: list[Window]) -> tuple[Tensor, Tensor]:
         """Windows (B, T) of the signals, and the level of each (B,) in dB."""
-        stack = torch.stack([recordings[w.item].signal[w.low * hop : w.high * hop] for w in windows])
+        stack = torch.stack([recordings[item].signal[part.start * hop : part.stop * hop] for item, part in windows])
         return stack, frame_levels(stack, hop).amax(1).clamp_min(LOWEST_DB)
 
     for group in _grouped(_pitch_windows(codec, recordings, size), batch_frames):
-        samples, levels = cut(group)
-        tracks = codec.pitch.track(_normalised(samples, levels)[:, None])
-        for window, track in zip(group, tracks, strict=True):
-            recordings[window.item].pitch[window.first : window.last] = track[window.wanted]
+        tracks = codec.pitch.track(_normalised(*cut(group))[:, None])
+        for (item, part), track in zip(group, tracks, strict=True):
+            recordings[item].pitch[part.first : part.last] = track[part.wanted]
     windows = _packet_windows(codec, recordings, size)
     for group in _grouped(windows, batch_frames):
-        for window, level in zip(group, cut(group)[1].tolist(), strict=True):
-            recordings[window.item].levels[window.first // size] = level
+        for (item, part), level in zip(group, cut(group)[1].tolist(), strict=True):
+            recordings[item].levels[part.first // size] = level
     for recording in recordings:
         recording.source = codec.source(recording.pitch[None])[0, 0]
         recording.levels = _fall(recording, size, codec.frame_rate)
@@ -223,55 +179,50 @@ def encode_batch(
     vectors = codec.speaker_encoder.decode(speakers)
     for group in _grouped(windows, batch_frames):
         samples, _ = cut(group)
-        levels = torch.tensor([recordings[w.item].levels[w.first // size] for w in group]).to(samples)
-        source = torch.stack([recordings[w.item].source[w.low * hop : w.high * hop] for w in group])
-        speaker = vectors[[w.item for w in group]]
+        levels = torch.tensor([recordings[item].levels[part.first // size] for item, part in group]).to(samples)
+        source = torch.stack([recordings[item].source[part.start * hop : part.stop * hop] for item, part in group])
+        speaker = vectors[[item for item, _ in group]]
         latents = codec.encoder(_normalised(samples, levels)[:, None], speaker, source[:, None])
-        codes = codec.quantizer.encode(latents[:, :, group[0].wanted].contiguous(), n).cpu().numpy()
-        for window, one in zip(group, codes, strict=True):
-            _put(recordings[window.item], window, one, size)
+        codes = codec.quantizer.encode(latents[:, :, group[0][1].wanted].contiguous(), n).cpu().numpy()
+        for (item, part), one in zip(group, codes, strict=True):
+            recording, index = recordings[item], part.first // size
+            pitch = recording.pitch[part.first : part.last].cpu().numpy()
+            recording.packets[index] = Packet(one, pitch, quantize_level(recording.levels[index]))
     return [(recording.packets, speaker) for recording, speaker in zip(recordings, speakers.cpu().numpy(), strict=True)]
 
 
-def _put(recording: _Recording, window: _Window, codes: np.ndarray, packet_frames: int) -> None:
-    index = window.first // packet_frames
-    pitch = recording.pitch[window.first : window.last].cpu().numpy()
-    recording.packets[index] = Packet(codes, pitch, quantize_level(recording.levels[index]))
-
-
-def _packet_windows(codec: SpeechCodec, recordings: list[_Recording], size: int) -> list[_Window]:
+def _packet_windows(codec: SpeechCodec, recordings: list[_Recording], size: int) -> list[Window]:
     """A window for each packet with the encoder's context."""
-    context, windows = codec.encoder.context_frames, []
+    windows: list[Window] = []
     for item, recording in enumerate(recordings):
-        for first in range(0, recording.n_frames, size):
-            last = min(first + size, recording.n_frames)
-            low, high = max(first - context, 0), min(last + context, recording.n_frames)
-            windows.append(_Window(item, first, last, low, high))
-        n_packets, none = -(-recording.n_frames // size), np.zeros(0, np.int64)
-        recording.packets = [Packet(none[None], none, 0)] * n_packets
-        recording.levels = [0.0] * n_packets
+        total, none = recording.n_frames, np.zeros(0, np.int64)
+        starts = range(0, total, size)
+        parts = [Stretch.around(i, min(i + size, total), codec.encoder.context_frames, total) for i in starts]
+        windows += [(item, part) for part in parts]
+        recording.packets = [Packet(none[None], none, 0)] * len(parts)
+        recording.levels = [0.0] * len(parts)
     return windows
 
 
-def _pitch_windows(codec: SpeechCodec, recordings: list[_Recording], size: int) -> list[_Window]:
+def _pitch_windows(codec: SpeechCodec, recordings: list[_Recording], size: int) -> list[Window]:
     """The stretches whose pitch a stream measures at once: up to a frame behind a packet's context, each."""
-    context, windows = codec.pitch.context_frames, []
+    windows: list[Window] = []
     for item, recording in enumerate(recordings):
         known, total = 0, recording.n_frames
         for first in range(0, total, size):
             until = min(first + size + codec.encoder.detail.context_frames + 1, total)
             if until > known:
-                windows.append(_Window(item, known, until, max(known - context, 0), min(until + context, total)))
+                windows.append((item, Stretch.around(known, until, codec.pitch.context_frames, total)))
                 known = until
     return windows
 
 
-def _grouped(windows: list[_Window], batch_frames: int) -> Iterator[list[_Window]]:
+def _grouped(windows: list[Window], batch_frames: int) -> Iterator[list[Window]]:
     """Windows of equal length and context together, as many as fit a batch."""
-    by_shape: dict[tuple[int, int, int], list[_Window]] = {}
-    for window in windows:
-        shape = (window.high - window.low, window.first - window.low, window.last - window.first)
-        by_shape.setdefault(shape, []).append(window)
+    by_shape: dict[tuple[int, int, int], list[Window]] = {}
+    for item, part in windows:
+        shape = (part.stop - part.start, part.first - part.start, part.last - part.first)
+        by_shape.setdefault(shape, []).append((item, part))
     for shape in sorted(by_shape, reverse=True):
         size = max(batch_frames // shape[0], 1)
         for i in range(0, len(by_shape[shape]), size):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
-from audiovq.codec.batches import encode_items, join_packets, padded, recordings, split_packets
+from audiovq.codec.batches import encode_items, recordings
 from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
 from audiovq.codec.concealment import fill_gaps
 from audiovq.codec.decoder import SourceFilterDecoder, harmonic_source
@@ -25,9 +26,10 @@ from audiovq.conversion.target import TargetVoice, gather_voice
 from audiovq.devices import check_float32
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder, read_speech_config
-from audiovq.interfaces import CodecShape, EncodedSpeech, Engine, Packet
+from audiovq.interfaces import CodecShape, CodedChannel, EncodedSpeech, Engine, Packet
 from audiovq.quantize.functional import Quantized
 from audiovq.quantize.residual import SplitQuantizer
+from audiovq.tensor_files import arguments
 
 if TYPE_CHECKING:
     Target = str | Path | Tensor | np.ndarray
@@ -76,18 +78,7 @@ class CodecNetworks(nn.Module):
         name: str = "unnamed",
     ) -> None:
         super().__init__()
-        self.config = {
-            "encoder": encoder,
-            "quantizer": quantizer,
-            "speaker_encoder": speaker_encoder,
-            "decoder": decoder,
-            "pitch": pitch,
-            "sample_rate": sample_rate,
-            "packet_frames": packet_frames,
-            "default_n_codebooks": default_n_codebooks,
-            "conversion_codebooks": conversion_codebooks,
-            "name": name,
-        }
+        self.config: dict[str, Any] = arguments(locals())
         self.name, self.sample_rate, self.packet_frames = name, sample_rate, packet_frames
         self.default_n_codebooks = default_n_codebooks
         self.conversion_codebooks = conversion_codebooks or default_n_codebooks
@@ -233,9 +224,8 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
                 that the model does not have.
         """
         items = recordings(waveform, self.sample_rate if sample_rate is None else sample_rate, self.sample_rate)
-        packets, speakers = zip(*encode_items(self, items, n_codebooks, packet_frames), strict=True)
-        vectors, lengths = [torch.from_numpy(one) for one in speakers], [len(item) for item in items]
-        return join_packets(packets, vectors, lengths, self.check_packet_frames(packet_frames))
+        size, coded = self.check_packet_frames(packet_frames), encode_items(self, items, n_codebooks, packet_frames)
+        return EncodedSpeech.of([CodedChannel(*one, len(item), size) for one, item in zip(coded, items, strict=True)])
 
     def decode(
         self,
@@ -259,12 +249,11 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         if speakers.shape != encoded.speaker.shape:
             raise AudioVQError(f"speaker vectors must be {tuple(encoded.speaker.shape)}, not {tuple(speakers.shape)}")
         waveforms = []
-        for i, n_samples in enumerate(encoded.n_samples.tolist()):
-            stream = self.decoder_stream(speakers[i].cpu().numpy(), decoder, seed)
-            size = encoded.packet_frames or self.packet_frames
-            pieces = [stream.push(packet) for packet in split_packets(encoded, i, size, self.hop_length)]
-            waveforms.append(torch.from_numpy(np.concatenate([*pieces, stream.finish(n_samples)])))
-        return padded(waveforms).unsqueeze(1)
+        for i in range(len(speakers)):
+            channel, stream = encoded.channel(i, self), self.decoder_stream(speakers[i].cpu().numpy(), decoder, seed)
+            pieces = [stream.push(packet) for packet in channel.packets]
+            waveforms.append(torch.from_numpy(np.concatenate([*pieces, stream.finish(channel.n_samples)])))
+        return pad_sequence(waveforms, batch_first=True).unsqueeze(1)
 
     def add_decoder(self, name: str, factory: StreamFactory) -> None:
         """Offer a further decoder; ``factory(codec, speaker, seed)`` makes its stream."""

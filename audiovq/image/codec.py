@@ -19,6 +19,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import load_codec, model_folder, save_weights
 from audiovq.image.nets import LIKELIHOODS, Bound, Level, PixelDecoder
 from audiovq.quantize import Quantized
+from audiovq.tensor_files import arguments
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ class ImageCodec(nn.Module):
         tile: int = 512,
     ) -> None:
         super().__init__()
-        levels = [dict(level) for level in levels]
-        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.config: dict[str, Any] = arguments(locals())
         strides = [int(level["stride"]) for level in levels]
         if not strides or any(a <= b or a % b for a, b in pairwise(strides)):
             raise AudioVQError(
@@ -125,7 +125,7 @@ class ImageCodec(nn.Module):
                 n_residual=n_residual,
                 factor=strides[i] // (strides[i + 1] if i + 1 < len(levels) else 1),
                 latent_dim=level["latent_dim"],
-                quantizer=dict(level["quantizer"]),
+                quantizer=level["quantizer"],
                 coarser_dim=channels if i else 0,
                 context=i + 1 < len(levels),
             )

@@ -20,6 +20,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.nn.distributions import LogisticMixture
 from audiovq.quantize import ProductQuantizer, ResidualVectorQuantizer
+from audiovq.tensor_files import arguments
 
 QUANTIZERS: dict[str, Any] = {"residual": ResidualVectorQuantizer, "product": ProductQuantizer}
 
@@ -321,8 +322,7 @@ class ImageBaseline(nn.Module):
         name: str = "unnamed",
     ) -> None:
         super().__init__()
-        level = dict(level)
-        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.config: dict[str, Any] = arguments(locals())
         stride, latent_dim = level["stride"], level["latent_dim"]
         self.encoder = Encoder(image_channels, channels, stride, residual, n_residual)
         self.latents: GaussianLatents | GumbelLatents

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_weights, save_weights
 from audiovq.image.codec import EncodedImage, ImageCodec
-from audiovq.prior.networks import SamplingConfig
 from audiovq.prior.pixel import PixelPrior
+from audiovq.prior.sampling import SamplingConfig
 from audiovq.quantize import ProductQuantizer
+from audiovq.tensor_files import arguments
 
 
 def prior_folder(model: Path, level: int) -> Path:
@@ -188,29 +189,18 @@ class SecondStage(nn.Module):
         codec: str = "",
         name: str = "second_stage",
     ) -> None:
+        decoder, quantizer = decoder or {}, quantizer or {}
         super().__init__()
+        self.config: dict[str, Any] = arguments(locals())
         if kind not in ("vq", "vae"):
             raise AudioVQError(f"unknown second stage {kind!r}; choose from vq, vae")
-        self.config: dict[str, Any] = dict(  # noqa: C408
-            kind=kind,
-            codebook_size=codebook_size,
-            size=list(size),
-            n_latents=n_latents,
-            n_entries=n_entries,
-            latent_dim=latent_dim,
-            channels=channels,
-            decoder=dict(decoder or {}),
-            quantizer=dict(quantizer or {}),
-            codec=codec,
-            name=name,
-        )
         self.kind, self.n_latents, self.n_entries, self.codec = kind, n_latents, n_entries, codec
         total = n_latents * latent_dim
         self.encoder = CodeEncoder(codebook_size, size, channels, total if kind == "vq" else 2 * total)
         self.quantizer = None
         if kind == "vq":
-            self.quantizer = ProductQuantizer(total, n_latents, codebook_size=n_entries, **(quantizer or {}))
-        self.decoder = PixelPrior(1, codebook_size, size, context_dim=total, **(decoder or {}))
+            self.quantizer = ProductQuantizer(total, n_latents, codebook_size=n_entries, **quantizer)
+        self.decoder = PixelPrior(1, codebook_size, size, context_dim=total, **decoder)
 
     @property
     def bits(self) -> float:

@@ -6,17 +6,28 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiovq.errors import AudioVQError
-from audiovq.prior.networks import Condition, PriorNetworks, Stepper
-from audiovq.prior.sampling import Progress, SamplingConfig, sample_streams
+from audiovq.prior.networks import (
+    BACKBONES,
+    FIRST_HEAD_SCALE,
+    HEAD_SCALE,
+    CodeEmbedding,
+    Condition,
+    Conditioner,
+    DepthModel,
+    Stepper,
+)
+from audiovq.prior.sampling import Progress, SamplingConfig, Streams
 from audiovq.prior.weights import PriorWeights
+from audiovq.tensor_files import arguments
 
 
-class CodePrior(PriorNetworks):
+class CodePrior(Streams, nn.Module):
     """``p(codes) = prod_t prod_k p(code[k, t] | codes before frame t, codes below k of frame t, condition)``.
 
     A backbone at the frame rate reads the vectors of each frame's codes; a small depth model then predicts the codes of
@@ -29,7 +40,8 @@ class CodePrior(PriorNetworks):
     Args:
         n_codebooks, codebook_size: of the codec.
         width: the backbone's channels.
-        backbone, depth: see `PriorNetworks`.
+        backbone: ``kind`` ("transformer" or "wavenet") and further arguments of `Transformer` or `WaveNetBackbone`.
+        depth: further arguments of `DepthModel`.
         embedding_dim: of a code's vector.
         speaker_dim: of the codec's speaker vectors; 0 for none.
         languages: ISO 639 codes of the supported languages.
@@ -60,45 +72,33 @@ class CodePrior(PriorNetworks):
         top_p: float = 1.0,
         drawn_codebooks: int | None = None,
     ) -> None:
-        super().__init__(
-            n_codebooks,
-            codebook_size,
-            pitch_values,
-            width,
-            backbone,
-            depth or {},
-            embedding_dim,
-            speaker_dim,
-            languages,
-        )
-        self.config: dict[str, Any] = dict(  # noqa: C408
-            n_codebooks=n_codebooks,
-            codebook_size=codebook_size,
-            width=width,
-            backbone=dict(backbone),
-            depth=dict(depth or {}),
-            embedding_dim=embedding_dim,
-            speaker_dim=speaker_dim,
-            languages=list(languages),
-            pitch_values=pitch_values,
-            codec=codec,
-            name=name,
-            temperature=temperature,
-            top_p=top_p,
-            drawn_codebooks=drawn_codebooks,
-        )
-        #: Default settings of sampling.
-        self.sampling = SamplingConfig(temperature, top_p=top_p)
-        self.drawn_codebooks = drawn_codebooks or n_codebooks
-        self.codec, self.name = codec, name
+        depth = depth or {}
+        given = arguments(locals())
+        super().__init__()
+        self.describe(given)
+        settings = dict(backbone)
+        kind = settings.pop("kind")
+        if kind not in BACKBONES:
+            raise AudioVQError(f"unknown backbone {kind!r}; choose from {', '.join(BACKBONES)}")
+        self.embedding = CodeEmbedding(self.sizes, embedding_dim, self.n_side > 0)
+        self.entry = nn.Linear(self.n_streams * embedding_dim, width, bias=False)
+        self.conditioner = Conditioner(width, speaker_dim, len(languages))
+        #: A causal sequence model (B, F, C) -> (B, F, C) with ``start`` and ``step``.
+        self.backbone: Any = BACKBONES[kind](width, **settings)
+        self.depth = DepthModel(width, self.sizes, embedding_dim, **depth)
 
-    def language_number(self, language: str | None) -> int:
-        """Index of a language; -1 for None.
+    @torch.no_grad()
+    def begin_from(self, tables: Tensor) -> None:
+        """Start the codes' vectors, and their rows of the heads, from a codec's codebooks (K, V, D).
 
-        Raises:
-            AudioVQError: for a language that the prior was not trained on.
+        What holds for one code then holds for those near to it: that a code follows itself is one linear map, not one
+        fact for each code.
         """
-        return self.conditioner.number(language)
+        self.embedding.begin_from(tables)
+        dim = min(self.embedding.vectors.shape[2], self.depth.depth_width)
+        for stream, size in enumerate(self.sizes):
+            scale = FIRST_HEAD_SCALE if stream == self.n_side else HEAD_SCALE
+            self.depth.heads[stream, :size, :dim] = scale * self.embedding.vectors[stream, :size, :dim]
 
     def complete(self, codes: Tensor) -> Tensor:
         """Codes (B, S', F) of the first streams -> (B, S, F), the others absent.
@@ -166,7 +166,7 @@ class CodePrior(PriorNetworks):
         n_frames: int,
         n: int = 1,
         condition: Condition | None = None,
-        prompt: Tensor | None = None,
+        prompt: Tensor | np.ndarray | None = None,
         sampling: SamplingConfig | None = None,
         seed: int = 0,
         n_codebooks: int | None = None,
@@ -194,13 +194,14 @@ class CodePrior(PriorNetworks):
         Raises:
             AudioVQError: for a number of codebooks or frames, or a prompt, that does not fit.
         """
-        given = None if prompt is None else prompt.numpy()
+        given = None if prompt is None else np.asarray(prompt)
 
         def stepper_for(n_streams: int) -> Any:
             return self._stepper(n, condition, sampling or SamplingConfig(), n_streams, fast)
 
-        sampled = sample_streams(self, stepper_for, n_frames, n, given, seed, n_codebooks, first, progress)
-        return torch.from_numpy(sampled)
+        return torch.from_numpy(
+            self.sample_streams(stepper_for, n_frames, n, given, seed, n_codebooks, first, progress)
+        )
 
     def _stepper(
         self, n: int, condition: Condition | None, sampling: SamplingConfig, n_streams: int, fast: bool | None

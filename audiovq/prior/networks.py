@@ -12,11 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.errors import AudioVQError
 from audiovq.nn.transformer import FeedForward, RootMeanSquareNorm, Transformer
 from audiovq.nn.wavenet_stack import WaveNetBackbone
 from audiovq.prior.sampling import SamplingConfig
-from audiovq.prior.weights import number_of_language
 
 HEAD_SCALE, FIRST_HEAD_SCALE = 0.15, 0.3
 """Factors of head rows that start as the codes' vectors; codes of the first codebook last over several frames."""
@@ -49,24 +47,15 @@ class Conditioner(nn.Module):
     Args:
         width: channels of the vector.
         speaker_dim: channels of speaker vectors; 0 for a model without them.
-        languages: ISO 639 codes, in the order of their indices.
+        n_languages: languages; one more is the unknown one.
     """
 
-    def __init__(self, width: int, speaker_dim: int, languages: Sequence[str]) -> None:
+    def __init__(self, width: int, speaker_dim: int, n_languages: int) -> None:
         super().__init__()
-        self.languages = tuple(languages)
+        self.unknown = n_languages
         self.speaker = nn.Linear(speaker_dim, width) if speaker_dim else None
         self.no_speaker = nn.Parameter(torch.zeros(width))
-        # The last row is the unknown language.
-        self.language = nn.Parameter(0.02 * torch.randn(len(self.languages) + 1, width))
-
-    def number(self, language: str | None) -> int:
-        """Index of a language; -1 for None.
-
-        Raises:
-            AudioVQError: for a language that the prior was not trained on.
-        """
-        return number_of_language(self.languages, language)
+        self.language = nn.Parameter(0.02 * torch.randn(n_languages + 1, width))
 
     def forward(
         self,
@@ -81,8 +70,7 @@ class Conditioner(nn.Module):
         if condition.speaker is not None and self.speaker is not None:
             given = self.speaker(condition.speaker.to(self.no_speaker.dtype)).to(vector.dtype)
             vector = given if keep_speaker is None else torch.where(keep_speaker[:, None], given, vector)
-        unknown = len(self.languages)
-        language = condition.language
+        unknown, language = self.unknown, condition.language
         if language is None:
             language = torch.full((batch,), unknown, device=vector.device)
         else:
@@ -185,83 +173,17 @@ class DepthModel(nn.Module):
         return F.linear(x, self.heads[stream, : self.sizes[stream]])
 
 
-class PriorNetworks(nn.Module):
-    """The networks of a `CodePrior`; samplers read them.
-
-    Args:
-        n_codebooks, codebook_size: of the codec.
-        pitch_values: number of pitch codes; 0 for no pitch.
-        width: the backbone's channels.
-        backbone: ``kind`` ("transformer" or "wavenet") and further arguments of `Transformer` or `WaveNetBackbone`.
-        depth: further arguments of `DepthModel`.
-        embedding_dim: of a code's vector.
-        speaker_dim: of the codec's speaker vectors; 0 for none.
-        languages: ISO 639 codes.
-
-    Raises:
-        AudioVQError: for another kind of backbone.
-    """
-
-    def __init__(
-        self,
-        n_codebooks: int,
-        codebook_size: int,
-        pitch_values: int,
-        width: int,
-        backbone: dict[str, Any],
-        depth: dict[str, Any],
-        embedding_dim: int,
-        speaker_dim: int,
-        languages: Sequence[str],
-    ) -> None:
-        super().__init__()
-        settings = dict(backbone)
-        kind = settings.pop("kind")
-        if kind not in BACKBONES:
-            raise AudioVQError(f"unknown backbone {kind!r}; choose from {', '.join(BACKBONES)}")
-        self.n_codebooks, self.codebook_size, self.width = n_codebooks, codebook_size, width
-        #: Streams before the codebooks: pitch, for a codec that codes it.
-        self.n_side = int(pitch_values > 0)
-        #: Number of codes of each stream: pitch first, then the codebooks, coarse to fine.
-        self.sizes = (pitch_values,) * self.n_side + (codebook_size,) * n_codebooks
-        self.n_streams = len(self.sizes)
-        self.embedding = CodeEmbedding(self.sizes, embedding_dim, self.n_side > 0)
-        self.entry = nn.Linear(self.n_streams * embedding_dim, width, bias=False)
-        self.conditioner = Conditioner(width, speaker_dim, languages)
-        #: A causal sequence model (B, F, C) -> (B, F, C) with ``start`` and ``step``.
-        self.backbone: Any = BACKBONES[kind](width, **settings)
-        self.depth = DepthModel(width, self.sizes, embedding_dim, **depth)
-
-    @torch.no_grad()
-    def begin_from(self, tables: Tensor) -> None:
-        """Start the codes' vectors, and their rows of the heads, from a codec's codebooks (K, V, D).
-
-        What holds for one code then holds for those near to it: that a code follows itself is one linear map, not one
-        fact for each code.
-        """
-        self.embedding.begin_from(tables)
-        dim = min(self.embedding.vectors.shape[2], self.depth.depth_width)
-        for stream, size in enumerate(self.sizes):
-            scale = FIRST_HEAD_SCALE if stream == self.n_side else HEAD_SCALE
-            self.depth.heads[stream, :size, :dim] = scale * self.embedding.vectors[stream, :size, :dim]
-
-    @property
-    def absent(self) -> int:
-        """The number for no code: all of the frame before the first, and codebooks that are not modelled."""
-        return self.embedding.absent
-
-
 class Stepper:
     """A batch of sequences that grow frame by frame, with the backbone's cache.
 
     Args:
-        prior: the networks.
+        prior: the `audiovq.prior.CodePrior`.
         offset: (B, C), the conditions' vector that is added to every input.
         config: sampling settings.
         n_streams: number of streams to sample.
     """
 
-    def __init__(self, prior: PriorNetworks, offset: Tensor, config: SamplingConfig, n_streams: int) -> None:
+    def __init__(self, prior: Any, offset: Tensor, config: SamplingConfig, n_streams: int) -> None:
         self.prior, self.offset, self.config, self.n_streams = prior, offset, config, n_streams
         self.state = prior.backbone.start(len(offset), offset)
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from audiovq.hub import load_weights, save_weights
 from audiovq.nn.convolutions import GatedLayer, LayerCache, vertical_row
-from audiovq.prior.networks import SamplingConfig
+from audiovq.prior.sampling import SamplingConfig
+from audiovq.tensor_files import arguments
 
 
 class CausalAttention2d(nn.Module):
@@ -83,22 +84,7 @@ class PixelPrior(nn.Module):
         name: str = "pixel_prior",
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = dict(  # noqa: C408
-            n_codebooks=n_codebooks,
-            codebook_size=codebook_size,
-            size=list(size),
-            channels=channels,
-            n_layers=n_layers,
-            kernel=kernel,
-            attention_every=attention_every,
-            n_heads=n_heads,
-            n_classes=n_classes,
-            context=list(context) if context else None,
-            context_dim=context_dim,
-            dropout=dropout,
-            codec=codec,
-            name=name,
-        )
+        self.config: dict[str, Any] = arguments(locals())
         self.n_codebooks, self.codebook_size, self.name, self.codec = n_codebooks, codebook_size, name, codec
         self.size, self.channels, self.dropout = (int(size[0]), int(size[1])), channels, dropout
         self.embedding = nn.ModuleList(nn.Embedding(codebook_size, channels) for _ in range(n_codebooks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -84,68 +84,94 @@ def sample_codes(logits: np.ndarray, uniforms: np.ndarray, config: SamplingConfi
     return np.minimum((reached <= uniforms[:, None] * reached[:, -1:]).sum(axis=1), n - 1)
 
 
-class Streams(Protocol):
-    """The streams that a prior models: pitch, where it has it, then the codebooks."""
+class Streams:
+    """The streams that a prior models: pitch, where it has it, then the codebooks, coarse to fine.
 
-    #: For messages.
-    name: str
-    #: Codebooks, pitch not counted.
-    n_codebooks: int
-    #: Streams before the codebooks.
-    n_side: int
-    n_streams: int
-
-    @property
-    def absent(self) -> int:
-        """The number for no code."""
-        ...
-
-
-def sample_streams(
-    prior: Streams,
-    stepper_for: Callable[[int], Any],
-    n_frames: int,
-    n: int,
-    prompt: np.ndarray | None,
-    seed: int,
-    n_codebooks: int | None,
-    first: int,
-    progress: Progress | None,
-) -> np.ndarray:
-    """Sample ``n`` sequences -> (n, S', P + n_frames) int64, the prompt's codes first.
-
-    Args:
-        prior: its streams.
-        stepper_for: makes, for a number of streams, what has `audiovq.prior.networks.Stepper.advance`.
-        n_frames, n, seed, n_codebooks, first, progress: see `audiovq.prior.CodePrior.sample`.
-        prompt: (1 or n, at least S', P) codes to continue.
-
-    Raises:
-        AudioVQError: for a number of codebooks or frames, or a prompt, that does not fit.
+    Attributes:
+        config: the arguments of `audiovq.prior.CodePrior`.
+        name, codec, languages, width, n_codebooks, codebook_size: of these.
+        sampling: default settings of sampling.
+        drawn_codebooks: default number of codebooks to sample.
+        n_side: streams before the codebooks.
+        sizes: number of codes of each stream.
+        n_streams: their number.
+        absent: the number for no code: all of the frame before the first, and codebooks that are not modelled.
     """
-    n_codebooks = prior.n_codebooks if n_codebooks is None else n_codebooks
-    if not 1 <= n_codebooks <= prior.n_codebooks:
-        raise AudioVQError(f"prior {prior.name} has 1 to {prior.n_codebooks} codebooks, got {n_codebooks}")
-    if n_frames < 0 or n < 1:
-        raise AudioVQError(f"cannot sample {n} sequences of {n_frames} frames")
-    n_streams = prior.n_side + n_codebooks
-    given = np.zeros((1, n_streams, 0), np.int64) if prompt is None else prompt
-    if given.shape[0] not in (1, n) or given.shape[1] < n_streams:
-        raise AudioVQError(
-            f"a prompt of shape {tuple(given.shape)} does not fit {n} sequences of {n_codebooks} codebooks"
-        )
-    stepper, n_given = stepper_for(n_streams), given.shape[2]
-    generators = [np.random.default_rng([seed, first + i]) for i in range(n)]
-    uniforms = np.stack([rng.random((n_frames, n_streams), np.float32) for rng in generators])
-    total = n_given + n_frames
-    codes = np.full((total + 1, n, prior.n_streams), prior.absent)
-    codes[1 : 1 + n_given, :, :n_streams] = given[:, :n_streams].transpose(2, 0, 1)
-    for frame in range(total):
-        new = frame - n_given
-        if new < 0:
-            stepper.advance(codes[frame], None)
-        else:
-            codes[frame + 1, :, :n_streams] = stepper.advance(codes[frame], uniforms[:, new])
-        if progress is not None:
-            progress(frame + 1, total)
-    return codes[1:, :, :n_streams].transpose(1, 2, 0).copy()
+
+    def describe(self, config: dict[str, Any]) -> None:
+        """Set the attributes.
+
+        Raises:
+            AudioVQError: for sampling settings outside their ranges.
+            KeyError, TypeError, ValueError: for a damaged configuration.
+        """
+        self.config, self.name, self.codec = config, config.get("name", "prior"), config.get("codec", "")
+        self.sampling = SamplingConfig(config.get("temperature", 1.0), top_p=config.get("top_p", 1.0))
+        self.n_codebooks, self.codebook_size = config["n_codebooks"], config["codebook_size"]
+        self.drawn_codebooks = config.get("drawn_codebooks") or self.n_codebooks
+        pitch_values = config.get("pitch_values", 0)
+        self.n_side = int(pitch_values > 0)
+        self.sizes = (pitch_values,) * self.n_side + (self.codebook_size,) * self.n_codebooks
+        self.n_streams, self.absent = len(self.sizes), max(self.sizes)
+        self.languages, self.width = tuple(config.get("languages", ())), config["width"]
+
+    def language_number(self, language: str | None) -> int:
+        """Index of a language; -1 for None.
+
+        Raises:
+            AudioVQError: for a language that the prior was not trained on.
+        """
+        if language is None:
+            return -1
+        if language not in self.languages:
+            known = ", ".join(self.languages) or "none"
+            raise AudioVQError(f"language {language!r} is not supported; supported: {known}")
+        return self.languages.index(language)
+
+    def sample_streams(
+        self,
+        stepper_for: Callable[[int], Any],
+        n_frames: int,
+        n: int,
+        prompt: np.ndarray | None,
+        seed: int,
+        n_codebooks: int | None,
+        first: int,
+        progress: Progress | None,
+    ) -> np.ndarray:
+        """Sample ``n`` sequences -> (n, S', P + n_frames) int64, the prompt's codes first.
+
+        Args:
+            stepper_for: makes, for a number of streams, what has `audiovq.prior.networks.Stepper.advance`.
+            n_frames, n, seed, n_codebooks, first, progress: see `audiovq.prior.CodePrior.sample`.
+            prompt: (1 or n, at least S', P) codes to continue.
+
+        Raises:
+            AudioVQError: for a number of codebooks or frames, or a prompt, that does not fit.
+        """
+        n_codebooks = self.n_codebooks if n_codebooks is None else n_codebooks
+        if not 1 <= n_codebooks <= self.n_codebooks:
+            raise AudioVQError(f"prior {self.name} has 1 to {self.n_codebooks} codebooks, got {n_codebooks}")
+        if n_frames < 0 or n < 1:
+            raise AudioVQError(f"cannot sample {n} sequences of {n_frames} frames")
+        n_streams = self.n_side + n_codebooks
+        given = np.zeros((1, n_streams, 0), np.int64) if prompt is None else prompt
+        if given.shape[0] not in (1, n) or given.shape[1] < n_streams:
+            raise AudioVQError(
+                f"a prompt of shape {tuple(given.shape)} does not fit {n} sequences of {n_codebooks} codebooks"
+            )
+        stepper, n_given = stepper_for(n_streams), given.shape[2]
+        generators = [np.random.default_rng([seed, first + i]) for i in range(n)]
+        uniforms = np.stack([rng.random((n_frames, n_streams), np.float32) for rng in generators])
+        total = n_given + n_frames
+        codes = np.full((total + 1, n, self.n_streams), self.absent)
+        codes[1 : 1 + n_given, :, :n_streams] = given[:, :n_streams].transpose(2, 0, 1)
+        for frame in range(total):
+            new = frame - n_given
+            if new < 0:
+                stepper.advance(codes[frame], None)
+            else:
+                codes[frame + 1, :, :n_streams] = stepper.advance(codes[frame], uniforms[:, new])
+            if progress is not None:
+                progress(frame + 1, total)
+        return codes[1:, :, :n_streams].transpose(1, 2, 0).copy()

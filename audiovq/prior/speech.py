@@ -11,17 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovq.codec.batches import join_packets, split_packets
 from audiovq.codec.codec import SpeechCodec
 from audiovq.devices import restore, round_rows
 from audiovq.errors import AudioVQError
-from audiovq.interfaces import CodedChannel, EncodedSpeech
+from audiovq.interfaces import EncodedSpeech
 from audiovq.io import atomic_write
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
 from audiovq.prior.sampler import BATCH as BATCH
 from audiovq.prior.sampler import SpeechSampler, prior_folder
-from audiovq.prior.sampling import Progress, SamplingConfig
 from audiovq.prior.weights import (
     CONFIG,
     SCALE,
@@ -66,19 +64,14 @@ class SpeechPrior(SpeechSampler):
         speaker: np.ndarray | Tensor | Sequence[int] | None = None,
         language: str | None = None,
         prompt: EncodedSpeech | None = None,
-        temperature: float | None = None,
-        top_k: int = 0,
-        top_p: float | None = None,
-        seed: int = 0,
-        n_codebooks: int | None = None,
-        first: int = 0,
-        progress: Progress | None = None,
+        **settings: Any,
     ) -> EncodedSpeech:
         """`sample` with coded speech as a batch: the prompt, of one item, and the result.
 
         Args:
-            seconds, n, speaker, language, temperature, top_k, top_p, seed, n_codebooks, first, progress: see `sample`.
+            seconds, n, speaker, language: see `sample`.
             prompt: one item of coded speech to continue; its last, incomplete frame is dropped.
+            settings: further arguments of `sample`.
 
         Returns:
             The prompt's pitch and codes and the new ones, for `SpeechCodec.decode` or `SpeechCodec.save`.
@@ -87,40 +80,18 @@ class SpeechPrior(SpeechSampler):
             AudioVQError: for a length, language, prompt or number of codebooks that does not fit.
         """
         vector = None if speaker is None else np.asarray(speaker, np.int64)
-        given = None if prompt is None else self._channel(prompt)
-        settings: tuple[Any, ...] = (temperature, top_k, top_p, seed, n_codebooks, first, progress)
-        channels = self.sample(seconds, n, vector, language, given, *settings)
-        speakers = [torch.tensor(channel.speaker) for channel in channels]
-        lengths, size = [channel.n_samples for channel in channels], channels[0].packet_frames
-        return join_packets([channel.packets for channel in channels], speakers, lengths, size)
+        if prompt is not None and len(prompt.codes) != 1:
+            raise AudioVQError(f"a prompt is one item of coded speech, not {len(prompt.codes)}")
+        given = None if prompt is None else prompt.channel(0, self.codec)
+        return EncodedSpeech.of(self.sample(seconds, n, vector, language, given, **settings))
 
     def streams(self, encoded: EncodedSpeech) -> Tensor:
         """Coded speech as the prior's streams (B, S, F): pitch first, then the codebooks."""
         return torch.cat([encoded.pitch[:, None], encoded.codes], dim=1)
 
-    def _channel(self, prompt: EncodedSpeech) -> CodedChannel:
-        if len(prompt.codes) != 1:
-            raise AudioVQError(f"a prompt is one item of coded speech, not {len(prompt.codes)}")
-        size = prompt.packet_frames or self.codec.packet_frames
-        packets = split_packets(prompt, 0, size, self.codec.hop_length)
-        return CodedChannel(packets, prompt.speaker[0].cpu().numpy(), int(prompt.n_samples[0]), size)
-
-    def _sample(
-        self,
-        n_frames: int,
-        speakers: np.ndarray,
-        language: int,
-        given: np.ndarray | None,
-        sampling: SamplingConfig,
-        seed: int,
-        n_codebooks: int,
-        first: int,
-        progress: Progress | None,
-    ) -> np.ndarray:
-        n, prompt = len(speakers), None if given is None else torch.from_numpy(given)
-        batch = {"voice": torch.tensor(speakers), "language": torch.full((n,), language)}
-        settings: tuple[Any, ...] = (prompt, sampling, seed, n_codebooks, first, None, progress)
-        return self.prior.sample(n_frames, n, condition_of(self.codec, batch), *settings).numpy()
+    def _conditions(self, speakers: np.ndarray, language: int) -> dict[str, Any]:
+        batch = {"voice": torch.tensor(speakers), "language": torch.full((len(speakers),), language)}
+        return {"condition": condition_of(self.codec, batch)}
 
 
 def condition_of(codec: Any, batch: Mapping[str, Tensor]) -> Condition:

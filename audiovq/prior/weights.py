@@ -12,7 +12,7 @@ import numpy as np
 
 from audiovq.errors import AudioVQError, reason_of
 from audiovq.io import checked
-from audiovq.prior.sampling import SamplingConfig
+from audiovq.prior.sampling import Streams
 
 FOLDER = "prior"
 """Name of a codec's prior folder, beside the codec's weights."""
@@ -36,7 +36,7 @@ def restore_rows(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return rows.astype(np.float32) * scale.reshape(*scale.shape, *[1] * (rows.ndim - scale.ndim))
 
 
-class PriorWeights:
+class PriorWeights(Streams):
     """The configuration of a prior with a transformer, and its weights.
 
     Args:
@@ -52,19 +52,8 @@ class PriorWeights:
         backbone, depth = config["backbone"], config.get("depth") or {}
         if backbone["kind"] != "transformer":
             raise AudioVQError(f"prior {config.get('name', 'prior')} has no transformer")
-        self.config, self.arrays = config, arrays
-        self.name, self.codec = config.get("name", "prior"), config.get("codec", "")
-        #: Default settings of sampling.
-        self.sampling = SamplingConfig(config.get("temperature", 1.0), top_p=config.get("top_p", 1.0))
-        self.n_codebooks, self.codebook_size = config["n_codebooks"], config["codebook_size"]
-        #: Default number of codebooks to sample.
-        self.drawn_codebooks = config.get("drawn_codebooks") or self.n_codebooks
-        pitch_values = config.get("pitch_values", 0)
-        self.n_side = int(pitch_values > 0)
-        #: Number of codes of each stream: pitch first, then the codebooks, coarse to fine.
-        self.sizes = (pitch_values,) * self.n_side + (self.codebook_size,) * self.n_codebooks
-        self.n_streams, self.absent = len(self.sizes), max(self.sizes)
-        self.languages, self.width = tuple(config.get("languages", ())), config["width"]
+        self.describe(config)
+        self.arrays = arrays
         self.embedding_dim, self.speaker_dim = config.get("embedding_dim", 64), config.get("speaker_dim", 0)
         self.n_layers, self.window = backbone["n_layers"], backbone["window"]
         self.n_heads, self.n_groups = backbone["n_heads"], backbone["n_groups"]
@@ -106,14 +95,6 @@ class PriorWeights:
         yield "depth.norm.scale", (depth,)
         yield "depth.heads", (n, self.absent, depth)
 
-    def language_number(self, language: str | None) -> int:
-        """Index of a language; -1 for None.
-
-        Raises:
-            AudioVQError: for a language that the prior was not trained on.
-        """
-        return number_of_language(self.languages, language)
-
     def offset(self, n: int, speakers: np.ndarray | None, language: int | np.ndarray) -> np.ndarray:
         """The conditions' vectors (n, C) float32, which are added to every input of the backbone.
 
@@ -131,19 +112,6 @@ class PriorWeights:
             vectors = (products + self.arrays["conditioner.speaker.bias"]).astype(np.float32)
         # The last language is the unknown one.
         return np.broadcast_to(vectors + self.arrays["conditioner.language"][language], (n, self.width))
-
-
-def number_of_language(languages: tuple[str, ...], language: str | None) -> int:
-    """Index of a language; -1 for None.
-
-    Raises:
-        AudioVQError: for a language that is not among them.
-    """
-    if language is None:
-        return -1
-    if language not in languages:
-        raise AudioVQError(f"language {language!r} is not supported; supported: {', '.join(languages) or 'none'}")
-    return languages.index(language)
 
 
 def rotary_row(position: int, dim: int, base: float = 10000.0) -> tuple[np.ndarray, np.ndarray]:

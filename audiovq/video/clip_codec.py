@@ -18,6 +18,7 @@ from audiovq.hub import load_codec, read_config, save_weights
 from audiovq.image.codec import check_pixels, from_bytes, to_bytes
 from audiovq.image.nets import Gaussian, halvings, make_quantizer
 from audiovq.quantize import Quantized
+from audiovq.tensor_files import arguments
 
 
 @dataclass
@@ -76,8 +77,8 @@ class ClipCodec(nn.Module):
         name: str = "unnamed",
     ) -> None:
         super().__init__()
-        quantizer = dict(quantizer or {"codebook_size": 512})
-        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        quantizer = quantizer or {"codebook_size": 512}
+        self.config: dict[str, Any] = arguments(locals())
         try:
             steps, in_time = len(halvings(stride)), len(halvings(time_stride))
         except ValueError as error:

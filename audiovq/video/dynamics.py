@@ -16,6 +16,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import load_weights, model_folder, save_weights
 from audiovq.image import ImageCodec
 from audiovq.image.codec import check_pixels
+from audiovq.tensor_files import arguments
 
 MODES = ("mean", "likeliest", "sample")
 _FINER = 4
@@ -98,7 +99,7 @@ class LatentDynamics(nn.Module):
         codec: str = "",
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.config: dict[str, Any] = arguments(locals())
         self.codebook_size, self.n_context, self.n_actions, self.codec = codebook_size, n_context, n_actions, codec
         # The codec's vectors: latents are fed back, either of one code or the mean over all.
         self.register_buffer("vectors", torch.randn(codebook_size, latent_dim))

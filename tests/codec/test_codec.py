@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.batches import split_packets
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import EncodedSpeech, Packet
 from tests.codec.tiny import HOP, RATE, make_codec, speech_like
@@ -139,7 +138,7 @@ def test_fewer_codebooks_are_the_first_of_more(codec, speech):
 
 def test_a_long_gap_becomes_silence_and_takes_nothing_with_it(codec, speech):
     encoded = codec.encode(speech)
-    packets = split_packets(encoded, 0, codec.packet_frames, HOP)
+    packets = encoded.channel(0, codec).packets
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
     pieces = [stream.push(packets[0]), stream.push(None, 30)]
     pieces += [stream.push(packet) for packet in packets[2:]] + [stream.finish(len(speech))]
@@ -329,7 +328,7 @@ def test_one_codec_takes_sources_of_any_rate_in_turn(codec, rate):
 def test_decoding_starts_with_the_first_packet(codec, speech):
     encoded = codec.encode(speech)
     stream = codec.decoder_stream(encoded.speaker[0].numpy())
-    first = stream.push(split_packets(encoded, 0, codec.packet_frames, HOP)[0])
+    first = stream.push(encoded.channel(0, codec).packets[0])
     assert 0 < len(first) < codec.packet_frames * HOP
     assert np.array_equal(first, codec.decode(encoded)[0, 0, : len(first)].numpy())
 

@@ -15,8 +15,7 @@ from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
 from audiovq.prior import CodeSampler, Condition, SamplingConfig, SpeechPrior, SpeechSampler
 from audiovq.prior.kernels import sample_code
-from audiovq.prior.numpy_stepper import NumpyStepper
-from audiovq.prior.sampler import load_sampler
+from audiovq.prior.sampler import NumpyStepper, load_sampler
 from audiovq.prior.sampling import sample_codes
 from audiovq.prior.speech import load_prior, rounded, save_prior
 from audiovq.prior.weights import EPS, restore_rows, round_rows

@@ -326,7 +326,7 @@ def prior_nats(
 ) -> np.ndarray:
     """Mean nats per code of each stream (S,), in runs of about 10 s, each given the frame before it."""
     prior, codec = source.prior, source.codec
-    runs = CodeRuns(tapes, prior.conditioner.languages, round(RUN_SECONDS * codec.frame_rate), prior.absent)
+    runs = CodeRuns(tapes, prior.languages, round(RUN_SECONDS * codec.frame_rate), prior.absent)
     total, count = np.zeros(prior.n_streams), np.zeros(prior.n_streams)
     for start in range(0, len(runs), _BATCH):
         progress("likelihood", start, len(runs))
