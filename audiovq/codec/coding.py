@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from audiovq.codec.live import LiveDecoderStream, LiveEncoderStream
+from audiovq.codec.decoder_stream import DecoderStream, LiveDecoderStream, StreamFactory
+from audiovq.codec.encoder_stream import EncoderStream, LiveEncoderStream
 from audiovq.codec.signal import LOWEST_DB, TARGET_DB, HighPass, loudest_frame
-from audiovq.codec.streaming import DecoderStream, EncoderStream, StreamFactory
 from audiovq.errors import AudioVQError
 from audiovq.hub import missing_decoder
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, CodecShape, Engine
@@ -192,7 +192,7 @@ class StreamingCodec(ABC):
             speaker: the quantized speaker vector (S,), where it is known beforehand. Without it the first packet waits
                 for ``self.packet_frames`` frames, from which the vector is computed.
             lookahead: frames behind a packet that it may depend on, for live speech; None: all that the networks look
-                ahead. Fewer give other codes, see `audiovq.codec.live`.
+                ahead. Fewer give other codes, see `audiovq.codec.encoder_stream`.
 
         Raises:
             AudioVQError: for a number of codebooks or of frames that the model does not have, and weights that are not
@@ -226,7 +226,7 @@ class StreamingCodec(ABC):
             decoder: one of the model's decoders.
             seed: of what the decoder samples; None: the codec's ``seed``.
             lookahead: frames behind a sample that it may depend on, for live speech and the decoder ``parallel``;
-                None: all that the network looks ahead. Fewer give other samples, see `audiovq.codec.live`.
+                None: all that the network looks ahead. Fewer give other samples, see `audiovq.codec.encoder_stream`.
 
         Raises:
             AudioVQError: for a decoder that the model does not have, a look-ahead that it cannot have, and weights that

@@ -11,26 +11,116 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.codec.transformers_outputs import (
-    AudioCodes,
-    AudioVQDecoderOutput,
-    AudioVQEncoderOutput,
-    AudioVQOutput,
-    BatchFeature,
-)
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_facts, save_weights
 from audiovq.interfaces import EncodedSpeech
 from audiovq.io import atomic_write
 
 _EXTRACTOR = "preprocessor_config.json"
+
+
+class AudioCodes(Tensor):
+    """Codes (B, K, F) int64 that carry what else an item needs to be decoded.
+
+    Moving or copying it keeps that; anything that changes or selects values gives an ordinary tensor.
+
+    Attributes:
+        side: the `EncodedSpeech` that the codes are of.
+    """
+
+    side: EncodedSpeech | None = None
+    _KEEPS = ("to", "cpu", "cuda", "clone", "detach", "contiguous", "long", "pin_memory")
+
+    @classmethod
+    def of(cls, encoded: EncodedSpeech) -> AudioCodes:
+        """The codes of a batch, with the batch."""
+        codes = encoded.codes.as_subclass(cls)
+        codes.side = encoded
+        return codes
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in cls._KEEPS and args and isinstance(args[0], cls):
+            result = result.as_subclass(cls)
+            result.side = args[0].side
+        return result
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self.clone()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Tensor.__reduce_ex__(self.as_subclass(Tensor), protocol)
+
+
+class NamedOutput(dict[str, Any]):
+    """What is set of some ``names``, by name, attribute or number, as ``ModelOutput`` has it; other names are None."""
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__({name: values[name] for name in self.names if values.get(name) is not None})
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self and name not in self.names:
+            raise AttributeError(name)
+        return self.get(name)
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """What is set, in order."""
+        return tuple(self.values())
+
+
+class AudioVQEncoderOutput(NamedOutput):
+    """Coded speech.
+
+    Attributes:
+        audio_codes: (B, K, F) int64, coarse to fine.
+        pitch: (B, F) int64 pitch codes, 0 where unvoiced.
+        level: (B, P) int64 level codes, one for each packet.
+        speaker: (B, S) int64, the quantized speaker vector.
+        n_samples: (B,) int64, samples of each item.
+        audio_scales: for code made for EnCodec; the level is coded here.
+    """
+
+    names = ("audio_codes", "pitch", "level", "speaker", "n_samples")
+    audio_scales: ClassVar[list[None]] = [None]
+
+
+class AudioVQDecoderOutput(NamedOutput):
+    """Decoded speech: ``audio_values`` (B, 1, T) float32."""
+
+    names = ("audio_values",)
+
+
+class AudioVQOutput(NamedOutput):
+    """Coded and decoded speech; the fields are those of `AudioVQEncoderOutput` and `AudioVQDecoderOutput`."""
+
+    names = ("audio_codes", "audio_values", "pitch", "level", "speaker", "n_samples")
+
+
+class BatchFeature(dict[str, Any]):
+    """What a feature extractor gives: a dictionary that is read by attribute, too, and moved with ``to``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
+
+    def to(self, device: Any) -> BatchFeature:
+        """The same with its tensors on a device."""
+        return BatchFeature({k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.items()})
 
 
 class AudioVQModel(nn.Module):
@@ -115,9 +205,9 @@ class AudioVQModel(nn.Module):
         """
         items = _split(input_values, padding_mask)
         encoded = self.codec.encode(items, n_codebooks=self._n_codebooks(num_quantizers, bandwidth))
-        side = (encoded.pitch, encoded.level, encoded.speaker, encoded.n_samples)
         device = input_values.device if isinstance(input_values, Tensor) else torch.device("cpu")
-        output = AudioVQEncoderOutput(AudioCodes.of(encoded).to(device), *(tensor.to(device) for tensor in side))
+        side = {name: getattr(encoded, name).to(device) for name in AudioVQEncoderOutput.names[1:]}
+        output = AudioVQEncoderOutput(audio_codes=AudioCodes.of(encoded).to(device), **side)
         return self._returned(output, return_dict)
 
     def decode(
@@ -157,7 +247,7 @@ class AudioVQModel(nn.Module):
         values = self.codec.decode(_encoded(codes, given))
         if isinstance(padding_mask, Tensor):
             values = values[..., : padding_mask.shape[-1]]
-        return self._returned(AudioVQDecoderOutput(values.to(codes.device)), return_dict)
+        return self._returned(AudioVQDecoderOutput(audio_values=values.to(codes.device)), return_dict)
 
     def forward(
         self,
@@ -170,12 +260,11 @@ class AudioVQModel(nn.Module):
     ) -> AudioVQOutput | tuple[Any, ...]:
         """Code and decode; with ``audio_codes`` decode these alone. Arguments as of `encode` and `decode`."""
         mask = torch.ones_like(torch.as_tensor(input_values)) if padding_mask is None else padding_mask
+        coded: Any = None
         if audio_codes is None:
             coded = self.encode(input_values, padding_mask, num_quantizers, bandwidth, return_dict=True)
-            output = AudioVQOutput(**dict(coded.items()))  # type: ignore[union-attr]
-        else:
-            output = AudioVQOutput(audio_codes)
-        output.audio_values = self.decode(output if audio_codes is None else audio_codes, mask, return_dict=False)[0]
+        values = self.decode(audio_codes if coded is None else coded, mask, return_dict=False)[0]  # type: ignore[arg-type]
+        output = AudioVQOutput(**(coded or {"audio_codes": audio_codes}), audio_values=values)
         return self._returned(output, return_dict)
 
     def _n_codebooks(self, num_quantizers: int | float | None, bandwidth: float | None) -> int:

@@ -20,7 +20,7 @@ import torch
 from numba.core import event
 from torch import Tensor
 
-from audiovq.codec.streaming import DecoderStream
+from audiovq.codec.decoder_stream import DecoderStream
 from audiovq.codec.torch_engine import TorchEngine
 from audiovq.devices import full_precision, restore
 from audiovq.errors import AudioVQError, reason_of

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.concealment import HELD_SECONDS, Frames, bridge, fill_gaps
+from audiovq.codec.decoder_stream import HELD_SECONDS, Frames, bridge, fill_gaps
 from audiovq.codec.signal import LOWEST_DB
 from tests.codec.tiny import HOP, make_codec, speech_like
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from audiovq.codec.live import LiveDecoderStream, LiveEncoderStream
+from audiovq.codec.decoder_stream import LiveDecoderStream
+from audiovq.codec.encoder_stream import LiveEncoderStream
 from audiovq.codec.signal import TARGET_DB, HarmonicSource, Synthesizer, hz_of, quantize_level
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet

@@ -1,4 +1,4 @@
-"""Coding and decoding on one fixed grid of packets, whatever sizes the audio arrives in.
+"""Coding on one fixed grid of packets, whatever sizes the audio arrives in.
 
 Encoding packet i needs some frames' worth of audio on either side, and the pitch of these frames, which is measured
 first, on a grid of its own that runs ahead::
@@ -7,33 +7,29 @@ first, on a grid of its own that runs ahead::
     pitch                          |                          |      known up to here           |
     codes                          |======== packet i ========|
 
-Decoding emits what has its full context behind and ahead, so the grid of samples lags the grid of packets::
-
-    codes    ...|context|== lag ==|======== packet i ========|
-    samples             |======== piece i =======|  lag left for the next piece
-
-Both grids depend only on positions in the recording, and each step runs alone with the same tensor shapes: the same
+The grid depends only on positions in the recording, and each step runs alone with the same tensor shapes: the same
 audio gives the same bits from a file, a pipe or a batch.
+
+Live streams have a bounded look-ahead: they wait for less than the networks could make use of. Behind the frames that a
+packet, or a piece of the output, may look at, the networks are given the end of the recording: zeros in every layer, as
+behind the crops that they were trained on. What is computed then depends on positions in the recording alone, too, but
+it is not what a whole recording gives.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiovq.codec.concealment import Frames, bridge
 from audiovq.codec.signal import (
     FALL_DB,
     LOWEST_DB,
     TARGET_DB,
     HarmonicSource,
     HighPass,
-    Synthesizer,
-    dequantize_level,
     hz_of,
     loudest_frame,
     quantize_level,
@@ -43,9 +39,6 @@ from audiovq.interfaces import CERTAINTY, UNVOICED, Packet, Stretch
 
 if TYPE_CHECKING:
     from audiovq.codec.coding import StreamingCodec
-
-LEVEL_RAMP = 80
-"""Samples on either side of a packet's border over which the level goes from one packet's to the next one's."""
 
 
 class Samples:
@@ -213,159 +206,41 @@ def decide(logits: np.ndarray) -> np.ndarray:
     return np.where(unvoiced, UNVOICED, logits[:, 1:].argmax(axis=1) + 1)
 
 
-class DecoderStream:
-    """Packets in, one channel of waveform out. See `SpeechCodec.decoder_stream`.
+class LiveEncoderStream(EncoderStream):
+    """An `EncoderStream` that codes a packet when ``ahead`` frames behind it have arrived.
 
-    Lost packets are concealed (`audiovq.codec.concealment`): frames that are still to be decoded when the next packet
-    arrives lead over to it, so a gap shorter than the decoder's context is always bridged from both sides.
-
-    Args:
-        codec: whose packets are decoded.
-        speaker: (S,) quantized speaker vector.
-        further: frames on either side, beyond the decoder's context, that `_decode` of a subclass needs.
+    The pitch of these frames is measured for the harmonic source alone, and again for the packet that they are in.
     """
 
-    def __init__(self, codec: StreamingCodec, speaker: np.ndarray, further: int = 0) -> None:
-        self.codec, self._hop = codec, codec.hop_length
-        self._engine, self._shape = codec.engine, codec.shape
-        self._context = self._lag = self._shape.decoder_context + further
-        self._speaker = codec.speaker_vector(speaker)
-        self._synthesizer = Synthesizer(self._shape)
-        self._margin = self._shape.margin + further * self._hop
-        self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
-        self._source = Samples()
-        self._latents = np.zeros((self._shape.latent_dim, 0), np.float32)  # from frame self._start on
-        self._pitch = np.zeros(0, np.int64)
-        self._start = 0
-        self._levels: list[tuple[int, float]] = []  # first frame of each packet or concealed frame, and its level
-        self._n_codebooks = 0
-        self._end = 0  # frames received
-        self._emitted = 0  # frames decoded
-        self._given = 0  # samples given out
-        self._lost = 0  # frames at the end that are concealed
-        self._last: Frames | None = None  # the last packet that arrived
+    def __init__(
+        self,
+        codec: StreamingCodec,
+        n_codebooks: int,
+        packet_frames: int,
+        speaker: np.ndarray | None,
+        ahead: int,
+    ) -> None:
+        super().__init__(codec, n_codebooks, packet_frames, speaker)
+        self._behind = ahead
 
-    def push(self, packet: Packet | None, n_frames: int | None = None) -> np.ndarray:
-        """The next packet, or None and its number of frames when it is lost -> samples that are ready.
+    @property
+    def lookahead(self) -> int:
+        """Samples behind a packet that coding it waits for; the first packet also waits for the speaker's stretch."""
+        return self._behind * self._hop
 
-        Raises:
-            ValueError: for a lost packet without a number of frames.
-        """
-        if packet is None:
-            if n_frames is None:
-                raise ValueError("a lost packet needs its number of frames")
-            self._lost += n_frames
-            self._conceal(n_frames, None)
-        else:
-            self._append(packet)
-        return self._emit(self._end - self._lag, False)
+    def _stretch(self, end: int, total: int | None) -> Stretch:
+        stop = end + self._behind if total is None else min(end + self._behind, total)
+        return Stretch(max(self._next - self._shape.encoder_context, 0), stop, self._next, end, stop)
 
-    def finish(self, n_samples: int) -> np.ndarray:
-        """The rest, so that all pieces together have exactly ``n_samples`` samples.
-
-        Raises:
-            AudioVQError: when the packets hold less than that.
-        """
-        if not (self._end - 1) * self._hop < n_samples <= self._end * self._hop:
-            raise AudioVQError(f"{n_samples} samples do not fit {self._end} frames of {self._hop}: the file is damaged")
-        left = n_samples - self._given
-        return self._emit(self._end, True)[:left]
-
-    def _append(self, packet: Packet) -> None:
-        pitch, level = np.asarray(packet.pitch, np.int64), float(dequantize_level(packet.level))
-        latents = self.codec.codebooks.decode(np.asarray(packet.codes, np.int64))
-        frames = Frames(latents, pitch, np.full(len(pitch), level, np.float32))
-        if self._lost:
-            self._conceal(0, frames)
-        self._n_codebooks, self._lost, self._last = len(packet.codes), 0, frames
-        self._levels.append((self._end, level))
-        self._add(frames)
-
-    def _add(self, frames: Frames) -> None:
-        self._latents = np.concatenate([self._latents, frames.latents], axis=1)
-        self._pitch = np.concatenate([self._pitch, frames.pitch])
-        self._end += len(frames.pitch)
-
-    def _conceal(self, n_more: int, after: Frames | None) -> None:
-        """Fill the gap that ends ``n_more`` frames behind what is there, as far as it is not decoded yet."""
-        begin, end = self._end + n_more - self._lost, self._end + n_more
-        known = self._end if after is None else max(begin, self._emitted)  # frames before are as they are
-        if self._last is None and after is None:
-            channels, n = len(self._latents), self._lost
-            quiet = np.full(n, LOWEST_DB, np.float32)
-            filling = Frames(np.zeros((channels, n), np.float32), np.zeros(n, np.int64), quiet)
-        else:
-            filling = bridge(self._last, after, self._lost, self.codec.frame_rate)
-        self._latents, self._pitch = self._latents[:, : known - self._start], self._pitch[: known - self._start]
-        self._levels = [entry for entry in self._levels if entry[0] < known]
-        self._levels += [(frame, float(filling.level[frame - begin])) for frame in range(known, end)]
-        self._end = known
-        self._add(filling[known - begin :])
-
-    def _emit(self, until: int, ended: bool) -> np.ndarray:
-        """Samples of the frames before ``until`` that have not been given out."""
-        if until <= self._emitted:
-            return np.zeros(0, np.float32)
-        self._extend_source(until, ended)
-        hop, margin, first = self._hop, self._margin, self._emitted
-        stretch = Stretch.around(first, until, self._context, self._end)
-        part = slice(stretch.start - self._start, stretch.stop - self._start)
-        if not ended:
-            stretch = replace(stretch, total=None)
-        source = self._source.read(first * hop - margin, until * hop + margin)
-        piece = self._decode(self._latents[:, part], self._pitch[part], source, stretch)
-        samples = piece * self._gain(first * hop, until * hop)
-        self._emitted = until
-        self._forget()
-        self._given += len(samples)
-        return samples
-
-    def _decode(self, latents: np.ndarray, pitch: np.ndarray, source: np.ndarray, stretch: Stretch) -> np.ndarray:
-        """Samples of the wanted frames, before the level is applied.
-
-        Args:
-            latents: (C, F) of the stretch.
-            pitch: (F,) pitch codes of the stretch.
-            source: (margin + samples of the wanted frames + margin,) harmonic source.
-            stretch: the frames that are there and those that are wanted.
-        """
-        direct = self._n_codebooks >= self._shape.direct_from
-        gains, without_source = self._engine.gains(latents, pitch, self._speaker, direct, stretch)
-        frames = self._shape.short_frames(stretch)
-        return self._synthesizer(gains, without_source, frames, stretch.first, stretch.last, source)
-
-    def _extend_source(self, until: int, ended: bool) -> None:
-        """Make the source that frames before ``until`` need; pitch behind may still change where it is concealed."""
+    def _source_of(self, stretch: Stretch, total: int | None) -> np.ndarray:
+        first, end, stop = stretch.first, stretch.last, stretch.stop
+        around = Stretch(max(first - self._shape.pitch_context, 0), stop, first, stop, stop)
+        found = decide(self._engine.pitch(self._normalised(around.start, stop), around))
         made = self._source.end // self._hop
-        settled = min(until - (-self._margin // self._hop), self._end if ended else self._end - 1)
-        if settled > made:
-            hz = hz_of(self._pitch[made - self._start : settled + 1 - self._start])
-            after = float(hz[settled - made]) if settled < self._end else 0.0
-            self._source.append(self._oscillator.next(hz[: settled - made], after))
-
-    def _gain(self, first: int, last: int) -> np.ndarray:
-        """Factor (n,) float32 for each sample: the packets' levels, with short ramps between them."""
-        level = np.empty(last - first)
-        borders = [frame * self._hop for frame, _ in self._levels] + [last + LEVEL_RAMP]
-        for i, (_, value) in enumerate(self._levels):
-            level[max(borders[i] - first, 0) : max(borders[i + 1] - first, 0)] = value
-        for i in range(1, len(self._levels)):
-            low, high = borders[i] - LEVEL_RAMP, borders[i] + LEVEL_RAMP
-            ramp = np.linspace(self._levels[i - 1][1], self._levels[i][1], 2 * LEVEL_RAMP)
-            a, b = max(low, first), min(high, last)
-            if b > a:
-                level[a - first : b - first] = ramp[a - low : b - low]
-        return (10 ** ((level - TARGET_DB) / 20)).astype(np.float32)
-
-    def _forget(self) -> None:
-        """Drop what later frames do not need."""
-        keep = max(self._emitted - self._context - 2, 0)
-        self._latents, self._pitch = self._latents[:, keep - self._start :], self._pitch[keep - self._start :]
-        self._start = keep
-        self._source.forget(keep * self._hop)
-        while len(self._levels) > 1 and self._levels[1][0] * self._hop + LEVEL_RAMP <= self._emitted * self._hop:
-            del self._levels[0]
-
-
-#: Codec, quantized speaker vector (S,) and seed -> a stream. Must pickle with the codec.
-StreamFactory = Callable[[Any, np.ndarray, int], DecoderStream]
+        hz = hz_of(np.concatenate([self._pitch[made - self._pitch_start :], found]).astype(np.int64))
+        self._pitch += found[: end - first].tolist()
+        settled = (end if end == total else end - 1) - made
+        after = float(hz[settled]) if len(hz) > settled else 0.0
+        self._source.append(self._oscillator.next(hz[:settled], after))
+        known = self._source.read(stretch.start * self._hop, (made + settled) * self._hop)
+        return np.concatenate([known, copy(self._oscillator).next(hz[settled:], 0.0)])
