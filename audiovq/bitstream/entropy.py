@@ -93,20 +93,17 @@ def from_bytes(data: bytes) -> np.ndarray:
     return np.unpackbits(np.frombuffer(data, np.uint8))
 
 
-#: Rows (R, ...) and the numbers (R,) of their channels -> bytes.
-Encode = Callable[[np.ndarray, np.ndarray], bytes]
-#: Bytes and the numbers (R,) of channels -> their rows (R, ...); None where the bytes are not such rows.
-Decode = Callable[[bytes, np.ndarray], "np.ndarray | None"]
+def pack_rows(rows: np.ndarray, bits: int, encode: Callable[..., bytes] | None = None, *known: np.ndarray) -> bytes:
+    """Rows (C, ...) of values of ``bits`` bits -> bytes; by ``encode`` where that is shorter.
 
-
-def pack_rows(rows: np.ndarray, bits: int, encode: Encode | None = None) -> bytes:
-    """Rows (C, ...) of values of ``bits`` bits -> bytes; by ``encode`` where that is shorter."""
+    ``encode`` gets the rows that are stored, and those of ``known`` (C, ...) that belong to them.
+    """
     same = np.array([np.array_equal(rows[i], rows[i - 1]) for i in range(1, len(rows))], np.uint8)
     channels = np.flatnonzero(np.concatenate([[True], same == 0]))
     stored = rows[channels]
     packed = to_bytes(same, *(pack_bits(row, bits) for row in stored))
     if encode is not None:
-        coded = to_bytes(same) + encode(stored, channels)
+        coded = to_bytes(same) + encode(stored, *(each[channels] for each in known))
         if len(coded) < len(packed):
             return coded
     return packed
@@ -119,9 +116,17 @@ def rows_are_coded(data: bytes, n_rows: int, row_size: int, bits: int) -> bool:
 
 
 def unpack_rows(
-    data: bytes, n_rows: int, shape: tuple[int, ...], bits: int, decode: Decode | None = None
+    data: bytes,
+    n_rows: int,
+    shape: tuple[int, ...],
+    bits: int,
+    decode: Callable[..., np.ndarray | None] | None = None,
+    *known: np.ndarray,
 ) -> np.ndarray | None:
-    """Inverse of `pack_rows` -> (n_rows, *shape) int64; None when the size is wrong or filling bits are not zero."""
+    """Inverse of `pack_rows` -> (n_rows, *shape) int64; None when the size is wrong or filling bits are not zero.
+
+    ``decode`` gets bytes, the number and ``shape`` of stored rows, and what is ``known`` of them.
+    """
     stream = from_bytes(data)
     if len(stream) < n_rows - 1:
         return None
@@ -131,7 +136,8 @@ def unpack_rows(
     if decode is not None and len(data) < -(-used // 8):
         begin = (n_rows + 6) // 8
         filled = stream[n_rows - 1 : 8 * begin].any()
-        values = None if filled or len(data) == begin else decode(data[begin:], channels)
+        some = [each[channels] for each in known]
+        values = None if filled or len(data) == begin else decode(data[begin:], len(channels), *shape, *some)
     elif len(data) != -(-used // 8) or stream[used:].any():
         values = None
     else:
@@ -278,7 +284,7 @@ class EntropyCoder:
             encoder.encode(np.ascontiguousarray(row, np.int32), family, weights)
         return seal(encoder)
 
-    def decode_speakers(self, data: bytes, n_rows: int) -> np.ndarray | None:
+    def decode_speakers(self, data: bytes, n_rows: int, _: int | None = None) -> np.ndarray | None:
         """Inverse of `encode_speakers` -> (R, S) int64; None where the bytes are not such rows."""
         from constriction import stream
 

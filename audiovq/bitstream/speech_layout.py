@@ -18,8 +18,6 @@ import numpy as np
 
 from audiovq.bitstream.container import FLAG_ENTROPY_CODED, FLAG_PITCH, MEDIA_SPEECH, DamagedError, Header, frames_in
 from audiovq.bitstream.entropy import (
-    Decode,
-    Encode,
     decode_varint,
     decode_varints,
     encode_varint,
@@ -101,13 +99,7 @@ class SpeechHeader:
         body = b"".join(encode_varint(n) for n in (self.sample_rate, channels, *numbers)) + self.entropy_id
         rows = self.coded_speakers
         if rows is None:
-            encode: Encode | None = None
-            if coder is not None and self.entropy_coded:
-                found = coder
-
-                def encode(stored: np.ndarray, channels: np.ndarray) -> bytes:
-                    return found.encode_speakers(stored)
-
+            encode = coder.encode_speakers if coder is not None and self.entropy_coded else None
             rows = pack_rows(self.speakers, self.speaker_bits, encode)
         return Header(MEDIA_SPEECH, self.model_hash, body + rows, FLAG_ENTROPY_CODED * self.entropy_coded | FLAG_PITCH)
 
@@ -156,10 +148,7 @@ class SpeechHeader:
             return self
         shape = self.speakers.shape[1:]
 
-        def decode(data: bytes, channels: np.ndarray) -> np.ndarray | None:
-            return coder.decode_speakers(data, len(channels))
-
-        rows = unpack_rows(self.coded_speakers, self.n_channels, shape, self.speaker_bits, decode)
+        rows = unpack_rows(self.coded_speakers, self.n_channels, shape, self.speaker_bits, coder.decode_speakers)
         if rows is None:
             raise DamagedError("its header is damaged")
         return replace(self, speakers=rows, coded_speakers=None)
@@ -192,23 +181,9 @@ class SpeechHeader:
         if codes.shape[:2] != (self.n_channels, self.n_codebooks) or not 1 <= n_frames <= self.packet_frames:
             raise ValueError(f"codes {codes.shape} do not fit the header")
         short = n_frames < self.packet_frames
-        encode: Encode | None = None
-        if coder is not None and self.entropy_coded:
-            found, voiced = coder, voicing_of([packet.pitch for packet in packets])
-
-            def encode(stored: np.ndarray, channels: np.ndarray) -> bytes:
-                return found.encode_codes(stored, voiced[channels])
-
+        encode = coder.encode_codes if coder is not None and self.entropy_coded else None
         side = (encode_varint(n_frames) if short else b"") + pack_side(packets)
-        return side + pack_rows(codes, self.code_bits, encode), short
-
-    def frames_of(self, payload: bytes, short: bool) -> tuple[int, int]:
-        """The number of frames of a packet, and where in its payload its rows begin.
-
-        Raises:
-            DamagedError: for a number that cannot be.
-        """
-        return frames_in(payload, short, self.packet_frames)
+        return side + pack_rows(codes, self.code_bits, encode, voicing_of([packet.pitch for packet in packets])), short
 
     def unpack(self, payload: bytes, short: bool, coder: EntropyCoder | None = None) -> list[Packet]:
         """Inverse of `pack`: a packet of each channel.
@@ -217,20 +192,15 @@ class SpeechHeader:
             DamagedError: for a payload whose size does not fit what it holds.
             AudioVQError: for an entropy-coded packet without ``coder``.
         """
-        n_frames, start = self.frames_of(payload, short)
+        n_frames, start = frames_in(payload, short, self.packet_frames)
         levels, pitch, start = self.unpack_side(payload, start, n_frames)
         data, shape = payload[start:], (self.n_codebooks, n_frames)
-        decode: Decode | None = None
+        decode = None
         if self.entropy_coded and rows_are_coded(data, self.n_channels, self.n_codebooks * n_frames, self.code_bits):
             if coder is None:
                 raise AudioVQError("its packets are entropy-coded: they are read with the model that wrote them")
-            found = coder
-            voiced = voicing_of(pitch)
-
-            def decode(coded: bytes, channels: np.ndarray) -> np.ndarray | None:
-                return found.decode_codes(coded, len(channels), *shape, voiced[channels])
-
-        codes = unpack_rows(data, self.n_channels, shape, self.code_bits, decode)
+            decode = coder.decode_codes
+        codes = unpack_rows(data, self.n_channels, shape, self.code_bits, decode, voicing_of(pitch))
         if codes is None:
             raise DamagedError("a packet has an impossible size")
         return [Packet(*parts) for parts in zip(codes, pitch, levels, strict=True)]

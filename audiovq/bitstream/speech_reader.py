@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.bitstream.container import VERSION, ContainerReader, DamagedError, End, Gap
+from audiovq.bitstream.container import VERSION, ContainerReader, DamagedError, End, Gap, frames_in
 from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.entropy_model import FILE_NAME
 from audiovq.bitstream.speech_layout import SpeechHeader
@@ -166,7 +166,7 @@ class SpeechReader:
         if self.n_frames % self.header.packet_frames:
             raise DamagedError("it goes on behind its last packet", index)
         self.n_payload_bytes += len(payload)
-        n_frames, start = self.header.frames_of(payload, short)
+        n_frames, start = frames_in(payload, short, self.header.packet_frames)
         _, tracks, end = self.header.unpack_side(payload, start, n_frames)
         self.n_side_bytes += end - start
         self.pitch += np.bincount(np.ravel(tracks), minlength=len(self.pitch))

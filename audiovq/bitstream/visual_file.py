@@ -82,12 +82,8 @@ def encode_image(source: Place, target: Place, codec: VisualCodec) -> VisualRepo
     pixels = read_image(source)
     with errors_about(describe(source)):
         codes = codec.encode_frames(pixels[None])
-        header = header_for(codec, MEDIA_IMAGE, codes, pixels.shape[:2])
-        with open_output(target) as stream:
-            writer = ContainerWriter(stream, header.to_container())
-            writer.write_packet(*header.pack(codes, 1))
-            writer.finish(1)
-    return VisualReport(header.size, 1, writer.n_bytes)
+        n_bytes = save_codes(target, codec, MEDIA_IMAGE, codes, pixels.shape[:2])
+    return VisualReport(pixels.shape[:2], 1, n_bytes)
 
 
 def encode_video(source: Place, target: Place, codec: VisualCodec) -> VisualReport:
@@ -127,8 +123,8 @@ def save_codes(
     codes: tuple[np.ndarray, ...],
     size: tuple[int, int],
     rate: tuple[int, int] = (0, 1),
-) -> None:
-    """Write the codes of a whole image or video, one (K, t, h, w) for each level.
+) -> int:
+    """Write the codes of a whole image or video, one (K, t, h, w) for each level -> bytes of the file.
 
     Raises:
         AudioVQError: when the target cannot be written.
@@ -141,6 +137,7 @@ def save_codes(
             part = tuple(c[:, first : first + header.packet_frames // step] for c in codes)
             writer.write_packet(*header.pack(part, part[0].shape[1] * step))
         writer.finish(n_times * step)
+    return writer.n_bytes
 
 
 def header_for(

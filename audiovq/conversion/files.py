@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from audiovq.bitstream.container import ContainerReader, ContainerWriter, End, Packet, is_avq
+from audiovq.bitstream.container import ContainerReader, ContainerWriter, End, Packet, frames_in, is_avq
 from audiovq.bitstream.speech_file import CodingReport, Progress, decode_file, encode_file, model_blocks
 from audiovq.bitstream.speech_layout import SpeechHeader, pack_side
 from audiovq.conversion.pitch import Pitch, PitchMover, doubts
@@ -21,8 +21,7 @@ from audiovq.io import Place, describe, errors_about, is_path, open_input, open_
 from audiovq.media.waveform import Resampler, create_audio, open_audio
 
 if TYPE_CHECKING:
-    from audiovq.conversion.target import TargetVoice
-    from audiovq.interfaces import Codec, DecoderStream, EncoderStream
+    from audiovq.interfaces import DecoderStream, EncoderStream
     from audiovq.media.samples import RawFormat
 
 
@@ -165,7 +164,7 @@ class _PitchEditor:
         if self._mover is None:
             self._writer.write_packet(payload, short)
             return
-        n_frames, start = self._header.frames_of(payload, short)
+        n_frames, start = frames_in(payload, short, self._header.packet_frames)
         levels, tracks, end = self._header.unpack_side(payload, start, n_frames)
         self._waiting.append((payload[:start], payload[end:], short))
         empty = np.zeros((0, n_frames), np.int64)
