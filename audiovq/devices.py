@@ -61,11 +61,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_float32(model: nn.Module) -> None:
-    """See that a model's weights are float32.
-
-    Raises:
-        AudioVQError: when they are not.
-    """
+    """See that a model's weights are float32. Raises `AudioVQError` when they are not."""
     found = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
     if found:
         name = str(found.pop()).removeprefix("torch.")

@@ -30,11 +30,7 @@ def split_header(data: bytes) -> tuple[dict[str, Any], int]:
 
 
 def with_checksum(data: bytes) -> bytes:
-    """A file with its checksum in the metadata.
-
-    Raises:
-        ValueError: for a file that is damaged.
-    """
+    """A file with its checksum in the metadata. Raises `ValueError` for a file that is damaged."""
     header, first = split_header(data)
     header.setdefault("__metadata__", {})[CHECKSUM] = tensors_sha256(header, data[first:])
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -113,11 +113,7 @@ class SpeechReader:
             self.use(coder)
 
     def use(self, coder: EntropyCoder) -> None:
-        """Read entropy-coded parts with ``coder``.
-
-        Raises:
-            AudioVQError: when it cannot read them.
-        """
+        """Read entropy-coded parts with ``coder``. Raises `AudioVQError` when it cannot read them."""
         header = self.header
         sizes = (header.n_codebooks, header.code_bits, header.speakers.shape[1], header.speaker_bits)
         if not coder.can_code(*sizes):
@@ -215,11 +211,7 @@ class SpeechReader:
         self.n_samples, self.is_complete = n_samples, True
 
     def _tell(self, text: str, gap: Gap, conceal: bool, decodable: bool) -> None:
-        """Note damage, or end at it.
-
-        Raises:
-            DamagedError: unless ``conceal``.
-        """
+        """Note damage, or end at it. Raises `DamagedError` unless ``conceal``."""
         self.damage.append(text)
         if not conceal:
             hint = f"; {self.remedy}" if decodable else ""

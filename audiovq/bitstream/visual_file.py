@@ -205,11 +205,7 @@ class VisualReader:
                 raise DamagedError("its end states another number of frames than it has")
 
     def expect(self, codec: VisualCodec) -> None:
-        """Check that a model wrote this file.
-
-        Raises:
-            AudioVQError: when another one did.
-        """
+        """Check that a model wrote this file. Raises `AudioVQError` when another one did."""
         header = self.header
         if codec.model_hash != header.model_hash:
             raise AudioVQError(

@@ -81,11 +81,7 @@ class Codebooks:
         return np.stack(codes)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (K, F) -> latents (C, F) float32.
-
-        Raises:
-            AudioVQError: for codes that the model does not have.
-        """
+        """Codes (K, F) -> latents (C, F) float32. Raises `AudioVQError` for codes that the model does not have."""
         if not 1 <= len(codes) <= len(self) or codes.min(initial=0) < 0 or codes.max(initial=0) >= self.size:
             raise AudioVQError(f"codes must be of 1 to {len(self)} codebooks, from 0 to {self.size - 1}")
         detail = np.zeros((codes.shape[1], len(self.predict)), np.float32)

@@ -285,25 +285,22 @@ class SpeechEncoder(nn.Module):
     leave out what that says, and compares phases with the harmonic source, which the decoder has, too.
 
     Args:
-        content, detail: arguments of `Trunk`; ``content=None`` for a model without a content codebook.
+        content, detail: arguments of `Trunk`; without what the speaker vector decides.
         speaker_dim: length of the speaker vector.
     """
 
-    def __init__(self, detail: dict[str, Any], content: dict[str, Any] | None, speaker_dim: int) -> None:
+    def __init__(self, detail: dict[str, Any], content: dict[str, Any], speaker_dim: int) -> None:
         super().__init__()
-        self.content = Trunk(**content) if content else None
-        self.detail = Trunk(**detail, condition_dim=speaker_dim, relative_phase=True) if content else Trunk(**detail)
-        trunks = [self.detail] if self.content is None else [self.content, self.detail]
+        self.content = Trunk(**content)
+        self.detail = Trunk(**detail, condition_dim=speaker_dim, relative_phase=True)
         self.hop_length = self.detail.hop_length
-        if any(trunk.hop_length != self.hop_length for trunk in trunks):
+        if self.content.hop_length != self.hop_length:
             raise ValueError("content and detail need the same hop length")
-        self.latent_dim = sum(trunk.latent_dim for trunk in trunks)
-        self.context_frames = max(trunk.context_frames for trunk in trunks)
+        self.latent_dim = self.content.latent_dim + self.detail.latent_dim
+        self.context_frames = max(self.content.context_frames, self.detail.context_frames)
 
     def forward(self, waveform: Tensor, speaker: Tensor, source: Tensor) -> Tensor:
         """Waveform (B, 1, T), speaker vector (B, S), harmonic source (B, 1, T) -> latents (B, C, F)."""
-        if self.content is None:
-            return self.detail(waveform)
         return torch.cat([self.content(waveform), self.detail(waveform, speaker, source)], dim=1)
 
 

@@ -210,11 +210,7 @@ def _remedy(folder: Path) -> str:
 
 
 def _read_codebooks(folder: Path, entry: dict[str, Any]) -> Codebooks:
-    """The quantizer's tables.
-
-    Raises:
-        SafetensorError: for a damaged file.
-    """
+    """The quantizer's tables. Raises `SafetensorError` for a damaged file."""
     from safetensors import safe_open
 
     arrays: dict[str, np.ndarray] = {}

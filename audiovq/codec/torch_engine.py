@@ -35,7 +35,6 @@ class TorchEngine:
     """
 
     def __init__(self, networks: CodecNetworks) -> None:
-        assert networks.encoder.content is not None
         self._networks = networks
         self._hop = networks.hop_length
         self._device = next(networks.parameters()).device

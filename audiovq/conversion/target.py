@@ -127,11 +127,7 @@ def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:
 
 
 def _checked(voice: BundledVoice) -> BundledVoice:
-    """The voice itself.
-
-    Raises:
-        ValueError: for values that are none of a speaker.
-    """
+    """The voice itself. Raises `ValueError` for values that are none of a speaker."""
     vector, pitch = np.asarray(voice.vector), voice.pitch
     if not isinstance(voice.name, str) or vector.ndim != 1 or not len(vector) or vector.dtype.kind != "i":
         raise ValueError(f"{voice.name!r} has no speaker vector")

@@ -239,19 +239,12 @@ class GatedLayer(nn.Module):
         return gate(rows + condition[0]), h + self.out(gate(cells + condition[1]))
 
 
-@dataclass
-class LayerCache:
-    """The input of a layer's vertical stack so far (B, C, H, W), zero where nothing was computed yet."""
-
-    v: Tensor
-
-
-def vertical_row(layer: GatedLayer, cache: LayerCache, y: int, condition: Tensor) -> tuple[Tensor, Tensor]:
-    """Row y of the vertical stack, given its input up to that row and the row's condition (B, 2C, 1, W).
+def vertical_row(layer: GatedLayer, v: Tensor, y: int, condition: Tensor) -> tuple[Tensor, Tensor]:
+    """Row y of the vertical stack, given its input (B, C, H, W) up to that row and the row's condition (B, 2C, 1, W).
 
     Returns the horizontal stack's input from it (B, 2C, 1, W), and the stack's output (B, C, 1, W).
     """
     reach = layer.kernel // 2
-    window = cache.v[:, :, max(y - reach, 0) : y + 1]
+    window = v[:, :, max(y - reach, 0) : y + 1]
     rows = layer.vertical(F.pad(window, (reach, reach, reach + 1 - window.shape[2], 0)))
     return layer.across(rows), gate(rows + condition)

@@ -157,14 +157,6 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-@dataclass
-class TransformerState:
-    """State of a stack between steps: a cache for each block, and the position of the next step."""
-
-    caches: list[KeyValueCache]
-    position: int = 0
-
-
 class Transformer(nn.Module):
     """A causal stack of blocks: output t depends on at most the last ``L * (window - 1) + 1`` inputs up to t.
 
@@ -201,14 +193,13 @@ class Transformer(nn.Module):
             x = block(x, table)
         return self.norm(x)
 
-    def start(self, batch: int, like: Tensor) -> TransformerState:
+    def start(self, batch: int, like: Tensor) -> list[KeyValueCache]:
         """The state of ``batch`` sequences before the first step, with the device and type of ``like``."""
-        return TransformerState([block.attention.start(batch, like) for block in self.blocks])  # type: ignore[union-attr, operator]
+        return [block.attention.start(batch, like) for block in self.blocks]  # type: ignore[union-attr, operator]
 
-    def step(self, x: Tensor, state: TransformerState) -> Tensor:
+    def step(self, x: Tensor, state: list[KeyValueCache]) -> Tensor:
         """The next input (B, C) -> its output (B, C), equal to that of `forward`."""
-        table = rotary_table(torch.tensor([state.position], device=x.device), self.head_dim)
-        for block, cache in zip(self.blocks, state.caches, strict=True):
+        table = rotary_table(torch.tensor([state[0].length], device=x.device), self.head_dim)
+        for block, cache in zip(self.blocks, state, strict=True):
             x = block.step(x, table, cache)  # type: ignore[operator]
-        state.position += 1
         return self.norm(x)

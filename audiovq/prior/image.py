@@ -253,9 +253,5 @@ class SecondStage(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> SecondStage:
-        """Load a folder that `save` wrote.
-
-        Raises:
-            AudioVQError: when it is not there or damaged.
-        """
+        """Load a folder that `save` wrote. Raises `AudioVQError` when it is not there or damaged."""
         return load_weights(cls, folder)

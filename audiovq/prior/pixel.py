@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.hub import load_weights, save_weights
-from audiovq.nn.convolutions import GatedLayer, LayerCache, vertical_row
+from audiovq.nn.convolutions import GatedLayer, vertical_row
 from audiovq.prior.sampling import SamplingConfig
 from audiovq.tensor_files import arguments
 
@@ -315,7 +315,7 @@ class PixelStepper:
         ]
         self.embedded = torch.zeros(n, prior.channels, height, width)
         self.layers: list[Any] = list(prior.layers)
-        self.v = [LayerCache(torch.zeros_like(self.embedded)) for _ in self.layers]
+        self.v = [torch.zeros_like(self.embedded) for _ in self.layers]
         self.first = _by_position(prior.first_h.weight)
         self.across_weights = [_by_position(layer.horizontal.weight) for layer in self.layers]
         self.out = [layer.out.weight[:, :, 0, 0].t().contiguous() for layer in self.layers]
@@ -332,9 +332,9 @@ class PixelStepper:
         above = self.embedded[:, :, max(y - reach - 1, 0) : y]
         v = prior.first_v(F.pad(above, (reach, reach, reach + 1 - above.shape[2], 0)))
         self.base = [_by_column(prior.first_across(v) + prior.first_h.bias[:, None, None])]  # type: ignore[index]
-        for layer, cache, condition in zip(self.layers, self.v, self.conditions, strict=True):
-            cache.v[:, :, y : y + 1] = v
-            across, v = vertical_row(layer, cache, y, condition[0][:, :, y : y + 1])
+        for layer, rows, condition in zip(self.layers, self.v, self.conditions, strict=True):
+            rows[:, :, y : y + 1] = v
+            across, v = vertical_row(layer, rows, y, condition[0][:, :, y : y + 1])
             bias = layer.horizontal.bias[:, None, None]
             self.base.append(_by_column(across + condition[1][:, :, y : y + 1] + bias))
         width, channels = prior.size[1], prior.channels

@@ -116,11 +116,7 @@ class Streams:
         self.languages, self.width = tuple(config.get("languages", ())), config["width"]
 
     def language_number(self, language: str | None) -> int:
-        """Index of a language; -1 for None.
-
-        Raises:
-            AudioVQError: for a language that the prior was not trained on.
-        """
+        """Index of a language; -1 for None. Raises `AudioVQError` for a language that the prior was not trained on."""
         if language is None:
             return -1
         if language not in self.languages:

@@ -227,11 +227,7 @@ class SpeakerDistribution:
 
 
 def check_prior(folder: Path) -> None:
-    """Check that there is a prior, without loading it.
-
-    Raises:
-        AudioVQError: when there is none.
-    """
+    """Check that there is a prior, without loading it. Raises `AudioVQError` when there is none."""
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise AudioVQError(
             f"no prior in {folder}: train one with `audiovq train experiment=prior task.codec=MODEL`, on the codes of "
@@ -274,11 +270,7 @@ def restore(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @contextmanager
 def damage_in(folder: Path) -> Iterator[None]:
-    """Turn errors of any type into one line about the prior in a folder.
-
-    Raises:
-        AudioVQError: for any error.
-    """
+    """Turn errors of any type into one line about the prior in a folder. Raises `AudioVQError` for any error."""
     try:
         yield
     except Exception as error:
