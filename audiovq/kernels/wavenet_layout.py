@@ -25,7 +25,7 @@ from audiovq.kernels.wavenet import (
     State,
 )
 from audiovq.nn.distributions import MuLawCategorical
-from audiovq.nn.wavenet_stack import WaveNetStack
+from audiovq.nn.sequence import WaveNetStack
 
 BYTES = 4
 """Bytes of a weight."""

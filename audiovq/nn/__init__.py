@@ -2,8 +2,7 @@
 
 from audiovq.nn.convolutions import ChannelNorm, DilatedResidualUnit, GatedLayer
 from audiovq.nn.distributions import LogisticMixture, MuLawCategorical
-from audiovq.nn.transformer import Transformer
-from audiovq.nn.wavenet_stack import WaveNetStack
+from audiovq.nn.sequence import Transformer, WaveNetStack
 
 __all__ = [
     "ChannelNorm",

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.nn.transformer import FeedForward, RootMeanSquareNorm, Transformer
-from audiovq.nn.wavenet_stack import WaveNetBackbone
+from audiovq.nn.sequence import FeedForward, RootMeanSquareNorm, Transformer, WaveNetBackbone
 from audiovq.prior.sampling import SamplingConfig
 
 HEAD_SCALE, FIRST_HEAD_SCALE = 0.15, 0.3

@@ -22,7 +22,7 @@ SPEAKERS = "voices."
 SCALE = ".row_scale"
 """The scales of the tensor NAME are stored as ``NAME.row_scale``."""
 EPS = 1e-5
-"""Added to the mean square in root-mean-square normalisation, as in `audiovq.nn.transformer`."""
+"""Added to the mean square in root-mean-square normalisation, as in `audiovq.nn.sequence`."""
 
 
 def round_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +115,7 @@ class PriorWeights(Streams):
 
 
 def rotary_row(position: int, dim: int, base: float = 10000.0) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines (dim / 2,) float32 of one position, see `audiovq.nn.transformer.rotary_table`."""
+    """Cosines and sines (dim / 2,) float32 of one position, see `audiovq.nn.sequence.rotary_table`."""
     angles = position * base ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from audiovq.nn import DilatedResidualUnit
 from audiovq.nn.distributions import LogisticMixture, compand
-from audiovq.nn.wavenet_stack import WaveNetStack
+from audiovq.nn.sequence import WaveNetStack
 
 
 class PQMF(nn.Module):

@@ -15,7 +15,7 @@ from audiovq.codec.encoder import Trunk
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_weights, model_folder
 from audiovq.nn.distributions import MuLawCategorical, compand
-from audiovq.nn.wavenet_stack import WaveNetStack
+from audiovq.nn.sequence import WaveNetStack
 from audiovq.quantize import Quantized, VectorQuantizer
 from audiovq.wavenet.sampler import Noise, WaveNetSampler
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from audiovq.nn.wavenet_stack import WaveNetStack
+from audiovq.nn.sequence import WaveNetStack
 
 
 def stack(kernel_size=2):
