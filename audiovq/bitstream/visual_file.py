@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import islice
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -95,22 +96,20 @@ def encode_video(source: Place, target: Place, codec: VisualCodec) -> VisualRepo
     """
     with ExitStack() as stack, errors_about(describe(source)):
         rate, frames = stack.enter_context(open_video(source))
-        writer: ContainerWriter | None = None
-        header: VisualHeader | None = None
-        n_frames = 0
+        numbers, n_frames = rate.limit_denominator(1000), 0
+        writer: Any = None
+        header: Any = None
         while batch := list(islice(frames, PACKET_FRAMES)):
-            if len({frame.shape for frame in batch}) > 1 or (header and batch[0].shape[:2] != header.size):
+            if {frame.shape[:2] for frame in batch} != {batch[0].shape[:2] if header is None else header.size}:
                 raise AudioVQError("has frames of different sizes")
-            pixels = np.stack(batch)
-            codes = codec.encode_frames(pixels)
-            if header is None or writer is None:
-                numbers = rate.limit_denominator(1000)
+            codes = codec.encode_frames(np.stack(batch))
+            if header is None:
                 at = (numbers.numerator, numbers.denominator)
-                header = header_for(codec, MEDIA_VIDEO, codes, pixels.shape[1:3], at)
+                header = header_for(codec, MEDIA_VIDEO, codes, batch[0].shape[:2], at)
                 writer = ContainerWriter(stack.enter_context(open_output(target)), header.to_container())
             writer.write_packet(*header.pack(codes, len(batch)))
             n_frames += len(batch)
-        if header is None or writer is None:
+        if header is None:
             raise AudioVQError("has no frames")
         writer.finish(n_frames)
     return VisualReport(header.size, n_frames, writer.n_bytes)
@@ -152,11 +151,10 @@ def header_for(
     Raises:
         AudioVQError: for an image and a codec for video clips.
     """
-    time_stride = codec.time_stride
-    if media == MEDIA_IMAGE and time_stride > 1:
+    if media == MEDIA_IMAGE and codec.time_stride > 1:
         raise AudioVQError(f"model {codec.name} is for video clips; name one for images with --model")
     levels = tuple(
-        CodeLevel(k, max((entries - 1).bit_length(), 1), time_stride, *part.shape[2:])
+        CodeLevel(k, max((entries - 1).bit_length(), 1), codec.time_stride, *part.shape[2:])
         for (k, entries, _), part in zip(codec.levels, codes, strict=True)
     )
     packet = PACKET_FRAMES if media == MEDIA_VIDEO else 1
@@ -195,11 +193,8 @@ class VisualReader:
                 if last_was_short or (self.header.media == MEDIA_IMAGE and self.n_packets):
                     raise DamagedError("it has packets after its last one", record.index)
                 codes, n_frames = self.header.unpack(record.payload, record.short)
-                self.n_packets, self.n_frames, last_was_short = (
-                    self.n_packets + 1,
-                    self.n_frames + n_frames,
-                    record.short,
-                )
+                self.n_packets, self.n_frames = self.n_packets + 1, self.n_frames + n_frames
+                last_was_short = record.short
                 yield codes, n_frames
             elif record.extent != self.n_frames or not self.n_frames:  # type: ignore[union-attr]
                 raise DamagedError("its end states another number of frames than it has")
@@ -266,7 +261,7 @@ def inspect_visual(source: Place) -> VisualInfo:
         n_bytes = size_of(stream) or reader.container.n_bytes
     header, whole = reader.header, damage is None
     rate = Fraction(*header.rate) if header.media == MEDIA_VIDEO else None
-    pixels = header.size[0] * header.size[1] * reader.n_frames
+    pixels = prod(header.size) * reader.n_frames
     return VisualInfo(
         version=VERSION,
         media=MEDIA_NAMES[header.media],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -50,8 +51,7 @@ class CodeLevel:
 
     def n_codes(self, n_frames: int) -> int:
         """Number of codes of ``n_frames`` frames."""
-        n_codebooks, times, height, width = self.shape(n_frames)
-        return n_codebooks * times * height * width
+        return prod(self.shape(n_frames))
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ class VisualHeader:
                 ("columns of codes", level.width, 1, MAX_EDGE),
             ]
         checks.append(("number of codes in a packet", self._n_codes(self.packet_frames), 1, MAX_PACKET_CODES))
-        pixels = self.size[0] * self.size[1] * self.packet_frames
-        checks.append(("number of pixels in a packet", pixels, 1, MAX_PACKET_PIXELS))
+        checks.append(("number of pixels in a packet", prod(self.size) * self.packet_frames, 1, MAX_PACKET_PIXELS))
         for what, value, low, high in checks:
             if not low <= value <= high:
                 raise AudioVQError(f"{what} is {value}; the format has {low} to {high}")
