@@ -91,17 +91,10 @@ class Codebooks:
 
 
 class StreamingCodec(ABC):
-    """Coding and decoding channels while they arrive. Subclasses set the attributes and bring the engine.
+    """Coding and decoding channels while they arrive: an `audiovq.interfaces.Codec`.
 
-    Attributes:
-        name: the model's name, for messages.
-        sample_rate, hop_length, frame_rate: Hz, samples of a frame, frames a second.
-        packet_frames: frames of a packet, when nothing is asked for; the most that can be asked for.
-        n_codebooks, codebook_size: of codes.
-        default_n_codebooks, conversion_codebooks: what `encode` and `convert` use when nothing is asked for.
-        seed: of what decoders sample where no other seed is given.
-        model_hash: see `audiovq.hub.codes_hash`; files carry it. Zero for a model that was not loaded.
-        folder: where it was loaded from: bundled voices lie beside the weights.
+    Subclasses set the attributes and bring the engine. ``seed`` is for what decoders sample where no other is given;
+    ``model_hash`` is zero, and ``folder`` None, for a model that was not loaded.
     """
 
     name: str

@@ -103,14 +103,9 @@ SIDE_FEATURES = BUMPS + 2
 
 
 def side_features(pitch: Tensor, direct: Tensor) -> Tensor:
-    """What the backbone is given beside the latents: voicing, bumps along the pitch scale, and the kind of decoding.
+    """Pitch codes (B, F), and whether items have the part without a source (B,) -> (B, SIDE_FEATURES, F) float32.
 
-    Args:
-        pitch: (B, F) pitch codes.
-        direct: (B,) bool, items that have the part without a source.
-
-    Returns:
-        (B, SIDE_FEATURES, F) float32.
+    They are what the backbone is given beside the latents: voicing, bumps along the pitch scale, the kind of decoding.
     """
     centres = torch.linspace(1, N_VALUES, BUMPS, device=pitch.device)
     width = (N_VALUES - 1) / (BUMPS - 1)
@@ -192,10 +187,8 @@ class SourceFilterDecoder(nn.Module):
     constant from an overlap of three on, so the output never depends on where a chunk begins.
 
     Args:
-        latent_dim: channels of the latents.
+        latent_dim, hop_length, sample_rate: channels of the latents, samples of each, Hz.
         condition_dim, channels, dilations, upsample: see `Backbone`.
-        hop_length: samples per latent.
-        sample_rate: Hz.
         overlap: short frames that cover one sample.
         direct_from: fewest codebooks of speech that gets the part without a source.
     """
@@ -262,13 +255,8 @@ class SourceFilterDecoder(nn.Module):
         return self.backbone(torch.cat([latents, side], dim=1), condition)
 
     def shape(self, gains: Tensor, direct: Tensor | None, source: Tensor, noise: Tensor) -> Tensor:
-        """Gains and spectra to short frames (B, N, n_fft), to be added up.
-
-        Args:
-            gains: (B, 4 * bins, N), of the sources.
-            direct: (B, 3 * bins, N), log-gains, real and imaginary parts of the part without a source, or None.
-            source, noise: (B, N, bins) spectra.
-        """
+        """Gains of the sources (B, 4 * bins, N), log-gains, real and imaginary parts of the part without a source
+        (B, 3 * bins, N), and spectra of both sources (B, N, bins) -> short frames (B, N, n_fft), to be added up."""
         with torch.autocast(gains.device.type, enabled=False):
             size, real, imaginary, noise_size = gains.float().transpose(1, 2).chunk(4, dim=2)
             size = torch.exp(size.clamp(max=4.0))
@@ -290,28 +278,20 @@ class SourceFilterDecoder(nn.Module):
         return total.flatten(1)
 
     def forward(self, latents: Tensor, pitch: Tensor, condition: Tensor, n_codebooks: Tensor) -> Tensor:
-        """Latents to a waveform (B, 1, F * hop_length).
+        """Latents (B, C, F), pitch codes (B, F), speaker vectors (B, S), and the number of codebooks (B,) that each
+        item's latents are made from -> waveform (B, 1, F * hop_length).
 
         In training each item's noise starts at a random place of the table.
-
-        Args:
-            latents: (B, C, F).
-            pitch: (B, F) pitch codes.
-            condition: (B, S) speaker vector.
-            n_codebooks: (B,) codebooks that each item's latents are made from.
         """
         has_direct = n_codebooks >= self.direct_from
         features = self.features(latents, pitch, condition, has_direct)
         return self.synthesize(features, pitch, has_direct, self.training)
 
     def synthesize(self, features: Tensor, pitch: Tensor, has_direct: Tensor, random_noise: bool = False) -> Tensor:
-        """Features (B, channels[-1], F * rate) to a waveform (B, 1, F * hop_length).
+        """`features` (B, channels[-1], F * rate) and pitch codes (B, F) -> waveform (B, 1, F * hop_length).
 
-        Args:
-            features: from `features`.
-            pitch: (B, F) pitch codes.
-            has_direct: (B,) bool, items that have the part without a source.
-            random_noise: whether each item's noise starts at a random place of the table.
+        Items with ``has_direct`` (B,) get the part without a source, too; with ``random_noise`` the noise of each
+        starts at a random place of the table.
         """
         gains, n_frames = self.gains(features), features.shape[-1]
         direct = self.direct(features)

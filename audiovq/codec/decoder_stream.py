@@ -97,15 +97,9 @@ def _pitch(left: Frames, right: Frames, weight: np.ndarray) -> np.ndarray:
 
 
 def fill_gaps(latents: Tensor, pitch: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
-    """Bridges over short gaps of whole batches, for training: lost frames become what `bridge` puts in their place.
+    """Bridges over short gaps, for training: lost frames (B, F) become what `bridge` puts in their place.
 
-    Args:
-        latents: (B, C, F).
-        pitch: (B, F) pitch codes.
-        lost: (B, F) bool; items of which nothing is left stay as they are.
-
-    Returns:
-        Latents and pitch codes of the same shapes.
+    Latents are (B, C, F), pitch codes (B, F). Items of which nothing is left stay as they are.
     """
     import torch
 
@@ -235,13 +229,9 @@ class DecoderStream:
         return samples
 
     def _decode(self, latents: np.ndarray, pitch: np.ndarray, source: np.ndarray, stretch: Stretch) -> np.ndarray:
-        """Samples of the wanted frames, before the level is applied.
+        """Samples of a stretch's wanted frames, before the level is applied, from its latents (C, F) and pitch (F,).
 
-        Args:
-            latents: (C, F) of the stretch.
-            pitch: (F,) pitch codes of the stretch.
-            source: (margin + samples of the wanted frames + margin,) harmonic source.
-            stretch: the frames that are there and those that are wanted.
+        ``source`` is the harmonic source (margin + samples of the wanted frames + margin,).
         """
         direct = self._n_codebooks >= self._shape.direct_from
         gains, without_source = self._engine.gains(latents, pitch, self._speaker, direct, stretch)

@@ -36,10 +36,8 @@ class PitchTracker(nn.Module):
 
     Args:
         channels, dilations: of the residual units.
-        hop_length: samples of a frame.
-        sample_rate: Hz.
-        n_fft: samples of the analysis window.
-        top_hz: the spectrum is used up to this frequency.
+        hop_length, n_fft: samples of a frame and of the analysis window.
+        sample_rate, top_hz: Hz; the spectrum is used up to the latter.
     """
 
     def __init__(
@@ -263,12 +261,9 @@ class Trunk(nn.Module):
         self.context_frames = -(-reach // self.hop_length)
 
     def forward(self, waveform: Tensor, condition: Tensor | None = None, reference: Tensor | None = None) -> Tensor:
-        """(B, 1, T), T a multiple of ``hop_length`` -> (B, latent_dim, T / hop_length).
+        """Waveform (B, 1, T), T a multiple of ``hop_length`` -> (B, latent_dim, T / hop_length).
 
-        Args:
-            waveform: samples.
-            condition: (B, S), where the trunk is conditioned.
-            reference: (B, 1, T) signal whose phase is compared with, for ``relative_phase``.
+        Conditioned trunks get a vector (B, S), those with ``relative_phase`` a signal (B, 1, T) to compare phases with.
         """
         if waveform.shape[-1] % self.hop_length:
             raise ValueError(f"{waveform.shape[-1]} samples are no multiple of the hop length {self.hop_length}")

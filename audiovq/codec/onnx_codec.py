@@ -26,17 +26,11 @@ _FATAL = 4
 
 
 class OnnxEngine:
-    """An `audiovq.interfaces.Engine`; each network is loaded at its first use.
+    """An `audiovq.interfaces.Engine` from .onnx files by the names of the networks; raises `AudioVQError` without ONNX
+    Runtime.
 
-    Args:
-        paths: of the .onnx files, by the names of the networks.
-        shape: sizes of the networks.
-        threads: of each network; no more are used than there are cores, where they would wait for each other.
-
-    Copies of it, in memory or in a forked process, load the networks anew.
-
-    Raises:
-        AudioVQError: when ONNX Runtime is not installed.
+    Each network is loaded at its first use, also by copies in memory or in a forked process. No more ``threads`` are
+    used than there are cores, where they would wait for each other.
     """
 
     def __init__(self, paths: dict[str, Path], shape: CodecShape, threads: int = 1) -> None:
@@ -69,11 +63,7 @@ class OnnxEngine:
         return found[0], found[1] if direct else None
 
     def _run(self, network: str, outputs: list[str], **inputs: np.ndarray) -> list[np.ndarray]:
-        """Outputs of a network.
-
-        Raises:
-            AudioVQError: when it cannot be loaded or computed: a damaged file, too little memory.
-        """
+        """Outputs of a network; raises `AudioVQError` for a damaged file or too little memory."""
         from onnxruntime import RunOptions
 
         options = RunOptions()

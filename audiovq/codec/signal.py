@@ -129,12 +129,7 @@ RAMP = 80
 
 
 class HarmonicSource:
-    """The harmonic source of one channel, frame by frame: equal to the bit however the frames are cut into pieces.
-
-    Args:
-        hop_length: samples of a frame.
-        sample_rate: Hz.
-    """
+    """The harmonic source of one channel, frame by frame: equal to the bit however the frames are cut into pieces."""
 
     def __init__(self, hop_length: int, sample_rate: int) -> None:
         self.hop_length, self.sample_rate = hop_length, sample_rate
@@ -144,14 +139,9 @@ class HarmonicSource:
         self._rise = np.concatenate([ramp, np.ones(hop_length - RAMP)]).astype(np.float32)
 
     def next(self, f0: np.ndarray, after: float) -> np.ndarray:
-        """Samples of the next frames.
+        """Hz (F,) float64 of the next frames, 0 where unvoiced -> samples (F * hop_length,) float32.
 
-        Args:
-            f0: (F,) float64 Hz of the frames, 0 where unvoiced.
-            after: Hz of the frame that follows them, 0 at the end of the recording.
-
-        Returns:
-            (F * hop_length,) float32.
+        ``after`` is that of the frame that follows them, 0 at the end of the recording.
         """
         if len(f0) == 0:
             return np.zeros(0, np.float32)
@@ -213,12 +203,8 @@ def smooth_noise(n_samples: int, window_length: int = 320, iterations: int = 50)
     alternates between equal magnitudes and spectra that belong to a signal (Griffin and Lim 1984).
 
     Args:
-        n_samples: a multiple of a quarter of ``window_length``.
-        window_length: of the Hann windows, in samples.
+        n_samples: of the result (float64), a multiple of a quarter of ``window_length``, that of the Hann windows.
         iterations: after 50 the fluctuation is a fifth of the mean.
-
-    Returns:
-        (n_samples,) float64.
     """
     step = window_length // 4
     if n_samples % step:

@@ -28,10 +28,9 @@ MOST_SPEAKERS = 4
 
 
 class TorchEngine:
-    """An `audiovq.interfaces.Engine`; it keeps the weights as they are when it is made.
+    """An `audiovq.interfaces.Engine`: a codec's networks, float32, in evaluation mode, on any device.
 
-    Args:
-        networks: of the codec, float32 and in evaluation mode, on any device.
+    It keeps the weights as they are when it is made.
     """
 
     def __init__(self, networks: CodecNetworks) -> None:
@@ -136,12 +135,7 @@ def _table(level: VectorQuantizer) -> Table:
 
 
 class ChunkedTrunk:
-    """A `Trunk` with its weights and its condition vector folded for inference.
-
-    Args:
-        trunk: whose weights are taken.
-        condition: (S,) vector, where the trunk is conditioned.
-    """
+    """A `Trunk` with its weights and its condition vector (S,), where it has one, folded for inference."""
 
     def __init__(self, trunk: Trunk, condition: Tensor | None = None) -> None:
         self.filterbank = trunk.filterbank
@@ -158,16 +152,10 @@ class ChunkedTrunk:
         return lambda span: Span(layer(span.rows), span.start, span.total)
 
     def __call__(self, samples: Tensor, start: int, total: int | None, reference: Tensor | None = None) -> Span:
-        """Latents of a stretch.
+        """Samples and reference signal (T,), whole hops -> the latents that depend on these alone, as rows (F, C).
 
-        Args:
-            samples: (T,), whole hops.
-            start: position of the first sample in the recording, a multiple of the hop length.
-            total: samples of the recording in whole hops; None when its end is not known yet.
-            reference: (T,) signal whose phase is compared with.
-
-        Returns:
-            The latents that depend on these samples alone, as rows (F, C).
+        ``start`` is the position of the first sample in the recording, ``total`` the recording's samples in whole hops;
+        None when its end is not known yet.
         """
         if self.filterbank is None:
             span = Span(samples[:, None], start, ENDLESS if total is None else total)
@@ -195,13 +183,7 @@ class ChunkedPitchTracker:
         self.classify = SpanProject(tracker.norm, tracker.classify)
 
     def __call__(self, samples: Tensor, start: int, total: int | None) -> Span:
-        """Logits of pitch codes, as rows (F, N_VALUES + 1), that depend on these samples alone.
-
-        Args:
-            samples: (T,), whole frames, level-normalised.
-            start: position of the first sample, a multiple of the hop length.
-            total: samples of the recording in whole frames; None when its end is not known yet.
-        """
+        """Samples (T,), level-normalised -> logits as rows (F, N_VALUES + 1). See `ChunkedTrunk` for the rest."""
         rows = self.tracker.features(samples[None, None])[0].t().contiguous()
         reach = -(-(self.tracker.n_fft - self.hop_length) // 2 // self.hop_length)
         low = 0 if start == 0 else reach
@@ -232,14 +214,9 @@ class ChunkedDecoder:
         self.gains, self.direct = (SpanProject(backbone.norm, conv) for conv in (decoder.gains, decoder.direct))
 
     def features(self, latents: Tensor, pitch: Tensor, start: int, total: int | None, has_direct: bool) -> Span:
-        """Features of the backbone, before its last normalisation, as far as the latents determine them.
+        """Latents (C, F) and pitch codes (F,) -> the backbone's features, not yet normalised, that these determine.
 
-        Args:
-            latents: (C, F).
-            pitch: (F,) pitch codes.
-            start: frame of the first latent.
-            total: frames of the recording; None when its end is not known yet.
-            has_direct: whether the part without a source is wanted, too.
+        ``start`` is the frame of the first latent, ``total`` the recording's frames; None while its end is unknown.
         """
         side = side_features(pitch[None], torch.tensor([has_direct], device=pitch.device))[0]
         rows = torch.cat([latents, side]).t().contiguous()
