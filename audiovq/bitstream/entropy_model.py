@@ -52,13 +52,9 @@ class Network(NamedTuple):
 
 
 class Predictor:
-    """The integer network in NumPy, for one frame or for many at once.
+    """The integer network in NumPy, for one frame ``at`` or for many, ``at (N,)``; arrays then have N rows.
 
-    Products are in float64, which holds all sums exactly. In the shapes below ``at`` is a frame, and ``code`` its code,
-    or ``at (N,)`` are frames; an array then has N rows.
-
-    Args:
-        network: its weights.
+    Products are in float64, which holds all sums exactly.
     """
 
     def __init__(self, network: Network) -> None:

@@ -35,10 +35,8 @@ class CodingReport:
     """What was done.
 
     Attributes:
-        seconds: of audio.
-        n_channels: channels coded or decoded.
-        n_bytes: of the .avq file that was written, or read.
-        decoded: whether it was read.
+        seconds, n_channels: of the audio.
+        n_bytes: of the .avq file that was written, or read (``decoded``).
         n_clipped: samples of the source beyond full scale, which were clipped.
         damage: what was lost, in words, when damage was concealed.
         remarks: what else the user should know.
@@ -244,13 +242,7 @@ def _moved(
 
 
 def save_channels(channels: Sequence[CodedChannel], target: Place, codec: Codec, entropy_coding: bool = True) -> None:
-    """Write coded channels of equal length and equal packets.
-
-    ``entropy_coding`` makes the file smaller without changing a code, where the model can.
-
-    Raises:
-        AudioVQError: for a target that cannot be written.
-    """
+    """As `save_encoded`, for channels of equal length and equal packets."""
     speakers = np.stack([channel.speaker for channel in channels])
     n_codebooks, packet_frames = len(channels[0].packets[0].codes), channels[0].packet_frames
     with open_output(target) as stream:
@@ -261,11 +253,7 @@ def save_channels(channels: Sequence[CodedChannel], target: Place, codec: Codec,
 
 
 def load_channels(source: Place, codec: Codec) -> list[CodedChannel]:
-    """Read a file into memory.
-
-    Raises:
-        AudioVQError: for a damaged file or a file of another model.
-    """
+    """As `load_encoded`: each channel."""
     with errors_about(describe(source)), open_input(source) as stream:
         speech = SpeechReader(stream)
         speech.expect(codec)

@@ -138,8 +138,7 @@ class PitchMover:
 
     Args:
         pitch: as `SpeechCodec.convert` takes it.
-        target_hz: the target's median; None where it is not known, which leaves the pitch where it is.
-        source_hz: the source's median, where it is known beforehand: no packet waits then.
+        target_hz, source_hz: medians; without the target's the pitch stays, with the source's no packet waits.
 
     Raises:
         AudioVQError: for an interval of more than two octaves.

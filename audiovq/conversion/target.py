@@ -57,11 +57,7 @@ class BundledVoice:
 def voice_entry(
     voice: TargetVoice, name: str, languages: list[str], sex: str | None, licence: str, source: str
 ) -> BundledVoice:
-    """What was heard of a voice, as it is put beside a model; see `BundledVoice`.
-
-    Raises:
-        AudioVQError: when too little was heard to know the voice by.
-    """
+    """What was heard of a voice, as it is put beside a model; raises `AudioVQError` when that is too little."""
     return BundledVoice(
         name=name,
         languages=languages,
@@ -309,11 +305,7 @@ def gather_voice(codec: Codec, targets: Sequence[str | Path | np.ndarray]) -> Ta
 
 
 def add_bundled(voice: TargetVoice, codec: Codec, name: str) -> None:
-    """Add a voice that came with the model.
-
-    Raises:
-        AudioVQError: when there is none of this name.
-    """
+    """Add a voice that came with the model. Raises `AudioVQError` when there is none of this name."""
     found = find_voice(codec, name)
     if max(found.vector) >= codec.n_speaker_levels:
         raise AudioVQError(f"{name}: its speaker vector has values that model {codec.name} does not know")
@@ -321,11 +313,7 @@ def add_bundled(voice: TargetVoice, codec: Codec, name: str) -> None:
 
 
 def add_recording(voice: TargetVoice, codec: Codec, path: str) -> None:
-    """Add a recording of any length, all channels mixed.
-
-    Raises:
-        AudioVQError: when it cannot be read.
-    """
+    """Add a recording of any length, all channels mixed. Raises `AudioVQError` when it cannot be read."""
     with errors_about(path), open_audio(path) as audio:
         for samples in model_blocks(audio, codec, mono=True):
             if samples is not None:

@@ -74,12 +74,9 @@ class Decoder(nn.Sequential):
 
 
 class PixelDecoder(nn.Module):
-    """Quantized latents of all levels -> the parameters of each pixel's distribution.
+    """Quantized latents of all levels -> the ``out`` parameters of each pixel's distribution.
 
-    Args:
-        strides, dims: stride in pixels and latent channels of each level, coarse to fine.
-        channels, residual, n_residual: hidden channels, those inside the residual blocks, and their number.
-        out: parameters per pixel.
+    ``strides`` in pixels and latent channels ``dims`` are of each level, coarse to fine.
     """
 
     def __init__(
@@ -102,10 +99,8 @@ class Level(nn.Module):
     """One level of an image codec: encoder, quantizer, and the context that the next finer level is conditioned on.
 
     Args:
-        in_channels: of the encoder's input: the image, or the features of the next finer level.
-        channels, residual, n_residual: hidden channels, those inside the residual blocks, and their number.
-        factor: stride of this level relative to the encoder's input.
-        latent_dim: channels of the latents.
+        in_channels, factor: of the encoder's input (the image, or the features of the next finer level): channels, and
+            this level's stride relative to it.
         quantizer: arguments of `make_quantizer`.
         coarser_dim: channels of the context from the next coarser level; 0 for the coarsest.
         context: whether a finer level is conditioned on these latents.
@@ -137,14 +132,9 @@ class Level(nn.Module):
 
 
 def make_quantizer(latent_dim: int, kind: str = "residual", n_codebooks: int = 1, **settings: Any) -> nn.Module:
-    """A quantizer for latents of ``latent_dim`` channels; with one codebook both kinds are plain vector quantization.
+    """A quantizer for latents of ``latent_dim`` channels, "residual" or "product".
 
-    Args:
-        kind: "residual" or "product".
-        settings: further arguments of `ResidualVectorQuantizer` or `ProductQuantizer`.
-
-    Raises:
-        AudioVQError: for another kind.
+    With one codebook both are plain vector quantization. Raises `AudioVQError` for another kind.
     """
     if kind not in QUANTIZERS:
         raise AudioVQError(f"unknown image quantizer {kind!r}; choose from {', '.join(QUANTIZERS)}")

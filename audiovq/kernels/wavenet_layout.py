@@ -203,10 +203,8 @@ def gate_rows(matrix: Tensor, channels: int, width: int, start: int, height: int
 
 
 def lay_out_condition(decoder: Recurrence, net: Network) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (condition_channels, condition_width) and bias (condition_width,) of the condition's projection.
-
-    It gives the condition's part of the gates, and the logarithms of the mixtures' units (0 where there are none).
-    """
+    """Weight (condition_channels, condition_width) and bias (condition_width,) of the condition's projection to
+    the gates and to the logarithms of the mixtures' units (0 where there are none)."""
     stack, c, width = decoder.stack, decoder.stack.channels, net.z_width
     layer: Any = stack.condition
     weight = matrix_of(layer).unflatten(0, (stack.n_layers, 2 * c))

@@ -163,12 +163,9 @@ def attend(heads, keys, values, length, window, cos, sin, scores, out, n_heads):
 
 @compiled
 def sample_code(logits: np.ndarray, uniform: float, temperature: float, top_k: int, top_p: float) -> int:
-    """Sample a code by inverse transform: the code at ``uniform`` of the cumulative distribution.
+    """Sample a code by inverse transform: the code at ``uniform`` in [0, 1) of the distribution of logits (V,) float32.
 
-    Args:
-        logits: (V,) float32.
-        uniform: in [0, 1).
-        temperature, top_k, top_p: see `audiovq.prior.networks.SamplingConfig`.
+    For the settings see `audiovq.prior.sampling.SamplingConfig`.
     """
     n = len(logits)
     best = 0
@@ -352,11 +349,7 @@ class PackedPrior:
 class CompiledStepper:
     """A batch of sequences that grow frame by frame: `audiovq.prior.networks.Stepper`, compiled and on one thread.
 
-    Args:
-        packed: the weights.
-        offset: (B, C) float32, the conditions' vector that is added to every input.
-        config: sampling settings.
-        n_streams: number of streams to sample.
+    ``offset`` (B, C) float32 is the conditions' vector that is added to every input.
     """
 
     def __init__(self, packed: PackedPrior, offset: np.ndarray, config: SamplingConfig, n_streams: int) -> None:

@@ -44,8 +44,7 @@ class Conditioner(nn.Module):
     guidance, Ho and Salimans 2022), so that the model also learns the unconditional distribution.
 
     Args:
-        width: channels of the vector.
-        speaker_dim: channels of speaker vectors; 0 for a model without them.
+        width, speaker_dim: channels of the vector and of speaker vectors; 0 for a model without these.
         n_languages: languages; one more is the unknown one.
     """
 
@@ -80,14 +79,10 @@ class Conditioner(nn.Module):
 
 
 class CodeEmbedding(nn.Module):
-    """A small vector for each code of each stream, read by the backbone and by the depth model.
+    """A small vector of ``dim`` channels for each code of each stream, read by the backbone and by the depth model.
 
-    Each stream has an additional row for an absent code, when fewer codebooks are modelled.
-
-    Args:
-        sizes: number of codes of each stream.
-        dim: channels of a vector.
-        has_pitch: whether the first stream is pitch: its vectors begin as sines of it, since near pitches are alike.
+    Each stream has one more for an absent code, when fewer codebooks are modelled. Where the first stream is pitch, its
+    vectors begin as sines of it, since near pitches are alike.
     """
 
     def __init__(self, sizes: Sequence[int], dim: int, has_pitch: bool = False) -> None:
@@ -126,9 +121,8 @@ class DepthModel(nn.Module):
         codes below k ----^  sum of their vectors
 
     Args:
-        width: channels of the backbone's output.
+        width, embedding_dim: channels of the backbone's output and of the codes' vectors.
         sizes: number of codes of each stream.
-        embedding_dim: channels of the codes' vectors.
         depth_width, hidden, n_layers: channels, channels inside the feed-forward layers, and their number.
     """
 
@@ -173,13 +167,9 @@ class DepthModel(nn.Module):
 
 
 class Stepper:
-    """A batch of sequences that grow frame by frame, with the backbone's cache.
+    """A batch of sequences of a `audiovq.prior.CodePrior` that grow frame by frame, with the backbone's cache.
 
-    Args:
-        prior: the `audiovq.prior.CodePrior`.
-        offset: (B, C), the conditions' vector that is added to every input.
-        config: sampling settings.
-        n_streams: number of streams to sample.
+    ``offset`` (B, C) is the conditions' vector that is added to every input.
     """
 
     def __init__(self, prior: Any, offset: Tensor, config: SamplingConfig, n_streams: int) -> None:

@@ -296,15 +296,10 @@ class AttentionCache:
 
 
 class PixelStepper:
-    """State of sampling code by code, computing only what a new code changes.
+    """State of sampling ``n`` images code by code, computing only what a new code changes.
 
     A row of the vertical stacks is computed when the row begins, one position of the horizontal stacks for each code.
     The horizontal stacks read their own row only, so that a position takes a few products of small matrices.
-
-    Args:
-        prior: the model.
-        n: number of images sampled at once.
-        condition: arguments of `PixelPrior.condition`.
     """
 
     def __init__(self, prior: PixelPrior, n: int, condition: dict[str, Any]) -> None:

@@ -31,15 +31,9 @@ _USUAL_LEVEL = quantize_level(-20.0)
 
 
 class NumpyStepper:
-    """A batch of sequences that grow frame by frame: `audiovq.prior.kernels.CompiledStepper` in NumPy.
+    """`audiovq.prior.kernels.CompiledStepper` in NumPy.
 
     Every product is of one sequence, so that its codes do not depend on the batch.
-
-    Args:
-        weights: of the prior.
-        offset: (B, C) float32, the conditions' vector that is added to every input.
-        config: sampling settings.
-        n_streams: number of streams to sample.
     """
 
     def __init__(self, weights: PriorWeights, offset: np.ndarray, config: SamplingConfig, n_streams: int) -> None:
@@ -337,12 +331,7 @@ def prior_folder(name_or_dir: str | Path | None = None, prior: str | Path | None
 
 
 def load_sampler(folder: str | Path, codec: Any = None) -> tuple[CodeSampler, SpeakerDistribution | None]:
-    """Load a prior and its distribution of speakers; with a codec, check that the prior is for its codes.
-
-    Raises:
-        AudioVQError: when there is none, when it is damaged or has no transformer, or when it was trained on another
-            codec's codes.
-    """
+    """As `audiovq.prior.speech.load_prior`, in NumPy; raises `AudioVQError` also for a prior without a transformer."""
     folder = Path(folder)
     check_prior(folder)
     with damage_in(folder):

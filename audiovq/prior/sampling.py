@@ -56,15 +56,9 @@ STEEPEST = 1e30
 
 
 def sample_codes(logits: np.ndarray, uniforms: np.ndarray, config: SamplingConfig) -> np.ndarray:
-    """A code for each row by inverse transform, as `audiovq.prior.kernels.sample_code` but for rounding.
+    """A code (B,) int64 for each row of logits (B, V) and number (B,) in [0, 1), by inverse transform.
 
-    Args:
-        logits: (B, V) float32.
-        uniforms: (B,) in [0, 1).
-        config: sampling settings.
-
-    Returns:
-        (B,) int64.
+    It is that of `audiovq.prior.kernels.sample_code` but for rounding.
     """
     if config.temperature <= 0:
         return logits.argmax(axis=1)

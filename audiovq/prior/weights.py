@@ -98,12 +98,8 @@ class PriorWeights(Streams):
     def offset(self, n: int, speakers: np.ndarray | None, language: int | np.ndarray) -> np.ndarray:
         """The conditions' vectors (n, C) float32, which are added to every input of the backbone.
 
-        A row depends on its own conditions alone, whatever ``n`` is.
-
-        Args:
-            n: number of sequences.
-            speakers: (n or 1, S) float32 speaker vectors; None for none.
-            language: index, or (n or 1,); -1 for none.
+        Speaker vectors are (n or 1, S) float32, languages an index, -1 for none, or (n or 1,). A row depends on its own
+        conditions alone, whatever ``n`` is.
         """
         vectors = np.broadcast_to(self.arrays["conditioner.no_speaker"], (n, self.width))
         if speakers is not None and self.speaker_dim:
@@ -157,15 +153,8 @@ class SpeakerDistribution:
         loudness: np.ndarray,
         min_seconds: float = 20.0,
     ) -> SpeakerDistribution:
-        """Fit to the vectors (N, S) of recordings; speakers with less than ``min_seconds`` of speech are left out.
-
-        Args:
-            vectors: in integer levels.
-            speakers: name of each recording's speaker.
-            seconds: (N,), duration of each recording.
-            levels: number of levels of each value.
-            loudness: (N,), mean level code of each recording.
-            min_seconds: of a speaker's recordings together.
+        """Fit to recordings: vectors (N, S) in ``levels`` integer levels, names of speakers, seconds (N,), mean level codes
+        (N,); speakers with less than ``min_seconds`` are left out.
 
         Raises:
             ValueError: without recordings.

@@ -41,11 +41,9 @@ def gather_sizes(n: int, device: torch.device) -> list[int]:
 
 
 def gather_vectors(x: Tensor, indices: Tensor, sizes: list[int]) -> Tensor:
-    """Vectors ``(M, D)`` at ``indices (M,)`` of the joint batch, the same on every rank.
+    """Vectors ``(M, D)`` at ``indices (M,)`` of the joint batch, the same on every rank, from its own ``x (B, D, T)``.
 
-    Args:
-        x: ``(B, D, T)``, this rank's batch; the joint batch concatenates all ranks along ``B`` in their order.
-        sizes: see `gather_sizes`.
+    The joint batch concatenates all ranks along ``B`` in their order.
     """
     length = x.shape[2]
     indices = indices.to(x.device)
@@ -107,11 +105,7 @@ def kmeans(
 
 
 class Usage(nn.Module):
-    """For each of ``size`` codes, the number of training steps since it was last used.
-
-    Args:
-        window: training steps over which ``usage_window`` is reported.
-    """
+    """For each of ``size`` codes, the training steps since it was last used; `metrics` look back ``window`` steps."""
 
     age: Tensor
 
@@ -224,8 +218,7 @@ class Codebook(nn.Module):
     def initialise(self, vectors: Tensor, batch_size: float, iterations: int = 10) -> None:
         """Start from the k-means centres of ``vectors (M, dim)``, which must be the same on every rank.
 
-        Args:
-            batch_size: vectors in a training batch over all ranks; the average counts add up to it.
+        The average counts add up to ``batch_size``, the vectors in a training batch over all ranks.
         """
         centres, counts = kmeans(vectors, self.size, iterations, self._generator(), self.normalised)
         counts = counts * (batch_size / len(vectors))

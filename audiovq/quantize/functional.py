@@ -39,11 +39,7 @@ class Quantized:
 
 
 def check_latents(latents: Tensor, channels: int) -> None:
-    """Check that latents are floating-point ``(B, channels, *dims)``.
-
-    Raises:
-        QuantizerError: when they are not.
-    """
+    """Raise `QuantizerError` unless latents are floating-point ``(B, channels, *dims)``."""
     if latents.dim() < 2 or latents.shape[1] != channels or not latents.is_floating_point():
         raise QuantizerError(
             f"latents must be floats (B, {channels}, *dims), not {latents.dtype} {tuple(latents.shape)}"
@@ -51,21 +47,13 @@ def check_latents(latents: Tensor, channels: int) -> None:
 
 
 def check_n_codebooks(n_codebooks: int | None, available: int) -> None:
-    """Check a requested number of codebooks; None asks for all.
-
-    Raises:
-        QuantizerError: when it is not from 1 to ``available``.
-    """
+    """Raise `QuantizerError` unless a number of codebooks is from 1 to ``available``, or None: all."""
     if n_codebooks is not None and not 1 <= n_codebooks <= available:
         raise QuantizerError(f"n_codebooks must be from 1 to {available}, not {n_codebooks}")
 
 
 def check_codes(codes: Tensor, size: int, available: int) -> None:
-    """Check that codes are int64 ``(B, 1..available, *dims)`` in ``[-1, size)``.
-
-    Raises:
-        QuantizerError: when they are not.
-    """
+    """Raise `QuantizerError` unless codes are int64 ``(B, 1..available, *dims)`` in ``[-1, size)``."""
     if codes.dim() < 2 or not 1 <= codes.shape[1] <= available or codes.dtype != torch.int64:
         raise QuantizerError(f"codes must be int64 (B, 1..{available}, *dims), not {codes.dtype} {tuple(codes.shape)}")
     if codes.numel() and (int(codes.max()) >= size or int(codes.min()) < -1):

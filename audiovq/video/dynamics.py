@@ -275,11 +275,7 @@ def sample_frame(
     """Sample the codes (B, h, w) of one frame by masked decoding: each pass fixes the most certain open codes.
 
     The number of open codes falls with a cosine (Chang et al. 2022, section 3.3); the most certain codes are those with
-    the largest log probability plus Gumbel noise that decreases to zero.
-
-    Args:
-        window: features of the context frames, see `LatentDynamics.features`.
-        actions: (B, n_context, A).
+    the largest log probability plus Gumbel noise that decreases to zero. ``window`` are the features of the context.
     """
     batch, (height, width) = len(window), window.shape[-2:]
     codes = torch.zeros(batch, height, width, dtype=torch.int64)
