@@ -246,23 +246,15 @@ class ContainerReader:
         if len(self._buffer) > 3 and self._buffer[3] != VERSION:
             advice = "update audiovq" if self._buffer[3] > VERSION else "encode the source again"
             raise AudioVQError(f"its format version is {self._buffer[3]}, this release reads {VERSION}; {advice}")
-        cut = DamagedError("it is cut off inside its header")
-        size = None
-        for n in range(len(MAGIC) + 8, len(MAGIC) + 11):
-            if not self._available(n):
-                raise cut
-            try:
-                size = decode_varint(self._buffer[:n], len(MAGIC) + 7)
-            except ValueError:
-                break
-            if size:
-                break
-        if not size or size[0] > MAX_HEADER_BODY:
+        size = self._varint_at(len(MAGIC) + 7)
+        if size is None and not self._available(len(MAGIC) + 10):
+            raise DamagedError("it is cut off inside its header")
+        if size is None or size[0] > MAX_HEADER_BODY:
             raise DamagedError("its header is damaged")
         length, start = size
         behind = start + length + 4
         if not self._available(behind):
-            raise cut
+            raise DamagedError("it is cut off inside its header")
         data = bytes(self._buffer[:behind])
         checksum = zlib.crc32(data[:-4])
         if checksum != int.from_bytes(data[-4:], "little"):

@@ -196,17 +196,11 @@ _MAX_REACH = 32  # frames of voicing on either side
 
 @dataclass(frozen=True)
 class EntropyModel:
-    """Probabilities of a model's codes and speaker vectors, as integers.
+    """Probabilities of a model's codes and speaker vectors, as integers."""
 
-    Attributes:
-        model_hash: of the model whose codes they are.
-        network: predicts each code from the frames before it and the coarser codes of its frame.
-        speaker: (S, 2**v) int64, weights of each value of a speaker vector; each row sums to 2**24 - 2**v.
-    """
-
-    model_hash: bytes
-    network: Network
-    speaker: np.ndarray
+    model_hash: bytes  # of the model whose codes they are
+    network: Network  # predicts each code from the frames before it and the coarser codes of its frame
+    speaker: np.ndarray  # (S, 2**v) int64, weights of each value of a speaker vector; rows sum to 2**24 - 2**v
 
     @property
     def n_codebooks(self) -> int:

@@ -47,30 +47,18 @@ MAX_PACKET_CODES = 1 << 22  # of all channels: a few bytes must not ask for giga
 
 @dataclass(frozen=True)
 class SpeechHeader:
-    """The header of a speech file.
+    """The header of a speech file."""
 
-    Attributes:
-        model_hash: 4 bytes, which model wrote the codes.
-        sample_rate: of the source, Hz.
-        n_codebooks, code_bits: codebooks of each frame, and bits of each code.
-        packet_frames: frames of a full packet.
-        speakers: quantized speaker vectors, (channels, S) int64, each value of ``speaker_bits`` bits; -1 while they
-            are not known, see `resolve`.
-        entropy_coded: rows may be entropy-coded.
-        entropy_id: 2 bytes, by which entropy model; empty when not.
-        coded_speakers: the rows of speakers that are not known yet, as the file has them.
-    """
-
-    model_hash: bytes
-    sample_rate: int
+    model_hash: bytes  # 4 bytes, which model wrote the codes
+    sample_rate: int  # of the source, Hz
     n_codebooks: int
     code_bits: int
-    packet_frames: int
-    speakers: np.ndarray
-    speaker_bits: int
-    entropy_coded: bool = False
-    entropy_id: bytes = b""
-    coded_speakers: bytes | None = None
+    packet_frames: int  # of a full packet
+    speakers: np.ndarray  # quantized speaker vectors, (channels, S) int64; -1 while they are not known, see `resolve`
+    speaker_bits: int  # of each value
+    entropy_coded: bool = False  # rows may be entropy-coded
+    entropy_id: bytes = b""  # 2 bytes, by which entropy model; empty when not
+    coded_speakers: bytes | None = None  # the rows of speakers that are not known yet, as the file has them
 
     def __post_init__(self) -> None:
         channels, size = self.speakers.shape

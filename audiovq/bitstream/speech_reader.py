@@ -41,24 +41,7 @@ class SkimmedSpeech:
 
 
 class SpeechReader:
-    """Read the header at once, the rest packet by packet.
-
-    Args:
-        stream: anything with ``read``.
-
-    Attributes:
-        header: the file's header; its speakers may be known only after `expect` or `use`.
-        damage: what was lost, in words.
-        lost_seconds: from where to where speech is lost, where the model's rate is known.
-        n_good, n_good_frames: packets that are there and whole, and their frames.
-        n_packets, n_frames: read or known to be lost so far, frames of each channel.
-        n_payload_bytes: of the packets read so far.
-        n_side_bytes: of these, what pitch and level take.
-        pitch: how often each pitch code was read, (N_VALUES + 1,).
-        n_samples: of each channel at the source's rate; known when all packets are out.
-        n_model_samples: the same at the model's rate.
-        is_complete: whether the end record was found.
-        remedy: what errors about damage advise.
+    """Read the header of a stream (anything with ``read``) at once, the rest packet by packet.
 
     Raises:
         AudioVQError: for a file that is not speech, and a header that is damaged or of a newer format.
@@ -66,15 +49,18 @@ class SpeechReader:
 
     def __init__(self, stream: Any) -> None:
         self._container = ContainerReader(stream)
+        #: The file's header; its speakers may be known only after `expect` or `use`.
         self.header = SpeechHeader.from_container(self._container.header)
-        self.damage: list[str] = []
-        self.remedy = "--conceal decodes the rest"
-        self.lost_seconds: list[tuple[float, float]] = []
-        self.n_good = self.n_good_frames = 0
-        self.n_packets = self.n_frames = self.n_samples = self.n_model_samples = 0
-        self.is_complete = False
-        self.n_payload_bytes = self.n_side_bytes = 0
-        self.pitch = np.zeros(N_VALUES + 1, np.int64)
+        self.damage: list[str] = []  # what was lost, in words
+        self.remedy = "--conceal decodes the rest"  # what errors about damage advise
+        self.lost_seconds: list[tuple[float, float]] = []  # from where to where, where the model's rate is known
+        self.n_good = self.n_good_frames = 0  # packets that are there and whole, and their frames
+        self.n_packets = self.n_frames = 0  # read or known to be lost so far, frames of each channel
+        #: Samples of each channel at the source's rate and at the model's; known when all packets are out.
+        self.n_samples = self.n_model_samples = 0
+        self.is_complete = False  # whether the end record was found
+        self.n_payload_bytes = self.n_side_bytes = 0  # of packets read, and of these pitch and level
+        self.pitch = np.zeros(N_VALUES + 1, np.int64)  # how often each pitch code was read
         self._rate, self._hop, self._codebook_size = 0, 0, 1 << self.header.code_bits
         self._coder: EntropyCoder | None = None
         self._skim = False

@@ -32,19 +32,12 @@ PACKET_FRAMES = 16
 
 @dataclass
 class VisualReport:
-    """Summary of one file.
+    """Summary of one file."""
 
-    Attributes:
-        size: height and width in pixels.
-        n_frames: 1 for an image.
-        n_bytes: size of the .avq file.
-        remarks: on the source, for its user.
-    """
-
-    size: tuple[int, int]
-    n_frames: int
-    n_bytes: int
-    remarks: list[str] = field(default_factory=list)
+    size: tuple[int, int]  # height and width in pixels
+    n_frames: int  # 1 for an image
+    n_bytes: int  # of the .avq file
+    remarks: list[str] = field(default_factory=list)  # on the source, for its user
 
 
 @dataclass

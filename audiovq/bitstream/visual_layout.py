@@ -58,24 +58,16 @@ class CodeLevel:
 class VisualHeader:
     """The header of an image or a video.
 
-    Attributes:
-        model_hash: 4 bytes, identifier of the model that wrote the codes.
-        media: `MEDIA_IMAGE` or `MEDIA_VIDEO`.
-        size: height and width in pixels.
-        packet_frames: frames of a full packet; 1 for an image.
-        rate: frames per second, (numerator, denominator); (0, 1) for an image.
-        levels: coarse to fine.
-
     Raises:
         AudioVQError: for numbers outside the format's limits.
     """
 
-    model_hash: bytes
-    media: int
-    size: tuple[int, int]
-    packet_frames: int
-    rate: tuple[int, int]
-    levels: tuple[CodeLevel, ...]
+    model_hash: bytes  # 4 bytes, identifier of the model that wrote the codes
+    media: int  # `MEDIA_IMAGE` or `MEDIA_VIDEO`
+    size: tuple[int, int]  # height and width in pixels
+    packet_frames: int  # frames of a full packet; 1 for an image
+    rate: tuple[int, int]  # frames per second, (numerator, denominator); (0, 1) for an image
+    levels: tuple[CodeLevel, ...]  # coarse to fine
 
     def __post_init__(self) -> None:
         moving = self.media == MEDIA_VIDEO

@@ -36,17 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Reconstruction:
-    """A training batch after coding.
+    """A training batch after coding."""
 
-    Attributes:
-        waveform: (B, 1, T), decoded.
-        quantized: the quantizer's result.
-        pitch: (B, F) pitch codes that it was decoded with.
-    """
-
-    waveform: Tensor
+    waveform: Tensor  # (B, 1, T), decoded
     quantized: Quantized
-    pitch: Tensor
+    pitch: Tensor  # (B, F) pitch codes that it was decoded with
 
 
 class CodecNetworks(nn.Module):

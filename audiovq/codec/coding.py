@@ -20,22 +20,14 @@ from audiovq.interfaces import PITCH_AND_LEVEL_KBPS, CodecShape, Engine
 
 @dataclass(frozen=True)
 class Table:
-    """One codebook.
+    """One codebook."""
 
-    Attributes:
-        search: (K, D) its vectors in the space in which the nearest is chosen.
-        values: (K, C) the latents that they stand for.
-        costs: (K,) added to the squared distance to each, or None.
-        weight, bias: (D, C) and (D,) map from latents to the space of ``search``, or None for the same space.
-        normalised: whether latents are scaled to the unit sphere before the search.
-    """
-
-    search: np.ndarray
-    values: np.ndarray
-    costs: np.ndarray | None = None
-    weight: np.ndarray | None = None
+    search: np.ndarray  # (K, D) its vectors in the space in which the nearest is chosen
+    values: np.ndarray  # (K, C) the latents that they stand for
+    costs: np.ndarray | None = None  # (K,) added to the squared distance to each
+    weight: np.ndarray | None = None  # (D, C) and (D,): map from latents to another space of ``search``
     bias: np.ndarray | None = None
-    normalised: bool = False
+    normalised: bool = False  # whether latents are scaled to the unit sphere before the search
 
     def nearest(self, rows: np.ndarray) -> np.ndarray:
         """Codes (F,) int64 of latents (F, C); of equal distances the lowest code."""

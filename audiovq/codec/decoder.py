@@ -227,8 +227,7 @@ class SourceFilterDecoder(nn.Module):
             size.fill_(-4.0)
             real.fill_(1.0)
             noise.fill_(-5.0)
-        self.direct = nn.Conv1d(channels[-1], 3 * self.bins, 1)
-        with torch.no_grad():
+            self.direct = nn.Conv1d(channels[-1], 3 * self.bins, 1)
             self.direct.weight.mul_(0.3)
             self.direct.bias.zero_()  # type: ignore[union-attr]
             self.direct.bias[: self.bins] = -4.0  # type: ignore[index]

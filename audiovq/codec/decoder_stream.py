@@ -42,17 +42,11 @@ SILENT_DB = 50.0
 
 @dataclass(frozen=True)
 class Frames:
-    """Input of the decoder for some frames.
+    """Input of the decoder for some frames."""
 
-    Attributes:
-        latents: (C, F).
-        pitch: (F,) pitch codes.
-        level: (F,) dB.
-    """
-
-    latents: np.ndarray
-    pitch: np.ndarray
-    level: np.ndarray
+    latents: np.ndarray  # (C, F)
+    pitch: np.ndarray  # (F,) pitch codes
+    level: np.ndarray  # (F,) dB
 
     def __getitem__(self, part: slice) -> Frames:
         return Frames(self.latents[:, part], self.pitch[part], self.level[part])

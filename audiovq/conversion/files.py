@@ -199,15 +199,7 @@ def convert_audio(
     The samples are those of an .avq file that is written with that voice and decoded.
 
     Args:
-        source, target: as for `convert_file`.
-        codec: the model.
-        conversion: the target's vector, and the move of the pitch.
-        n_codebooks: codebooks to use; None: the model's default.
-        decoder: which of the model's decoders.
-        mono: mix all channels down to one first.
-        raw: the format of a source without a header.
-        raw_target: write this format, without a header.
-        packet_frames: frames of a packet; the model's default when None.
+        conversion: the target's vector, and the move of the pitch; for the others see `convert_file`.
 
     Raises:
         AudioVQError: for audio that cannot be read or coded, and a target that cannot be written. Nothing is left of

@@ -303,16 +303,10 @@ class ImageCodec(nn.Module):
 
 
 def check_pixels(pixels: Tensor, channels: int, shape: str, model: str) -> Tensor:
-    """Check images or video clips and convert them to float32 in [0, 1]; uint8 values are divided by 255.
+    """Check images or video clips (B, channels, *dims) and convert them to float32 in [0, 1]; uint8 is divided by 255.
 
-    Args:
-        pixels: (B, channels, *dims).
-        shape: for messages: what is expected, such as "images (B, {}, H, W)", with {} for the channels.
-        model: for messages: the model's name.
-
-    Raises:
-        AudioVQError: for another number of dimensions or channels, no pixels, another type than float or uint8, and
-            values that are not finite or far from [0, 1].
+    For messages, ``model`` is the model's name, ``shape`` what it expects, with {} for the channels. Raises
+    `AudioVQError` for another shape or type, no pixels, and values that are not finite or far from [0, 1].
     """
     shape = shape.format(channels)
     if pixels.dim() != shape.count(",") + 1 or pixels.shape[1] != channels or 0 in pixels.shape:

@@ -26,12 +26,12 @@ QUANTIZERS: dict[str, Any] = {"residual": ResidualVectorQuantizer, "product": Pr
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input: (B, C, H, W) -> (B, C, H, W)."""
+    """ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to the input (B, C, H, W), or with ``conv`` to a video."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, conv: type[nn.Conv2d] | type[nn.Conv3d] = nn.Conv2d) -> None:
         super().__init__()
-        self.narrow = nn.Conv2d(channels, hidden, 3, padding=1)
-        self.widen = nn.Conv2d(hidden, channels, 1)
+        self.narrow = conv(channels, hidden, 3, padding=1)
+        self.widen = conv(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.widen(F.relu(self.narrow(F.relu(x))))
@@ -224,19 +224,14 @@ LIKELIHOODS: dict[str, type[Gaussian] | type[DiscretizedLogistic]] = {
 class Bound:
     """The two parts of ``-log p(x) <= E_q[-log p(x | z)] + KL(q(z | x) || p(z))`` (negative ELBO) for each image.
 
-    Attributes:
-        pixels: (B,) nats, the first part.
-        latents: (B,) nats, the second. A quantizer's posterior is deterministic and its prior uniform: log K per code.
-        loss: scalar that training adds (the quantizers' losses).
-        image: (B, C, H, W) in [0, 1], the mean of the decoder's distribution.
-        metrics: scalars to log.
+    A quantizer's posterior is deterministic and its prior uniform, so that the second part is log K for each code.
     """
 
-    pixels: Tensor
-    latents: Tensor
-    loss: Tensor
-    image: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    pixels: Tensor  # (B,) nats, the first part
+    latents: Tensor  # (B,) nats, the second
+    loss: Tensor  # scalar that training adds: the quantizers' losses
+    image: Tensor  # (B, C, H, W) in [0, 1], the mean of the decoder's distribution
+    metrics: dict[str, Tensor] = field(default_factory=dict)  # scalars to log
 
     def bits_per_dim(self) -> Tensor:
         """(B,), both parts in bits per value of an image."""

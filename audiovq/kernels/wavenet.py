@@ -304,24 +304,10 @@ def run(net, state, condition, hold, noise, n_given, temperature, values, output
         extra: added to the first layer's input, (T, B, x_width) float32; (0, ...) for nothing.
     """
     p = Places(
-        address(net.weights),
-        address(net.biases),
-        address(state.rings),
-        address(state.pre),
-        address(state.y),
-        address(state.z),
-        address(state.h),
-        address(state.zeros),
-        address(condition),
-        values.shape[1],
-        len(net.layers),
-        net.n_taps,
-        net.x_width,
-        net.y_width,
-        net.z_width,
-        net.condition_width,
-        0,
-    )
+        address(net.weights), address(net.biases), address(state.rings), address(state.pre), address(state.y),
+        address(state.z), address(state.h), address(state.zeros), address(condition), values.shape[1],
+        len(net.layers), net.n_taps, net.x_width, net.y_width, net.z_width, net.condition_width, 0,
+    )  # fmt: skip
     layers, units = net.layers, condition[:, :, len(net.layers) * net.z_width :]
     for t in range(len(values)):
         clock = state.clock[0]

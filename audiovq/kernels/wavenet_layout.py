@@ -32,30 +32,20 @@ BYTES = 4
 
 
 class Recurrence(Protocol):
-    """A WaveNet as the kernel needs it.
+    """A WaveNet as the kernel needs it: layers, and the distribution of one value."""
 
-    Attributes:
-        stack: the layers.
-        output: distribution of one value.
-        level: logarithms of the mixtures' units from the condition; None without units.
-        n_values: of a step.
-        hold: steps that one position of the condition lasts.
-        taps: steps of the linear prediction of mixtures; 0 for mu-law.
-        has_extra: whether something is added to the first layer's input at each step.
-    """
-
-    n_values: int
-    hold: int
-    taps: int
+    n_values: int  # of a step
+    hold: int  # steps that one position of the condition lasts
+    taps: int  # steps of the linear prediction of mixtures; 0 for mu-law
 
     @property
     def stack(self) -> WaveNetStack: ...
     @property
     def output(self) -> Any: ...
     @property
-    def level(self) -> nn.Linear | None: ...
+    def level(self) -> nn.Linear | None: ...  # logarithms of the mixtures' units from the condition
     @property
-    def has_extra(self) -> bool: ...
+    def has_extra(self) -> bool: ...  # whether something is added to the first layer's input at each step
 
 
 ALIGNMENT = 64  # bytes of a cache line: vectors that straddle two are read at half speed

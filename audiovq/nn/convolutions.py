@@ -74,15 +74,9 @@ ENDLESS = 1 << 60
 
 @dataclass
 class Span:
-    """Rows ``start`` to ``start + len(rows)`` of a signal of ``total`` rows.
+    """Rows ``start`` to ``start + len(rows)`` of a signal of ``total`` rows; `ENDLESS` while its end is unknown."""
 
-    Attributes:
-        rows: (T, C).
-        start: index of the first row in the whole signal.
-        total: rows of the whole signal; `ENDLESS` when its end is not known yet.
-    """
-
-    rows: Tensor
+    rows: Tensor  # (T, C)
     start: int
     total: int
 

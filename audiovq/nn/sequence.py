@@ -36,15 +36,11 @@ class KeyValueCache:
     """Ring buffer of the keys and values of the last ``window`` steps: step t is stored at ``t % window``.
 
     Their order does not matter to attention, because keys carry their positions.
-
-    Attributes:
-        keys, values: (B, G, W, D).
-        length: steps seen so far.
     """
 
-    keys: Tensor
+    keys: Tensor  # (B, G, W, D), as the values
     values: Tensor
-    length: int = 0
+    length: int = 0  # steps seen so far
 
 
 class CausalSelfAttention(nn.Module):

@@ -123,19 +123,12 @@ class ImagePrior:
 
 @dataclass
 class SecondBound:
-    """The two parts of the variational bound for each image, in nats; see `audiovq.image.nets.Bound`.
+    """The two parts of the variational bound for each image, in nats; see `audiovq.image.nets.Bound`."""
 
-    Attributes:
-        codes: (B,), the decoder's ``-log p(codes | z)``.
-        latents: (B,), the divergence from the prior; ``log K`` for each quantized latent.
-        loss: scalar that training adds.
-        metrics: scalars to log.
-    """
-
-    codes: Tensor
-    latents: Tensor
-    loss: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    codes: Tensor  # (B,), the decoder's ``-log p(codes | z)``
+    latents: Tensor  # (B,), the divergence from the prior; ``log K`` for each quantized latent
+    loss: Tensor  # scalar that training adds
+    metrics: dict[str, Tensor] = field(default_factory=dict)  # scalars to log
 
 
 class CodeEncoder(nn.Sequential):

@@ -153,7 +153,7 @@ class SpeakerDistribution:
         loudness: np.ndarray,
         min_seconds: float = 20.0,
     ) -> SpeakerDistribution:
-        """Fit to recordings: vectors (N, S) in ``levels`` integer levels, names of speakers, seconds (N,), mean level codes
+        """Fit to recordings: vectors (N, S) in ``levels`` integer levels, names of speakers, seconds (N,), level codes
         (N,); speakers with less than ``min_seconds`` are left out.
 
         Raises:

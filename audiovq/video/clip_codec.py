@@ -16,7 +16,7 @@ from audiovq.devices import check_float32, full_precision
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_codec, read_config, save_weights
 from audiovq.image.codec import check_pixels, from_bytes, to_bytes
-from audiovq.image.nets import Gaussian, halvings, make_quantizer
+from audiovq.image.nets import Gaussian, ResidualBlock, halvings, make_quantizer
 from audiovq.quantize import Quantized
 from audiovq.tensor_files import arguments
 
@@ -32,18 +32,6 @@ class EncodedClip:
 
     codes: Tensor
     size: tuple[int, int, int]
-
-
-class ClipBlock(nn.Module):
-    """ReLU, 3x3x3 convolution, ReLU, 1x1x1 convolution, added to the input."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.narrow = nn.Conv3d(channels, hidden, 3, padding=1)
-        self.widen = nn.Conv3d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.widen(F.relu(self.narrow(F.relu(x))))
 
 
 class ClipCodec(nn.Module):
@@ -94,11 +82,11 @@ class ClipCodec(nn.Module):
             halved = (kernel[0] // 2, 2, 2)
             encoder += [nn.Conv3d(widths[i], widths[i + 1], kernel, halved, 1), nn.ReLU()]
         encoder += [nn.Conv3d(widths[-1], channels, 3, padding=1)]
-        encoder += [ClipBlock(channels, residual) for _ in range(n_residual)]
+        encoder += [ResidualBlock(channels, residual, nn.Conv3d) for _ in range(n_residual)]
         self.encoder = nn.Sequential(*encoder, nn.ReLU(), nn.Conv3d(channels, latent_dim, 1))
         self.quantizer: Any = make_quantizer(latent_dim, **quantizer)
         decoder: list[nn.Module] = [nn.Conv3d(latent_dim, widths[-1], 3, padding=1)]
-        decoder += [ClipBlock(widths[-1], residual) for _ in range(n_residual)]
+        decoder += [ResidualBlock(widths[-1], residual, nn.Conv3d) for _ in range(n_residual)]
         for i, kernel in reversed(list(enumerate(kernels))):
             halved = (kernel[0] // 2, 2, 2)
             decoder += [nn.ReLU(), nn.ConvTranspose3d(widths[i + 1], widths[i], kernel, halved, 1)]

@@ -27,17 +27,11 @@ _FARTHEST = 4.0  # largest motion between two frames, in positions of codes
 
 @dataclass
 class NextFrame:
-    """Prediction of the next frame.
+    """Prediction of the next frame."""
 
-    Attributes:
-        logits: of its codes, (B, V, h, w).
-        before: the motion map of the frame before, (B, C, 4h, 4w); its first three channels are a rough image.
-        moved: the same map after the motion.
-    """
-
-    logits: Tensor
-    before: Tensor
-    moved: Tensor
+    logits: Tensor  # of its codes, (B, V, h, w)
+    before: Tensor  # motion map of the frame before, (B, C, 4h, 4w); its first three channels are a rough image
+    moved: Tensor  # the same after the motion
 
 
 class ActionBlock(nn.Module):
