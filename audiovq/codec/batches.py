@@ -146,15 +146,8 @@ def encode_batch(
 ) -> list[tuple[list[Packet], np.ndarray]]:
     """Code recordings (T_i,) at the codec's rate on the codec's device -> packets and speaker vector of each.
 
-    Args:
-        codec: the model, in evaluation mode.
-        items: float32 samples.
-        n_codebooks, packet_frames: codebooks to use, and frames of a packet; None: the model's default.
-        batch_frames: frames that go through the networks at a time.
-
-    Raises:
-        AudioVQError: for an empty, NaN or infinite recording, or a number of codebooks or frames that the model does
-            not have.
+    As `SpeechCodec.encode`, for a model in evaluation mode, float32 samples, and ``batch_frames`` frames
+    at a time.
     """
     n, hop, size = codec.check_n_codebooks(n_codebooks), codec.hop_length, codec.check_packet_frames(packet_frames)
     recordings = [_Recording(codec, np.asarray(item, np.float32).reshape(-1), codec.device) for item in items]

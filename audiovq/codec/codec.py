@@ -104,13 +104,11 @@ class CodecNetworks(nn.Module):
         n_codebooks: int | Tensor | None = None,
         lost: Tensor | None = None,
     ) -> Reconstruction:
-        """Code and decode.
+        """Code waveforms (B, 1, T), level-normalised, T a multiple of the hop length, and decode.
 
         Args:
-            waveform: (B, 1, T), level-normalised, T a multiple of the hop length.
-            speaker: (B, S) vectors of the speakers of ``waveform``.
-            target_speaker: (B, S) vectors to decode with; None: the same.
-            target_pitch: (B, F) pitch codes to decode with; None: those of ``waveform``.
+            speaker, target_speaker: (B, S) vectors of the speakers, and those to decode with; None: the same.
+            target_pitch: (B, F) pitch codes to decode with; None: those of the waveform.
             n_codebooks: one number or (B,) for each item; None: drawn in training, all in evaluation.
             lost: (B, F) bool, frames that the decoder does not get: their neighbours bridge them.
         """

@@ -118,14 +118,8 @@ def side_features(pitch: Tensor, direct: Tensor) -> Tensor:
 class Backbone(nn.Module):
     """Residual units at the latents' rate, then at higher rates, with learned upsampling between the stages.
 
-    Every residual unit is modulated by the speaker vector. Upsampling is by transposed convolutions as wide as their
-    stride.
-
-    Args:
-        in_channels: of the input, latents and whatever goes with them.
-        condition_dim: length S of the speaker vector.
-        channels, dilations: one entry per stage; a unit for every dilation.
-        upsample: factor after each stage but the last.
+    Every residual unit is modulated by the speaker vector, of ``condition_dim`` values. ``channels`` and ``dilations``
+    have one entry per stage, with a unit for every dilation; ``upsample`` is the factor after each stage but the last.
     """
 
     def __init__(

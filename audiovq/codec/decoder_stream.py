@@ -53,16 +53,9 @@ class Frames:
 
 
 def bridge(before: Frames | None, after: Frames | None, n_frames: int, frame_rate: float) -> Frames:
-    """``n_frames`` frames for a gap.
+    """``n_frames`` frames, at least 1, for a gap after the last frame of ``before`` and up to the first of ``after``.
 
-    Args:
-        before: what precedes the gap, of which the last frame counts; None at the beginning of a recording.
-        after: what follows it, of which the first frame counts; None while that is not known.
-        n_frames: length of the gap, at least 1.
-        frame_rate: frames a second.
-
-    Raises:
-        ValueError: when neither side is known.
+    One of the two may be None: at the beginning of a recording, and while it is not known what follows.
     """
     sides = [frames for frames in (before and before[-1:], after and after[:1]) if frames is not None]
     if not sides:

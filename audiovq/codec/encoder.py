@@ -139,13 +139,10 @@ class Filterbank(nn.Module):
     and the scaled pairs keep the phase, which the finer codebooks describe.
 
     Args:
-        n_filters: quadrature pairs. Output channels are ``n_filters`` log-magnitudes, twice as many with ``phase`` and
-            another two times with ``relative_phase``.
-        kernel_size: samples of a filter.
-        stride: samples between outputs; ``kernel_size - stride`` must be even.
-        sample_rate: Hz.
-        phase: whether the scaled pairs are given beside the log-magnitudes.
-        relative_phase: whether they are also given turned back by the phase of a reference signal in the same band.
+        n_filters: quadrature pairs, each of which gives a log-magnitude.
+        kernel_size, stride: samples of a filter, and between outputs; their difference must be even.
+        phase: whether the scaled pairs are given, too: two further channels for each.
+        relative_phase: and two, turned back by the phase of a reference signal in the same band.
     """
 
     def __init__(
@@ -210,9 +207,8 @@ class Trunk(nn.Module):
     Args:
         latent_dim: channels of the latents.
         channels, strides, kernel_sizes, dilations: one entry per stage.
-        filterbank: arguments of `Filterbank`, or None to convolve the waveform itself.
+        filterbank, relative_phase: arguments of `Filterbank`, or None to convolve the waveform itself.
         condition_dim: length of a vector that modulates the residual units, or None.
-        relative_phase: whether the filterbank also gives the phase relative to a reference signal.
 
     Raises:
         ValueError: when the lists differ in length or a stage cannot keep the frame count exact.
@@ -311,8 +307,7 @@ class SpeakerEncoder(nn.Module):
 
     Args:
         dim, levels: of the vector.
-        channels, dilations: of the residual units.
-        n_filters, kernel_size, stride: of the filterbank.
+        n_filters, kernel_size, stride; channels, dilations: of the filterbank; of the residual units.
         normalised: whether the values get zero mean and unit variance before they are bounded. Without it training may
             drive them into saturation, where every value is one of the two outermost levels: gradients end there, and
             an average of two voices means nothing.

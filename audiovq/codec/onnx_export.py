@@ -132,8 +132,7 @@ def export_onnx(codec: CodecNetworks, folder: Path, source: Path | None = None) 
 
     Args:
         codec: in evaluation mode, on the CPU.
-        folder: to write; an earlier export, or an empty folder, in its place is replaced. The model's own folder gets
-            the graphs beside its files.
+        folder: to write; an earlier export or an empty folder is replaced. The model's own gets the graphs added.
         source: the model's folder, of which `COPIED` are copied; None: the codec's weights are written in float32.
 
     Raises:

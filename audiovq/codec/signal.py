@@ -262,18 +262,14 @@ class Synthesizer:
     def __call__(
         self, gains: np.ndarray, direct: np.ndarray | None, frames: range, first: int, last: int, source: np.ndarray
     ) -> np.ndarray:
-        """Samples of frames ``first`` to ``last``.
+        """Samples ((last - first) * hop_length,) float32 of frames ``first`` to ``last``.
 
         Args:
             gains: (N, 4 * bins) of the sources: log-gain, real and imaginary parts; log-gain of the noise.
             direct: (N, 3 * bins) log-gain, real and imaginary parts of the part without a source, or None.
             frames: the N short frames, see `CodecShape.short_frames`.
-            first, last: frames that are wanted.
-            source: (margin + (last - first) * hop_length + margin,) harmonic source around the wanted samples; zeros
-                before the recording and behind it.
-
-        Returns:
-            ((last - first) * hop_length,) float32.
+            source: harmonic source from ``margin`` samples before the wanted ones to as many behind; zeros before the
+                recording and after it.
         """
         shape = self.shape
         origin = frames.start * shape.step - shape.trim  # of the first short frame, in the recording

@@ -297,11 +297,10 @@ def run(net, state, condition, hold, noise, n_given, temperature, values, output
         condition: (F, B, condition_width) float32: projected into the gates, biases included, and units.
         hold: steps that each of the F frames lasts.
         noise: (T, B, n_values, n_uniform) float32 between 0 and 1, both excluded.
-        n_given: the first so many steps are not sampled: ``values`` has their values already.
         temperature: (n_values,) float64: divides logits, multiplies scales.
-        values: (T, B, n_values) float32: written.
-        outputs: of the network, (T, B, n_outputs) float32, written; (0, ...) to leave them out.
-        extra: added to the first layer's input, (T, B, x_width) float32; (0, ...) for nothing.
+        values: (T, B, n_values) float32: written, but for the first ``n_given`` steps, whose values it has.
+        outputs, extra: of the network, (T, B, n_outputs) float32, written; added to the first layer's input, (T, B,
+            x_width) float32; (0, ...) leaves either out.
     """
     p = Places(
         address(net.weights), address(net.biases), address(state.rings), address(state.pre), address(state.y),

@@ -43,14 +43,10 @@ def load_priors(codec: ImageCodec) -> list[PixelPrior]:
 
 
 class ImagePrior:
-    """Samples codes level by level, each conditioned on the coarser one.
-
-    Args:
-        codec: the codec whose codes are modelled.
-        priors: one for each level, coarse to fine.
+    """Samples codes level by level, coarse to fine, each conditioned on the coarser one.
 
     Raises:
-        AudioVQError: when they do not fit each other.
+        AudioVQError: when codec and priors do not fit each other.
     """
 
     def __init__(self, codec: ImageCodec, priors: list[PixelPrior]) -> None:

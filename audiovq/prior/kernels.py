@@ -123,10 +123,8 @@ def attend(heads, keys, values, length, window, cos, sin, scores, out, n_heads):
         heads: (B, (H + 2 G) D) queries, keys and values of this step.
         keys: (B, G, panels, D, PANEL), a ring buffer of ``window`` steps, PANEL of them contiguous.
         values: (B, G, D / PANEL, panels * PANEL, PANEL), the same ring buffer with one step after the other.
-        length: steps before this one.
-        cos, sin: (D / 2,) of this position.
-        scores: (H / G, panels * PANEL), workspace.
-        out: (B, H D).
+        length: steps before this one, whose position has ``cos, sin (D / 2,)``.
+        scores, out: (H / G, panels * PANEL), a workspace; (B, H D).
     """
     n_groups, dim, columns = keys.shape[1], keys.shape[3], values.shape[2]
     shared, place, seen = n_heads // n_groups, length % window, min(length + 1, window)

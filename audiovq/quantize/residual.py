@@ -169,10 +169,7 @@ class ResidualVectorQuantizer(nn.Module):
     def _quantize(
         self, x: Tensor, n_codebooks: int | Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor], list[dict[str, Tensor]]]:
-        """Quantize ``x (B, C, T)``.
-
-        Returns the exact value, the tensor that carries its gradient (None: the latents), codes, losses, metrics.
-        """
+        """``x (B, C, T)`` -> exact value, tensor with its gradient (None: the latents), codes, losses, metrics."""
         n_levels = self.n_codebooks if n_codebooks is None or isinstance(n_codebooks, Tensor) else n_codebooks
         n_used = self._n_used(len(x), n_codebooks).cpu()
         chosen_items = [(n_used > index).nonzero()[:, 0] for index in range(n_levels)]

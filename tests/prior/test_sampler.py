@@ -179,7 +179,7 @@ def test_speech_is_that_of_the_prior_for_tensors(sources, prompted):
     """Whatever the engine, the same seed gives the same codes."""
     prior, sampler = sources
     prompt = prior.codec.encode([0.1 * speech_like(1.33)], n_codebooks=3) if prompted else None
-    channel = prior._channel(prompt) if prompted else None
+    channel = prompt.channel(0, prior.codec) if prompted else None
     encoded = prior.generate(0.705, 3, None, "cs", prompt, seed=5, temperature=0.8)
     channels = sampler.sample(0.705, 3, None, "cs", channel, seed=5, temperature=0.8)
     for i, one in enumerate(channels):
@@ -196,7 +196,7 @@ def test_prompts_and_speakers_that_do_not_fit(sources):
     _, sampler = sources
     short = sampler.codec.encode([0.1 * torch.randn(100)])
     with pytest.raises(AudioVQError, match="shorter than one frame"):
-        sampler.sample(1.0, prompt=sources[0]._channel(short))
+        sampler.sample(1.0, prompt=short.channel(0, sampler.codec))
     with pytest.raises(AudioVQError, match="no distribution of speakers"):
         SpeechSampler(sampler.codec, sampler.prior).sample(1.0)
     with pytest.raises(AudioVQError, match="longer duration"):
