@@ -154,12 +154,6 @@ def lay_out(decoder: Recurrence) -> Network:
 
 def _lay_out_layers(stack: WaveNetStack, store: _Store, biases: _Store, widths: tuple[int, int, int]) -> np.ndarray:
     """Put the layers' matrices and biases into the stores -> `Network.layers`."""
-
-    def add_past(matrices: list[np.ndarray]) -> int:
-        """The nearest tap first."""
-        places = [store.add_matrix(matrix) for matrix in matrices]
-        return places[0]
-
     x_width, y_width, z_width = widths
     c, taps = stack.channels, stack.kernel_size
     layers = np.zeros((stack.n_layers, 7), np.int64)
@@ -168,9 +162,9 @@ def _lay_out_layers(stack: WaveNetStack, store: _Store, biases: _Store, widths: 
         matrices = [gate_rows(matrix_of(stack.dilated[i], tap), c, x_width, x_width, z_width) for tap in range(taps)]
         blocks = dilation % BLOCK == 0
         if blocks:  # read once in BLOCK steps: out of the way of what is read at each
-            later.append((i, matrices[-2::-1]))
+            later.append((i, matrices[-2::-1]))  # the nearest tap first
         else:
-            layers[i, PAST] = add_past(matrices[-2::-1])
+            layers[i, PAST] = min(store.add_matrix(matrix) for matrix in matrices[-2::-1])
         now = store.add_matrix(matrices[-1])
         out = placed(matrix_of(stack.skip[i]), (y_width, x_width), x_width)
         bias = placed(stack.skip[i].bias, (y_width,), x_width)
@@ -182,7 +176,7 @@ def _lay_out_layers(stack: WaveNetStack, store: _Store, biases: _Store, widths: 
         )  # fmt: skip
         ring += (taps - 1) * dilation
     for i, past in later:
-        layers[i, PAST] = add_past(past)
+        layers[i, PAST] = min(store.add_matrix(matrix) for matrix in past)
     return layers
 
 
