@@ -21,7 +21,7 @@ from audiovq.codec.decoder_stream import StreamFactory, fill_gaps
 from audiovq.codec.encoder import PitchTracker, SpeakerEncoder, SpeechEncoder, pitch_to_hz
 from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
 from audiovq.conversion.pitch import Pitch, PitchMover
-from audiovq.conversion.target import TargetVoice, gather_voice
+from audiovq.conversion.target import TargetVoice, target_voice
 from audiovq.devices import check_float32
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder, read_speech_config
@@ -161,7 +161,7 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
     # -- coding -------------------------------------------------------------------------------------------------------
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine:  # type: ignore[override]
         """The networks folded for inference; made once per evaluation, since training moves the weights.
 
         Raises:
@@ -171,12 +171,12 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         return self._fold("engine", lambda: TorchEngine(self))
 
     @property
-    def shape(self) -> CodecShape:
+    def shape(self) -> CodecShape:  # type: ignore[override]
         """Sizes of the networks."""
         return shape_of(self)
 
     @property
-    def codebooks(self) -> Codebooks:
+    def codebooks(self) -> Codebooks:  # type: ignore[override]
         """The quantizer's tables; made once per evaluation."""
         return self._fold("codebooks", lambda: codebooks_of(self.quantizer))
 
@@ -294,7 +294,7 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         targets = [to] if isinstance(to, str | Path | Tensor | np.ndarray) else list(to)
         rate = self.sample_rate if sample_rate is None else sample_rate
         items = [t if isinstance(t, str | Path) else recordings([t], rate, self.sample_rate)[0] for t in targets]
-        return gather_voice(self, items)
+        return target_voice(self, items)
 
     def save(self, encoded: EncodedSpeech, target: str | Path) -> None:
         """Write an .avq file. The items of a batch of equal lengths become its channels.

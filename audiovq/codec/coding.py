@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,11 +81,12 @@ class Codebooks:
         return np.concatenate([self.content.values[codes[0]], detail], axis=1).T
 
 
-class StreamingCodec(ABC):
+class StreamingCodec:
     """Coding and decoding channels while they arrive: an `audiovq.interfaces.Codec`.
 
-    Subclasses set the attributes and bring the engine. ``seed`` is for what decoders sample where no other is given;
-    ``model_hash`` is zero, and ``folder`` None, for a model that was not loaded.
+    Subclasses set the attributes, also the engine, the sizes of its networks and the quantizer's tables. ``seed`` is
+    for what decoders sample where no other is given; ``model_hash`` is zero, and ``folder`` None, for a model that was
+    not loaded.
     """
 
     name: str
@@ -101,22 +101,10 @@ class StreamingCodec(ABC):
     seed = 0
     model_hash = b"\0\0\0\0"
     folder: Path | None = None
+    engine: Engine
+    shape: CodecShape
+    codebooks: Codebooks
     _decoders: dict[str, StreamFactory]
-
-    @property
-    @abstractmethod
-    def engine(self) -> Engine:
-        """Computes the networks."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> CodecShape:
-        """Sizes of the networks."""
-
-    @property
-    @abstractmethod
-    def codebooks(self) -> Codebooks:
-        """The quantizer's tables."""
 
     @property
     def bitrates(self) -> list[float]:

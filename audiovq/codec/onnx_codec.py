@@ -133,8 +133,8 @@ class OnnxCodec(StreamingCodec):
             if found["version"] != VERSION:
                 raise ValueError(f"{DESCRIPTION} is of version {found['version']}, and {VERSION} is read")
             _check_files(folder, found["files"])
-            self._shape = CodecShape(**found["shape"])
-            self._codebooks = _read_codebooks(folder, found["codebooks"])
+            self.shape = CodecShape(**found["shape"])
+            self.codebooks = _read_codebooks(folder, found["codebooks"])
             paths = {name: folder / found["networks"][name]["file"] for name in NETWORKS}
             self.name, self.model_hash = found["name"], codes_hash(folder)
             self.packet_frames, self.default_n_codebooks = found["packet_frames"], found["default_n_codebooks"]
@@ -145,26 +145,11 @@ class OnnxCodec(StreamingCodec):
             reason = _reason(error) + ("" if isinstance(error, PermissionError) else f"; {_remedy(folder)}")
             raise AudioVQError(f"the model in {folder} cannot be loaded: {reason}") from error
         self.folder = folder
-        self.sample_rate, self.hop_length = self._shape.sample_rate, self._shape.hop_length
+        self.sample_rate, self.hop_length = self.shape.sample_rate, self.shape.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
-        self.n_codebooks, self.codebook_size = len(self._codebooks), self._codebooks.size
+        self.n_codebooks, self.codebook_size = len(self.codebooks), self.codebooks.size
         self._decoders = {"parallel": parallel_stream}
-        self._engine = OnnxEngine(paths, self._shape, threads)
-
-    @property
-    def engine(self) -> OnnxEngine:
-        """Computes the networks."""
-        return self._engine
-
-    @property
-    def shape(self) -> CodecShape:
-        """Sizes of the networks."""
-        return self._shape
-
-    @property
-    def codebooks(self) -> Codebooks:
-        """The quantizer's tables."""
-        return self._codebooks
+        self.engine = OnnxEngine(paths, self.shape, threads)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path | None = None, threads: int = 1) -> OnnxCodec:

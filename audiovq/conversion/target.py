@@ -265,23 +265,25 @@ OPENING_PACKETS = 3
 """Packets of an .avq file from which its median pitch is taken."""
 
 
-def target_voice(codec: Codec, targets: Sequence[str | Path], voice: TargetVoice | None = None) -> TargetVoice:
-    """The voice of all ``targets`` together: paths of recordings or .avq files, names of bundled voices.
+def target_voice(codec: Codec, targets: Sequence[str | Path | np.ndarray]) -> TargetVoice:
+    """The voice of all ``targets`` together: recordings (T,) at the codec's rate, paths, names.
 
-    A path that exists comes before a name. Of an .avq file the header's vector is taken. They are added to ``voice``,
-    where there is one.
+    Paths are of recordings or .avq files, of which the header's vector is taken; they come before bundled voices' names.
 
     Raises:
         AudioVQError: for what is neither, cannot be read, was written by another model, or holds too little speech.
     """
     if not targets:
         raise AudioVQError("no target speaker was given")
-    if voice is None:
-        name = " and ".join(map(str, targets)) if len(targets) < 4 else f"{len(targets)} targets"
-        voice = TargetVoice(codec, name)
+    named = [str(target) for target in targets if isinstance(target, str | Path)]
+    whole = " and ".join(named) if len(named) < 4 else f"{len(named)} targets"
+    voice = TargetVoice(codec, whole if len(named) == len(targets) else "the target")
     for target in targets:
         name = str(target)
-        if not os.path.exists(name):
+        if isinstance(target, np.ndarray):
+            voice.add(target)
+            voice.finish_recording()
+        elif not os.path.exists(name):
             add_bundled(voice, codec, name)
         elif os.path.isdir(name):
             raise AudioVQError(f"{name}: is a folder; name the target's recordings one by one")
@@ -289,18 +291,6 @@ def target_voice(codec: Codec, targets: Sequence[str | Path], voice: TargetVoice
             _add_avq(voice, codec, name)
         else:
             add_recording(voice, codec, name)
-    return voice
-
-
-def gather_voice(codec: Codec, targets: Sequence[str | Path | np.ndarray]) -> TargetVoice:
-    """The voice of all targets together: recordings (T,) at the codec's rate, paths and names."""
-    voice = TargetVoice(codec)
-    for target in targets:
-        if isinstance(target, str | Path):
-            target_voice(codec, [target], voice)
-        else:
-            voice.add(target)
-            voice.finish_recording()
     return voice
 
 
