@@ -325,6 +325,7 @@ def _found(speech: SpeechReader, n_bytes: int, clock: tuple[int, int] | None) ->
     header, whole = speech.header, speech.is_complete
     seconds = speech.n_samples / header.sample_rate if whole else None
     n_codes = speech.n_good_frames * header.n_codebooks * header.n_channels
+    seconds_read = 0.0 if clock is None else float(speech.pitch.sum()) * clock[1] / clock[0]
     return FileInfo(
         version=VERSION,
         media="speech",
@@ -338,7 +339,7 @@ def _found(speech: SpeechReader, n_bytes: int, clock: tuple[int, int] | None) ->
         coded_bits_per_code=8 * (speech.n_payload_bytes - speech.n_side_bytes) / n_codes if n_codes else None,
         pitch_hz=pitch_range(speech.pitch),
         voiced=float(speech.pitch[1:].sum() / max(speech.pitch.sum(), 1)),
-        pitch_and_level_bps=_side_rate(speech, clock),
+        pitch_and_level_bps=8 * speech.n_side_bytes / seconds_read if seconds_read else None,
         packets=speech.n_good,
         frames=speech.n_good_frames,
         samples=speech.n_samples if whole else None,
@@ -360,10 +361,3 @@ def pitch_range(counts: np.ndarray) -> tuple[float, float, float] | None:
     codes = [int(np.searchsorted(voiced, share * voiced[-1])) for share in (0.05, 0.5, 0.95)]
     low, median, high = (LOWEST_HZ * 2 ** (code / STEPS_PER_OCTAVE) for code in codes)
     return low, median, high
-
-
-def _side_rate(speech: SpeechReader, clock: tuple[int, int] | None) -> float | None:
-    if clock is None or not speech.pitch.sum():
-        return None
-    seconds = float(speech.pitch.sum()) * clock[1] / clock[0]
-    return 8 * speech.n_side_bytes / seconds

@@ -268,7 +268,7 @@ OPENING_PACKETS = 3
 def target_voice(codec: Codec, targets: Sequence[str | Path | np.ndarray]) -> TargetVoice:
     """The voice of all ``targets`` together: recordings (T,) at the codec's rate, paths, names.
 
-    Paths are of recordings or .avq files, of which the header's vector is taken; they come before bundled voices' names.
+    Paths are of recordings or .avq files, of which the header's vector is taken, and come before bundled voices' names.
 
     Raises:
         AudioVQError: for what is neither, cannot be read, was written by another model, or holds too little speech.

@@ -35,13 +35,8 @@ LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.693359375, -2.12194440e-4
 ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer that stands in the lowest bits
 
 
-def vector_width() -> int:
-    """Floats of the widest vectors of the processor numba compiles for."""
-    features = cpu_features()
-    return 16 if "avx512f" in features else 8 if "avx" in features else 4
-
-
-WIDTH = vector_width()
+WIDTH = 16 if "avx512f" in cpu_features() else 8 if "avx" in cpu_features() else 4
+"""Floats of the widest vectors of the processor numba compiles for."""
 TILE = WIDTH * 4
 PANEL = 64
 """Outputs of a prior's matrix whose weights for one input lie side by side."""

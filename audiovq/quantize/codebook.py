@@ -245,9 +245,6 @@ class Codebook(nn.Module):
     def refresh(self) -> None:
         """Compute the vectors from the statistics."""
 
-    def extra_repr(self) -> str:
-        return f"size={self.size}, dim={self.dim}, normalised={self.normalised}"
-
     def _assign(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Codes ``(B, T)``, and the count of each code over all ranks ``(size,)``."""
         codes = self.nearest(x)
