@@ -1,8 +1,11 @@
-"""Devices, compilation and precision: coding is in float32 whatever is asked for around it; weights in 8 bits."""
+"""What PyTorch modules share: devices, compilation, precision, configurations, and weights in 8 bits.
+
+Coding is in float32 whatever is asked for around it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -66,6 +69,17 @@ def check_float32(model: nn.Module) -> None:
     if found:
         name = str(found.pop()).removeprefix("torch.")
         raise AudioVQError(f"a {type(model).__name__} codes in float32 alone, its weights are {name}: call .float()")
+
+
+def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` holds of a constructor that calls this with its ``locals()`` before anything else."""
+    return {name: _plain(value) for name, value in given.items() if name not in ("self", "__class__")}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 SCALE = ".row_scale"

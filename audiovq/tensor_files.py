@@ -1,12 +1,8 @@
-"""What is written into a model's two files: a constructor's arguments, and tensors with a checksum.
-
-The format of safetensors has no checksum of its own; `audiovq.io.checked` compares this one.
-"""
+"""Checksums in safetensors files, a format that has none of its own; `audiovq.io.checked` compares them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from audiovq.io import tensors_sha256
@@ -36,14 +32,3 @@ def with_checksum(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text + data[first:]
-
-
-def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``config.json`` holds of a constructor that calls this with its ``locals()`` before anything else."""
-    return {name: _plain(value) for name, value in given.items() if name not in ("self", "__class__")}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, Sequence) and not isinstance(value, str) else value

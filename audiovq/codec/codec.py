@@ -22,13 +22,12 @@ from audiovq.codec.encoder import PitchTracker, SpeakerEncoder, SpeechEncoder, p
 from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
 from audiovq.conversion.pitch import Pitch, PitchMover
 from audiovq.conversion.target import TargetVoice, target_voice
-from audiovq.devices import check_float32
+from audiovq.devices import arguments, check_float32
 from audiovq.errors import AudioVQError
 from audiovq.hub import has_wavenet, load_codec, model_folder, read_speech_config
 from audiovq.interfaces import CodecShape, CodedChannel, EncodedSpeech, Engine, Packet
 from audiovq.quantize.functional import Quantized
 from audiovq.quantize.residual import SplitQuantizer
-from audiovq.tensor_files import arguments
 
 if TYPE_CHECKING:
     Target = str | Path | Tensor | np.ndarray

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.devices import check_float32, full_precision
+from audiovq.devices import arguments, check_float32, full_precision
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_codec, model_folder, save_weights
 from audiovq.image.nets import LIKELIHOODS, Bound, Level, PixelDecoder
 from audiovq.quantize import Quantized
-from audiovq.tensor_files import arguments
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.devices import arguments
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.nn.distributions import LogisticMixture
 from audiovq.quantize import ProductQuantizer, ResidualVectorQuantizer
-from audiovq.tensor_files import arguments
 
 QUANTIZERS: dict[str, Any] = {"residual": ResidualVectorQuantizer, "product": ProductQuantizer}
 

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiovq.devices import arguments
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_weights, save_weights
 from audiovq.image.codec import EncodedImage, ImageCodec
 from audiovq.prior.pixel import PixelPrior
 from audiovq.prior.sampling import SamplingConfig
 from audiovq.quantize import ProductQuantizer
-from audiovq.tensor_files import arguments
 
 
 def prior_folder(model: Path, level: int) -> Path:

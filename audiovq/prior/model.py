@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.devices import arguments
 from audiovq.errors import AudioVQError
 from audiovq.prior.networks import (
     BACKBONES,
@@ -24,7 +25,6 @@ from audiovq.prior.networks import (
 )
 from audiovq.prior.sampling import Progress, SamplingConfig, Streams
 from audiovq.prior.weights import PriorWeights
-from audiovq.tensor_files import arguments
 
 
 class CodePrior(Streams, nn.Module):

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.devices import arguments
 from audiovq.hub import load_weights, save_weights
 from audiovq.nn.convolutions import GatedLayer, vertical_row
 from audiovq.prior.sampling import SamplingConfig
-from audiovq.tensor_files import arguments
 
 
 class CausalAttention2d(nn.Module):

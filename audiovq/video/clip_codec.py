@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiovq.devices import check_float32, full_precision
+from audiovq.devices import arguments, check_float32, full_precision
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_codec, read_config, save_weights
 from audiovq.image.codec import check_pixels, from_bytes, to_bytes
 from audiovq.image.nets import Gaussian, ResidualBlock, halvings, make_quantizer
 from audiovq.quantize import Quantized
-from audiovq.tensor_files import arguments
 
 
 @dataclass

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audiovq.devices import arguments
 from audiovq.errors import AudioVQError
 from audiovq.hub import load_weights, model_folder, save_weights
 from audiovq.image import ImageCodec
 from audiovq.image.codec import check_pixels
-from audiovq.tensor_files import arguments
 
 MODES = ("mean", "likeliest", "sample")
 _FINER = 4
