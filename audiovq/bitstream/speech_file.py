@@ -16,7 +16,7 @@ import numpy as np
 from audiovq.bitstream.container import ContainerWriter
 from audiovq.bitstream.entropy import coder_for
 from audiovq.bitstream.speech_layout import SpeechHeader
-from audiovq.bitstream.speech_reader import LostSpeech, SkimmedSpeech, SpeechReader
+from audiovq.bitstream.speech_reader import LostSpeech, SpeechReader
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Codec, CodedChannel, EncodedSpeech, Packet, Progress, VoiceConversion
 from audiovq.io import Place, describe, errors_about, open_input, open_output, size_of
@@ -229,13 +229,13 @@ def decode_file(
 
 
 def _moved(
-    items: Iterable[list[Packet] | LostSpeech | SkimmedSpeech], conversion: VoiceConversion | None
+    items: Iterable[list[Packet] | LostSpeech], conversion: VoiceConversion | None
 ) -> Iterator[Sequence[Packet] | LostSpeech]:
     """Packets of all channels in their order, their pitch moved by a conversion."""
     for item in items:
         if isinstance(item, LostSpeech):
             yield item
-        elif isinstance(item, list):
+        else:
             yield from [item] if conversion is None else conversion.move([item])
     if conversion is not None:
         yield from conversion.move([], ended=True)

@@ -33,13 +33,6 @@ class LostSpeech:
     n_frames: int
 
 
-@dataclass(frozen=True)
-class SkimmedSpeech:
-    """A packet that is there, whose codes were not asked for."""
-
-    n_frames: int
-
-
 class SpeechReader:
     """Read the header of a stream (anything with ``read``) at once, the rest packet by packet.
 
@@ -110,10 +103,10 @@ class SpeechReader:
         """Tell places in seconds, for a model of this rate and hop: `expect` knows them itself."""
         self._rate, self._hop = sample_rate, hop_length
 
-    def packets(self, conceal: bool = False, skim: bool = False) -> Iterator[list[Packet] | LostSpeech | SkimmedSpeech]:
+    def packets(self, conceal: bool = False, skim: bool = False) -> Iterator[list[Packet] | LostSpeech]:
         """Packets of all channels in their order, with `LostSpeech` in the place of what is lost when ``conceal``.
 
-        With ``skim`` there is `SkimmedSpeech` in the place of entropy-coded packets: it needs no `expect`.
+        With ``skim`` entropy-coded packets are counted alone: it needs no `expect`.
 
         Raises:
             DamagedError: at the first damage, unless ``conceal``.
@@ -135,7 +128,8 @@ class SpeechReader:
                     before = self.n_frames
                     packets = self._unpack(record.payload, record.short, record.index)
                     self.n_good, self.n_good_frames = self.n_good + 1, self.n_good_frames + self.n_frames - before
-                    yield packets
+                    if packets is not None:
+                        yield packets
         except DamagedError as error:
             raise self._in_seconds(error) from error
         # The end record is missing: what there is, to the end of its last frame.
@@ -144,7 +138,7 @@ class SpeechReader:
         self.n_model_samples = self.n_frames * self._hop
         self.n_samples = self.n_model_samples * self.header.sample_rate // self._rate if self._rate else 0
 
-    def _unpack(self, payload: bytes, short: bool, index: int) -> list[Packet] | SkimmedSpeech:
+    def _unpack(self, payload: bytes, short: bool, index: int) -> list[Packet] | None:
         if self.n_frames % self.header.packet_frames:
             raise DamagedError("it goes on behind its last packet", index)
         self.n_payload_bytes += len(payload)
@@ -154,7 +148,7 @@ class SpeechReader:
         self.pitch += np.bincount(np.ravel(tracks), minlength=len(self.pitch))
         if self._skim and self.header.entropy_coded:
             self.n_packets, self.n_frames = index + 1, self.n_frames + n_frames
-            return SkimmedSpeech(n_frames)
+            return None
         packets = self.header.unpack(payload, short, self._coder)
         if max(int(packet.codes.max()) for packet in packets) >= self._codebook_size:
             raise DamagedError("it has codes its model does not know", index)

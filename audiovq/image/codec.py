@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from audiovq.devices import arguments, check_float32, full_precision
 from audiovq.errors import AudioVQError
-from audiovq.hub import load_codec, model_folder, save_weights
+from audiovq.hub import load_codec, model_folder
 from audiovq.image.nets import LIKELIHOODS, Bound, Level, PixelDecoder
+from audiovq.nn import Stored
 from audiovq.quantize import Quantized
 
 
@@ -70,7 +71,7 @@ class EncodedImage:
     size: tuple[int, int]
 
 
-class ImageCodec(nn.Module):
+class ImageCodec(Stored, nn.Module):
     """Images to discrete codes and back.
 
     With one level it is the VQ-VAE of van den Oord et al. (2017, section 4.1): strided 4x4 convolutions, residual
@@ -219,10 +220,6 @@ class ImageCodec(nn.Module):
             AudioVQError: when there is no such model, or its files are damaged.
         """
         return load_codec(cls, model_folder(name_or_dir, "image"))
-
-    def save(self, folder: str | Path, dtype: Any = None) -> None:
-        """Write ``config.json`` and ``model.safetensors``; weights as ``dtype``, float16 by default."""
-        save_weights(self, folder, dtype)
 
     def grid(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Height and width of each level's codes, coarse to fine, for images of this size in pixels."""

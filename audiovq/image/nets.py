@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from audiovq.devices import arguments
 from audiovq.errors import AudioVQError
-from audiovq.hub import save_weights
+from audiovq.nn import Stored
 from audiovq.nn.distributions import LogisticMixture
 from audiovq.quantize import ProductQuantizer, ResidualVectorQuantizer
 
@@ -282,7 +281,7 @@ class GumbelLatents(nn.Module):
         return z.movedim(-1, 2).flatten(1, 2), divergence.flatten(1).sum(1)
 
 
-class ImageBaseline(nn.Module):
+class ImageBaseline(Stored, nn.Module):
     """Encoder and decoder of an `ImageCodec` with one level, with other latents between them.
 
     Args:
@@ -335,7 +334,3 @@ class ImageBaseline(nn.Module):
         """Set the temperature of relaxed latents, from 1 down to 0.4, for a share ``done`` of the training steps."""
         if isinstance(self.latents, GumbelLatents):
             self.latents.temperature.fill_(max(0.4, 0.4 ** (done / 0.7)))
-
-    def save(self, folder: str | Path, dtype: Any = None) -> None:
-        """Write ``config.json`` and ``model.safetensors``; weights as ``dtype``, float16 by default."""
-        save_weights(self, folder, dtype)

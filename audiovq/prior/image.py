@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from audiovq.devices import arguments
 from audiovq.errors import AudioVQError
-from audiovq.hub import load_weights, save_weights
 from audiovq.image.codec import EncodedImage, ImageCodec
+from audiovq.nn import Stored
 from audiovq.prior.pixel import PixelPrior
 from audiovq.prior.sampling import SamplingConfig
 from audiovq.quantize import ProductQuantizer
@@ -145,7 +145,7 @@ class _ChannelsFirst(nn.Module):
         return x.movedim(-1, 1)
 
 
-class SecondStage(nn.Module):
+class SecondStage(Stored, nn.Module):
     """A few latents for all codes of an image, and a PixelCNN that samples the codes given the latents.
 
     Args:
@@ -235,12 +235,3 @@ class SecondStage(nn.Module):
     def sample(self, latents: Tensor, sampling: SamplingConfig | None = None, seed: int = 0) -> Tensor:
         """Latents as `latents` gives them (B, n_latents * latent_dim) -> sampled codes (B, 1, H, W)."""
         return self.decoder.sample(len(latents), sampling, seed, vectors=latents)
-
-    def save(self, folder: str | Path, dtype: Any = None) -> None:
-        """Write ``config.json`` and ``model.safetensors``, float16 by default."""
-        save_weights(self, folder, dtype)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> SecondStage:
-        """Load a folder that `save` wrote. Raises `AudioVQError` when it is not there or damaged."""
-        return load_weights(cls, folder)

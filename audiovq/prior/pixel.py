@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.devices import arguments
-from audiovq.hub import load_weights, save_weights
+from audiovq.nn import Stored
 from audiovq.nn.convolutions import GatedLayer, vertical_row
 from audiovq.prior.sampling import SamplingConfig
 
@@ -45,7 +44,7 @@ class CausalAttention2d(nn.Module):
         return h + self.out(out.transpose(2, 3).flatten(1, 2).unflatten(2, h.shape[2:]))
 
 
-class PixelPrior(nn.Module):
+class PixelPrior(Stored, nn.Module):
     """``p(codes) = prod_(y, x) prod_k p(code[k, y, x] | codes before (y, x), codes below k there, condition)``.
 
     Gated PixelCNN (van den Oord et al. 2016), with causal self-attention after every ``attention_every`` layers, as in
@@ -222,19 +221,6 @@ class PixelPrior(nn.Module):
             if progress is not None:
                 progress(y + 1, height)
         return codes
-
-    def save(self, folder: str | Path, dtype: Any = None) -> None:
-        """Write ``config.json`` and ``model.safetensors``, float16 by default."""
-        save_weights(self, folder, dtype)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> PixelPrior:
-        """Load a folder that `save` wrote.
-
-        Raises:
-            AudioVQError: when it is not there or damaged.
-        """
-        return load_weights(cls, folder)
 
 
 class ContextNet(nn.Module):

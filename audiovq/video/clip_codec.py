@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from audiovq.devices import arguments, check_float32, full_precision
 from audiovq.errors import AudioVQError
-from audiovq.hub import load_codec, read_config, save_weights
+from audiovq.hub import load_codec, read_config
 from audiovq.image.codec import check_pixels, from_bytes, to_bytes
 from audiovq.image.nets import Gaussian, ResidualBlock, halvings, make_quantizer
+from audiovq.nn import Stored
 from audiovq.quantize import Quantized
 
 
@@ -33,7 +34,7 @@ class EncodedClip:
     size: tuple[int, int, int]
 
 
-class ClipCodec(nn.Module):
+class ClipCodec(Stored, nn.Module):
     """Video clips to discrete codes and back: one code per ``time_stride`` frames of ``stride`` x ``stride`` pixels.
 
     The networks are those of van den Oord et al. (2017, section 4.1) with a third dimension; the quantizers are those
@@ -150,10 +151,6 @@ class ClipCodec(nn.Module):
         """Codes of the one level, (K, t, h, w) -> frames (T, H, W, 3) uint8."""
         clip = self.decode(EncodedClip(torch.from_numpy(codes[0])[None], (n_frames, *size)))
         return to_bytes(clip[0].transpose(0, 1))
-
-    def save(self, folder: str | Path, dtype: Any = None) -> None:
-        """Write ``config.json`` and ``model.safetensors``; weights as ``dtype``, float16 by default."""
-        save_weights(self, folder, dtype)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ClipCodec:
