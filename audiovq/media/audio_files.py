@@ -18,6 +18,7 @@ from audiovq.io import Peekable, errors_about, size_of
 from audiovq.media.containers import (
     HEAD_BYTES,
     NotStreamableError,
+    check_end,
     check_sizes,
     container_of,
     open_container,
@@ -57,8 +58,9 @@ def open_stream(stream: BinaryIO, stack: ExitStack, on_disk: bool) -> Audio:
         if not recorder.taken:
             raise AudioVQError("is empty") from None
         file = stream if on_disk else _spool(stream, recorder.taken, stack)
-        remarks = []
-        if other.header is not None:
+        if other.header is None:
+            remarks = check_end(file, size_of(file) or 0)
+        else:
             file.seek(other.header.begins + other.header.size)
             remarks = check_sizes(Peekable(file), other.header, size_of(file) or 0)
         file.seek(0)
@@ -88,13 +90,18 @@ class _Recorder:
 
 def _spool(stream: Any, head: list[bytes], stack: ExitStack) -> BinaryIO:
     spool = tempfile.TemporaryFile(prefix="audiovq-")  # noqa: SIM115 - closed by the stack
-    stack.callback(spool.close)
+    stack.callback(_close, spool)
     with errors_about("the temporary file for standard input", "written"):
         spool.writelines(head)
         while data := stream.read(1 << 20):
             spool.write(data)
         spool.flush()
     return spool  # type: ignore[return-value]
+
+
+def _close(spool: Any) -> None:
+    with suppress(OSError):  # where libsndfile has left the descriptor at an impossible place
+        spool.close()
 
 
 def _open_file(stream: BinaryIO, stack: ExitStack) -> Audio:

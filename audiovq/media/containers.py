@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -44,6 +44,10 @@ _NAMES = (
     "levl DISP cart slnt wavl id3  ID3  _PMX afsp SAUR LGWV elm1 regn minf umid RIFF clm  acid strc "
 )
 _KNOWN = frozenset(_NAMES[i : i + 4].encode() for i in range(0, len(_NAMES), 5))
+_CHUNKS = {b"caff": (8, ">4sq", 1), b"RF64": (12, "<4sI", 2)}
+_CHUNKS |= dict.fromkeys((b"FORMAIFF", b"FORMAIFC"), (12, ">4sI", 2))
+"""By the beginning of a file: where its first chunk is, the layout of a chunk's head, and to what chunks are padded."""
+_MOST_CHUNKS = 1000
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of music players, behind everything else
 
 
@@ -240,8 +244,45 @@ def check_sizes(stream: Peekable, header: WavHeader, file_size: int) -> list[str
         return ["warning: it ends before its audio does by its header; was it cut off?"]
     behind = file_size - header.begins - header.size
     if behind > 0 and data.goes_on(odd=bool(header.size & 1)):
-        return [f"warning: {behind:,} bytes follow where by its header the audio ends; they were left out"]
+        return [_left_out(behind)]
     return [f"warning: {data.left_out}"] if data.left_out else []
+
+
+def _left_out(n_bytes: int) -> str:
+    return f"warning: {n_bytes:,} bytes follow where by its header the audio ends; they were left out"
+
+
+def check_end(stream: BinaryIO, file_size: int) -> list[str]:
+    """As `check_sizes`, of AU, CAF, AIFF and RF64; ``stream`` can seek."""
+    stream.seek(0)
+    head, size = stream.read(36), 0
+    ends, layout, pad = _CHUNKS.get(head[:4] + head[8:12] if head[:4] == b"FORM" else head[:4], (0, "", 1))
+    if head[:4] == b".snd" and len(head) == 36:
+        ends = sum(struct.unpack(">II", head[4:12]))
+    for _ in range(_MOST_CHUNKS if layout else 0):
+        stream.seek(ends)
+        chunk = stream.read(struct.calcsize(layout))
+        if len(chunk) < struct.calcsize(layout):
+            return []
+        name, size = struct.unpack(layout, chunk)
+        if name == b"data" and size == _UNKNOWN_SIZE:
+            size = struct.unpack("<Q", head[28:36])[0]
+        ends += len(chunk) + size
+        if name in (b"data", b"SSND") or not 0 < ends < file_size:
+            break
+        ends += size % pad
+    if not 0 < ends < file_size or size < 0:
+        return []
+    stream.seek(ends)
+    rest = stream.read(_PADDING)
+    for tail in (rest, rest[size % pad :]):  # writers forget the pad byte
+        name = tail[:4]
+        is_chunk = layout and len(tail) >= struct.calcsize(layout) and re.fullmatch(rb"[\w .()-]{4}", name)
+        if is_chunk and 0 <= struct.unpack_from(layout, tail)[1] <= max(file_size - ends, _MAX_STRANGE_CHUNK):
+            return []
+        if tail.startswith(_TAGS) or not tail.strip(b"\0"):
+            return []
+    return [_left_out(file_size - ends)]
 
 
 def wav_header(sample_rate: int, n_channels: int, n_bytes: int | None) -> bytes:

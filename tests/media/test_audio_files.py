@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -72,6 +73,59 @@ def test_other_formats_that_are_cut_off(tmp_path, container, coding):
     assert 0.2 < len(samples) / len(whole) < 0.6
     assert len(remarks) == 1
     assert remarks[0].startswith("warning: ")
+
+
+#: Size of the audio by the header of files with 128,000 bytes of it: its layout, and what else it counts.
+SIZES = {"AU": (">I", 0), "CAF": (">q", 4), "AIFF": (">I", 8), "RF64": ("<q", 0)}
+
+
+def resized(data, container, n_bytes):
+    layout, more = SIZES[container]
+    before, place, behind = data.partition(struct.pack(layout, 128_000 + more))
+    assert place
+    return before + struct.pack(layout, n_bytes + more) + behind
+
+
+@pytest.mark.parametrize("container", SIZES)
+@pytest.mark.parametrize("n_bytes", [2, 64_000, 127_000])
+def test_bytes_behind_the_end_that_a_header_states(tmp_path, container, n_bytes):
+    data = written(container, "PCM_16")
+    whole, remarks = read_bytes(data, tmp_path)
+    assert (len(whole), remarks) == (64_000, [])
+    samples, (remark,) = read_bytes(resized(data, container, n_bytes), tmp_path)
+    assert np.array_equal(samples, whole[: n_bytes // 2])
+    left_out = int(remark.split()[1].replace(",", ""))
+    assert 0 <= left_out + n_bytes - 128_000 <= 4
+    assert "were left out" in remark
+    message = refusal(resized(data, container, 0), tmp_path)
+    assert message.startswith("contains no audio samples; warning: 128,0")
+
+
+CHUNK = {"AU": b"", "CAF": struct.pack(">4sq", b"info", 40), "AIFF": struct.pack(">4sI", b"ANNO", 40)}
+CHUNK["RF64"] = struct.pack("<4sI", b"LIST", 40)
+
+
+@pytest.mark.parametrize("container", CHUNK)
+def test_what_is_not_audio_behind_the_audio_of_other_formats(tmp_path, container):
+    chunk = CHUNK[container] and CHUNK[container] + bytes(range(1, 41))
+    for tail in (b"ID3\x03" + bytes(300), bytes(400), chunk):
+        data = written(container, "PCM_16") + tail
+        if container == "AIFF":
+            data = data[:4] + struct.pack(">I", len(data) - 8) + data[8:]
+        elif container == "RF64":
+            data = data[:20] + struct.pack("<Q", len(data) - 8) + data[28:]
+        samples, remarks = read_bytes(data, tmp_path)
+        assert (len(samples), remarks) == (64_000, [])
+
+
+@pytest.mark.parametrize("size", [-1, -(2**63), 2**63 - 1, 2**62])
+def test_sizes_of_no_file(tmp_path, size):
+    data = written("CAF", "PCM_16")
+    place = data.index(b"data") + 4
+    assert "damaged" in refusal(data[:place] + struct.pack(">q", size) + data[place + 8 :], tmp_path)
+    if size > 0:
+        data = written("RF64", "PCM_16")
+        assert len(read_bytes(data[:28] + struct.pack("<q", size) + data[36:], tmp_path)[0]) == 64_000
 
 
 @pytest.mark.parametrize("coding", ["OPUS", "VORBIS"])
