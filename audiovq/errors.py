@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ def need(module: str, what: str, extra: str | None = "eval") -> Any:
     Raises:
         AudioVQError: when it, or something it imports, is not installed; the message names the extra that has it.
     """
+    if module == "onnxruntime":  # its telemetry writes to standard error where there is no home folder
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(module)
     except ImportError as error:

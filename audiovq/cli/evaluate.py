@@ -358,14 +358,15 @@ def progress_bar() -> Iterator[Progress]:
     """A line that moves on a terminal's stderr; nothing elsewhere. Warnings are shown as plain lines."""
     import logging
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
+    from audiovq.cli.jobs import stderr_console
+
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    console = stderr_console()
+    with Bar(*columns, console=console, transient=True, disable=console is None) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 

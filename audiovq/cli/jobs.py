@@ -25,19 +25,18 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """A bar for the current file and, of several, one for all; nothing where stderr is no terminal."""
+    """A bar for the current file and, of several, one for all; nothing without a `stderr_console`."""
 
     def __init__(self, n_files: int) -> None:
         self._n_files = n_files
         self._bars: Any = None
 
     def __enter__(self) -> Display:
-        if sys.stderr.isatty():
-            from rich.console import Console
+        if (console := stderr_console()) is not None:
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-            self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bars = Progress(*columns, console=console, transient=True)
             self._bars.start()
             self._all = self._bars.add_task("all files", total=self._n_files) if self._n_files > 1 else None
         return self
@@ -94,6 +93,16 @@ def stdout_console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False, emoji=False)
+
+
+def stderr_console() -> Console | None:
+    """A console for bars on standard error; None where it is no terminal, or one that cannot move its cursor."""
+    if not sys.stderr.isatty():  # asked for here as well: variables such as FORCE_COLOR make rich take files for one
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return None if console.is_dumb_terminal else console
 
 
 def print_rows(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
