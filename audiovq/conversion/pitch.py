@@ -194,6 +194,10 @@ _QUIET_DB, _SILENT_DB = 40.0, -65.0  # below the loudest frames, and below full 
 # from one frame to the next (medians); in 15 pieces of a game's music one of the two is under these.
 _FEWEST_VOICED = 0.4
 _STILL_PITCH = 0.09
+# Between loud frames and pauses, of what is long enough to have some: of 12 s of a corpus speaker 1 in 200 is under it,
+# with noise at 15 dB 9 in 10, with music at 10 dB, whose level varies, every second. At 10 dB either costs a target
+# about .1 of its similarity.
+_FEWEST_DB, _PAUSES_SECONDS = 22.0, 3.0
 
 
 def frame_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -229,4 +233,10 @@ def doubts(samples: np.ndarray, sample_rate: int) -> str | None:
         return "hardly any voiced speech, as in noise or music"
     both = voiced[1:] & voiced[:-1]
     steps = 12 * np.abs(np.log2(pitch[1:][both] / pitch[:-1][both]))
-    return "a constant pitch, as in music" if np.median(steps) < _STILL_PITCH else None
+    if np.median(steps) < _STILL_PITCH:
+        return "a constant pitch, as in music"
+    level = frame_levels(samples, sample_rate)
+    distance = np.percentile(level, 95) - np.percentile(level, 2)
+    if len(level) * _FRAME_SECONDS < _PAUSES_SECONDS or distance >= _FEWEST_DB:
+        return None
+    return f"noise or music in the background, {distance:.0f} dB below the speech"

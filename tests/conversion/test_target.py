@@ -95,6 +95,28 @@ def test_doubts():
     assert doubts(voice(0.4), RATE) is None
 
 
+def chords(n_samples, seed=0):
+    """Four decaying notes at once, others every half second."""
+    t, x = np.arange(n_samples) / RATE, np.zeros(n_samples)
+    for begin, root in zip(range(0, n_samples, RATE // 2), np.resize([220.0, 174.6, 196.0, 164.8], 99), strict=False):
+        for pitch in root * np.array([0.5, 1, 1.26, 1.5]):
+            x[begin:] += np.sin(2 * np.pi * pitch * t[: n_samples - begin]) * np.exp(-t[: n_samples - begin])
+    return x
+
+
+@pytest.mark.parametrize("background", [chords, lambda n: np.random.default_rng(0).standard_normal(n)])
+def test_a_background_of_music_or_noise_is_warned_of(codec, background):
+    """Speech has pauses; noise and music fill them."""
+    speech = voice(8.0) * (np.arange(8 * RATE) % RATE < 0.8 * RATE)
+    other = background(len(speech))
+    other *= np.sqrt(np.mean(speech**2) / np.mean(other**2))
+    assert warnings_for(codec, speech, speech) == ""
+    assert warnings_for(codec, (speech + 10**-1.5 * other).astype(np.float32)) == ""
+    mixed = (speech + 10**-0.5 * other).astype(np.float32)
+    assert "in the background, " in warnings_for(codec, mixed)
+    assert "in the background, " in (doubts(mixed, RATE) or "")
+
+
 def test_remarks_name_a_recording_only_among_others(codec, tmp_path):
     speech = voice(4.0)
     paths = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
