@@ -144,3 +144,26 @@ def test_what_is_not_bundled_is_one_clear_line(tmp_path):
         with pytest.raises(AudioVQError, match=words) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_times_do_not_drift():
+    """Clicks stay where they are to the last one, and the length is the source's."""
+    codec = SpeechCodec.from_pretrained()
+    target = next(iter(read_voices(codec)))
+    rate, seconds = 44_100, 6
+    samples = np.random.default_rng(0).normal(0, 1e-4, seconds * rate).astype(np.float32)
+    width = rate // 1000
+    for i in range(seconds):
+        samples[i * rate + rate // 2 :][:width] += 0.5 * np.hanning(width)
+
+    def places(signal: np.ndarray, signal_rate: int) -> np.ndarray:
+        """Centres of energy of 0.1 s about each click, in ms."""
+        begins = [round((i + 0.45) * signal_rate) for i in range(seconds)]
+        power = np.stack([np.square(signal[begin:][: signal_rate // 10]) for begin in begins]).astype(float)
+        return power @ np.arange(power.shape[1]) / power.sum(axis=1) / signal_rate * 1000
+
+    encoded = codec.encode(samples, sample_rate=rate)
+    for decoded in (codec.decode(encoded), codec.convert(samples, [target], sample_rate=rate)):
+        found = np.asarray(decoded).reshape(-1)
+        assert len(found) == seconds * codec.sample_rate
+        assert np.abs(places(found, codec.sample_rate) - places(samples, rate)).max() < 5

@@ -91,8 +91,9 @@ def test_chunked_decoding_equals_the_network(codec, speech):
     assert torch.allclose(decoded, direct * ratio, atol=1e-5 * float(decoded.abs().max()) + 1e-7)
 
 
-def test_a_batch_has_the_codes_of_its_items(codec):
-    items = [speech_like(1.0, 1), speech_like(1.7, 2)]
+@pytest.mark.parametrize("seconds", [(1.0, 1.7), (2.0, 5.3)])
+def test_a_batch_has_the_codes_of_its_items(codec, seconds):
+    items = [speech_like(length, seed) for seed, length in enumerate(seconds, 1)]
     batch = codec.encode(items)
     for i, item in enumerate(items):
         alone = codec.encode(item)
@@ -315,6 +316,27 @@ def test_a_process_forked_from_one_that_coded_codes_alike(codec, speech):
     for child in children:
         child.join()
     assert all(np.array_equal(codes, expected) for codes in found)
+
+
+class Coded(torch.utils.data.Dataset):
+    """Codes of recordings, coded where they are asked for."""
+
+    def __init__(self, codec):
+        self.codec = codec
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return self.codec.encode(speech_like(0.5, i)).codes[0]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_of_a_data_loader_code_alike(codec):
+    items = Coded(codec)
+    expected = [items[i] for i in range(4)]  # the codec is in use before the workers are forked
+    loader = torch.utils.data.DataLoader(items, batch_size=None, num_workers=2, timeout=240)
+    assert all(torch.equal(codes, one) for codes, one in zip(loader, expected, strict=True))
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiovq.quantize import ResidualVectorQuantizer, VectorQuantizer
+from audiovq.quantize import ProductQuantizer, ResidualVectorQuantizer, VectorQuantizer
 
 SIZE = 1024
 SETTINGS = [
@@ -48,9 +48,9 @@ def train(quantizer: Any, x: Tensor, steps: int = 3) -> Any:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("kind", [VectorQuantizer, ResidualVectorQuantizer])
+@pytest.mark.parametrize("kind", [VectorQuantizer, ResidualVectorQuantizer, ProductQuantizer])
 def test_three_steps_stay_finite(kind, data, settings):
-    n_levels = {"n_codebooks": 2} if kind is ResidualVectorQuantizer else {}
+    n_levels = {} if kind is VectorQuantizer else {"n_codebooks": 2}
     quantizer = kind(6, codebook_size=SIZE, **n_levels, **settings)
     train(quantizer, DATA[data])
     quantizer.eval()
