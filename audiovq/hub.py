@@ -1,6 +1,6 @@
 """Models on disk: find, load, save, hash and describe any bundled or local model.
 
-A model is a folder: ``config.json`` holds exactly a constructor's arguments, ``model.safetensors`` the tensors.
+A model is a folder: ``config.json`` holds a constructor's arguments and a checksum, ``model.safetensors`` the tensors.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from audiovq.errors import AudioVQError, reason_of
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
-from audiovq.io import atomic_write, cache_dir, checked
-from audiovq.tensor_files import with_checksum
+from audiovq.io import atomic_write, cache_dir, checked, read_json
+from audiovq.tensor_files import with_checksum, write_json
 
 Media = Literal["speech", "image", "video"]
 
@@ -137,12 +137,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         AudioVQError: when it is missing or damaged.
     """
     try:
-        config = json.loads((Path(folder) / "config.json").read_text())
-        if not isinstance(config, dict):
-            raise ValueError("not a mapping")
+        return read_json(Path(folder) / "config.json")
     except (OSError, ValueError, RecursionError) as error:
         raise AudioVQError(f"the model in {folder} cannot be loaded: its config.json is damaged ({error})") from error
-    return config
 
 
 def read_speech_config(folder: str | Path) -> dict[str, Any]:
@@ -177,7 +174,7 @@ def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
 
     folder = Path(folder)
     try:
-        model = kind(**json.loads((folder / "config.json").read_text()))
+        model = kind(**read_json(folder / "config.json"))
         data = checked((folder / "model.safetensors").read_bytes())
         missing, unknown = model.load_state_dict(restore(load(data)), strict=False)
         wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
@@ -228,8 +225,7 @@ def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str |
     }
     with atomic_write(folder / "model.safetensors") as path:
         path.write_bytes(with_checksum(save(kept)))
-    with atomic_write(folder / "config.json") as path:
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config)
 
 
 def stored_tensors(path: Path) -> tuple[dict[str, Any], int]:

@@ -27,8 +27,7 @@ def cache_dir() -> Path:
     """The folder for data, runs and compiled kernels: ``$AUDIOVQ_CACHE``, or the platform's user cache folder."""
     from platformdirs import user_cache_dir
 
-    override = os.environ.get("AUDIOVQ_CACHE")
-    return Path(override) if override else Path(user_cache_dir("audiovq"))
+    return Path(os.environ.get("AUDIOVQ_CACHE") or user_cache_dir("audiovq"))
 
 
 @contextmanager
@@ -70,11 +69,6 @@ def is_path(place: Any) -> bool:
 def shown(text: str | Path) -> str:
     """A file's name as text that can be written anywhere: bytes that are not UTF-8 become escapes such as ``\\xe9``."""
     return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def native(path: str | Path) -> str | bytes:
-    """A path as soundfile takes it, which does not know names that are not UTF-8."""
-    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 def describe(place: Any, default: str = "standard input") -> str:
@@ -150,8 +144,7 @@ class Peekable:
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; all when it is negative."""
         if size < 0:
-            parts = [self._ahead]
-            self._ahead = b""
+            parts, self._ahead = [self._ahead], b""
             while data := self._stream.read(1 << 20):
                 parts.append(data)
             return b"".join(parts)
@@ -384,8 +377,19 @@ def checked(data: bytes) -> bytes:
     return data
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file, without its checksum, with which it has to agree where it has one; as `checked`."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("not a mapping")
+    stated = content.pop("sha256", None)
+    if stated is not None and stated != tensors_sha256(content, b""):
+        raise ValueError(f"the checksum of {path.name} does not match its content; remove it after a deliberate change")
+    return content
+
+
 def tensors_sha256(header: dict[str, Any], tensors: bytes | memoryview) -> str:
-    """The checksum of a safetensors file with this header, but for the checksum in it, and these bytes behind it."""
+    """The checksum of a safetensors file with this header and these bytes; of JSON, with the mapping and no bytes."""
     entries = dict(header)
     metadata = {name: value for name, value in entries.pop("__metadata__", {}).items() if name != "sha256"}
     return hashlib.sha256(json.dumps([metadata, entries], sort_keys=True).encode() + tensors).hexdigest()

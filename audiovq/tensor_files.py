@@ -1,14 +1,18 @@
-"""Checksums in safetensors files, a format that has none of its own; `audiovq.io.checked` compares them."""
+"""Checksums in a model's safetensors and JSON files, formats that have none of their own.
+
+`audiovq.io.checked` and `audiovq.io.read_json` compare them.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from audiovq.io import tensors_sha256
+from audiovq.io import atomic_write, tensors_sha256
 
 CHECKSUM = "sha256"
-"""Entry of a file's metadata: the SHA-256 of all its tensors and of the rest of its header."""
+"""Entry of a JSON file, or of a safetensors file's metadata: the SHA-256 of all else in it."""
 _ALIGNMENT = 8
 
 
@@ -32,3 +36,15 @@ def with_checksum(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(8, "little") + text + data[first:]
+
+
+def json_with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """A mapping for a JSON file, with its checksum."""
+    content = json.loads(json.dumps(content))  # keys and numbers as they will be read
+    return {**content, CHECKSUM: tensors_sha256(content, b"")}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a mapping and its checksum to a JSON file."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(json_with_checksum(content), indent=2) + "\n")

@@ -1,6 +1,8 @@
-"""Checksums in files of tensors: an altered byte never gives other tensors."""
+"""Checksums in files of tensors and of JSON: an altered byte never gives other content."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from audiovq.hub import BUNDLED, stored_tensors
-from audiovq.io import checked
-from audiovq.tensor_files import CHECKSUM, split_header, with_checksum
+from audiovq.io import checked, read_json
+from audiovq.tensor_files import CHECKSUM, json_with_checksum, split_header, with_checksum, write_json
 
 TENSORS = {
     "weight": np.arange(12, dtype=np.int8).reshape(3, 4),
@@ -78,3 +80,36 @@ def test_bundled_files_match_their_checksums(path):
     data = path.read_bytes()
     assert checked(data) == data
     assert CHECKSUM in split_header(data)[0].get("__metadata__", {}) or path.name == "codebooks.safetensors"
+
+
+CONTENT = {"name": "caf\xe9", "rate": 16000, "pitch": 204.2, "vector": [7, 0, -12], "inner": {"2": None, "10": True}}
+
+
+@pytest.mark.parametrize("bits", [1, 4, 0x20, 0x80])
+def test_every_altered_byte_of_json_is_noticed_or_harmless(tmp_path, bits):
+    path = tmp_path / "config.json"
+    write_json(path, CONTENT)
+    assert read_json(path) == CONTENT
+    data = path.read_bytes()
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= bits
+        path.write_bytes(changed)
+        try:
+            found = read_json(path)
+        except ValueError:
+            continue
+        # Harmless are spaces, and the name of the checksum alone, which then counts as an entry of its own.
+        assert {name: value for name, value in found.items() if name in CONTENT} == CONTENT
+
+
+def test_json_without_a_checksum_is_read_as_it_is(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONTENT))
+    assert read_json(tmp_path / "config.json") == CONTENT
+    assert json_with_checksum({2: (1, 2)}) == json_with_checksum({"2": [1, 2]})
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLED.rglob("*.json")), ids=lambda path: str(path.relative_to(BUNDLED)))
+def test_bundled_json_has_a_checksum(path):
+    content = read_json(path)
+    assert path.name == "training.json" or json_with_checksum(content) == json.loads(path.read_text(encoding="utf-8"))

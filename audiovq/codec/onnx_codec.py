@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from audiovq.errors import AudioVQError, need
 from audiovq.hub import BUNDLED, codes_hash, export_command, onnx_folder
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
 from audiovq.interfaces import CodecShape, Stretch
-from audiovq.io import file_sha256, n_cores
+from audiovq.io import file_sha256, n_cores, read_json
 
 CODEBOOKS, CONFIG, WEIGHTS = "codebooks.safetensors", "config.json", "model.safetensors"
 NETWORKS = ("encoder", "pitch", "speaker", "decoder")
@@ -129,7 +128,7 @@ class OnnxCodec(StreamingCodec):
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
         folder = Path(folder)
         try:
-            found = json.loads((folder / DESCRIPTION).read_text())
+            found = read_json(folder / DESCRIPTION)
             if found["version"] != VERSION:
                 raise ValueError(f"{DESCRIPTION} is of version {found['version']}, and {VERSION} is read")
             _check_files(folder, found["files"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from audiovq.devices import SCALE, restore
 from audiovq.errors import AudioVQError, need
 from audiovq.hub import stored_tensors, write_weights
 from audiovq.io import file_sha256
+from audiovq.tensor_files import write_json
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import CodecNetworks
@@ -187,7 +187,7 @@ def _write(codec: CodecNetworks, folder: Path) -> None:
         "codebooks": codebooks,
         "networks": networks,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    write_json(folder / DESCRIPTION, description)
 
 
 class SharedWeights:

@@ -18,8 +18,9 @@ from audiovq.bitstream.speech_file import model_blocks
 from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.conversion.pitch import HOP_SECONDS, doubts, heard_seconds, median_hz, median_pitch, track_pitch
 from audiovq.errors import AudioVQError
-from audiovq.io import atomic_write, errors_about, open_input
+from audiovq.io import atomic_write, errors_about, open_input, read_json
 from audiovq.media.waveform import open_audio
+from audiovq.tensor_files import CHECKSUM, json_with_checksum
 
 if TYPE_CHECKING:
     from audiovq.hub import ModelFacts
@@ -74,9 +75,11 @@ def write_voices(codec: Codec, voices: list[BundledVoice], folder: str | Path) -
     """Put voices beside the weights of the model they were made with."""
     path = Path(folder) / SPEAKERS_FILE
     # One line for each voice: a vector of 32 numbers is not to be read from top to bottom.
-    rows = ",\n".join("  " + json.dumps(asdict(voice), ensure_ascii=False) for voice in voices)
+    content = json_with_checksum({"model": codec.model_hash.hex(), "speakers": [asdict(voice) for voice in voices]})
+    rows = ",\n".join("  " + json.dumps(voice, ensure_ascii=False) for voice in content["speakers"])
     with atomic_write(path) as temporary:
-        text = f'{{"model": "{codec.model_hash.hex()}", "speakers": [\n{rows}\n]}}\n'
+        head = json.dumps({name: content[name] for name in ("model", CHECKSUM)})[:-1]
+        text = f'{head}, "speakers": [\n{rows}\n]}}\n'
         temporary.write_text(text, encoding="utf-8")
     return path
 
@@ -109,7 +112,7 @@ def read_voices(codec: Codec | ModelFacts) -> dict[str, BundledVoice]:
         return {}
     path = folder / SPEAKERS_FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path)
         voices = [_checked(BundledVoice(**voice)) for voice in content["speakers"]]
         made_with = content["model"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -138,7 +141,7 @@ SHORTEST, SHORT = 0.5, 3.0
 """Seconds of speech: less is an error, less is warned of."""
 TWO_VOICES = 20.0
 """`separation` above which two voices are suspected: of 20 s of one voice 2 % are over it, of 10 s each of two 80 %."""
-MOST_PIECES = 300
+MOST_PIECES, OPENING_CHUNKS = 300, 3
 
 
 class TargetVoice:
@@ -199,8 +202,8 @@ class TargetVoice:
         self._levels.append(self._codec.speaker_levels(samples))
         self._weights.append(heard)
         self._pitches.append(track_pitch(samples, self._codec.sample_rate))
-        if not self._opening:
-            self._opening = [samples]
+        if len(self._opening) < OPENING_CHUNKS:
+            self._opening.append(samples)
         for piece in np.array_split(samples, 2) if len(self._pieces) < MOST_PIECES else ():
             if heard_seconds(piece, self._codec.sample_rate) > SHORTEST:
                 self._pieces.append(self._codec.speaker_levels(piece))
@@ -224,7 +227,7 @@ class TargetVoice:
         found = [remark.replace("warning: ", "") for remark in self.remarks]
         if self.seconds < SHORT:
             found.append(f"only {self.seconds:.1f} s of speech; several seconds describe a speaker better")
-        if self._opening and (why := doubts(self._opening[0], self._codec.sample_rate)):
+        if self._opening and (why := doubts(np.concatenate(self._opening), self._codec.sample_rate)):
             found.append(f"it has {why}; a target should be clear speech of one speaker")
         if separation(self._pieces) > TWO_VOICES:
             found.append("it sounds like more than one speaker; give recordings of the target speaker only")

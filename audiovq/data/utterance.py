@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from typing import Protocol
 import numpy as np
 
 from audiovq.errors import AudioVQError
-from audiovq.io import native
 from audiovq.media.samples import mix_down
 
 SPLITS = ("train", "validation", "test", "unseen")
@@ -121,6 +121,11 @@ class CodedUtterance:
         return self.codes.shape[1]
 
 
+def _name(path: str | Path) -> str | bytes:
+    """A path as soundfile takes it, which does not know names that are not UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def read_native(path: str | Path) -> tuple[np.ndarray, int]:
     """Mono float32 samples (T,) of a file at its own rate, and that rate in Hz. For several channels see
     `audiovq.media.samples`.
@@ -136,7 +141,7 @@ def read_native(path: str | Path) -> tuple[np.ndarray, int]:
     if path.suffix == ".g722":
         return _ffmpeg(path, "-f", "g722"), SAMPLE_RATE
     try:
-        samples, rate = soundfile.read(native(path), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(_name(path), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         if not path.is_file():
             raise AudioVQError(f"no such file: {path}") from None
@@ -180,7 +185,7 @@ def seconds_of(path: str | Path) -> float:
     import soundfile
 
     try:
-        info = soundfile.info(native(path))
+        info = soundfile.info(_name(path))
     except soundfile.LibsndfileError:
         samples, rate = read_native(path)
         return len(samples) / rate
@@ -208,7 +213,7 @@ class FileReader:
         import soundfile
 
         try:
-            with soundfile.SoundFile(native(self.path)) as file:
+            with soundfile.SoundFile(_name(self.path)) as file:
                 # Blocks of both rates that begin together, so that a part meets the resampler in the whole's phase;
                 # and 0.1 s more on both sides, for its filter to settle.
                 divisor = math.gcd(file.samplerate, SAMPLE_RATE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from audiovq.prior.weights import (
     read_prior,
 )
 from audiovq.prior.weights import FOLDER as FOLDER
-from audiovq.tensor_files import with_checksum
+from audiovq.tensor_files import with_checksum, write_json
 
 
 class SpeechPrior(SpeechSampler):
@@ -135,8 +134,7 @@ def save_prior(prior: CodePrior, folder: str | Path, voices: SpeakerDistribution
         tensors |= {SPEAKERS + name: torch.from_numpy(value) for name, value in voices.tensors().items()}
     with atomic_write(folder / WEIGHTS) as path:
         path.write_bytes(with_checksum(save(tensors)))
-    with atomic_write(folder / CONFIG) as path:
-        path.write_text(json.dumps(prior.config, indent=2) + "\n")
+    write_json(folder / CONFIG, prior.config)
 
 
 def load_prior(folder: str | Path, codec: Any = None) -> tuple[CodePrior, SpeakerDistribution | None]:

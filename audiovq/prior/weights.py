@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from audiovq.errors import AudioVQError, reason_of
-from audiovq.io import checked
+from audiovq.io import checked, read_json
 from audiovq.prior.sampling import Streams
 
 FOLDER = "prior"
@@ -227,7 +226,7 @@ def check_prior(folder: Path) -> None:
 def is_transformer(folder: Path) -> bool:
     """Whether the prior in a folder is one for `PriorWeights`; True where it is damaged, which loading reports."""
     try:
-        return json.loads((folder / CONFIG).read_text())["backbone"]["kind"] == "transformer"
+        return read_json(folder / CONFIG)["backbone"]["kind"] == "transformer"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
 
@@ -244,7 +243,7 @@ def read_prior(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Spe
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(SPEAKERS)}
     voices = {n.removeprefix(SPEAKERS): tensor for n, tensor in tensors.items() if n.startswith(SPEAKERS)}
     speakers = SpeakerDistribution.from_tensors(voices) if voices else None
-    return json.loads((folder / CONFIG).read_text()), restore(weights), speakers
+    return read_json(folder / CONFIG), restore(weights), speakers
 
 
 def restore(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -21,7 +20,7 @@ from audiovq.data.tokens import CodeRuns, CodeStretches, make_tapes
 from audiovq.errors import AudioVQError
 from audiovq.hub import model_folder
 from audiovq.interfaces import N_VALUES
-from audiovq.io import cache_dir
+from audiovq.io import cache_dir, read_json
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
 from audiovq.prior.speech import FOLDER, SpeakerDistribution, load_prior, save_prior
@@ -87,7 +86,7 @@ class CodePriorTask(EMATask):
         """
         folder = Path(source) if Path(source).is_dir() else model_folder(source)
         config = folder / "config.json"
-        if config.is_file() and "backbone" not in json.loads(config.read_text()):
+        if config.is_file() and "backbone" not in read_json(config):
             folder = folder / FOLDER  # it is a codec's
         prior, _ = load_prior(folder)
         theirs, own = prior.state_dict(), self.model.state_dict()

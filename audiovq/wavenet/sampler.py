@@ -6,7 +6,6 @@ codes and seed give the same samples however the packets arrive.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from audiovq.devices import full_precision, restore
 from audiovq.errors import AudioVQError, reason_of
 from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
 from audiovq.interfaces import Stretch
-from audiovq.io import checked
+from audiovq.io import checked, read_json
 from audiovq.kernels import wavenet as wavenet_kernel
 from audiovq.kernels.wavenet import State
 from audiovq.kernels.wavenet_layout import Recurrence, aligned, fresh_state, lay_out, lay_out_condition
@@ -310,7 +309,7 @@ def load_wavenet(folder: Path) -> WaveNetDecoder:
 
     inside = folder / WAVENET
     try:
-        config = json.loads((inside / "config.json").read_text())
+        config = read_json(inside / "config.json")
         made_for = config.pop("made_for")
         wavenet = WaveNetDecoder(**config)
         data = load(checked((inside / "model.safetensors").read_bytes()))

@@ -23,8 +23,9 @@ from audiovq.evaluation.protocol import silent
 from audiovq.evaluation.protocols.generation import Settings, Speech, rate, real_speech, sampled_speech
 from audiovq.evaluation.protocols.sampled_speech import divergences
 from audiovq.hub import model_folder
-from audiovq.io import atomic_write
+from audiovq.io import atomic_write, read_json
 from audiovq.prior.speech import FOLDER, SpeechPrior
+from audiovq.tensor_files import write_json
 
 HERE = Path(__file__).resolve().parent
 BOOKS = (2, 4, 8)
@@ -85,10 +86,9 @@ def main() -> None:
             flush=True,
         )
     chosen = best(tried)
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     config |= {name: chosen[name] for name in ("temperature", "top_p", "drawn_codebooks")}
-    with atomic_write(folder / "config.json") as path:
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config)
     with atomic_write(HERE / "drawing.json") as path:
         path.write_text(json.dumps({"tried": tried, "chosen": chosen}, indent=1) + "\n")
     print(

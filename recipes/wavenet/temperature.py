@@ -10,13 +10,13 @@ low lose the noise of speech, and those that are too high add some. ``--write`` 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from audiovq.io import atomic_write
+from audiovq.io import read_json
+from audiovq.tensor_files import write_json
 from audiovq.training.wavenet_decoder import WaveNetDecoderTask, sample_waveform
 from audiovq.wavenet.model import band_temperatures
 from audiovq.wavenet.sampler import load_wavenet
@@ -56,9 +56,7 @@ def main() -> None:
         print(best, f"{lowest:.4f}", flush=True)
     if options.write:
         path = options.model / "wavenet" / "config.json"
-        config = json.loads(path.read_text()) | {"temperature": best}
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n")
+        write_json(path, read_json(path) | {"temperature": best})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from audiovq.cli import main
 from audiovq.cli.loading import engine_for
 from audiovq.codec import onnx_codec
 from audiovq.codec.onnx_codec import OnnxCodec
+from audiovq.conversion.target import BundledVoice, write_voices
 from audiovq.errors import AudioVQError
+from audiovq.io import read_json
 from tests.bitstream.entropy_models import random_model
 from tests.codec.test_onnx import NETWORKS, decode, encode, exported, joined, run_without
 from tests.codec.tiny import RATE, make_codec, speech_like
@@ -96,7 +98,7 @@ def test_damaged_descriptions(folder, text):
 @pytest.mark.parametrize("entry", ["files", "shape", "codebooks", "networks", "name", "packet_frames"])
 def test_descriptions_without_an_entry(folder, entry):
     found = json.loads((folder / "onnx.json").read_text())
-    del found[entry]
+    del found[entry], found["sha256"]
     (folder / "onnx.json").write_text(json.dumps(found))
     assert f"has no entry '{entry}'" in refusal(folder)
 
@@ -104,9 +106,33 @@ def test_descriptions_without_an_entry(folder, entry):
 @pytest.mark.parametrize("entry", ["files", "shape", "codebooks", "networks"])
 @pytest.mark.parametrize("value", [7, [], "x"])
 def test_descriptions_with_an_entry_of_another_kind(folder, entry, value):
-    found = json.loads((folder / "onnx.json").read_text())
+    found = read_json(folder / "onnx.json")
     (folder / "onnx.json").write_text(json.dumps(found | {entry: value}))
     refusal(folder)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.json", '"n_codebooks": 4', '"n_codebooks": 3'),
+        ("config.json", '"sample_rate": 16000', '"sample_rate": 16001'),
+        ("speakers.json", "[7, 2,", "[7, 3,"),
+        ("speakers.json", "204.2", "304.2"),
+    ],
+)
+def test_an_altered_digit_is_refused_by_both_engines(folder, tmp_path, capfd, engine, name, old, new):
+    codec = OnnxCodec(folder)
+    write_voices(codec, [BundledVoice("anna", ["en"], None, 9.0, 204.2, [7, 2, 14, 0], "CC0", "made up")], folder)
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1))
+    soundfile.write(tmp_path / "a.wav", speech_like(0.5), RATE)
+    options = ["-o", str(tmp_path / "b.wav"), "--model", str(folder), "--engine", engine]
+    assert main(["convert", str(tmp_path / "a.wav"), "--to", "anna", *options]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert name in line
+    assert not (tmp_path / "b.wav").exists()
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", "M\u00fasica \u97f3".encode()])

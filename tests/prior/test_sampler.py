@@ -13,6 +13,7 @@ from audiovq import devices
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
+from audiovq.io import read_json
 from audiovq.prior import CodeSampler, Condition, SamplingConfig, SpeechPrior, SpeechSampler
 from audiovq.prior.kernels import sample_code
 from audiovq.prior.sampler import NumpyStepper, load_sampler
@@ -211,7 +212,7 @@ def test_damage_is_one_line(tmp_path, codec):
     save_prior(make_prior(), tmp_path)
     with pytest.raises(AudioVQError, match=r"trained on codes of model none.*train one"):
         load_sampler(tmp_path, codec)
-    good, tensors = json.loads(config.read_text()), load_file(weights)
+    good, tensors = read_json(config), load_file(weights)
     for damage in ({"width": 48}, {"n_codebooks": 2}, {"backbone": {"kind": "transformer"}}, {"temperature": "hot"}):
         config.write_text(json.dumps(good | damage))
         with pytest.raises(AudioVQError, match="cannot be loaded") as error:

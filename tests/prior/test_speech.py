@@ -12,6 +12,7 @@ from audiovq.codec.codec import SpeechCodec
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
+from audiovq.io import read_json
 from audiovq.prior import SpeakerDistribution, SpeechPrior
 from audiovq.prior.speech import condition_of, load_prior, rounded, save_prior
 from tests.prior.conftest import make_prior
@@ -43,7 +44,7 @@ def model(codec, tmp_path):
 def test_a_saved_prior_comes_back_as_rounded(tmp_path):
     prior, (voices, _) = make_prior(), density()
     save_prior(prior, tmp_path, voices)
-    assert json.loads((tmp_path / "config.json").read_text()) == prior.config
+    assert read_json(tmp_path / "config.json") == prior.config
     loaded, found = load_prior(tmp_path)
     expected = rounded(prior)
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
@@ -56,7 +57,7 @@ def test_a_saved_prior_comes_back_as_rounded(tmp_path):
 
 
 def test_a_prior_of_another_codec_is_refused(model):
-    config = json.loads((model / "prior" / "config.json").read_text())
+    config = read_json(model / "prior" / "config.json")
     (model / "prior" / "config.json").write_text(json.dumps({**config, "codec": "00112233"}))
     with pytest.raises(AudioVQError, match=r"00112233.*train one"):
         SpeechPrior.from_pretrained(model)
