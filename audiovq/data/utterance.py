@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 import shutil
 import subprocess
@@ -194,37 +193,10 @@ def seconds_of(path: str | Path) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FileReader:
-    """An audio file of any rate as an utterance's `Reader`.
-
-    Parts of wav and flac files are cheap: no more is decoded than a part needs, and it differs from the same part of
-    the whole by no more than the resampler's rounding. Other formats are decoded whole.
-    """
+    """An audio file of any rate as an utterance's `Reader`; it is decoded whole."""
 
     path: str
 
     def read(self, start: int, n_samples: int | None) -> np.ndarray:
-        start = max(start, 0)
-        if n_samples is not None and Path(self.path).suffix.lower() in (".wav", ".flac"):
-            return self._read_part(start, n_samples)
         samples = resample(*read_native(self.path))
-        return samples[start : None if n_samples is None else start + n_samples]
-
-    def _read_part(self, start: int, n_samples: int) -> np.ndarray:
-        import soundfile
-
-        try:
-            with soundfile.SoundFile(_name(self.path)) as file:
-                # Blocks of both rates that begin together, so that a part meets the resampler in the whole's phase;
-                # and 0.1 s more on both sides, for its filter to settle.
-                divisor = math.gcd(file.samplerate, SAMPLE_RATE)
-                block_in, block_out = file.samplerate // divisor, SAMPLE_RATE // divisor
-                margin = SAMPLE_RATE // 10 if divisor != SAMPLE_RATE else 0
-                first = max(start - margin, 0) // block_out
-                last = -(-(start + n_samples + margin) // block_out)
-                file.seek(min(first * block_in, file.frames))
-                block = file.read((last - first) * block_in, dtype="float32", always_2d=True)
-                samples = resample(mix_down(block, file.samplerate), file.samplerate)
-        except soundfile.LibsndfileError as error:
-            raise AudioVQError(f"cannot decode {self.path}: {error}") from None
-        skip = start - first * block_out
-        return samples[skip : skip + n_samples]
+        return samples[max(start, 0) : None if n_samples is None else max(start, 0) + n_samples]
