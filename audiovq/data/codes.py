@@ -86,7 +86,7 @@ class CodesCache:
             index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
             self.facts = facts = CodesFacts(**index["facts"])
             lines = index["utterances"]
-            self._codes = np.memmap(self.folder / "codes.u16", "<u2", "r").reshape(-1, facts.n_codebooks)
+            codes = np.memmap(self.folder / "codes.u16", "<u2", "r").reshape(-1, facts.n_codebooks)
             voices = np.fromfile(self.folder / "voices.u16", "<u2").reshape(len(lines), -1).astype(np.int64)
             pitch = np.memmap(self.folder / "pitch.u8", np.uint8, "r")
             levels = np.fromfile(self.folder / "levels.u8", np.uint8)
@@ -96,11 +96,11 @@ class CodesCache:
         start = packet = 0
         for line, voice in zip(lines, voices, strict=True):
             stop, packet_stop = start + line["n_frames"], packet - (-line["n_frames"] // facts.packet_frames)
-            arrays: dict[str, Any] = {"codes": self._codes[start:stop].T, "pitch": pitch[start:stop], "voice": voice}
-            about = {name: line[name] for name in _ABOUT if name != "n_frames"}
-            self.utterances.append(CodedUtterance(**about, **arrays, levels=levels[packet:packet_stop]))
+            about: dict[str, Any] = {name: line[name] for name in _ABOUT if name != "n_frames"}
+            about |= {"codes": codes[start:stop].T, "pitch": pitch[start:stop], "levels": levels[packet:packet_stop]}
+            self.utterances.append(CodedUtterance(**about, voice=voice))
             start, packet = stop, packet_stop
-        if (start, start, packet) != (len(self._codes), len(pitch), len(levels)):
+        if (start, start, packet) != (len(codes), len(pitch), len(levels)):
             raise AudioVQError(f"the codes in {self.folder} do not match their index: delete that folder")
 
     @property
@@ -126,109 +126,68 @@ class CodesCache:
         return found
 
 
+_FILES = ("codes.u16", "voices.u16", "pitch.u8", "levels.u8")
+
+
 class _CodesWriter:
     """Appends utterances to a hidden folder beside ``folder``; an interrupted one is continued.
+
+    A line of ``utterances.jsonl`` says which bytes of each file are written with it.
 
     Raises:
         AudioVQError: when another process is writing the same codes.
     """
 
-    def __init__(self, folder: Path, facts: CodesFacts) -> None:
-        self.folder, self.facts = folder, facts
-        self.path = folder.with_name(f".{folder.name}.partial")
-        self.path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path) -> None:
         import fcntl
 
+        self.path = folder.with_name(f".{folder.name}.partial")
+        self.path.mkdir(parents=True, exist_ok=True)
         self._lock = (self.path / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
             raise AudioVQError(f"another process is writing the codes in {folder}: wait for it") from None
+        self._files = [(self.path / name).open("ab") for name in _FILES]
+        self._listing = (self.path / "utterances.jsonl").open("a+", encoding="utf-8")
         self.lines = self._read_lines()
-        self._listing = (self.path / "utterances.jsonl").open("w", encoding="utf-8")
+        for file, size in zip(self._files, self.lines[-1]["ends"] if self.lines else [0] * len(_FILES), strict=True):
+            file.truncate(size)
+        self._listing.truncate(0)
         self._listing.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
-        self._files = {name: (self.path / name).open("ab") for name in self._sizes(self.lines)}
-        for name, size in self._sizes(self.lines).items():
-            self._files[name].truncate(size)
 
     def _read_lines(self) -> list[dict[str, Any]]:
         """Utterances that were written completely."""
         lines: list[dict[str, Any]] = []
-        try:
-            texts = (self.path / "utterances.jsonl").read_text(encoding="utf-8").splitlines()
-            there = {name: (self.path / name).stat().st_size for name in self._sizes([])}
-        except OSError:
-            return []
-        for text in texts:
+        self._listing.seek(0)
+        for text in self._listing:
             try:
                 lines.append(json.loads(text))
             except ValueError:  # cut off
                 break
-        while lines and any(there[name] < size for name, size in self._sizes(lines).items()):
+        while lines and any(size < end for size, end in zip(self._ends(), lines[-1]["ends"], strict=True)):
             lines.pop()
         return lines
 
-    def _sizes(self, lines: Sequence[dict[str, Any]]) -> dict[str, int]:
-        """Bytes of each file with these utterances."""
-        frames = sum(line["n_frames"] for line in lines)
-        return {
-            "codes.u16": 2 * self.facts.n_codebooks * frames,
-            "voices.u16": 2 * sum(line["speaker_size"] for line in lines),
-            "pitch.u8": frames,
-            "levels.u8": sum(-(-line["n_frames"] // self.facts.packet_frames) for line in lines),
-        }
+    def _ends(self) -> list[int]:
+        return [os.fstat(file.fileno()).st_size for file in self._files]
 
     def add(self, utterance: CodedUtterance) -> None:
         """Append one utterance; it is listed when its arrays are in the files."""
-        self._files["codes.u16"].write(np.ascontiguousarray(utterance.codes.T).astype("<u2").tobytes())
-        self._files["voices.u16"].write(utterance.voice.astype("<u2").tobytes())
-        self._files["pitch.u8"].write(utterance.pitch.astype(np.uint8).tobytes())
-        self._files["levels.u8"].write(utterance.levels.astype(np.uint8).tobytes())
-        for file in self._files.values():
+        arrays = (utterance.codes.T.astype("<u2"), utterance.voice.astype("<u2"), utterance.pitch, utterance.levels)
+        for file, array in zip(self._files, arrays, strict=True):
+            file.write(array.astype(array.dtype if array.dtype == "<u2" else np.uint8).tobytes())
             file.flush()
-        line = {name: getattr(utterance, name) for name in _ABOUT} | {"speaker_size": len(utterance.voice)}
-        self.lines.append(line)
-        self._listing.write(json.dumps(line, ensure_ascii=False) + "\n")
+        about = {name: getattr(utterance, name) for name in _ABOUT}
+        self.lines.append({**about, "ends": self._ends()})
+        self._listing.write(json.dumps(self.lines[-1], ensure_ascii=False) + "\n")
         self._listing.flush()
 
     def close(self) -> None:
         """Close the files; what is written stays for the next call."""
-        for file in (*self._files.values(), self._listing, self._lock):
+        for file in (*self._files, self._listing, self._lock):
             file.close()
-
-    def finish(self, tables: np.ndarray | None = None) -> None:
-        """Write the index and the codebooks, and give the folder its name; `AudioVQError` when nothing was written."""
-        if not self.lines:
-            raise AudioVQError("the corpus has no utterances to encode: choose another")
-        index = {"facts": asdict(self.facts), "utterances": self.lines}
-        if tables is not None:
-            np.save(self.path / "codebooks.npy", tables.astype(np.float16))
-        (self.path / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
-        self.close()
-        (self.path / "utterances.jsonl").unlink()
-        (self.path / "lock").unlink()
-        os.rename(self.path, self.folder)
-
-
-def write_codes(
-    folder: str | Path, codec: SpeechCodec, utterances: Sequence[Utterance], progress: Progress | None = None
-) -> CodesCache:
-    """Code every utterance with all codebooks, each as a file of its own.
-
-    The folder appears when all are done; called again after an interruption, the rest is coded.
-
-    Raises:
-        AudioVQError: for an utterance that cannot be coded, and when there is none.
-    """
-
-    def coded(n_done: int) -> Iterator[CodedUtterance]:
-        for done, utterance in enumerate(utterances[n_done:], n_done + 1):
-            yield _code(codec, utterance)
-            if progress is not None:
-                progress(done, len(utterances))
-
-    return write_coded(folder, CodesFacts.of(codec), coded, _tables(codec))
 
 
 def write_coded(
@@ -246,13 +205,21 @@ def write_coded(
     Raises:
         AudioVQError: when there is none, or another process is writing them.
     """
-    writer = _CodesWriter(Path(folder), facts)
+    writer = _CodesWriter(Path(folder))
     try:
         for utterance in utterances(len(writer.lines)):
             writer.add(utterance)
-        writer.finish(tables)
+        if not writer.lines:
+            raise AudioVQError("the corpus has no utterances to encode: choose another")
+        if tables is not None:
+            np.save(writer.path / "codebooks.npy", tables.astype(np.float16))
+        index = {"facts": asdict(facts), "utterances": writer.lines}
+        (writer.path / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
     finally:
         writer.close()
+    for name in ("utterances.jsonl", "lock"):
+        (writer.path / name).unlink()
+    os.rename(writer.path, folder)
     return CodesCache(folder)
 
 
@@ -290,7 +257,8 @@ def cached_codes(
     Of ``{name: tokens, root: DIR}`` the codes are those of the shards in DIR, as many codebooks as these have.
 
     Raises:
-        AudioVQError: see `open_corpus` and `write_codes`; for shards of another codec, or beside other corpora.
+        AudioVQError: see `open_corpus` and `write_coded`; for an utterance that cannot be coded, and for shards of
+            another codec or beside other corpora.
     """
     from audiovq.data.corpora import open_corpora
 
@@ -306,7 +274,14 @@ def cached_codes(
     folder = folder / f"{codec.model_hash.hex()}-{data}"
     if (folder / "index.json").is_file():
         return CodesCache(folder)
-    return write_codes(folder, codec, utterances, progress)
+
+    def coded(n_done: int) -> Iterator[CodedUtterance]:
+        for done, utterance in enumerate(utterances[n_done:], n_done + 1):
+            yield _code(codec, utterance)
+            if progress is not None:
+                progress(done, len(utterances))
+
+    return write_coded(folder, CodesFacts.of(codec), coded, _tables(codec))
 
 
 def _encoder_identity(codec: SpeechCodec) -> bytes:
