@@ -223,8 +223,8 @@ def plan(
             raise AudioVQError(f"{target} is a folder; name a file for what comes from standard input")
         return [Job("-", target)]
 
-    def renamed(path: Path) -> Path:
-        return path.with_suffix(new_suffix if isinstance(new_suffix, str) else new_suffix(path.name))
+    def renamed(path: Path, source: str) -> Path:
+        return path.with_suffix(new_suffix if isinstance(new_suffix, str) else new_suffix(source))
 
     folders = [name for name in inputs if os.path.isdir(name)]
     many = len(inputs) > 1 or bool(folders)
@@ -238,11 +238,11 @@ def plan(
             found = _search(Path(name), suffixes)
             if not found:
                 raise AudioVQError(f"{name}: no suitable files in this folder ({', '.join(suffixes)})")
-            jobs += [Job(str(p), str(Path(output or name) / renamed(p.relative_to(name)))) for p in found]
+            jobs += [Job(str(p), str(Path(output or name) / renamed(p.relative_to(name), str(p)))) for p in found]
         elif output is None:
-            jobs.append(Job(name, str(renamed(Path(name)))))
+            jobs.append(Job(name, str(renamed(Path(name), name))))
         elif output != "-" and (many or _is_folder(output)):
-            jobs.append(Job(name, str(Path(output) / renamed(Path(name)).name)))
+            jobs.append(Job(name, str(Path(output) / renamed(Path(name), name).name)))
         else:
             jobs.append(Job(name, output))
     return _mark_clashes(list(dict.fromkeys(jobs)))
@@ -298,7 +298,7 @@ def run(
     jobs: list[Job],
     force: bool,
     models: Models,
-    prepare: Callable[[], None],
+    prepare: Callable[[], object],
     work: Callable[[Job, Progress], CodingReport],
 ) -> None:
     """Do all jobs on sound, as `work_through` does, and print a summary; loading ``models`` is no coding time."""
@@ -329,7 +329,7 @@ def work_through(
     force: bool,
     work: Callable[[Job, Progress], Report],
     done: Callable[[Job, Report, Display], None],
-    prepare: Callable[[], None] = lambda: None,
+    prepare: Callable[[], object] = lambda: None,
     finish: Callable[[], None] = lambda: None,
 ) -> None:
     """Do all jobs, and go on after failures.

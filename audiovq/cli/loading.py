@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.codec.codec import SpeechCodec
     from audiovq.codec.onnx_codec import OnnxCodec
+    from audiovq.conversion.target import TargetVoice
     from audiovq.hub import ModelFacts
     from audiovq.interfaces import Codec
 
@@ -52,6 +53,21 @@ def check_voice(name: str, model: ModelFacts | None) -> None:
         from audiovq.conversion.target import find_voice
 
         find_voice(model, name)
+
+
+def target_speaker(codec: Codec, names: list[str]) -> TargetVoice:
+    """The voice of bundled or recorded speakers; warnings go to stderr.
+
+    Raises:
+        AudioVQError: for a voice that is not there, or with too little speech.
+    """
+    from audiovq.conversion.target import target_voice
+
+    voice = target_voice(codec, names)
+    voice.vector()  # what cannot be used is an error, with no warnings before it
+    for line in voice.warnings():
+        print(f"audiovq: {voice.name}: warning: {line}", file=sys.stderr)
+    return voice
 
 
 def bitrate_help() -> str:

@@ -6,104 +6,89 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
+from typer import Context, Option
 
+from audiovq.bitstream.container import media_of
+from audiovq.bitstream.visual_layout import MEDIA_NAMES
 from audiovq.errors import AudioVQError
 from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
+from audiovq.media.samples import RawFormat
 
-if TYPE_CHECKING:
-    from audiovq.media.samples import RawFormat
-
-Model = Annotated[
-    str | None,
-    typer.Option(metavar="NAME|DIR", help="A bundled model or a folder; default: the bundled one.", show_default=False),
-]
-Prior = Annotated[
-    str | None,
-    typer.Option(metavar="DIR", help="The prior; default: the folder prior of the codec.", show_default=False),
-]
-Data = Annotated[str, typer.Option(metavar="NAME|DIR,...", help="Corpora or folders, separated by commas.")]
+Model = Annotated[str | None, Option(metavar="NAME|DIR", help="A bundled model or a folder; default: the bundled one.")]
+Prior = Annotated[str | None, Option(metavar="DIR", help="The prior; default: the folder prior of the codec.")]
+Data = Annotated[str, Option(metavar="NAME|DIR,...", help="Corpora or folders, separated by commas.")]
 Splits = Annotated[
-    str, typer.Option("--split", metavar="NAME,...", help="train, validation, test or unseen; several with commas.")
+    str, Option("--split", metavar="NAME,...", help="train, validation, test or unseen; several with commas.")
 ]
-Split = Annotated[str, typer.Option(metavar="NAME", help="train, validation, test or unseen.")]
+Split = Annotated[str, Option(metavar="NAME", help="train, validation, test or unseen.")]
 FirstCodebooks = Annotated[
-    int | None,
-    typer.Option(
-        "--codebooks", min=1, metavar="N", help="The first N codebooks; default: the prior's.", show_default=False
-    ),
+    int | None, Option("--codebooks", min=1, metavar="N", help="The first N codebooks; default: the prior's.")
 ]
-Decoder = Annotated[str, typer.Option(metavar="parallel|wavenet", help="Decoder of the model.")]
+Decoder = Annotated[str, Option(metavar="parallel|wavenet", help="Decoder of the model.")]
 Temperature = Annotated[
-    float | None,
-    typer.Option(
-        min=0, metavar="T", help="Below 1: likelier and less varied samples; default: the prior's.", show_default=False
-    ),
+    float | None, Option(min=0, metavar="T", help="Below 1: likelier and less varied samples; default: the prior's.")
 ]
-TopK = Annotated[int, typer.Option(min=0, metavar="K", help="Sample each code from the K likeliest; 0: from all.")]
+TopK = Annotated[int, Option(min=0, metavar="K", help="Sample each code from the K likeliest; 0: from all.")]
 TopP = Annotated[
     float | None,
-    typer.Option(
+    Option(
         metavar="P",
         help="Sample each code from the likeliest whose probabilities add up to P (at most 1); default: the prior's.",
-        show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed; the same seed gives the same bytes.")]
-Samples = Annotated[int, typer.Option("-n", "--samples", min=1, metavar="N", help="Number of samples.")]
+Seed = Annotated[int, Option(min=0, metavar="N", help="Random seed; the same seed gives the same bytes.")]
+Samples = Annotated[int, Option("-n", "--samples", min=1, metavar="N", help="Number of samples.")]
 Threads = Annotated[
-    int, typer.Option(min=1, metavar="N", help="CPU threads; more than one rarely helps because packets are small.")
+    int, Option(min=1, metavar="N", help="CPU threads; more than one rarely helps because packets are small.")
 ]
-WaveNetSeed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Random seed of the WaveNet decoder.")]
+WaveNetSeed = Annotated[int, Option("--seed", min=0, metavar="N", help="Random seed of the WaveNet decoder.")]
 Engine = Annotated[
     str,
-    typer.Option(
+    Option(
         metavar="torch|onnx|auto",
         help="Library that runs the networks: PyTorch, or ONNX Runtime, which starts sooner; auto: ONNX Runtime if "
         "the model was exported for it, as the bundled one is, else PyTorch.",
     ),
 ]
-Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite files that exist.")]
+Force = Annotated[bool, Option("-f", "--force", help="Overwrite files that exist.")]
+
+
+def _no_folder(path: Path | None) -> Path | None:
+    if path is not None and path.is_dir():
+        raise AudioVQError(f"{path} is a folder; name a file")
+    return path
+
+
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to a file.", show_default=False)
+    Path | None, Option("--json", metavar="FILE", callback=_no_folder, help="Write all figures to a file.")
 ]
 Plot = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot (.png, .svg, .pdf).", show_default=False)
+    Path | None, Option("--plot", metavar="FILE", callback=_no_folder, help="Write a plot (.png, .svg, .pdf).")
 ]
-
 Packet = Annotated[
     float | None,
-    typer.Option(
+    Option(
         "--packet",
         metavar="MS",
         help="Length of a packet in milliseconds; 80 suits lossy lines and calls, at a higher bit rate and longer "
         "computing time; default: the model's.",
-        show_default=False,
     ),
 ]
 Raw = Annotated[
     str | None,
-    typer.Option(
-        "--raw",
-        metavar="FORMAT",
-        help="Audio without a header: s8, u8, s16le, s16be, s24le, s32le, f32le or f64le.",
-        show_default=False,
+    Option(
+        "--raw", metavar="FORMAT", help="Audio without a header: s8, u8, s16le, s16be, s24le, s32le, f32le or f64le."
     ),
 ]
-Rate = Annotated[
-    int | None, typer.Option("--rate", min=1, metavar="HZ", help="Sample rate of raw audio.", show_default=False)
-]
-Channels = Annotated[
-    int | None,
-    typer.Option("--channels", min=1, metavar="N", help="Channels of raw audio; default: 1.", show_default=False),
-]
+Rate = Annotated[int | None, Option("--rate", min=1, metavar="HZ", help="Sample rate of raw audio.")]
+Channels = Annotated[int | None, Option("--channels", min=1, metavar="N", help="Channels of raw audio; default: 1.")]
 
 
 def at_most(what: str, zero: str = "all") -> Any:
     """The option for a number of things, of which 0 stands for ``zero``."""
-    return typer.Option(min=0, metavar="N", help=f"{what}; 0: {zero}.")
+    return Option(min=0, metavar="N", help=f"{what}; 0: {zero}.")
 
 
 def names(text: str) -> list[str]:
@@ -130,17 +115,14 @@ def integers(text: str, option: str) -> list[int]:
     return [int(number) for number in found]
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Raise `AudioVQError` for a folder as the file to write."""
-    for path in paths:
-        if path is not None and path.is_dir():
-            raise AudioVQError(f"{path} is a folder; name a file")
+def check_seconds(seconds: float) -> None:
+    """Raise `AudioVQError` for a length of samples that is not above 0 and at most a day."""
+    if not 0 < seconds <= 86400:
+        raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
 
 
 def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
     """The format of raw audio that is read; None for audio with a header."""
-    from audiovq.media.samples import RawFormat
-
     if raw is None:
         if rate is not None or channels is not None:
             raise AudioVQError("--rate and --channels describe raw audio; they need --raw")
@@ -152,27 +134,24 @@ def raw_source(raw: str | None, rate: int | None, channels: int | None) -> RawFo
 
 def raw_target(raw: str | None, rate: int | None, channels: int | None) -> RawFormat | None:
     """The format of raw audio that is written; what is not given is as the audio has it."""
-    from audiovq.media.samples import RawFormat
-
     return raw_source(raw, rate, channels) if raw is None else RawFormat(raw, rate or 0, channels or 0)
 
 
-def given(context: typer.Context, *names: str) -> list[str]:
-    """Those of some parameters that are on the command line, as they are written there."""
-    names_used = []
+def unused(context: Context, names: tuple[str, ...], reason: str) -> str | None:
+    """The message that parameters, as they are on the command line, have no effect here; None for none of them."""
+    used = []
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is not None and source.name == "COMMANDLINE":
             off = context.params.get(parameter.name) is False and parameter.secondary_opts
-            names_used.append(max(parameter.secondary_opts if off else parameter.opts, key=len))
-    return names_used
+            used.append(max(parameter.secondary_opts if off else parameter.opts, key=len))
+    return f"{' and '.join(used)} {'is' if len(used) == 1 else 'are'} {reason}" if used else None
 
 
-def refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
+def refuse(context: Context, names: tuple[str, ...], reason: str) -> None:
     """Raise `AudioVQError` when one of these parameters, which have no effect here, is on the command line."""
-    used = given(context, *names)
-    if used:
-        raise AudioVQError(f"{' and '.join(used)} {'is' if len(used) == 1 else 'are'} {reason}")
+    if message := unused(context, names, reason):
+        raise AudioVQError(message)
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -201,8 +180,6 @@ def known_contents(name: str) -> set[str]:
 
 def holds_visual(inputs: Sequence[str]) -> bool:
     """Whether the inputs of `decode` or `info` hold images and videos, not both, by the headers of the .avq files."""
-    from audiovq.bitstream.container import media_of
-    from audiovq.bitstream.visual_layout import MEDIA_NAMES
 
     def visual(name: str) -> bool:
         return media_of(name) in MEDIA_NAMES

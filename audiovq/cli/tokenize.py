@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Context, Option
 
 from audiovq.cli.loading import bitrate_help
 from audiovq.cli.options import Force, refuse
@@ -26,60 +26,52 @@ HOURS_EVERY = 10.0
 
 Corpus = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="FOLDER",
         help="Recordings (speaker/utterance.wav, optionally with a transcript .txt), local or by URL "
         "(s3://bucket/folder), or the folder or name of a prepared corpus (debian_speech, vctk ...).",
     ),
 ]
-Output = Annotated[str, typer.Option("-o", "--output", metavar="SHARDS", help="Folder or URL for the shards.")]
-Format = Annotated[str, typer.Option(metavar="tar|parquet", help="tar: WebDataset; parquet needs pyarrow.")]
-Codebooks = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Keep the first N codebooks; default: the model's.")
-]
+Output = Annotated[str, Option("-o", "--output", metavar="SHARDS", help="Folder or URL for the shards.")]
+Format = Annotated[str, Option(metavar="tar|parquet", help="tar: WebDataset; parquet needs pyarrow.")]
+Codebooks = Annotated[int | None, Option(min=1, metavar="N", help="Keep the first N codebooks; default: the model's.")]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or a training run (runs/NAME)."),
+    Option(metavar="NAME|DIR", help="A bundled model, a folder with a model, or a training run (runs/NAME)."),
 ]
-Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels down to mono; otherwise each is an item.")]
+Mono = Annotated[bool, Option("--mono", help="Mix all channels down to mono; otherwise each is an item.")]
 Workers = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=1,
         metavar="N",
         help="Parallel processes; the files are the same for any number. Default: 1; with --engine ray one per "
         "CPU, or GPU, of the cluster.",
-        show_default=False,
     ),
 ]
-Engine = Annotated[str, typer.Option(metavar="local|ray", help="Local processes, or a Ray cluster (extra ray).")]
+Engine = Annotated[str, Option(metavar="local|ray", help="Local processes, or a Ray cluster (extra ray).")]
 Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT|auto", help="Address of the Ray cluster; default: start a local one.", show_default=False
-    ),
+    str | None, Option(metavar="HOST:PORT|auto", help="Address of the Ray cluster; default: start a local one.")
 ]
-Device = Annotated[str, typer.Option(metavar="cpu|cuda", help="Device; cuda encodes in batches.")]
+Device = Annotated[str, Option(metavar="cpu|cuda", help="Device; cuda encodes in batches.")]
 
 
 def tokenize(
-    context: typer.Context,
+    context: Context,
     corpus: Corpus,
     output: Output,
     format: Format = "tar",
     codebooks: Codebooks = None,
-    bitrate: Annotated[
-        float | None, typer.Option(metavar="KBPS", help="Instead of --codebooks: " + bitrate_help(), show_default=False)
-    ] = None,
+    bitrate: Annotated[float | None, Option(metavar="KBPS", help="Instead of --codebooks: " + bitrate_help())] = None,
     model: Model = None,
     mono: Mono = False,
-    language: Annotated[str, typer.Option(metavar="CODE", help="ISO 639 code of a folder's recordings.")] = "und",
+    language: Annotated[str, Option(metavar="CODE", help="ISO 639 code of a folder's recordings.")] = "und",
     workers: Workers = None,
     engine: Engine = "local",
     address: Address = None,
     device: Device = "cpu",
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads per process.")] = 1,
-    shard_files: Annotated[int, typer.Option(min=1, metavar="N", help="Recordings per shard.")] = 1000,
+    threads: Annotated[int, Option(min=1, metavar="N", help="CPU threads per process.")] = 1,
+    shard_files: Annotated[int, Option(min=1, metavar="N", help="Recordings per shard.")] = 1000,
     force: Force = False,
 ) -> None:
     """Write the codes of a corpus as shards for training speech language models.
@@ -157,7 +149,7 @@ def _lines(display: Display, bar: Progress, start: float, hours: bool) -> Tell:
     return Lines()
 
 
-def cluster_of(context: typer.Context, engine: str, address: str | None, workers: int | None) -> Cluster | None:
+def cluster_of(context: Context, engine: str, address: str | None, workers: int | None) -> Cluster | None:
     """The Ray cluster that is asked for; None for processes of this machine."""
     from audiovq.data.token_coding import Cluster
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from audiovq.errors import AudioVQError
 
@@ -14,41 +15,34 @@ if TYPE_CHECKING:
 
 
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Hydra overrides: experiment=NAME, group=choice, key=value."),
+    list[str] | None, Argument(metavar="KEY=VALUE", help="Hydra overrides: experiment=NAME, group=choice, key=value.")
 ]
-ConfigDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Configuration folder; default: the package's.")]
+ConfigDir = Annotated[Path | None, Option(metavar="DIR", help="Configuration folder; default: the package's.")]
 Pack = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Do not train; write everything that training needs to this folder.")
+    Path | None, Option(metavar="DIR", help="Do not train; write everything that training needs to this folder.")
 ]
-Have = Annotated[
-    str, typer.Option(metavar="NAME,...|FILE", help="With --pack: packages installed on the other machine.")
-]
-Audio = Annotated[str, typer.Option(metavar="opus|flac|int16", help="With --pack: format of the recordings.")]
-RunFolder = Annotated[
-    Path | None, typer.Option("--run", metavar="DIR", help="With --pack: continue from this run's state.")
-]
-FromPack = Annotated[Path | None, typer.Option(metavar="DIR", help="Train from a pack; needs --minutes and --out.")]
-Minutes = Annotated[float | None, typer.Option(metavar="N", help="With --from-pack: time limit of the command.")]
-Join = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Copy the results of --from-pack into the folder of --run.")
-]
+Have = Annotated[str, Option(metavar="NAME,...|FILE", help="With --pack: packages installed on the other machine.")]
+Audio = Annotated[str, Option(metavar="opus|flac|int16", help="With --pack: format of the recordings.")]
+RunFolder = Annotated[Path | None, Option("--run", metavar="DIR", help="With --pack: continue from this run's state.")]
+FromPack = Annotated[Path | None, Option(metavar="DIR", help="Train from a pack; needs --minutes and --out.")]
+Minutes = Annotated[float | None, Option(metavar="N", help="With --from-pack: time limit of the command.")]
+Join = Annotated[Path | None, Option(metavar="DIR", help="Copy the results of --from-pack into the folder of --run.")]
 
 
 def train(
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the configuration and exit.")] = False,
+    show: Annotated[bool, Option("--show", help="Print the configuration and exit.")] = False,
     pack: Pack = None,
     have: Have = "torch",
-    python: Annotated[str, typer.Option(metavar="VERSION", help="With --pack: the other machine's Python.")] = "3.12",
+    python: Annotated[str, Option(metavar="VERSION", help="With --pack: the other machine's Python.")] = "3.12",
     audio: Audio = "opus",
-    kbps: Annotated[float, typer.Option(metavar="KBPS", help="With --pack: Opus bit rate.")] = 32.0,
-    piece_mib: Annotated[float, typer.Option(metavar="MIB", help="With --pack: maximum file size.")] = 60.0,
+    kbps: Annotated[float, Option(metavar="KBPS", help="With --pack: Opus bit rate.")] = 32.0,
+    piece_mib: Annotated[float, Option(metavar="MIB", help="With --pack: maximum file size.")] = 60.0,
     run_folder: RunFolder = None,
     from_pack: FromPack = None,
     minutes: Minutes = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="With --from-pack: folder for the results.")] = None,
+    out: Annotated[Path | None, Option(metavar="DIR", help="With --from-pack: folder for the results.")] = None,
     join: Join = None,
 ) -> None:
     """Train a model. Repeat the command to resume exactly from the run's last checkpoint.

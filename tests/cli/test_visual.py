@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from audiovq.bitstream.visual_file import inspect_visual
 from audiovq.cli import main
-from audiovq.cli.visual import parse_actions
+from audiovq.cli.generate import parse_actions
 from audiovq.image import ImageCodec
 from audiovq.video import LatentDynamics, VideoModel
 
