@@ -18,6 +18,7 @@ from signal import SIGINT
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from audiovq import __version__
 from audiovq.cli.jobs import exit_code, is_interrupted, signals_as_interrupts
@@ -39,7 +40,9 @@ VERBS = {
     "train": "Train a model: audiovq train experiment=NAME [KEY=VALUE ...].",
 }
 #: Modules of the verbs that share one.
-_MODULES = {"encode": "coding", "decode": "coding", "info": "coding", "speakers": "models", "export": "models"}
+_MODULES = dict.fromkeys(("encode", "decode", "info"), "coding") | dict.fromkeys(
+    ("speakers", "export", "serve"), "models"
+)
 #: Verbs with sub-commands.
 GROUPS = ("evaluate", "export", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.
@@ -75,7 +78,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
     @app.callback()
     def audiovq(
         version: Annotated[
-            bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+            bool, Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
         ] = False,
     ) -> None:
         """Encode, decode, convert and generate speech, and code images and videos, with vector-quantized autoencoders.

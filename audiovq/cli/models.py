@@ -1,28 +1,34 @@
-"""``audiovq models``, ``speakers`` and ``export``: bundled models, their speakers, and models for other runtimes."""
+"""``audiovq models``, ``speakers``, ``export`` and ``serve``: bundled models, and what is made of them."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer import Argument, Option
 
+from audiovq import hub
+from audiovq.bitstream.entropy import coder_for
+from audiovq.cli.jobs import print_rows
+from audiovq.cli.loading import Models
 from audiovq.cli.options import Force, Model
+from audiovq.conversion.target import read_voices
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
-    from audiovq.hub import Media
+    from audiovq.codec.codec import SpeechCodec
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def models(as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False) -> None:
     """List the bundled models and their capabilities."""
-    from importlib.util import find_spec
-
     rows = _speech_models()
     if find_spec("torch") is not None:
-        rows += [*_picture_models(), *_video_models()]
+        rows += _visual_models()
     else:
         print("audiovq: models for images and videos need PyTorch: pip install 'audiovq[torch]'", file=sys.stderr)
     if as_json:
@@ -31,85 +37,63 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     if not rows:
         print("this installation has no bundled models; --model takes a folder with config.json and model.safetensors")
     for row in rows:
-        print("\n  ".join(_told(row)))
+        print("\n  ".join(_lines(row)))
 
 
 def _speech_models() -> list[dict[str, Any]]:
-    from audiovq.bitstream.entropy import coder_for
-    from audiovq.cli.loading import Models
-    from audiovq.conversion.target import read_voices
-    from audiovq.hub import BUNDLED, bundled_models, n_weights
-
     shelf = Models(engine="auto")
     rows = []
-    for name in bundled_models():
+    for name in hub.bundled_models():
         codec = shelf.load(name)
-        rows.append(
-            _row(name, "speech", codec, n_weights(BUNDLED / name))
-            | {
-                "sample_rate": codec.sample_rate,
-                "frame_rate": codec.frame_rate,
-                "bitrates": codec.bitrates,
-                "default_bitrate": codec.bitrates[codec.default_n_codebooks - 1],
-                "decoders": codec.decoders,
-                "entropy_coding": coder_for(codec) is not None,
-                "prior": (BUNDLED / name / "prior" / "config.json").is_file(),
-                "speakers": len(read_voices(codec)),
-            }
-        )
+        facts = {
+            "sample_rate": codec.sample_rate,
+            "frame_rate": codec.frame_rate,
+            "bitrates": codec.bitrates,
+            "default_bitrate": codec.bitrates[codec.default_n_codebooks - 1],
+            "decoders": codec.decoders,
+            "entropy_coding": coder_for(codec) is not None,
+            "prior": (hub.BUNDLED / name / "prior" / "config.json").is_file(),
+            "speakers": len(read_voices(codec)),
+        }
+        rows.append(_row(name, "speech", codec, hub.n_weights(hub.BUNDLED / name)) | facts)
     return rows
 
 
-def _picture_models() -> list[dict[str, Any]]:
-    from audiovq.hub import bundled_models
+def _visual_models() -> list[dict[str, Any]]:
     from audiovq.image import ImageCodec
     from audiovq.prior.image import load_priors
-
-    rows = []
-    for name in bundled_models("image"):
-        codec = ImageCodec.from_pretrained(name)
-        rows.append(
-            _row(name, "image", codec, sum(p.numel() for p in codec.parameters()))
-            | {
-                "bits_per_pixel": codec.bits((codec.stride, codec.stride)) / codec.stride**2,
-                "prior": bool(load_priors(codec)),
-            }
-        )
-    return rows
-
-
-def _video_models() -> list[dict[str, Any]]:
-    from audiovq.hub import bundled_models
     from audiovq.video import VideoModel
 
     rows = []
-    for name in bundled_models("video"):
+    for name in hub.bundled_models("image"):
+        codec = ImageCodec.from_pretrained(name)
+        row = _row(name, "image", codec, sum(p.numel() for p in codec.parameters()))
+        rows.append(row | {"bits_per_pixel": _bits_per_pixel(codec), "prior": bool(load_priors(codec))})
+    for name in hub.bundled_models("video"):
         model = VideoModel.from_pretrained(name)
-        rows.append(
-            _row(name, "video", model.frames, sum(p.numel() for p in model.parameters()))
-            | {
-                "bits_per_pixel": model.frames.bits((model.frames.stride,) * 2) / model.frames.stride**2,
-                "context_frames": model.dynamics.n_context,
-            }
-        )
+        row = _row(name, "video", model.frames, sum(p.numel() for p in model.parameters()))
+        facts = {"bits_per_pixel": _bits_per_pixel(model.frames), "context_frames": model.dynamics.n_context}
+        rows.append(row | facts)
     return rows
 
 
-def _row(name: str, media: Media, codec: Any, n_parameters: int) -> dict[str, Any]:
-    """The columns of every model; ``codec`` is the part that its files are named by."""
-    from audiovq.hub import DEFAULTS, bundled_folder
+def _bits_per_pixel(codec: Any) -> float:
+    return codec.bits((codec.stride, codec.stride)) / codec.stride**2
 
+
+def _row(name: str, media: hub.Media, codec: Any, n_parameters: int) -> dict[str, Any]:
+    """The columns of every model; ``codec`` is the part that its files are named by."""
     return {
         "name": name,
         "media": media,
-        "default": name == DEFAULTS[media],
+        "default": name == hub.DEFAULTS[media],
         "hash": codec.model_hash.hex(),
         "parameters": n_parameters,
-        "folder": str(bundled_folder(media) / name),
+        "folder": str(hub.bundled_folder(media) / name),
     }
 
 
-def _told(row: dict[str, Any]) -> list[str]:
+def _lines(row: dict[str, Any]) -> list[str]:
     """A model in a few lines."""
     size = f"{row['parameters'] / 1e6:.1f} M parameters"
     head = f"{row['name']} ({row['media']}{', default' if row['default'] else ''}): hash {row['hash']}, "
@@ -131,19 +115,13 @@ def _told(row: dict[str, Any]) -> list[str]:
 
 
 def speakers(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the speaker vectors.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, with the speaker vectors.")] = False,
     model: Model = None,
 ) -> None:
     """List the speakers bundled with a model, for `audiovq convert --to NAME`.
 
     Columns: name, languages, sex, median pitch, seconds of speech that the speaker vector is the mean of, licence.
     """
-    from dataclasses import asdict
-
-    from audiovq.cli.jobs import print_rows
-    from audiovq.cli.loading import Models
-    from audiovq.conversion.target import read_voices
-
     codec = Models(engine="auto").load(model)
     voices = list(read_voices(codec).values())
     if as_json:
@@ -171,7 +149,7 @@ def export() -> None:
 
 @app.command(short_help="Export a speech model for ONNX Runtime.")
 def onnx(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the export.", show_default=False)],
+    folder: Annotated[Path, Argument(metavar="DIR", help="Folder for the export.")],
     model: Model = None,
     force: Force = False,
 ) -> None:
@@ -181,15 +159,48 @@ def onnx(
     sizes. DIR may be the model's folder. `audiovq encode --model DIR`, decode and convert then use ONNX Runtime and
     need no PyTorch. The export itself does: pip install 'audiovq[onnx]'. The bundled model is exported already.
     """
-    from audiovq.hub import ONNX_DESCRIPTION, model_folder
-
-    if (folder / ONNX_DESCRIPTION).exists() and not force:
+    if (folder / hub.ONNX_DESCRIPTION).exists() and not force:
         raise AudioVQError(f"{folder} exists; -f overwrites it")
-    source = model_folder(model)
-
+    source = hub.model_folder(model)
     from audiovq.codec.codec import SpeechCodec
     from audiovq.codec.onnx_export import export_onnx
 
     export_onnx(SpeechCodec.from_pretrained(source), folder, source)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {len(list(folder.iterdir()))} files, {size / 1e6:.1f} MB", file=sys.stderr)
+
+
+MOST_SECONDS = 600.0
+"""That the page may allow: everything stays in memory."""
+
+
+def serve(
+    host: Annotated[
+        str, Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, metavar="N", help="Port; 0: any free one.")] = 7860,
+    model: Model = None,
+    max_seconds: Annotated[float, Option(metavar="S", help="Longest recording and sample, at most 600 s.")] = 60.0,
+    device: Annotated[str, Option(metavar="cpu|cuda", help="Device of the model.")] = "cpu",
+) -> None:
+    """Serve a web page on this machine to compress, convert, generate and inspect speech.
+
+    Needs Gradio: pip install 'audiovq[web]'. Nothing leaves the machine, and uploads are deleted when the page is
+    closed. Ctrl-C ends it.
+    """
+    if not 1 <= max_seconds <= MOST_SECONDS:
+        raise AudioVQError(f"--max-seconds is 1 to {MOST_SECONDS:g}, not {max_seconds:g}")
+    import gradio  # noqa: F401 - first, so that a missing package is reported before anything is loaded
+
+    from audiovq.web.server import is_local, listen, prior_of, serve_page, to_device
+
+    def show(address: str) -> None:
+        print(f"audiovq: the page is at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+
+    sock = listen(host, port)
+    with sock:
+        codec = cast("SpeechCodec", Models(entropy_coding=True, live=True).load(model))  # the engine is PyTorch
+        to_device(codec, device)
+        if not is_local(host):
+            print("audiovq: warning: other machines can reach this page; it has no password", file=sys.stderr)
+        serve_page(codec, prior_of(codec), sock, max_seconds, show)

@@ -11,9 +11,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
+    from audiovq.codec.codec import SpeechCodec
     from audiovq.interfaces import Codec
     from audiovq.prior import SpeechPrior
 
@@ -60,6 +63,32 @@ def is_local(host: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
+
+
+def prior_of(codec: SpeechCodec) -> SpeechPrior | None:
+    """The prior in a model's folder; None where there is none."""
+    from audiovq.prior.speech import FOLDER, SpeechPrior, load_prior
+
+    if codec.folder is None or not (codec.folder / FOLDER / "config.json").is_file():
+        return None
+    return SpeechPrior(codec, *load_prior(codec.folder / FOLDER, codec))
+
+
+def to_device(codec: SpeechCodec, device: str) -> None:
+    """Move a model; raise `AudioVQError` unless it codes and decodes there."""
+    import torch
+
+    try:
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise AudioVQError(f"--device {device}: torch sees no such device on this machine; use cpu")
+        codec.to(device)
+        stream = codec.encoder_stream()
+        packets = stream.push(np.zeros(codec.sample_rate // 2, np.float32)) + stream.finish()
+        assert stream.speaker is not None
+        codec.decoder_stream(stream.speaker).push(packets[0])
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise AudioVQError(f"--device {device}: model {codec.name} does not run there ({reason}); use cpu") from error
 
 
 def serve_page(

@@ -220,7 +220,7 @@ def test_screenshots(serve, visit):
     from PIL import Image
 
     from audiovq.cli.loading import Models
-    from audiovq.cli.serve import prior_of
+    from audiovq.web.server import prior_of
 
     codec = Models().load(os.environ.get("AUDIOVQ_MODEL"))
     page = visit(serve(codec, prior_of(codec), 60))
