@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer import Argument, Option
 
 from audiovq.cli import options
-from audiovq.cli.options import check_outputs, integers, names, numbers
+from audiovq.cli.jobs import stdout_console
+from audiovq.cli.loading import n_codebooks_for
+from audiovq.cli.options import integers, names, numbers
 from audiovq.errors import AudioVQError
 
 if TYPE_CHECKING:
@@ -20,46 +23,39 @@ if TYPE_CHECKING:
 
 Metrics = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="NAME,...",
         help="pesq, stoi, speaker, mel, level, dnsmos, distillmos, wer, dwer, phones, f0, voicing; default: all but "
         "dwer, f0 and voicing.",
-        show_default=False,
     ),
 ]
 
-Codebooks = Annotated[
-    str | None, typer.Option(metavar="N,...", help="Numbers of codebooks; default: see above.", show_default=False)
-]
+Codebooks = Annotated[str | None, Option(metavar="N,...", help="Numbers of codebooks; default: see above.")]
 ConversionMetrics = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="NAME,...",
         help="speaker, wer, dwer, phones, f0_correlation, median_f0, dnsmos, distillmos; with --groups those of "
         "audiovq evaluate files; default: all that apply.",
-        show_default=False,
     ),
 ]
 Groups = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="NAME|DIR",
         help="Corpus of aligned recordings of each sentence by several speakers; scores are against the true target.",
-        show_default=False,
     ),
 ]
 PitchOption = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="auto|keep|SEMITONES",
         help="Shift to the target's median F0, no shift, or a shift in semitones; default: auto, with --groups keep.",
-        show_default=False,
     ),
 ]
 
 ComparedDecoder = Annotated[
-    str,
-    typer.Option(metavar="parallel|wavenet", help="wavenet: rows for it as well, and differences to the parallel one."),
+    str, Option(metavar="parallel|wavenet", help="wavenet: rows for it as well, and differences to the parallel one.")
 ]
 
 app = typer.Typer(rich_markup_mode=None)
@@ -72,15 +68,12 @@ def evaluate() -> None:
 
 @app.command(short_help="Compare the recordings of two folders.")
 def files(
-    reference: Annotated[str, typer.Argument(metavar="REF_DIR", help="Folder of recordings.", show_default=False)],
-    degraded: Annotated[
-        str, typer.Argument(metavar="DEG_DIR", help="Folder of recordings with the same names.", show_default=False)
-    ],
+    reference: Annotated[str, Argument(metavar="REF_DIR", help="Folder of recordings.")],
+    degraded: Annotated[str, Argument(metavar="DEG_DIR", help="Folder of recordings with the same names.")],
     metrics: Metrics = None,
-    align: Annotated[bool, typer.Option("--align", help="Remove a delay common to all recordings.")] = False,
+    align: Annotated[bool, Option("--align", help="Remove a delay common to all recordings.")] = False,
     language: Annotated[
-        str | None,
-        typer.Option(metavar="CODE", help="ISO 639 code of all recordings, for word errors.", show_default=False),
+        str | None, Option(metavar="CODE", help="ISO 639 code of all recordings, for word errors.")
     ] = None,
     json: options.Json = None,
 ) -> None:
@@ -88,7 +81,6 @@ def files(
     from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.protocols.codec import evaluate_files, match_files
 
-    check_outputs(json)
     match_files(reference, degraded)  # so that what is wrong with them shows before the metrics are loaded
     with progress_bar() as progress:
         made = make_metrics(names(metrics) if metrics else None)
@@ -103,18 +95,16 @@ def codec(
     codebooks: Codebooks = None,
     bitrates: Annotated[
         str | None,
-        typer.Option(
-            metavar="KBPS,...",
-            help="Nominal bit rates, instead of --codebooks; each uses the most codebooks that fit.",
-            show_default=False,
+        Option(
+            metavar="KBPS,...", help="Nominal bit rates, instead of --codebooks; each uses the most codebooks that fit."
         ),
     ] = None,
     decoder: ComparedDecoder = "parallel",
     limit: Annotated[int, options.at_most("Excerpts of about 7 s per split, evenly spaced")] = 36,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also evaluate Opus, Codec 2, Speex and AMR-WB, if installed.")
+        bool, Option("--baselines", help="Also evaluate Opus, Codec 2, Speex and AMR-WB, if installed.")
     ] = False,
-    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Evaluate only the baselines.")] = False,
+    baselines_only: Annotated[bool, Option("--baselines-only", help="Evaluate only the baselines.")] = False,
     metrics: Metrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
@@ -124,12 +114,10 @@ def codec(
     Recordings and synthesised speech are reported separately, as is each split. WER, DNSMOS and DistillMOS are shown as
     differences from those of the original recordings. By default 1, 2, 4 ... and all codebooks are used.
     """
-    from audiovq.cli.systems import audiovq_systems
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.protocols.codec import evaluate_codec
 
-    check_outputs(json, plot)
     corpora, splits = names(data), names(split)
     about: dict[str, Any] = {"data": corpora, "splits": splits}
     if baselines_only and (model or codebooks or bitrates or decoder != "parallel"):
@@ -159,17 +147,13 @@ def codec(
 @app.command(short_help="Convert recordings to other speakers and score the results.")
 def conversion(
     model: options.Model = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="Corpus; default: debian_speech.", show_default=False)
-    ] = None,
+    data: Annotated[str | None, Option(metavar="NAME|DIR", help="Corpus; default: debian_speech.")] = None,
     groups: Groups = None,
     codebooks: Codebooks = None,
     pitch: PitchOption = None,
     decoder: options.Decoder = "parallel",
     limit: Annotated[int, options.at_most("Pairs, evenly spaced")] = 0,
-    world: Annotated[
-        bool, typer.Option("--world", help="Also evaluate the WORLD baseline (needs the extra world).")
-    ] = False,
+    world: Annotated[bool, Option("--world", help="Also evaluate the WORLD baseline (needs the extra world).")] = False,
     metrics: ConversionMetrics = None,
     json: options.Json = None,
     plot: options.Plot = None,
@@ -180,13 +164,11 @@ def conversion(
     of the same sentence. By default the model's number of codebooks for conversion is used.
     """
     from audiovq.cli.convert import parse_pitch
-    from audiovq.cli.systems import converters
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.protocols import conversion as protocol
-    from audiovq.evaluation.protocols.pairs import group_pairs, read_pairs
+    from audiovq.evaluation.protocols import pairs as pair
 
-    check_outputs(json, plot)
     if groups is not None and (data is not None or plot is not None):
         raise AudioVQError("--groups takes no --data and no --plot")
     wanted = names(metrics) if metrics else None
@@ -196,10 +178,15 @@ def conversion(
     moved = parse_pitch(pitch or ("auto" if groups is None else "keep"))
     counts = integers(codebooks, "--codebooks") if codebooks else []
     corpora = names(groups or data or "debian_speech")
-    pairs = (read_pairs if groups is None else group_pairs)(open_corpora(corpora, None)).limited(limit)
+    pairs = (pair.read_pairs if groups is None else pair.group_pairs)(open_corpora(corpora, None)).limited(limit)
     codec = load_codec(model, decoder)
     about = {"data": corpora, **about_model(codec)}
-    rows = converters(codec, counts or [codec.conversion_codebooks], moved, decoder, world, groups is not None)
+    # Bounds, then the model with each number of codebooks.
+    rows: list[Any] = [pair.Unconverted()] if groups else [pair.RealSpeech(), pair.Unconverted()]
+    for n in counts or [codec.conversion_codebooks]:
+        rows.append(pair.Reconstruction(codec, n, decoder, of="truth" if groups else "source"))
+        rows.append(pair.ModelConverter(codec, n, moved, decoder))
+    rows += [pair.WorldConverter()] if world else []
     with progress_bar() as progress:
         if groups is None:
             show(protocol.evaluate_conversion(pairs, rows, choices, about, progress=progress), json, plot)
@@ -216,26 +203,23 @@ def generation(
     split: options.Split = "test",
     codebooks: options.FirstCodebooks = None,
     samples: options.Samples = 24,
-    seconds: Annotated[float, typer.Option(metavar="S", help="Duration of each sample in seconds.")] = 10.0,
+    seconds: Annotated[float, Option(metavar="S", help="Duration of each sample in seconds.")] = 10.0,
     temperature: options.Temperature = None,
     top_k: options.TopK = 0,
     top_p: options.TopP = None,
     seed: options.Seed = 0,
-    dnsmos: Annotated[bool, typer.Option(help="Score samples and real speech with DNSMOS.")] = True,
+    dnsmos: Annotated[bool, Option(help="Score samples and real speech with DNSMOS.")] = True,
     words: Annotated[int, options.at_most("English samples transcribed with Whisper", "none")] = 40,
     prompts: Annotated[int, options.at_most("Held-out excerpts of 3 s used as prompts", "none")] = 16,
     json: options.Json = None,
     plot: options.Plot = None,
 ) -> None:
     """Measure a prior: likelihood of held-out speech, and samples compared with real speech."""
-    from audiovq.cli.generate import LONGEST
     from audiovq.data.codes import cached_codes
     from audiovq.evaluation.protocols.generation import Settings, check_judges, evaluate_generation
     from audiovq.prior.speech import SpeechPrior
 
-    check_outputs(json, plot)
-    if not 0 < seconds <= LONGEST:
-        raise AudioVQError(f"--seconds is above 0 and at most a day, not {seconds:g}")
+    options.check_seconds(seconds)
     corpora = names(data)
     source = SpeechPrior.from_pretrained(model, prior)
     sampling = source.prior.sampling.override(temperature, top_k, top_p)
@@ -261,7 +245,7 @@ def probe(
     model: options.Model = None,
     data: options.Data = "debian_speech",
     metrics: Annotated[
-        str, typer.Option(metavar="NAME,...", help="speakers (also languages and codebook usage), phones.")
+        str, Option(metavar="NAME,...", help="speakers (also languages and codebook usage), phones.")
     ] = "speakers,phones",
     limit: Annotated[int, options.at_most("Excerpts of 3 s per speaker and split")] = 36,
     json: options.Json = None,
@@ -271,7 +255,6 @@ def probe(
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.protocols.probe import KINDS, PARTS, evaluate_probe
 
-    check_outputs(json, plot)
     kinds, corpora = names(metrics), names(data)
     if set(kinds) - set(KINDS):
         raise AudioVQError(f"unknown --metrics {', '.join(kinds)}; choose from {', '.join(KINDS)}")
@@ -286,7 +269,7 @@ def probe(
 def image(
     model: options.Model = None,
     data: Annotated[
-        str, typer.Option(metavar="NAME|DIR", help="photographs, another image data set, or a folder.")
+        str, Option(metavar="NAME|DIR", help="photographs, another image data set, or a folder.")
     ] = "photographs",
     split: options.Split = "test",
     limit: Annotated[int, options.at_most("Crops, evenly spaced")] = 96,
@@ -299,7 +282,6 @@ def image(
     from audiovq.image import ImageCodec
     from audiovq.prior.image import load_priors
 
-    check_outputs(json, plot)
     codec = ImageCodec.from_pretrained(model)
     images = open_images({"name": data, "side": 400} if data == "photographs" else data, split)
     shortest = min(min(one.load().shape[:2]) for one in images[:100])
@@ -313,7 +295,7 @@ def image(
 @app.command(short_help="Predict frames from frames and actions: PSNR and SSIM.")
 def video(
     model: options.Model = None,
-    data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Recorded episodes.")] = "vizdoom",
+    data: Annotated[str, Option(metavar="NAME|DIR", help="Recorded episodes.")] = "vizdoom",
     split: options.Split = "test",
     limit: Annotated[int, options.at_most("Windows of frames, evenly spaced")] = 120,
     json: options.Json = None,
@@ -324,13 +306,33 @@ def video(
     from audiovq.evaluation.protocols.visual import evaluate_video
     from audiovq.video import VideoModel
 
-    check_outputs(json, plot)
     loaded, blind = (VideoModel.from_pretrained(model, dynamics) for dynamics in ("dynamics", "blind"))
     episodes = open_episodes(data, split)
     with progress_bar() as progress:
         about = {"data": data, **about_model(loaded.frames)}
         report = evaluate_video(loaded, blind, episodes, split, limit, about, progress)
     show(report, json, plot)
+
+
+def audiovq_systems(
+    codec: SpeechCodec, counts: list[int], bitrates: list[float], decoder: str
+) -> tuple[list[Any], dict[str, str]]:
+    """The codec with each number of codebooks; 1, 2, 4 ... and all where neither numbers nor bit rates are given.
+
+    Another decoder than the parallel one is added to it. With the names of the systems that are compared, each with
+    that of the parallel decoder's.
+
+    Raises:
+        AudioVQError: for numbers or bit rates that the model does not have.
+    """
+    from audiovq.evaluation.protocols.codec import AudioVQSystem
+
+    default = sorted({n for n in (1, 2, 4, 8, 16, codec.n_codebooks) if n <= codec.n_codebooks})
+    chosen = counts or [cast(int, n_codebooks_for(codec, rate)) for rate in bitrates] or default
+    numbers = [codec.check_n_codebooks(n) for n in dict.fromkeys(chosen)]
+    systems = [AudioVQSystem(codec, n, name) for n in numbers for name in dict.fromkeys(("parallel", decoder))]
+    parallel = {system.n_codebooks: system.name for system in systems if system.decoder == "parallel"}
+    return systems, {s.name: parallel[s.n_codebooks] for s in systems if s.decoder != "parallel"}
 
 
 def load_codec(model: str | None, decoder: str = "parallel") -> SpeechCodec:
@@ -373,8 +375,6 @@ def progress_bar() -> Iterator[Progress]:
 
 def show(report: Report, json: Path | None, plot: Path | None = None) -> None:
     """Write the files, then the tables to standard output."""
-    from audiovq.cli.jobs import stdout_console
-
     if json is not None:
         report.write_json(json)
     console = stdout_console()
