@@ -6,8 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from audiovq.data.corpora import open_corpora, open_corpus
-from audiovq.data.shards import open_shards, write_shards
-from audiovq.data.utterance import Utterance
+from audiovq.data.utterance import Utterance, open_shards, write_shards
 
 if TYPE_CHECKING:
     from audiovq.data.tokens import TokenDataset, TokenShards

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from audiovq.data.shards import MANIFEST, open_shards
-from audiovq.data.utterance import SPLITS, FileReader, Utterance, seconds_of, split_of
+from audiovq.data.utterance import MANIFEST, SPLITS, FileReader, Utterance, open_shards, seconds_of, split_of
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir, shown
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovq.data.shards import MANIFEST, atomic_folder
+from audiovq.data.utterance import MANIFEST, atomic_folder
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
 from audiovq.io import atomic_write, cache_dir

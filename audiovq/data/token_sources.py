@@ -12,9 +12,8 @@ import numpy as np
 
 from audiovq.data.corpora import NAMES, open_corpus
 from audiovq.data.places import find_files, is_url, local_copy, read_text
-from audiovq.data.shards import MANIFEST, ShardReader
 from audiovq.data.token_files import TokenizedUtterance
-from audiovq.data.utterance import Utterance, split_of
+from audiovq.data.utterance import MANIFEST, ShardReader, Utterance, split_of
 from audiovq.errors import AudioVQError
 from audiovq.io import shown
 from audiovq.media.containers import CONTAINER_SUFFIXES

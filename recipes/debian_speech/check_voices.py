@@ -20,8 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from audiovq.data.shards import open_shards
-from audiovq.data.utterance import Utterance
+from audiovq.data.utterance import Utterance, open_shards
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics.models import load_speaker_encoder
 from audiovq.io import cache_dir

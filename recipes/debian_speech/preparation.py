@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from audiovq.data.shards import write_corpus
-from audiovq.data.utterance import SAMPLE_RATE, read_native, resample, split_of
+from audiovq.data.utterance import SAMPLE_RATE, read_native, resample, split_of, write_corpus
 from audiovq.errors import AudioVQError
 from recipes.corpus_summary import summarize, write_summary
 from recipes.debian_packages import sha256_of

@@ -19,8 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from audiovq.data.shards import MANIFEST, read_manifest, write_corpus
-from audiovq.data.utterance import read_native, resample, split_of
+from audiovq.data.utterance import MANIFEST, read_manifest, read_native, resample, split_of, write_corpus
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 

@@ -30,8 +30,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from audiovq.data.shards import MANIFEST, read_manifest
-from audiovq.data.utterance import SAMPLE_RATE, resample
+from audiovq.data.utterance import MANIFEST, SAMPLE_RATE, read_manifest, resample
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write, cache_dir
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from audiovq.data.corpora import NAMES, open_corpus
-from audiovq.data.shards import write_shards
+from audiovq.data.utterance import write_shards
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from audiovq.data.corpora import open_corpora, open_corpus
-from audiovq.data.shards import write_shards
-from audiovq.data.utterance import SPLITS, read_native, split_of
+from audiovq.data.utterance import SPLITS, read_native, split_of, write_shards
 from audiovq.errors import AudioVQError
 from tests.data.conftest import make_utterance, voice, write
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from audiovq.data.shards import open_shards, read_manifest, write_corpus, write_shards
+from audiovq.data.utterance import open_shards, read_manifest, write_corpus, write_shards
 from audiovq.errors import AudioVQError
 from tests.data.conftest import make_utterance
 

@@ -6,7 +6,7 @@ import pytest
 
 from audiovq.cli import main
 from audiovq.cli.loading import updated
-from audiovq.data.shards import write_shards
+from audiovq.data.utterance import write_shards
 from audiovq.hub import save_weights
 from audiovq.wavenet.sampler import save_wavenet
 from tests.codec.tiny import make_codec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiovq.cli import main
-from audiovq.data.shards import write_shards
+from audiovq.data.utterance import write_shards
 from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics import make_metrics
 from audiovq.evaluation.metrics.signal import f0_correlation, median_distance, track_f0

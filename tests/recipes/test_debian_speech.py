@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audiovq.data.shards import open_shards, read_manifest
-from audiovq.data.utterance import split_of
+from audiovq.data.utterance import open_shards, read_manifest, split_of
 from audiovq.errors import AudioVQError
 from recipes import debian_packages
 from recipes.debian_speech.preparation import prepare, read_corrections, read_reserved, select

@@ -9,8 +9,7 @@ import pytest
 import soundfile
 
 from audiovq.data.corpora import open_corpora, open_corpus
-from audiovq.data.shards import read_manifest
-from audiovq.data.utterance import split_of
+from audiovq.data.utterance import read_manifest, split_of
 from audiovq.errors import AudioVQError
 from recipes.kokoro_speech.prepare import phone_times, prepare
 from tests.data.conftest import voice

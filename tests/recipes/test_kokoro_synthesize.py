@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from audiovq.data.shards import open_shards, read_manifest
+from audiovq.data.utterance import open_shards, read_manifest
 from audiovq.errors import AudioVQError
 from recipes.kokoro_speech import synthesizer
 from recipes.kokoro_speech.plan import Speakers, plan

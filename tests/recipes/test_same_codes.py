@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from audiovq.codec.codec import SpeechCodec
 from audiovq.conversion.target import BundledVoice, write_voices
-from audiovq.data.shards import write_shards
+from audiovq.data.utterance import write_shards
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from audiovq.cli import main as audiovq
-from audiovq.data.shards import write_shards
+from audiovq.data.utterance import write_shards
 from audiovq.hub import save_weights
 from audiovq.wavenet.sampler import load_wavenet, save_wavenet
 from recipes.bundling import replaced, run_script

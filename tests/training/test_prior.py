@@ -12,8 +12,8 @@ pytest.importorskip("hydra")
 
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data.codes import CodesCache, cached_codes
-from audiovq.data.shards import write_corpus
 from audiovq.data.tokens import CodeRuns, CodeStretches, make_tapes
+from audiovq.data.utterance import write_corpus
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
