@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from audiovq.web import spectrogram as drawing
+from audiovq.web import results as drawing
 
 RATE = 16000
 
