@@ -30,14 +30,7 @@ MP3_KBPS = 64.0
 
 @dataclass(frozen=True)
 class Recording:
-    """One channel of audio in memory.
-
-    Attributes:
-        name: file name, for messages.
-        samples: (T,) float32.
-        sample_rate: Hz.
-        remarks: on the recording, for its user.
-    """
+    """One channel of audio in memory: ``samples`` (T,) float32, ``sample_rate`` in Hz, ``remarks`` for its user."""
 
     name: str
     samples: np.ndarray
@@ -46,7 +39,6 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """Duration."""
         return len(self.samples) / self.sample_rate
 
     @property
@@ -74,12 +66,9 @@ class Version:
     """Speech that went through a file.
 
     Attributes:
-        label: short name for the page.
-        detail: a line below the label.
-        avq: the .avq file.
-        wav: decoded, 16 bits.
-        samples: decoded, (T,) float32.
-        sample_rate: of ``samples``, Hz.
+        label, detail: name for the page, and a line below it.
+        avq, wav: the coded file, and the decoded one, 16 bits.
+        samples: decoded, (T,) float32 at ``sample_rate`` Hz.
         f0: (F,) fundamental frequency in Hz of the file, 0 where unvoiced.
         kbps: nominal rate; None where it does not apply.
         remarks: on the way it was made, for its user.
@@ -98,14 +87,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file's header, its statistics, and, where the page's model wrote it, its codes.
-
-    Attributes:
-        name: file name.
-        info: header and state.
-        version: the decoded file; None for another model's file or a damaged one.
-        encoded: its codes; None likewise.
-    """
+    """A file's header, the decoded file, and its codes; both None for another model's file or a damaged one."""
 
     name: str
     info: FileInfo
@@ -154,11 +136,8 @@ def compress(
         raise AudioVQError("choose at least one bitrate")
     versions = []
     for i, n in enumerate(sorted(codebooks)):
-        file = BytesIO()
-        encode_file(recording.wav(), file, codec, n, progress=_part(progress, i, len(codebooks)))
-        kbps = codec.bitrates[n - 1]
-        label = f"{kbps:.3g} kb/s"
-        versions.append(decoded(codec, file.getvalue(), label, _codebooks(n), kbps))
+        data, kbps = encoded(codec, recording, n, _part(progress, i, len(codebooks))), codec.bitrates[n - 1]
+        versions.append(decoded(codec, data, f"{kbps:.3g} kb/s", _codebooks(n), kbps))
     return versions
 
 
@@ -170,13 +149,7 @@ def convert(
     n_codebooks: int | None = None,
     progress: Progress | None = None,
 ) -> Version:
-    """Give a recording another speaker, or the same one with another pitch.
-
-    Args:
-        voice: the target, see `bundled_speaker` and `recorded_speaker`.
-        pitch: see `SpeechCodec.convert`.
-        n_codebooks: fewer leak less of the source's speaker; None: the model's default for conversion.
-        progress: called with the seconds that are done.
+    """Give a recording another speaker, or the same one with another pitch; see `SpeechCodec.convert`.
 
     Raises:
         AudioVQError: for a target with too little speech.
@@ -214,15 +187,7 @@ def generate(
     progress: Progress | None = None,
     **settings: Any,
 ) -> list[Version]:
-    """Sample speech.
-
-    Args:
-        seconds: duration of each sample, or of what follows the prompt.
-        n: samples.
-        speaker: None for a random one, or the prompt's.
-        prompt: a recording to continue.
-        progress: called with the frames that are done.
-        settings: see `SpeechPrior.generate`.
+    """Sample speech, or continue a recording; ``settings`` as of `SpeechPrior.generate`.
 
     Raises:
         AudioVQError: for settings that do not fit the prior.
@@ -233,22 +198,17 @@ def generate(
     if prompt is not None:
         given = codec.encode([torch.from_numpy(prompt.samples)], n_codebooks=prior.prior.drawn_codebooks)
     vector = None if speaker is None else speaker.vector()
-    encoded = prior.generate(seconds, n, vector, prompt=given, progress=progress, **settings)
+    samples = prior.generate(seconds, n, vector, prompt=given, progress=progress, **settings)
     versions = []
     for i in range(n):
         file = BytesIO()
-        save_encoded(encoded.item(i), file, codec)
-        versions.append(decoded(codec, file.getvalue(), f"Sample {i + 1}", _codebooks(encoded.codes.shape[1])))
+        save_encoded(samples.item(i), file, codec)
+        versions.append(decoded(codec, file.getvalue(), f"Sample {i + 1}", _codebooks(samples.codes.shape[1])))
     return versions
 
 
 def inspect(codec: Codec, path: str | Path, max_seconds: float, n_codebooks: int | None = None) -> Inspection:
-    """Look into an .avq file, or into what a recording becomes.
-
-    Args:
-        path: an .avq file or audio.
-        max_seconds: longer recordings are refused.
-        n_codebooks: for audio; None: the model's default.
+    """Look into an .avq file, or into what a recording becomes, with ``n_codebooks`` or the model's default.
 
     Raises:
         AudioVQError: for a file that is neither, or whose header cannot be read.
@@ -257,9 +217,7 @@ def inspect(codec: Codec, path: str | Path, max_seconds: float, n_codebooks: int
     if is_avq(path):
         data = Path(path).read_bytes()
     else:
-        file = BytesIO()
-        encode_file(read_recording(path, codec.sample_rate, max_seconds).wav(), file, codec, n_codebooks)
-        data = file.getvalue()
+        data = encoded(codec, read_recording(path, codec.sample_rate, max_seconds), n_codebooks)
 
     def coder(model_hash: bytes) -> EntropyCoder | None:
         return coder_for(codec) if model_hash == codec.model_hash else None
@@ -272,8 +230,15 @@ def inspect(codec: Codec, path: str | Path, max_seconds: float, n_codebooks: int
         return Inspection(name, info)
     if (info.seconds or 0) > max_seconds:
         raise AudioVQError(f"{name}: is longer than {max_seconds:g} s, the limit of this page; see --max-seconds")
-    encoded = load_encoded(BytesIO(data), codec)
-    return Inspection(name, info, decoded(codec, data, "Decoded", _codebooks(info.codebooks)), encoded)
+    codes = load_encoded(BytesIO(data), codec)
+    return Inspection(name, info, decoded(codec, data, "Decoded", _codebooks(info.codebooks)), codes)
+
+
+def encoded(codec: Codec, recording: Recording, n_codebooks: int | None, progress: Progress | None = None) -> bytes:
+    """The .avq file of a recording."""
+    file = BytesIO()
+    encode_file(recording.wav(), file, codec, n_codebooks, progress=progress)
+    return file.getvalue()
 
 
 def decoded(
@@ -298,9 +263,7 @@ def f0_of(codec: Codec, avq: bytes) -> np.ndarray:
 
 def tracked_f0(codec: Codec, recording: Recording) -> np.ndarray:
     """Fundamental frequency in Hz (F,) that coding measures in a recording."""
-    file = BytesIO()
-    encode_file(recording.wav(), file, codec, 1)
-    return f0_of(codec, file.getvalue())
+    return f0_of(codec, encoded(codec, recording, 1))
 
 
 def _codebooks(n: int) -> str:

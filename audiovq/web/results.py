@@ -209,12 +209,12 @@ def _legend(zero: str) -> str:
     return (
         f'<p class="avq-small">−{RANGE_DB:g} <span class="avq-bar" style="background: {colour_bar()}"></span> 0 dB: '
         f'{zero}. Windows of 25 ms, pre-emphasis of 6 dB per octave. <span class="avq-f0-key"></span> F0 as coded, on '
-        "the logarithmic axis on the right.<br>Click into a spectrogram to play from there. While one plays, the button of another goes on at the same place.</p>"
+        "the logarithmic axis on the right.<br>Click into a spectrogram to play from there. While one plays, the button "
+        "of another goes on at the same place.</p>"
     )
 
 
 def _median(f0: np.ndarray | None) -> list[str]:
-    """A line about the median fundamental frequency, where there is one."""
     voiced = None if f0 is None else f0[f0 > 0]
     return [] if voiced is None or not len(voiced) else [f"median F0 {np.median(voiced):.0f} Hz"]
 
@@ -350,7 +350,6 @@ def f0_lines(f0: np.ndarray, height: float) -> list[str]:
 
 
 def f0_height(hz: np.ndarray, height: float) -> np.ndarray:
-    """Place of fundamental frequencies on their axis, which is logarithmic."""
     share = np.log(np.clip(hz, _F0_LOW, _F0_HIGH) / _F0_LOW) / np.log(_F0_HIGH / _F0_LOW)
     return TOP + height * (1 - share)
 
