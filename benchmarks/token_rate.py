@@ -73,14 +73,7 @@ class FirstShard(Tell):
 def on_ray(model: str, items: list[np.ndarray], workers: int) -> dict[str, float]:
     """Times of one worker and of several for the same shards."""
     facts = model_facts(model)
-    whose = CodesModel(
-        facts.name,
-        facts.model_hash.hex(),
-        facts.default_n_codebooks,
-        facts.codebook_size,
-        facts.sample_rate,
-        facts.hop_length,
-    )
+    whose = CodesModel.of(facts)
     times = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, item in enumerate(items):

@@ -30,14 +30,7 @@ _LAYOUT = b"3"  # of the folders; others have other names
 
 @dataclass(frozen=True)
 class CodesFacts:
-    """Facts about the codec that made some codes: all that training on them needs to know of it.
-
-    Attributes:
-        codec: the model hash, hexadecimal.
-        n_codebooks, codebook_size: of the codes.
-        sample_rate, hop_length, packet_frames: as of `SpeechCodec`.
-        speaker_levels: values that an entry of a speaker vector can have.
-    """
+    """Facts about the codec that made some codes, by its hash: all that training on them needs to know of it."""
 
     codec: str
     n_codebooks: int
@@ -50,15 +43,8 @@ class CodesFacts:
     @classmethod
     def of(cls, codec: Any, n_codebooks: int | None = None) -> CodesFacts:
         """Facts about a loaded codec, with its first codebooks or all."""
-        return cls(
-            codec.model_hash.hex(),
-            n_codebooks or codec.n_codebooks,
-            codec.codebook_size,
-            codec.sample_rate,
-            codec.hop_length,
-            codec.packet_frames,
-            codec.n_speaker_levels,
-        )
+        sizes = (n_codebooks or codec.n_codebooks, codec.codebook_size, codec.sample_rate, codec.hop_length)
+        return cls(codec.model_hash.hex(), *sizes, codec.packet_frames, codec.n_speaker_levels)
 
     @property
     def frame_rate(self) -> float:

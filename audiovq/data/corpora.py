@@ -22,15 +22,10 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 def open_folder(
     root: Path, split: str | None = None, language: str = "und", licence: str = "unknown", unseen: Sequence[str] = ()
 ) -> list[Utterance]:
-    """The recordings of a folder, split by `split_of` their file names.
+    """The recordings of a folder, split by `split_of` their file names; ``unseen`` speakers have a split of their own.
 
     The first folder below ``root`` is the speaker, whatever lies deeper; files in ``root`` itself are one more
     speaker, named after it.
-
-    Args:
-        split: one of `audiovq.data.utterance.SPLITS`, or None for all.
-        language, licence: of all the recordings.
-        unseen: speakers to keep for the split "unseen".
 
     Raises:
         AudioVQError: when there is no such folder, no recording in it, a file cannot be decoded, or an unseen speaker
@@ -125,11 +120,7 @@ def _utterances(
 def open_vctk(root: Path, split: str | None = None, mic: str = "mic2", unseen: Sequence[str] = ()) -> list[Utterance]:
     """VCTK 0.92: ``root/VCTK-Corpus-0.92/{txt,wav48_silence_trimmed}``. Split by `split_of` the file names.
 
-    Args:
-        root: the folder that holds ``VCTK-Corpus-0.92``.
-        split: one of `audiovq.data.utterance.SPLITS`, or None for all.
-        mic: "mic1" or "mic2".
-        unseen: speakers ("p225") to keep for the split "unseen".
+    ``mic`` is "mic1" or "mic2"; ``unseen`` speakers ("p225") are kept for the split "unseen".
 
     Raises:
         AudioVQError: when the corpus is not there, or torchaudio does not import.
@@ -155,10 +146,7 @@ def open_librispeech(
 ) -> list[Utterance]:
     """LibriSpeech: ``root/LibriSpeech/{train-clean-100,dev-clean,...}``, split as its authors did.
 
-    Args:
-        root: the folder that holds ``LibriSpeech``.
-        split: "train", "validation" (the dev sets), "test", or None for all.
-        subsets: the corpus's subsets that make up each split; by default those that are there.
+    ``subsets`` of the corpus make up each split; by default those that are there.
 
     Raises:
         AudioVQError: when a named subset, or any subset of the split, is not there, or torchaudio does not import.
@@ -233,7 +221,7 @@ def open_corpus(
     Args:
         corpus: one of `NAMES`; or a path: of a prepared corpus (it has a ``manifest.jsonl``) or of a plain folder
             ``speaker/utterance.wav``; or a mapping ``{name: ..., root: ..., ...}`` with the arguments of this function.
-        split: "train", "validation", "test", "unseen", or None for all.
+        split: one of `audiovq.data.utterance.SPLITS`, or None for all.
         root: the corpus's folder; ``<cache>/data/<name>`` by default.
         languages: the only ones that are taken, as the corpus names them ("en"); None takes all.
         options: of that corpus's loader.

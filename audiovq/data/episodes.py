@@ -33,12 +33,9 @@ _BATCH = 32  # frames
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """Consecutive frames and actions.
+    """Consecutive frames and actions on a map, the scenario.
 
     Attributes:
-        id: unique within its recording.
-        scenario: name of the map.
-        split: "train", "validation" or "test".
         frames: (T, H, W, 3) uint8, RGB.
         actions: (T, n_buttons) uint8, 0 or 1. ``actions[t]`` is held while frame ``t`` becomes frame ``t + 1``.
     """
@@ -120,13 +117,7 @@ def open_episodes(
 
 @dataclass(frozen=True)
 class CodedEpisode:
-    """An episode with its codes.
-
-    Attributes:
-        codes: (T, h, w) uint16.
-        actions: (T, n_buttons) uint8.
-        frames: (T, H, W, 3) uint8.
-    """
+    """An episode with its codes (T, h, w) uint16; actions and frames as in `Episode`."""
 
     id: str
     codes: np.ndarray

@@ -30,15 +30,7 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """An image of a data set.
-
-    Attributes:
-        id: unique within its source.
-        split: "train", "validation" or "test".
-        source: name of the source.
-        label: class index; -1 for none.
-        reader: returns the pixels; see `load`.
-    """
+    """An image of a data set; ``label`` is its class index, -1 for none."""
 
     id: str
     split: str
@@ -262,14 +254,10 @@ class ImageCrops(Dataset):
 
     Items are dictionaries with ``image`` (C, size, size) float32 in [0, 1], on the grid of 256 levels, and ``label``.
 
-    Args:
-        items: all images are loaded once and kept.
-        size: pixels of a crop.
-        seed: of the random numbers.
-        flip: mirror half of the crops.
+    All images are loaded once and kept; ``flip`` mirrors half of the crops.
 
     Raises:
-        AudioVQError: when an image is smaller than a crop.
+        AudioVQError: when an image is smaller than a crop of ``size`` pixels.
     """
 
     def __init__(self, items: Sequence[ImageItem], size: int, seed: int = 0, flip: bool = True) -> None:

@@ -26,12 +26,9 @@ _ABOUT = ("id", "speaker", "language", "group")
 
 
 def pack(utterances: Iterable[Utterance], folder: Path, progress: Callable[[int], None] | None = None) -> None:
-    """Write utterances to ``folder``, sorted by speaker, high-passed and padded to whole frames.
+    """Write utterances of one split, sorted by speaker, high-passed and padded to whole frames.
 
-    Args:
-        utterances: of one split.
-        folder: gets ``samples.i16`` (flat little-endian) and ``index.json``.
-        progress: is called with the seconds of each utterance.
+    ``folder`` gets ``samples.i16`` (flat little-endian) and ``index.json``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = []

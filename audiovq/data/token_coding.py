@@ -37,16 +37,7 @@ _AHEAD = 32
 
 @dataclass(frozen=True)
 class Coding:
-    """How recordings are coded; goes to every process.
-
-    Attributes:
-        model: a model's name or folder.
-        n_codebooks: to keep.
-        mono: mix channels.
-        threads: of one process.
-        device: where the model runs, as torch names it.
-        load: gives the codec for ``model``; None: `SpeechCodec.from_pretrained`.
-    """
+    """How recordings are coded; goes to every process. ``load`` gives the codec in place of `SpeechCodec`."""
 
     model: str | None
     n_codebooks: int
@@ -167,12 +158,7 @@ def _work(source: TokenSource) -> Coded:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard that is to be written.
-
-    Attributes:
-        index: its number.
-        sources: by their ids; None for recordings that are gone.
-    """
+    """A shard that is to be written, by its number: ids with their recordings, None for those that are gone."""
 
     index: int
     sources: list[tuple[str, TokenSource | None]]

@@ -15,6 +15,7 @@ import numpy as np
 
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError, need
+from audiovq.hub import ModelFacts
 
 LAYOUTS = ("codes", "interleaved", "books", "delay")
 
@@ -86,14 +87,7 @@ _BUFFERED_FRAMES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TokenizedUtterance(CodedUtterance):
-    """One recording as codes, as it stands in a shard.
-
-    Attributes:
-        text: what is said, when there is a transcript.
-        seconds: of the source.
-        source_rate: the source's sample rate in Hz.
-        channel: which of the source's channels this is, from 0; all of them mixed is 0, too.
-    """
+    """One recording as codes, as it stands in a shard, with its source's length, rate in Hz and channel (mixed: 0)."""
 
     text: str | None
     seconds: float
@@ -103,14 +97,7 @@ class TokenizedUtterance(CodedUtterance):
 
 @dataclass(frozen=True, slots=True)
 class CodesModel:
-    """Whose codes they are.
-
-    Attributes:
-        name: of the model.
-        codes_hash: hexadecimal, as `SpeechCodec.model_hash`.
-        n_codebooks: that were kept.
-        codebook_size, sample_rate, hop_length: as of `SpeechCodec`.
-    """
+    """Whose codes they are: fields as of `SpeechCodec`, its ``model_hash`` in hexadecimal, and the codebooks kept."""
 
     name: str
     codes_hash: str
@@ -118,6 +105,12 @@ class CodesModel:
     codebook_size: int
     sample_rate: int
     hop_length: int
+
+    @classmethod
+    def of(cls, facts: ModelFacts, n_codebooks: int | None = None) -> CodesModel:
+        """The first codebooks of a model, or its default number of them."""
+        about = (facts.name, facts.model_hash.hex(), n_codebooks or facts.default_n_codebooks)
+        return cls(*about, facts.codebook_size, facts.sample_rate, facts.hop_length)
 
     @property
     def frame_rate(self) -> float:

@@ -33,13 +33,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TokenSource:
-    """One recording that is to be coded: a file, or an utterance of a prepared corpus.
-
-    Attributes:
-        id, speaker, language, split: as in `Utterance`.
-        n_bytes: what it takes on disk, for cutting shards and for progress.
-        place: the file, or the utterance.
-    """
+    """One recording that is to be coded: a file, or an utterance of a prepared corpus, and its bytes on disk."""
 
     id: str
     speaker: str
@@ -51,14 +45,7 @@ class TokenSource:
 
 @dataclass(frozen=True)
 class Coded:
-    """The result of coding a recording.
-
-    Attributes:
-        id, n_bytes: as of its `TokenSource`.
-        items: its codes, an item for each channel.
-        fault: why it could not be coded.
-        remarks: on the recording, for its user.
-    """
+    """The result of coding a `TokenSource`: an item for each channel, or why it could not be coded, and remarks."""
 
     id: str
     n_bytes: int
@@ -229,14 +216,7 @@ BATCH_SECONDS = 1200.0
 
 @dataclass
 class Loaded:
-    """A recording in memory.
-
-    Attributes:
-        source: which one.
-        text: its transcript.
-        audio: its reader, with what is known of it.
-        channels: (T,) float32 at the codec's rate, each.
-    """
+    """A recording in memory: transcript, reader, and channels (T,) float32 at the codec's rate."""
 
     source: TokenSource
     text: str | None

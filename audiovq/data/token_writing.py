@@ -175,13 +175,7 @@ def _write_json(folder: Folder, name: str, content: Any) -> None:
 
 @dataclass(frozen=True)
 class Tokenized:
-    """What a call came to.
-
-    Attributes:
-        seconds: of audio that this call coded.
-        n_coded: recordings that this call coded.
-        manifest: of the whole folder; its ``faults`` are those of earlier calls, too.
-    """
+    """Seconds of audio and recordings that a call coded, and the manifest of the whole folder, with all its faults."""
 
     seconds: float
     n_coded: int
@@ -205,16 +199,12 @@ def write_tokens(
     Memory holds the codes of the recordings at hand, 100 bytes a second for each codebook, and blocks of audio.
 
     Args:
-        sources: from `list_sources`.
-        folder: for the shards, a path or a URL; one that was begun keeps its settings, and recordings it knows stay as
-            they are.
-        model: whose codes are written.
-        coding: how; ``coding.model`` is that model.
+        folder: a path or a URL; one that was begun keeps its settings, and recordings it knows stay as they are.
+        model: whose codes are written; ``coding.model`` names it.
         container: "tar" or "parquet".
         workers: processes.
         shard_items: recordings in a shard.
         anew: throw away what the folder holds of an earlier call.
-        tell: is told how it goes.
         cluster: to code on, instead of on processes of this machine.
 
     Raises:

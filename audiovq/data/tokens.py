@@ -35,11 +35,6 @@ class TokenShards:
         folder: with a ``manifest.json``.
         model: a codec, or the hash of its codes (bytes or hexadecimal), which the shards must be of; None: any.
 
-    Attributes:
-        manifest: as it was written.
-        model: whose codes they are.
-        files: the shards, in their order.
-
     Raises:
         AudioVQError: when there are no shards or they are not complete, and for shards of another model.
     """
@@ -75,19 +70,11 @@ class TokenShards:
             yield from self.read(index)
 
     def read(self, index: int) -> Iterator[TokenizedUtterance]:
-        """The items of shard ``index``.
-
-        Raises:
-            AudioVQError: when it is damaged, or of another model than the manifest.
-        """
+        """The items of shard ``index``; `AudioVQError` when it is damaged, or of another model than the manifest."""
         yield from read_shard(self.files[index], self.container, self.model.codes_hash)
 
     def verify(self) -> None:
-        """Read every byte.
-
-        Raises:
-            AudioVQError: for the first shard whose bytes are not those that were written.
-        """
+        """Read every byte; `AudioVQError` for the first shard whose bytes are not those that were written."""
         for path, shard in zip(self.files, self.manifest["shards"], strict=True):
             if file_sha256(path) != shard["sha256"]:
                 raise AudioVQError(f"{path} is damaged: delete it and run audiovq tokenize again")
@@ -124,18 +111,12 @@ class TokenDataset(IterableDataset[dict[str, Any]]):
     order is decided by ``(seed, epoch)``; call `set_epoch` before each epoch.
 
     Args:
-        folder: with the shards.
-        model: which model's codes they must be; see `TokenShards`.
+        folder, model: see `TokenShards`.
         split: only items of this split; None: all.
-        n_codebooks: only the first so many books.
-        layout: see `audiovq.data.token_files`.
+        n_codebooks: only the first so many.
+        layout: see `audiovq.data.token_files`; ``vocabulary`` is then the number of different tokens.
         shuffle: items of a buffer from which the next one is drawn at random, and shards in random order; 0: in order.
-        seed: of the order.
         rank, world_size: which share of how many; from ``torch.distributed`` when it runs, else all.
-
-    Attributes:
-        shards: the folder.
-        vocabulary: number of different tokens.
 
     Raises:
         AudioVQError: see `TokenShards`; for a layout or a number of books that there is not.
@@ -220,13 +201,7 @@ def _shuffled(items: Iterator[TokenizedUtterance], size: int, rng: np.random.Gen
 
 
 class CodeTape:
-    """All of a speaker's coded utterances end to end, in a ring.
-
-    Attributes:
-        utterances: in their order.
-        streams: (S, F) uint16, pitch first, then the codebooks.
-        starts: first frame of each utterance.
-    """
+    """All of a speaker's coded utterances end to end, in a ring: ``streams`` (S, F) uint16, pitch, then codebooks."""
 
     def __init__(self, utterances: Sequence[CodedUtterance]) -> None:
         self.utterances = list(utterances)
@@ -235,12 +210,10 @@ class CodeTape:
 
     @property
     def codes(self) -> np.ndarray:
-        """(K, F) uint16."""
         return self.streams[1:]
 
     @property
     def pitch(self) -> np.ndarray:
-        """(F,) uint16 pitch codes."""
         return self.streams[0]
 
     @property
@@ -279,11 +252,7 @@ class CodeStretches(Dataset[dict[str, Any]]):
     ``voice``, a quantized speaker vector, ``language``, ``keep_speaker``, ``keep_language``.
 
     Args:
-        tapes: from `make_tapes`.
-        languages: that have numbers.
-        n_frames: F.
         absent: the number that stands for no code.
-        seed: of all draws.
         condition_dropout: probability with which each condition is left out.
         book_dropout: probability that only the first few codebooks are shown.
         temper: the exponent of the speakers' durations.

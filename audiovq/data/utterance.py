@@ -31,18 +31,11 @@ SPLITS = ("train", "validation", "test", "unseen")
 def split_of(basename: str) -> str:
     """One file in 20 is test, one validation, the rest train.
 
-    Args:
-        basename: the source file's name with its extension and without its folder, so that neither where a corpus is
-            unpacked nor how it is converted changes the split. Files of one name in several languages or folders
-            stay together.
+    ``basename`` is the source file's name with its extension and without its folder, so that neither where a corpus is
+    unpacked nor how it is converted changes the split. Files of one name in several languages or folders stay together.
     """
-    match int(hashlib.sha1(basename.encode(errors="surrogateescape")).hexdigest(), 16) % 20:
-        case 0:
-            return "test"
-        case 1:
-            return "validation"
-        case _:
-            return "train"
+    digest = hashlib.sha1(basename.encode(errors="surrogateescape")).hexdigest()
+    return {0: "test", 1: "validation"}.get(int(digest, 16) % 20, "train")
 
 
 SAMPLE_RATE = 16000
@@ -106,11 +99,10 @@ class CodedUtterance:
     """One recording as codes.
 
     Attributes:
-        id, speaker, language, split: as in `Utterance`.
-        codes: (K, F) uint16, a view of the memory-mapped file.
+        codes: (K, F) uint16.
         voice: (S,) int64, the quantized speaker vector.
         n_samples: at the codec's rate.
-        pitch: (F,) uint8 pitch codes, a view of the memory-mapped file.
+        pitch: (F,) uint8 pitch codes.
         levels: (P,) uint8 level codes, one for each packet.
     """
 

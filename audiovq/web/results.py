@@ -209,8 +209,8 @@ def _legend(zero: str) -> str:
     return (
         f'<p class="avq-small">−{RANGE_DB:g} <span class="avq-bar" style="background: {colour_bar()}"></span> 0 dB: '
         f'{zero}. Windows of 25 ms, pre-emphasis of 6 dB per octave. <span class="avq-f0-key"></span> F0 as coded, on '
-        "the logarithmic axis on the right.<br>Click into a spectrogram to play from there. While one plays, the button "
-        "of another goes on at the same place.</p>"
+        "the logarithmic axis on the right.<br>Click into a spectrogram to play from there. While one plays, the "
+        "button of another goes on at the same place.</p>"
     )
 
 

@@ -55,9 +55,7 @@ def load_and_die_once(model: str) -> object:
 def tokenize(corpus: str | Path, folder: str | Path, model: str, n_codebooks: int = 3, **options: object) -> object:
     """`write_tokens` with the settings of tests."""
     facts = model_facts(model)
-    whose = CodesModel(
-        facts.name, facts.model_hash.hex(), n_codebooks, facts.codebook_size, facts.sample_rate, facts.hop_length
-    )
+    whose = CodesModel.of(facts, n_codebooks)
     names = ("load", "device", "mono")
     coding = Coding(model, n_codebooks, **{name: options.pop(name) for name in names if name in options})
     return write_tokens(list_sources(str(corpus), "cs"), folder, whose, coding, shard_items=2, **options)
