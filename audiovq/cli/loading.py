@@ -8,37 +8,29 @@ import shlex
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audiovq import hub
+from audiovq.bitstream.entropy import EntropyCoder, coder_for, coder_in
+from audiovq.conversion.target import TargetVoice, find_voice, target_voice
 from audiovq.errors import AudioVQError, need
+from audiovq.hub import ModelFacts
+from audiovq.hub import model_facts as facts
+from audiovq.interfaces import Codec
 from audiovq.io import check_input, errors_about, n_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from audiovq.bitstream.entropy import EntropyCoder
     from audiovq.codec.codec import SpeechCodec
     from audiovq.codec.onnx_codec import OnnxCodec
-    from audiovq.conversion.target import TargetVoice
-    from audiovq.hub import ModelFacts
-    from audiovq.interfaces import Codec
-
-
-def facts(name_or_dir: str | None) -> ModelFacts:
-    """Facts of a bundled model (None: the default one) or of a model in a folder, from its configuration."""
-    from audiovq.hub import model_facts
-
-    return model_facts(name_or_dir)
 
 
 def check_decoder(decoder: str, models: list[str | None]) -> None:
     """Raise `AudioVQError` unless one of these models has the decoder."""
     found = [facts(model) for model in models]
     if found and all(decoder not in model.decoders for model in found):
-        from audiovq.hub import missing_decoder
-
-        raise missing_decoder(found[0].name, decoder, found[0].decoders)
+        raise hub.missing_decoder(found[0].name, decoder, found[0].decoders)
 
 
 def check_voice(name: str, model: ModelFacts | None) -> None:
@@ -50,8 +42,6 @@ def check_voice(name: str, model: ModelFacts | None) -> None:
     elif os.sep in name or Path(name).suffix:
         raise AudioVQError(f"{name}: no such file")
     elif model is not None:
-        from audiovq.conversion.target import find_voice
-
         find_voice(model, name)
 
 
@@ -61,8 +51,6 @@ def target_speaker(codec: Codec, names: list[str]) -> TargetVoice:
     Raises:
         AudioVQError: for a voice that is not there, or with too little speech.
     """
-    from audiovq.conversion.target import target_voice
-
     voice = target_voice(codec, names)
     voice.vector()  # what cannot be used is an error, with no warnings before it
     for line in voice.warnings():
@@ -218,12 +206,9 @@ class Models:
         if name_or_dir not in self._loaded:
             start = time.perf_counter()
             try:
-                load: Callable[[str | None], Codec]
-                load = self._load_onnx if self._uses_onnx(name_or_dir) else self._load_torch
-                codec = load(name_or_dir)
+                onnx = self._uses_onnx(name_or_dir)
+                codec: Codec = self._load_onnx(name_or_dir) if onnx else self._load_torch(name_or_dir)
                 if self._entropy_coding:
-                    from audiovq.bitstream.entropy import coder_for
-
                     coder = coder_for(codec)
                     if coder is not None and self._live:
                         coder.load_kernels()
@@ -248,41 +233,30 @@ class Models:
         return OnnxCodec.from_pretrained(name_or_dir, self._threads)
 
     def _uses_onnx(self, name_or_dir: str | None) -> bool:
-        from importlib.util import find_spec
-
-        from audiovq.hub import has_onnx, model_folder
-
         if self._engine != "auto":
             return self._engine == "onnx"
-        exported = has_onnx(model_folder(name_or_dir))
+        exported = hub.has_onnx(hub.model_folder(name_or_dir))
         # Without PyTorch the engine onnx says what is missing.
         return find_spec("torch") is None or (exported and find_spec("onnxruntime") is not None)
 
     def by_hash(self, model_hash: bytes) -> Codec:
         """The bundled model that writes this hash into its files; `AudioVQError` when none does."""
-        from audiovq.hub import bundled_hashes, folder_by_hash
-
-        return self.load(folder_by_hash(model_hash, bundled_hashes("speech")).name)
+        return self.load(hub.folder_by_hash(model_hash, hub.bundled_hashes("speech")).name)
 
 
 def bundled_coder(model_hash: bytes) -> EntropyCoder | None:
     """The entropy coder of the bundled model with this hash; None when there is none."""
-    from audiovq.bitstream.entropy import coder_in
-    from audiovq.hub import bundled_hashes
-
-    folder = bundled_hashes("speech").get(model_hash)
+    folder = hub.bundled_hashes("speech").get(model_hash)
     return None if folder is None else coder_in(folder, model_hash)
 
 
 def bundled_clock(model_hash: bytes) -> tuple[int, int] | None:
     """Sample rate and hop length of the bundled model with this hash; None when there is none."""
-    from audiovq.hub import bundled_hashes, model_facts
-
-    folder = bundled_hashes("speech").get(model_hash)
+    folder = hub.bundled_hashes("speech").get(model_hash)
     if folder is None:
         return None
-    facts = model_facts(folder.name)
-    return facts.sample_rate, facts.hop_length
+    model = hub.model_facts(folder.name)
+    return model.sample_rate, model.hop_length
 
 
 def codebooks_of(model: ModelFacts, bitrate: float | None, codebooks: int | None) -> int | None:

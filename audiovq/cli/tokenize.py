@@ -5,20 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Context, Option
 
-from audiovq.cli.loading import bitrate_help
+from audiovq.cli.jobs import Display
+from audiovq.cli.loading import bitrate_help, codebooks_of
 from audiovq.cli.options import Force, refuse
+from audiovq.data.places import is_url
+from audiovq.data.token_coding import Cluster, Coding, Tell
+from audiovq.data.token_files import SUFFIXES, CodesModel, require_pyarrow
+from audiovq.data.token_sources import list_sources
+from audiovq.data.token_writing import Tokenized, write_tokens
 from audiovq.errors import AudioVQError
-
-if TYPE_CHECKING:
-    from audiovq.cli.jobs import Display
-    from audiovq.data.token_coding import Cluster, Tell
-    from audiovq.data.token_files import CodesModel
-    from audiovq.data.token_writing import Tokenized
-    from audiovq.interfaces import Progress
+from audiovq.hub import model_facts
+from audiovq.interfaces import Progress
 
 HOURS_EVERY = 10.0
 """Seconds between two lines on how much is done on a cluster."""
@@ -81,14 +82,11 @@ def tokenize(
     cluster needs audiovq, the model, and access to FOLDER and SHARDS. Unreadable recordings are reported on one line
     each and skipped; the exit code is then 1.
     """
-    from audiovq.cli.jobs import Display
-    from audiovq.data.places import is_url
-    from audiovq.data.token_coding import Coding
-    from audiovq.data.token_sources import list_sources
-    from audiovq.data.token_writing import write_tokens
-
     whose = model_of(model, codebooks, bitrate)
-    check_format(format)
+    if format not in SUFFIXES:
+        raise AudioVQError(f"--format is {' or '.join(SUFFIXES)}, not {format!r}")
+    if format == "parquet":
+        require_pyarrow()
     if device != "cpu" and device.split(":")[0] != "cuda":
         raise AudioVQError(f"--device is cpu or cuda, not {device!r}")
     cluster = cluster_of(context, engine, address, workers)
@@ -99,7 +97,7 @@ def tokenize(
         refuse(context, ("language",), "for plain folders; a prepared corpus defines its languages")
     start = time.perf_counter()
     with Display(1) as display, display.file(output) as bar:
-        lines = _lines(display, bar, start, cluster is not None)
+        lines = _Lines(display, bar, start, cluster is not None)
         coding = Coding(model, whose.n_codebooks, mono, threads, device)
         settings = (coding, format, workers or 1, shard_files, force, lines, cluster)
         result = write_tokens(sources, output, whose, *settings)
@@ -122,37 +120,33 @@ def _report(output: str, result: Tokenized, elapsed: float) -> None:
         raise AudioVQError(f"{n} recording{'s' * (n > 1)} could not be encoded; see {output}/manifest.json")
 
 
-def _lines(display: Display, bar: Progress, start: float, hours: bool) -> Tell:
+class _Lines(Tell):
     """News on the terminal; with ``hours`` a line now and then says how much audio is done."""
-    from audiovq.data.token_coding import Tell
 
-    class Lines(Tell):
-        seconds, shown = 0.0, start
+    def __init__(self, display: Display, bar: Progress, start: float, hours: bool) -> None:
+        self._line, self._bar, self._hours = display.line, bar, hours
+        self._start, self._shown, self._seconds = start, start, 0.0
 
-        def fault(self, id: str, reason: str) -> None:
-            display.line(f"audiovq: {id}: {reason}")
+    def fault(self, id: str, reason: str) -> None:
+        self._line(f"audiovq: {id}: {reason}")
 
-        def remark(self, id: str, text: str) -> None:
-            display.line(f"audiovq: {id}: {text}")
+    def remark(self, id: str, text: str) -> None:
+        self._line(f"audiovq: {id}: {text}")
 
-        def progress(self, done: int, total: int) -> None:
-            bar(done, total)
+    def progress(self, done: int, total: int) -> None:
+        self._bar(done, total)
 
-        def shard(self, name: str, n_items: int, seconds: float) -> None:
-            now = time.perf_counter()
-            self.seconds += seconds
-            if hours and now - self.shown >= HOURS_EVERY:
-                self.shown = now
-                rate = self.seconds / (now - start)
-                display.line(f"{self.seconds / 3600:.2f} h of audio encoded, {rate:.1f} times real time")
-
-    return Lines()
+    def shard(self, name: str, n_items: int, seconds: float) -> None:
+        now = time.perf_counter()
+        self._seconds += seconds
+        if self._hours and now - self._shown >= HOURS_EVERY:
+            self._shown = now
+            rate = self._seconds / (now - self._start)
+            self._line(f"{self._seconds / 3600:.2f} h of audio encoded, {rate:.1f} times real time")
 
 
 def cluster_of(context: Context, engine: str, address: str | None, workers: int | None) -> Cluster | None:
     """The Ray cluster that is asked for; None for processes of this machine."""
-    from audiovq.data.token_coding import Cluster
-
     if engine == "ray":
         return Cluster(address, workers)
     if engine != "local":
@@ -161,29 +155,7 @@ def cluster_of(context: Context, engine: str, address: str | None, workers: int 
     return None
 
 
-def check_format(format: str) -> None:
-    """Raise `AudioVQError` unless the container is known and its library there."""
-    from audiovq.data.token_files import SUFFIXES, require_pyarrow
-
-    if format not in SUFFIXES:
-        raise AudioVQError(f"--format is {' or '.join(SUFFIXES)}, not {format!r}")
-    if format == "parquet":
-        require_pyarrow()
-
-
 def model_of(name_or_dir: str | None, codebooks: int | None, bitrate: float | None) -> CodesModel:
     """The model whose codes are written, from its files, without loading it."""
-    from audiovq.cli.loading import codebooks_of
-    from audiovq.data.token_files import CodesModel
-    from audiovq.hub import model_facts
-
     facts = model_facts(name_or_dir)
-    n_codebooks = codebooks_of(facts, bitrate, codebooks)
-    return CodesModel(
-        name=facts.name,
-        codes_hash=facts.model_hash.hex(),
-        n_codebooks=n_codebooks or facts.default_n_codebooks,
-        codebook_size=facts.codebook_size,
-        sample_rate=facts.sample_rate,
-        hop_length=facts.hop_length,
-    )
+    return CodesModel.of(facts, codebooks_of(facts, bitrate, codebooks))
