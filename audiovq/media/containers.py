@@ -53,27 +53,16 @@ _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of music players, behin
 
 @dataclass(frozen=True)
 class WavHeader:
-    """What stands before the audio of a WAV.
+    """What stands before the audio of a WAV."""
 
-    Attributes:
-        raw: how samples are stored; None for other codings than linear and floating point.
-        size: bytes of audio, as the header has it.
-        begins: where in the file the audio begins.
-        is_open: whether all sizes are those of a writer that did not know them.
-    """
-
-    raw: RawFormat | None
-    size: int
-    begins: int
-    is_open: bool
+    raw: RawFormat | None  # how samples are stored; None for other codings than linear and floating point
+    size: int  # bytes of audio, as the header has it
+    begins: int  # where in the file the audio begins
+    is_open: bool  # all sizes are those of a writer that did not know them
 
 
 class NotStreamableError(Exception):
-    """The bytes are no WAV of linear or floating-point samples; another reader may know them.
-
-    Attributes:
-        header: of a WAV of another coding.
-    """
+    """The bytes are no WAV of linear or floating-point samples, or have a ``header`` that says another coding."""
 
     def __init__(self, header: WavHeader | None = None) -> None:
         super().__init__()
@@ -81,11 +70,7 @@ class NotStreamableError(Exception):
 
 
 def open_wav(stream: Peekable, file_size: int | None) -> Audio:
-    """A WAV of linear or floating-point samples, which is read while it arrives.
-
-    Args:
-        stream: from its first byte.
-        file_size: bytes, where known.
+    """A WAV of linear or floating-point samples, which is read while it arrives, from the stream's first byte.
 
     Raises:
         NotStreamableError: for other formats and codings.
@@ -178,9 +163,7 @@ def _skip(stream: Peekable, size: int) -> bool:
 class _Data:
     """The audio behind a header as a stream: it ends where other chunks begin, or all bytes do.
 
-    Attributes:
-        n_read: bytes.
-        left_out: what follows that is neither read nor known, in words.
+    ``left_out`` names what follows that is neither read nor known.
     """
 
     def __init__(self, stream: Peekable, header: WavHeader) -> None:

@@ -16,8 +16,8 @@ from audiovq.errors import AudioVQError, need
 from audiovq.io import Guard, Place, describe, errors_about, is_path, open_input, open_output
 from audiovq.media.containers import CONTAINER_SUFFIXES, HEAD_BYTES, container_of, images_of, open_container, reason_of
 
-#: File name endings of images that can be read and written.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+#: File name endings of images that can be read and written, and Pillow's names of their formats.
+IMAGE_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_PIXELS = 1 << 26  # 8192 x 8192
 
 
@@ -84,11 +84,10 @@ def check_image_target(target: Place) -> str:
     """Pillow's format name for the ending of a file name; PNG for standard output; `AudioVQError` for other endings."""
     if not is_path(target):
         return "PNG"
-    suffix = str(target).lower().rpartition(".")[2]
-    try:
-        return {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}[suffix]
-    except KeyError:
-        raise AudioVQError(f"{describe(target)}: images are written as {', '.join(IMAGE_SUFFIXES)}") from None
+    suffix = "." + str(target).lower().rpartition(".")[2]
+    if suffix not in IMAGE_SUFFIXES:
+        raise AudioVQError(f"{describe(target)}: images are written as {', '.join(IMAGE_SUFFIXES)}")
+    return IMAGE_SUFFIXES[suffix]
 
 
 def write_image(target: Place, pixels: np.ndarray) -> None:
@@ -103,14 +102,12 @@ def write_image(target: Place, pixels: np.ndarray) -> None:
     format_name = check_image_target(target)
     with io.BytesIO() as buffer:
         try:
-            Image.fromarray(pixels).save(buffer, format_name, **({"quality": 95} if format_name == "JPEG" else _EXACT))
+            options: dict[str, Any] = {"quality": 95} if format_name == "JPEG" else {"lossless": True}
+            Image.fromarray(pixels).save(buffer, format_name, **options)
         except (OSError, ValueError) as error:
             raise AudioVQError(f"{describe(target)}: cannot be written ({error}); try .png") from None
         with open_output(target) as stream:
             stream.write(buffer.getvalue())
-
-
-_EXACT: dict[str, Any] = {"lossless": True}  # for WebP; PNG ignores it
 
 
 #: File name endings of videos that can be written.
@@ -121,11 +118,6 @@ MAX_FRAME_PIXELS = 1 << 23  # 4096 x 2048: a packet of the container has 16 fram
 _MOST_REPEATS = 4  # of each frame on average, for a constant frame rate
 
 Frames = Iterator[np.ndarray]
-
-
-def is_mp4(name: str) -> bool:
-    """Whether a file name has the ending of a video that PyAV reads."""
-    return name.lower().endswith(CONTAINER_SUFFIXES)
 
 
 @contextmanager
@@ -140,7 +132,7 @@ def open_video(source: Place) -> Iterator[tuple[Fraction, Frames]]:
     """
     with errors_about(describe(source)), ExitStack() as stack:
         stream = stack.enter_context(open_input(source))
-        if is_path(source) and is_mp4(str(source)):
+        if is_path(source) and str(source).lower().endswith(CONTAINER_SUFFIXES):
             rate, frames = stack.enter_context(_open_av(stream))
         else:
             rate, frames = _open_animation(stack.enter_context(open_image(stream)))
@@ -236,14 +228,10 @@ def check_video_target(target: Place) -> str:
 
 @contextmanager
 def create_video(target: Place, rate: Fraction, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], None]]:
-    """Create a video: yields a function that appends a frame (H, W, 3) uint8. On failure no target is left.
+    """Create a video of ``size`` (H, W): yields a function that appends a frame (H, W, 3) uint8. An error leaves none.
 
     A GIF has durations in hundredths of a second and 256 colours per frame; an MP4 (H.264) has even sides: an odd one
     gets a repeated row or column.
-
-    Args:
-        rate: frames per second.
-        size: height and width in pixels.
 
     Raises:
         AudioVQError: see `check_video_target`.

@@ -20,17 +20,11 @@ _NO_TIME = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class OggPages:
-    """What the pages of an Ogg file say.
+    """What the pages of an Ogg file say."""
 
-    Attributes:
-        damaged_after: granule position of the last page before damage that other pages follow; None without damage.
-        is_complete: whether the last page is whole and marked as such.
-        is_chained: whether another stream begins where the first one ends.
-    """
-
-    damaged_after: int | None
-    is_complete: bool
-    is_chained: bool
+    damaged_after: int | None  # granule position of the last page before damage that other pages follow
+    is_complete: bool  # the last page is whole and marked as such
+    is_chained: bool  # another stream begins where the first one ends
 
 
 def read_pages(stream: BinaryIO) -> OggPages:
@@ -56,11 +50,7 @@ def read_pages(stream: BinaryIO) -> OggPages:
 
 
 def check_pages(pages: OggPages, granule_rate: int) -> None:
-    """Refuse an Ogg file that is damaged before its end.
-
-    Raises:
-        AudioVQError: with the time of the damage.
-    """
+    """Raise `AudioVQError`, with the time, for an Ogg file that is damaged before its end."""
     if pages.damaged_after is not None:
         raise AudioVQError(f"cannot be decoded from {pages.damaged_after / granule_rate:.2f} s on; it is damaged")
 
@@ -114,19 +104,12 @@ _FRAMES_OF_PADDING = 8  # at most, of an MP3: what encoders add before and behin
 
 @dataclass(frozen=True)
 class MpegFrames:
-    """What the frames of an MPEG audio file say.
+    """What the frames of an MPEG audio file say."""
 
-    Attributes:
-        n_samples: of each channel in all whole frames, those of a frame that only states the length included.
-        frame_samples: of each channel in a frame.
-        damaged_at: samples before each place where no frame begins although one should, and others follow.
-        is_complete: whether the last frame is whole.
-    """
-
-    n_samples: int
-    frame_samples: int
-    damaged_at: tuple[int, ...]
-    is_complete: bool
+    n_samples: int  # of each channel in all whole frames, those of a frame that only states the length included
+    frame_samples: int  # of each channel in a frame
+    damaged_at: tuple[int, ...]  # samples before each place where no frame begins although one should
+    is_complete: bool  # the last frame is whole
 
 
 def read_frames(stream: BinaryIO) -> MpegFrames | None:

@@ -25,14 +25,8 @@ FORMATS = {
     "f64le": ("<f8", 8),
 }
 _BLOCK = 1 << 16
-_HEADERS = {
-    b"RIFF": "a WAV",
-    b"RF64": "a WAV",
-    b"fLaC": "a FLAC",
-    b"OggS": "an Ogg",
-    b"FORM": "an AIFF",
-    b"AVQ": "an .avq",
-}
+_HEADERS = {b"RIFF": "a WAV", b"RF64": "a WAV", b"fLaC": "a FLAC", b"OggS": "an Ogg", b"FORM": "an AIFF"}
+_HEADERS[b"AVQ"] = "an .avq"
 
 
 @dataclass
@@ -40,8 +34,6 @@ class Audio:
     """Audio that is decoded while it is read.
 
     Attributes:
-        sample_rate: Hz.
-        n_channels: channels.
         n_frames: samples of each channel by the header, for progress; None where that is not known.
         blocks: (n, channels) float32, full scale 1.0, in their order; reading raises `AudioVQError` for damage.
         remarks: of the file, for its user; complete when the blocks are read.
@@ -117,14 +109,9 @@ def from_float(block: np.ndarray, samples: str) -> bytes:
 
 
 def read_frames(stream: Any, raw: RawFormat) -> Generator[np.ndarray, None, int]:
-    """Samples as they arrive, blocks (n, channels) float32; a last frame that is not whole is dropped.
+    """Samples as they arrive, blocks (n, channels) float32; returns the bytes of a last frame that is not whole.
 
-    Args:
-        stream: anything with ``read1``, which gives what a pipe holds now: a slow source is coded while it speaks.
-        raw: the format.
-
-    Returns:
-        Bytes of the frame that was dropped, as the generator's return value.
+    ``stream`` is anything with ``read1``, which gives what a pipe holds now: a slow source is coded while it speaks.
     """
     rest = b""
     while data := stream.read1(max(_BLOCK, raw.frame_bytes)):
@@ -148,9 +135,8 @@ def open_raw(stream: Any, raw: RawFormat, file_size: int | None) -> Audio:
     for start, name in _HEADERS.items():
         if head.startswith(start):
             raise AudioVQError(f"is {name} file, not raw audio; omit --raw")
-    audio = Audio(
-        raw.sample_rate, raw.n_channels, None if file_size is None else file_size // raw.frame_bytes, iter(())
-    )
+    n_frames = None if file_size is None else file_size // raw.frame_bytes
+    audio = Audio(raw.sample_rate, raw.n_channels, n_frames, iter(()))
 
     def blocks() -> Iterator[np.ndarray]:
         n_rest = yield from read_frames(stream, raw)

@@ -118,12 +118,9 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
 
 
 class AudioReader:
-    """A waveform that is read block by block. Made by `open_audio`.
+    """A waveform that is read block by block, made by `open_audio`; facts as of `Audio`.
 
     Attributes:
-        sample_rate: Hz.
-        n_channels: channels.
-        n_frames: samples of each channel by the header, for progress; None where that is not known.
         n_clipped: samples beyond full scale seen so far, which were clipped to it.
         n_read: samples of each channel read so far.
         remarks: on the recording, for its user; complete when all blocks are read.
@@ -142,10 +139,7 @@ class AudioReader:
         return 1 if mono else self.n_channels
 
     def blocks(self, mono: bool = False) -> Iterator[np.ndarray]:
-        """Blocks (n, channels) float32 in [-1, 1].
-
-        Args:
-            mono: mix all channels down to one, see `Mixdown`.
+        """Blocks (n, channels) float32 in [-1, 1]; ``mono`` mixes all channels down to one, see `Mixdown`.
 
         Raises:
             AudioVQError: for NaN or infinite samples, no samples at all, and data that cannot be decoded.
@@ -195,11 +189,8 @@ class AudioReader:
 def open_audio(source: Place, raw: RawFormat | None = None) -> Iterator[AudioReader]:
     """Open a path, ``-`` (standard input) or a binary file object: any format that libsndfile or PyAV reads.
 
-    WAV and raw audio from a pipe are read while they arrive; other formats go through a temporary file.
-
-    Args:
-        source: what to read.
-        raw: the format, for audio without a header.
+    WAV and raw audio from a pipe are read while they arrive; other formats go through a temporary file. ``raw`` is the
+    format of audio without a header.
 
     Raises:
         AudioVQError: for a file that is missing, empty, or not audio.
@@ -270,9 +261,7 @@ class AudioWriter:
 def check_writable(target: Place, raw: RawFormat | None = None) -> str:
     """The suffix that says in which format ``target`` is written; standard output and devices get WAV.
 
-    Args:
-        target: a path, ``-`` or a binary file object.
-        raw: the format of audio without a header, which goes into files of any name but those of other formats.
+    Audio without a header, ``raw``, goes into files of any name but those of other formats.
 
     Raises:
         AudioVQError: for a suffix that is not known, or not that of raw audio.
@@ -295,11 +284,8 @@ def create_audio(
 ) -> Iterator[AudioWriter]:
     """Open audio for writing: a path (format by suffix), ``-`` (standard output, WAV) or a binary file (WAV).
 
-    It has 16 bits a sample. A file appears under its name only when the block ends well.
-
-    Args:
-        target, sample_rate, n_channels: what to write.
-        raw: write this format, without a header.
+    It has 16 bits a sample, or the format ``raw`` without a header. A file appears under its name only when the block
+    ends well.
 
     Raises:
         AudioVQError: for a format that cannot hold this audio, or a place that cannot be written or is full.
