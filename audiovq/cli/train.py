@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from audiovq.errors import AudioVQError
-
-if TYPE_CHECKING:
-    from audiovq.training.packing import PackOptions
-
 
 Overrides = Annotated[
     list[str] | None, Argument(metavar="KEY=VALUE", help="Hydra overrides: experiment=NAME, group=choice, key=value.")
@@ -59,7 +55,12 @@ def train(
     from audiovq.training.run import compose, find_configs
 
     if join is not None:
-        return _join(join, run_folder)
+        from audiovq.training.offline import join as join_results
+
+        if run_folder is None:
+            raise AudioVQError("--join needs the run's folder: --run DIR")
+        typer.echo(f"step {join_results(join, run_folder)} is in {run_folder}")
+        return
     rank = int(os.environ.get("RANK", "0"))
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("audiovq").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -84,28 +85,19 @@ def train(
         return
     if pack is None:
         return _fit(config, rank)
-    from audiovq.training.packing import PackOptions, read_names
-
-    options = PackOptions(read_names(have), python, audio, kbps, piece_bytes=int(piece_mib * 2**20))
-    _pack(config, pack, options, run_folder)
+    _pack(config, pack, run_folder, have, python, audio, kbps, piece_mib)
 
 
-def _join(results: Path, run: Path | None) -> None:
-    """Put results of a training from a pack into a run's folder."""
-    from audiovq.training.offline import join
-
-    if run is None:
-        raise AudioVQError("--join needs the run's folder: --run DIR")
-    typer.echo(f"step {join(results, run)} is in {run}")
-
-
-def _pack(config: Any, folder: Path, options: PackOptions, run: Path | None) -> None:
+def _pack(
+    config: Any, folder: Path, run: Path | None, have: str, python: str, audio: str, kbps: float, mib: float
+) -> None:
     """Write all that a training needs to a folder."""
     from omegaconf import OmegaConf
 
-    from audiovq.training.packing import write_pack
+    from audiovq.training.packing import PackOptions, read_names, write_pack
 
-    size = write_pack(OmegaConf.to_container(config), folder, options, run)  # type: ignore[arg-type]
+    settings = PackOptions(read_names(have), python, audio, kbps, piece_bytes=int(mib * 2**20))
+    size = write_pack(OmegaConf.to_container(config), folder, settings, run)  # type: ignore[arg-type]
     typer.echo(f"done: {size / 2**20:.1f} MiB in {folder}; on the other machine: python run.py --minutes N --out OUT")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.data.utterance import CodedUtterance, Utterance
+from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
 
@@ -217,17 +217,6 @@ def _tables(codec: SpeechCodec) -> np.ndarray:
     return np.stack([np.pad(table, ((0, 0), (0, dim - table.shape[1]))) for table in tables])
 
 
-def _code(codec: SpeechCodec, utterance: Utterance) -> CodedUtterance:
-    samples = utterance.load()
-    stream = codec.encoder_stream(codec.n_codebooks)
-    packets = stream.push(samples) + stream.finish()
-    assert stream.speaker is not None
-    codes = np.concatenate([packet.codes for packet in packets], axis=1)
-    pitch, levels = np.concatenate([p.pitch for p in packets]), np.array([p.level for p in packets])
-    about = (utterance.id, utterance.speaker, utterance.language, utterance.split)
-    return CodedUtterance(*about, codes, stream.speaker, len(samples), pitch, levels)
-
-
 def cached_codes(
     codec: SpeechCodec,
     corpora: Sequence[str | Path | dict[str, Any]],
@@ -247,6 +236,7 @@ def cached_codes(
             another codec or beside other corpora.
     """
     from audiovq.data.corpora import open_corpora
+    from audiovq.data.token_sources import TokenSource, code_source
 
     folder = Path(root or cache_dir() / "codes")
     for corpus in corpora:
@@ -263,7 +253,7 @@ def cached_codes(
 
     def coded(n_done: int) -> Iterator[CodedUtterance]:
         for done, utterance in enumerate(utterances[n_done:], n_done + 1):
-            yield _code(codec, utterance)
+            yield code_source(codec, TokenSource.of(utterance), codec.n_codebooks).items[0]
             if progress is not None:
                 progress(done, len(utterances))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiovq.codec.signal import HighPass
-from audiovq.data.utterance import SAMPLE_RATE, Utterance
+from audiovq.data.utterance import SAMPLE_RATE, Shard, ShardReader, Utterance
 from audiovq.devices import to_device
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write, cache_dir
@@ -149,21 +149,6 @@ def open_packed(folder: str | Path | None = None) -> tuple[PackedCorpus, PackedC
     return PackedCorpus.open(base / "train"), PackedCorpus.open(base / "validation")
 
 
-@dataclass(frozen=True)
-class _PackedReader:
-    """Reads one utterance of a packed corpus."""
-
-    path: Path
-    start: int
-    n_samples: int
-
-    def read(self, start: int, n_samples: int | None) -> np.ndarray:
-        """See `audiovq.data.corpora.Reader`."""
-        n = self.n_samples - start if n_samples is None else min(n_samples, self.n_samples - start)
-        samples = np.memmap(self.path, "<i2", "r", 2 * (self.start + start), (max(n, 0),))
-        return samples.astype(np.float32) / 32768
-
-
 def open_utterances(folder: Path, split: str | None = None, minutes: float | None = None) -> list[Utterance]:
     """The utterances of the packed corpora ``train`` and ``validation`` in a folder, without transcripts.
 
@@ -183,8 +168,9 @@ def open_utterances(folder: Path, split: str | None = None, minutes: float | Non
             lines = json.loads((folder / name / "index.json").read_text())
             seconds = sum(line["n_samples"] for line in lines) / SAMPLE_RATE
             step = 1 if minutes is None else max(-(-seconds // (60 * minutes)), 1)
+            shard = Shard(folder / name / "samples.i16")
             for line in lines[:: int(step)]:
-                reader = _PackedReader(folder / name / "samples.i16", line["start"], line["n_samples"])
+                reader = ShardReader(shard, line["start"], line["n_samples"])
                 about: dict[str, Any] = {name: line[name] for name in _ABOUT}
                 about |= {"seconds": line["n_samples"] / SAMPLE_RATE, "split": name, "reader": reader}
                 utterances.append(Utterance(text=None, source="packed", licence="", **about))

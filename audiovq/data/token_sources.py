@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiovq.bitstream.speech_file import model_blocks
 from audiovq.data.corpora import NAMES, open_corpus
 from audiovq.data.places import find_files, is_url, local_copy, read_text
 from audiovq.data.token_files import TokenizedUtterance
@@ -17,7 +18,7 @@ from audiovq.data.utterance import MANIFEST, ShardReader, Utterance, split_of
 from audiovq.errors import AudioVQError
 from audiovq.io import shown
 from audiovq.media.containers import CONTAINER_SUFFIXES
-from audiovq.media.waveform import READABLE, Resampler, n_resampled, open_audio
+from audiovq.media.waveform import READABLE, n_resampled, open_audio
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import SpeechCodec
@@ -41,6 +42,11 @@ class TokenSource:
     split: str
     n_bytes: int
     place: str | Utterance
+
+    @classmethod
+    def of(cls, u: Utterance) -> TokenSource:
+        """An utterance of a prepared corpus."""
+        return cls(u.id, u.speaker, u.language, u.split, 2 * u.n_samples, u)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def list_sources(corpus: str, language: str = "und") -> list[TokenSource]:
     utterances = open_corpus(str(root) if root.is_dir() else corpus, None)
     if not utterances:
         raise AudioVQError(f"{corpus}: the corpus has no recordings")
-    return [TokenSource(u.id, u.speaker, u.language, u.split, 2 * u.n_samples, u) for u in utterances]
+    return [TokenSource.of(utterance) for utterance in utterances]
 
 
 def _is_recording(path: Path) -> bool:
@@ -119,24 +125,14 @@ def code_source(
     with open_source(source) as (audio, text):
         n_channels = audio.count_channels(mono)
         streams = [codec.encoder_stream(n_codebooks) for _ in range(n_channels)]
-        resampler = Resampler(audio.sample_rate, codec.sample_rate, n_channels)
         packets: list[list[Packet]] = [[] for _ in streams]
-
-        def push(samples: np.ndarray) -> None:
-            for c, stream in enumerate(streams):
-                packets[c] += stream.push(np.ascontiguousarray(samples[:, c]))
-
-        for block in audio.blocks(mono):
+        for samples in model_blocks(audio, codec, mono):
             if stopping():
                 raise StoppedError
-            push(resampler.push(block))
+            for c, stream in enumerate(streams):
+                packets[c] += stream.finish() if samples is None else stream.push(np.ascontiguousarray(samples[:, c]))
         n_samples = n_resampled(audio.n_read, audio.sample_rate, codec.sample_rate)
-        push(resampler.finish(n_samples))
-        coded = []
-        for stream, before in zip(streams, packets, strict=True):
-            after = stream.finish()
-            assert stream.speaker is not None
-            coded.append((before + after, stream.speaker))
+        coded = [(row, np.asarray(stream.speaker)) for row, stream in zip(packets, streams, strict=True)]
     return Coded(source.id, source.n_bytes, make_items(source, text, audio, coded, n_samples), remarks=audio.remarks)
 
 
@@ -224,13 +220,11 @@ class Loaded:
     channels: list[np.ndarray]
 
 
-def load_source(source: TokenSource, sample_rate: int, mono: bool) -> Loaded:
-    """Read a recording at ``sample_rate``."""
+def load_source(source: TokenSource, codec: Codec, mono: bool) -> Loaded:
+    """Read a recording at the codec's rate."""
     with open_source(source) as (audio, text):
-        n_channels = audio.count_channels(mono)
-        resampler = Resampler(audio.sample_rate, sample_rate, n_channels)
-        blocks = [resampler.push(block) for block in audio.blocks(mono)]
-        blocks.append(resampler.finish(n_resampled(audio.n_read, audio.sample_rate, sample_rate)))
+        audio.count_channels(mono)
+        blocks = [block for block in model_blocks(audio, codec, mono) if block is not None]
     return Loaded(source, text, audio, list(np.ascontiguousarray(np.concatenate(blocks).T)))
 
 
@@ -249,7 +243,7 @@ def code_batches(
     waiting: list[Loaded | Coded] = []
     n_samples = 0
     for source in sources:
-        waiting.append(guarded(source, lambda source=source: load_source(source, codec.sample_rate, mono)))  # type: ignore[misc]
+        waiting.append(guarded(source, lambda source=source: load_source(source, codec, mono)))  # type: ignore[misc]
         if isinstance(waiting[-1], Loaded):
             n_samples += sum(map(len, waiting[-1].channels))
         if n_samples >= batch_seconds * codec.sample_rate:
