@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,9 +51,6 @@ def train(
 
     For machines without a network, see docs/offline-training.md: --pack, --from-pack and --join.
     """
-    import logging
-    import os
-
     from audiovq.training.run import compose, find_configs
 
     if join is not None:
