@@ -153,11 +153,7 @@ def convert(
 
 
 def _live_packet(packet: float | None, source_voice: str | None) -> float:
-    """Milliseconds of a packet of live speech.
-
-    Raises:
-        AudioVQError: without a recording of the source speaker.
-    """
+    """Milliseconds of a packet of live speech; `AudioVQError` without a recording of the source speaker."""
     if source_voice is None:
         raise AudioVQError(
             "--live needs --from, a recording of the source speaker, or the output waits for four seconds"
@@ -254,11 +250,7 @@ def _is_coded(name: str) -> bool:
 
 
 def parse_pitch(text: str) -> Pitch:
-    """What ``--pitch`` says.
-
-    Raises:
-        AudioVQError: for what is no interval that can be shifted by.
-    """
+    """What ``--pitch`` says; `AudioVQError` for what is no interval that can be shifted by."""
     if text == "auto" or text == "keep":
         return text  # type: ignore[return-value]
     try:

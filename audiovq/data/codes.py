@@ -98,11 +98,7 @@ class CodesCache:
         return torch.from_numpy(np.load(path).astype(np.float32)) if path.is_file() else None
 
     def split(self, name: str) -> list[CodedUtterance]:
-        """The utterances of one split, in the corpus's order.
-
-        Raises:
-            AudioVQError: when there are none.
-        """
+        """The utterances of one split, in the corpus's order; `AudioVQError` when there are none."""
         found = [u for u in self.utterances if u.split == name]
         if not found:
             raise AudioVQError(

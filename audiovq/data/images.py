@@ -39,11 +39,7 @@ class ImageItem:
     label: int = -1
 
     def load(self) -> np.ndarray:
-        """(H, W, C) uint8, C is 3 (RGB) or 1 (grey).
-
-        Raises:
-            AudioVQError: when its file cannot be read.
-        """
+        """(H, W, C) uint8, C is 3 (RGB) or 1 (grey); `AudioVQError` when its file cannot be read."""
         return self.reader()
 
 

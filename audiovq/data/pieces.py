@@ -85,11 +85,7 @@ class PieceWriter:
 
 
 class PieceReader:
-    """Reads the entries of a folder of pieces.
-
-    Raises:
-        AudioVQError: when pieces are missing or damaged.
-    """
+    """Reads the entries of a folder of pieces; `AudioVQError` when pieces are missing or damaged."""
 
     def __init__(self, folder: Path) -> None:
         try:

@@ -55,11 +55,7 @@ def _remote(place: str) -> Iterator[None]:
 
 
 def find_files(root: str) -> dict[str, int]:
-    """Path below ``root`` -> bytes, of all files of a remote folder.
-
-    Raises:
-        AudioVQError: when it cannot be listed.
-    """
+    """Path below ``root`` -> bytes, of all files of a remote folder; `AudioVQError` when it cannot be listed."""
     fs, path = file_system(root)
     try:
         with _remote(root):

@@ -177,11 +177,7 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def seconds_of(path: str | Path) -> float:
-    """Length of an audio file by its header.
-
-    Raises:
-        AudioVQError: for a file that cannot be decoded.
-    """
+    """Length of an audio file by its header; `AudioVQError` for a file that cannot be decoded."""
     import soundfile
 
     try:
@@ -310,11 +306,7 @@ def write_corpus(folder: str | Path, shard_samples: int = SHARD_SAMPLES) -> Iter
 
 
 def read_manifest(folder: str | Path) -> list[dict[str, Any]]:
-    """The manifest's lines as they were written.
-
-    Raises:
-        AudioVQError: when there is no corpus there.
-    """
+    """The manifest's lines as they were written; `AudioVQError` when there is no corpus there."""
     path = Path(folder) / MANIFEST
     try:
         with path.open(encoding="utf-8") as lines:
