@@ -1,15 +1,10 @@
-"""Corpora by name: one call that opens any of them, or several joined; folders, VCTK, LibriSpeech and LJSpeech.
-
-torchaudio.datasets knows the layouts and the transcripts of VCTK, LibriSpeech and LJSpeech; samples are read by
-libsndfile, since torchaudio's own reading needs a further package. torchaudio is imported here and nowhere else.
-"""
+"""Corpora by name: one call that opens any of them, or several joined; folders, VCTK, LibriSpeech and LJSpeech."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from audiovq.data.utterance import MANIFEST, SPLITS, FileReader, Utterance, open_shards, seconds_of, split_of
@@ -17,6 +12,20 @@ from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir, shown
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+def _utterances(
+    rows: Iterable[tuple[Path, str, str, str, str | Path]], corpus: str, licence: str, split: str | None, language: str
+) -> list[Utterance]:
+    """Utterances of (path, id, speaker, split, text or its file) rows; only those of the split are looked at closer."""
+    utterances = []
+    for path, id, speaker, part, text in rows:
+        if split in (None, part):
+            if isinstance(text, Path):
+                text = text.read_text(encoding="utf-8") if text.is_file() else ""
+            about = (id, f"{corpus}/{speaker}", language, text.strip() or None, corpus, licence, part)
+            utterances.append(Utterance(*about, seconds=seconds_of(path), reader=FileReader(str(path))))
+    return utterances
 
 
 def open_folder(
@@ -40,25 +49,11 @@ def open_folder(
     unknown = sorted(set(unseen) - set(speakers.values()))
     if unknown:
         raise AudioVQError(f"no speaker {unknown[0]!r} in {root}")
-    utterances = []
+    rows = []
     for path, speaker in speakers.items():
         part = "unseen" if speaker in unseen else split_of(path.name)
-        if split is None or part == split:
-            text = path.with_suffix(".txt")
-            utterances.append(
-                Utterance(
-                    id=shown(path.relative_to(root).as_posix()),
-                    speaker=shown(f"{root.name}/{speaker}"),
-                    language=language,
-                    text=text.read_text(encoding="utf-8").strip() or None if text.is_file() else None,
-                    source=root.name,
-                    licence=licence,
-                    split=part,
-                    seconds=seconds_of(path),
-                    reader=FileReader(str(path)),
-                )
-            )
-    return utterances
+        rows.append((path, shown(path.relative_to(root).as_posix()), shown(speaker), part, path.with_suffix(".txt")))
+    return _utterances(rows, shown(root.name), licence, split, language)
 
 
 LIBRISPEECH_SUBSETS = {
@@ -68,77 +63,24 @@ LIBRISPEECH_SUBSETS = {
 }
 
 
-def _datasets() -> ModuleType:
-    try:
-        import torchaudio.datasets
-    except Exception as error:  # beside another build of torch it fails with whatever its loader met
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AudioVQError(
-            f"this corpus needs torchaudio, which cannot be imported ({reason}): pip install 'audiovq[corpora]'"
-        ) from None
-    return torchaudio.datasets
-
-
-def _index(make: Callable[[], Any], what: str, root: Path) -> Any:
-    """What ``make`` makes of torchaudio's dataset, or one clear error."""
-    try:
-        return make()
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AudioVQError(f"no {what} in {root} ({reason}): set root to the folder that contains it") from None
-
-
-def _utterances(
-    rows: Iterable[tuple[Path, str, str | Callable[[], str]]],
-    corpus: str,
-    licence: str,
-    split: str | None,
-    split_for: Callable[[Path, str], str],
-) -> list[Utterance]:
-    """Utterances of (path, speaker, text) rows; only those of the split are looked at closer."""
-    utterances = []
-    for path, speaker, text in rows:
-        part = split_for(path, speaker)
-        if split is not None and part != split:
-            continue
-        utterances.append(
-            Utterance(
-                id=f"{corpus}/{path.stem}",
-                speaker=f"{corpus}/{speaker}",
-                language="en",
-                text=(text if isinstance(text, str) else text()).strip() or None,
-                source=corpus,
-                licence=licence,
-                split=part,
-                seconds=seconds_of(path),
-                reader=FileReader(str(path)),
-            )
-        )
-    return utterances
-
-
 def open_vctk(root: Path, split: str | None = None, mic: str = "mic2", unseen: Sequence[str] = ()) -> list[Utterance]:
     """VCTK 0.92: ``root/VCTK-Corpus-0.92/{txt,wav48_silence_trimmed}``. Split by `split_of` the file names.
 
     ``mic`` is "mic1" or "mic2"; ``unseen`` speakers ("p225") are kept for the split "unseen".
 
     Raises:
-        AudioVQError: when the corpus is not there, or torchaudio does not import.
+        AudioVQError: when the corpus is not there.
     """
-    datasets = _datasets()
-    dataset = _index(lambda: datasets.VCTK_092(str(root), mic_id=mic), "VCTK 0.92", root)
-    audio, texts = Path(dataset._audio_dir), Path(dataset._txt_dir)
-
-    def rows() -> Iterable[tuple[Path, str, Callable[[], str]]]:
-        for speaker, number in dataset._sample_ids:
-            path = audio / speaker / f"{speaker}_{number}_{mic}.flac"
-            if path.is_file():  # some microphones have gaps
-                yield path, speaker, (texts / speaker / f"{speaker}_{number}.txt").read_text
-
-    def split_for(path: Path, speaker: str) -> str:
-        return "unseen" if speaker in unseen else split_of(path.name)
-
-    return _utterances(rows(), "vctk", "CC-BY-4.0", split, split_for)
+    folder, rows = root / "VCTK-Corpus-0.92", []
+    for text in sorted((folder / "txt").glob("*/*.txt")):
+        speaker = text.parent.name
+        path = folder / "wav48_silence_trimmed" / speaker / f"{text.stem}_{mic}.flac"
+        if path.is_file():  # some microphones have gaps
+            part = "unseen" if speaker in unseen else split_of(path.name)
+            rows.append((path, f"vctk/{path.stem}", speaker, part, text))
+    if not rows:
+        raise AudioVQError(f"no VCTK 0.92 in {root}: set root to the folder that contains {folder.name}")
+    return _utterances(rows, "vctk", "CC-BY-4.0", split, "en")
 
 
 def open_librispeech(
@@ -149,39 +91,36 @@ def open_librispeech(
     ``subsets`` of the corpus make up each split; by default those that are there.
 
     Raises:
-        AudioVQError: when a named subset, or any subset of the split, is not there, or torchaudio does not import.
+        AudioVQError: when a named subset, or any subset of the split, is not there.
     """
-    datasets = _datasets()
-    folder = root / "LibriSpeech"
-    chosen = subsets if subsets is not None else LIBRISPEECH_SUBSETS
-    parts = [part for part in chosen if split in (None, part)]
-    names = [(part, name) for part in parts for name in chosen[part]]
-    if subsets is None:
-        present = [(part, name) for part, name in names if (folder / name).is_dir()]
-        if names and not present:
-            expected = ", ".join(name for _, name in names)
-            raise AudioVQError(f"no LibriSpeech in {root}: expected one of {expected} in {folder}")
-        names = present
-
-    def read(part: str, name: str) -> list[Utterance]:
-        dataset = datasets.LIBRISPEECH(str(root), url=name)
-        metadata = (dataset.get_metadata(index) for index in range(len(dataset)))
-        rows = ((folder / row[0], str(row[3]), row[2]) for row in metadata)
-        return _utterances(rows, "librispeech", "CC-BY-4.0", part, lambda path, speaker: part)
-
-    return _index(lambda: [u for part, name in names for u in read(part, name)], "LibriSpeech", root)
+    folder, chosen = root / "LibriSpeech", LIBRISPEECH_SUBSETS if subsets is None else subsets
+    names = [(part, name) for part in chosen if split in (None, part) for name in chosen[part]]
+    present = [(part, name) for part, name in names if (folder / name).is_dir()]
+    if names and (not present or (subsets is not None and present != names)):
+        expected = f"{'one' if subsets is None else 'all'} of {', '.join(name for _, name in names)}"
+        raise AudioVQError(f"no LibriSpeech in {root}: expected {expected} in {folder}")
+    rows = []
+    for part, name in present:
+        transcripts = [file.read_text(encoding="utf-8") for file in (folder / name).glob("*/*/*.trans.txt")]
+        texts = dict(line.split(" ", 1) for transcript in transcripts for line in transcript.splitlines())
+        for path in sorted((folder / name).glob("*/*/*.flac"), key=lambda path: path.stem):
+            rows.append((path, f"librispeech/{path.stem}", path.parts[-3], part, texts.get(path.stem, "")))
+    return _utterances(rows, "librispeech", "CC-BY-4.0", split, "en")
 
 
 def open_ljspeech(root: Path, split: str | None = None) -> list[Utterance]:
     """LJSpeech 1.1: ``root/LJSpeech-1.1/{metadata.csv,wavs}``, one voice. Split by `split_of` the file names.
 
     Raises:
-        AudioVQError: when the corpus is not there, or torchaudio does not import.
+        AudioVQError: when the corpus is not there.
     """
-    datasets = _datasets()
-    dataset = _index(lambda: datasets.LJSPEECH(str(root)), "LJSpeech 1.1", root)
-    rows = ((Path(dataset._path) / f"{row[0]}.wav", "lj", row[-1]) for row in dataset._flist)
-    return _utterances(rows, "ljspeech", "public domain", split, lambda path, who: split_of(path.name))
+    folder = root / "LJSpeech-1.1"
+    if not (folder / "metadata.csv").is_file():
+        raise AudioVQError(f"no LJSpeech 1.1 in {root}: set root to the folder that contains {folder.name}")
+    lines = (line.split("|") for line in (folder / "metadata.csv").read_text(encoding="utf-8").splitlines())
+    paths = [(folder / "wavs" / f"{line[0]}.wav", line[-1]) for line in lines]
+    rows = [(path, f"ljspeech/{path.stem}", "lj", split_of(path.name), text) for path, text in paths]
+    return _utterances(rows, "ljspeech", "public domain", split, "en")
 
 
 def _open_prepared(recipe: str, root: Path, split: str | None) -> list[Utterance]:

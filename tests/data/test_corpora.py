@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -129,13 +128,6 @@ def ljspeech(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def _torchaudio():
-    pytest.importorskip("torchaudio.datasets", exc_type=Exception)
-
-
-@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
-@pytest.mark.usefixtures("_torchaudio")
 def test_vctk(vctk):
     every = open_corpus("vctk", None, root=vctk)
     assert len(every) == 19
@@ -147,8 +139,6 @@ def test_vctk(vctk):
     assert len(first.load()) == first.n_samples == 3200
 
 
-@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
-@pytest.mark.usefixtures("_torchaudio")
 def test_librispeech(librispeech):
     parts = {split: open_corpus("librispeech", split, root=librispeech) for split in SPLITS}
     assert {split: len(part) for split, part in parts.items()} == {"train": 3, "validation": 3, "test": 3, "unseen": 0}
@@ -161,8 +151,6 @@ def test_librispeech(librispeech):
         open_corpus("librispeech", None, librispeech, subsets={"train": ["train-clean-360"]})
 
 
-@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
-@pytest.mark.usefixtures("_torchaudio")
 def test_ljspeech(ljspeech):
     every = open_corpus("ljspeech", None, root=ljspeech)
     assert len(every) == 20
@@ -172,20 +160,12 @@ def test_ljspeech(ljspeech):
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 20
 
 
-@pytest.mark.external  # PyPI's torchaudio does not load beside a torch for the CPU
-@pytest.mark.usefixtures("_torchaudio")
 @pytest.mark.parametrize("name", ["vctk", "librispeech", "ljspeech"])
 def test_a_corpus_that_is_not_there_is_one_clear_error(tmp_path, name):
     with pytest.raises(AudioVQError) as error:
         open_corpus(name, "train", root=tmp_path)
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_torchaudio_that_does_not_import_is_one_clear_error(vctk, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchaudio.datasets", None)
-    with pytest.raises(AudioVQError, match="torchaudio"):
-        open_corpus("vctk", "train", root=vctk)
 
 
 def test_several_corpora_are_joined(tmp_path, folder, rng):

@@ -129,7 +129,7 @@ def test_training_from_a_pack(corpus, tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_is_one_clear_error(corpus, tmp_path):
-    with pytest.raises(AudioVQError, match=r"VCTK|torchaudio"):
+    with pytest.raises(AudioVQError, match="VCTK"):
         train(config_of(tmp_path / "run", f"data.root={tmp_path}"))
     with pytest.raises(AudioVQError, match="no packed corpus"):
         train(packed(tmp_path, tmp_path / "run"))
