@@ -95,6 +95,28 @@ class TokenizedUtterance(CodedUtterance):
     channel: int
 
 
+_OF_ITEM = ("id", "channel", "speaker", "language", "text", "split", "seconds", "source_rate", "n_samples")
+#: What a shard says of an item but its codes and pitch, and the types of a Parquet file's columns.
+_COLUMNS = {
+    "id": "string",
+    "channel": "int32",
+    "speaker": "string",
+    "language": "string",
+    "text": "string",
+    "split": "string",
+    "seconds": "float64",
+    "source_rate": "int32",
+    "sample_rate": "int32",
+    "n_samples": "int64",
+    "n_frames": "int32",
+    "n_codebooks": "int32",
+    "voice": "list uint16",
+    "level": "list uint8",
+    "model": "string",
+    "codes_hash": "string",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class CodesModel:
     """Whose codes they are: fields as of `SpeechCodec`, its ``model_hash`` in hexadecimal, and the codebooks kept."""
@@ -117,25 +139,11 @@ class CodesModel:
         return self.sample_rate / self.hop_length
 
     def facts_of(self, item: TokenizedUtterance) -> dict[str, Any]:
-        """All that a shard says of an item but its codes and pitch, in the order of a Parquet file's columns."""
-        return {
-            "id": item.id,
-            "channel": item.channel,
-            "speaker": item.speaker,
-            "language": item.language,
-            "text": item.text,
-            "split": item.split,
-            "seconds": item.seconds,
-            "source_rate": item.source_rate,
-            "sample_rate": self.sample_rate,
-            "n_samples": item.n_samples,
-            "n_frames": item.n_frames,
-            "n_codebooks": len(item.codes),
-            "voice": item.voice.tolist(),
-            "level": item.levels.tolist(),
-            "model": self.name,
-            "codes_hash": self.codes_hash,
-        }
+        """All that a shard says of an item but its codes and pitch."""
+        facts = {name: getattr(item, name) for name in (*_OF_ITEM, "n_frames")}
+        facts |= {"n_codebooks": len(item.codes), "voice": item.voice.tolist(), "level": item.levels.tolist()}
+        facts |= {"sample_rate": self.sample_rate, "model": self.name, "codes_hash": self.codes_hash}
+        return {name: facts[name] for name in _COLUMNS}
 
 
 def make_item(
@@ -153,14 +161,9 @@ def make_item(
         )
     if codes.shape != (facts["n_codebooks"], facts["n_frames"]) or pitch.shape != codes.shape[1:]:
         raise AudioVQError(f"{about}: damaged: the codes of item {facts['id']} do not match their metadata")
-    names = ("id", "channel", "speaker", "language", "text", "split", "seconds", "source_rate", "n_samples")
-    return TokenizedUtterance(
-        **{name: facts[name] for name in names},
-        codes=codes,
-        voice=np.array(facts["voice"], np.int64),
-        pitch=pitch,
-        levels=np.array(facts["level"], np.uint8),
-    )
+    voice, levels = np.array(facts["voice"], np.int64), np.array(facts["level"], np.uint8)
+    fields = {name: facts[name] for name in _OF_ITEM}
+    return TokenizedUtterance(**fields, codes=codes, voice=voice, pitch=pitch, levels=levels)
 
 
 def create_shard(path: Path, container: str, model: CodesModel, prefix: str) -> TarShard | ParquetShard:
@@ -201,10 +204,18 @@ class ParquetShard:
 
     def __init__(self, path: Path, model: CodesModel) -> None:
         self._arrow, parquet = require_pyarrow()
-        self._model, self._schema = model, _schema(self._arrow, model)
+        types = {**_COLUMNS, "pitch": "list uint8", "codes": "list list uint16"}
+        self._model, self._schema = (
+            model,
+            self._arrow.schema([(name, self._type(kind)) for name, kind in types.items()]),
+        )
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._items: list[TokenizedUtterance] = []
         self._n_frames = 0
+
+    def _type(self, kind: str) -> Any:
+        outer, _, inner = kind.partition(" ")
+        return self._arrow.list_(self._type(inner)) if inner else getattr(self._arrow, outer)()
 
     def add(self, item: TokenizedUtterance) -> None:
         self._items.append(item)
@@ -213,43 +224,17 @@ class ParquetShard:
             self._flush()
 
     def _flush(self) -> None:
-        rows = [self._model.facts_of(item) for item in self._items]
-        for row, item in zip(rows, self._items, strict=True):
-            row["pitch"] = np.asarray(item.pitch, np.uint8)
-        arrays = [self._arrow.array([row[f.name] for row in rows], f.type) for f in self._schema if f.name != "codes"]
-        self._writer.write_table(self._arrow.Table.from_arrays([*arrays, self._codes()], schema=self._schema))
+        arrays = (
+            {"pitch": item.pitch.astype(np.uint8), "codes": [*item.codes.astype(np.uint16)]} for item in self._items
+        )
+        rows = [self._model.facts_of(item) | more for item, more in zip(self._items, arrays, strict=True)]
+        self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
         self._items, self._n_frames = [], 0
-
-    def _codes(self) -> Any:
-        """A column of lists of lists, made from the arrays as they are."""
-        books = [len(item.codes) for item in self._items]
-        frames = np.repeat([item.n_frames for item in self._items], books)
-        flat = np.concatenate([np.zeros(0, np.uint16), *(item.codes.reshape(-1) for item in self._items)])
-        make = self._arrow.ListArray.from_arrays
-        offsets = [np.concatenate([[0], np.cumsum(n)]).astype(np.int32) for n in (frames, books)]
-        return make(offsets[1], make(offsets[0], self._arrow.array(flat.astype(np.uint16))))
 
     def close(self) -> None:
         if self._items:
             self._flush()
         self._writer.close()
-
-
-def _schema(arrow: Any, model: CodesModel) -> Any:
-    text, whole = arrow.string(), arrow.int32()
-    types = {
-        **dict.fromkeys(("id", "speaker", "language", "text", "split", "model", "codes_hash"), text),
-        **dict.fromkeys(("channel", "source_rate", "sample_rate", "n_frames", "n_codebooks"), whole),
-        "seconds": arrow.float64(),
-        "n_samples": arrow.int64(),
-        "voice": arrow.list_(arrow.uint16()),
-        "level": arrow.list_(arrow.uint8()),
-    }
-    none = np.zeros(0)
-    nobody = TokenizedUtterance("", "", "", "", np.zeros((0, 0)), none, 0, none, none, None, 0.0, 0, 0)
-    fields = [(name, types[name]) for name in model.facts_of(nobody)]
-    frames = [("pitch", arrow.list_(arrow.uint8())), ("codes", arrow.list_(arrow.list_(arrow.uint16())))]
-    return arrow.schema([*fields, *frames])
 
 
 def read_shard(path: Path, container: str, codes_hash: str) -> Iterator[TokenizedUtterance]:
