@@ -14,6 +14,7 @@ from audiovq.bitstream.container import media_of
 from audiovq.bitstream.visual_layout import MEDIA_NAMES
 from audiovq.errors import AudioVQError
 from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
+from audiovq.media.images import IMAGE_SUFFIXES
 from audiovq.media.samples import RawFormat
 
 Model = Annotated[str | None, Option(metavar="NAME|DIR", help="A bundled model or a folder; default: the bundled one.")]
@@ -154,7 +155,7 @@ def refuse(context: Context, names: tuple[str, ...], reason: str) -> None:
         raise AudioVQError(message)
 
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = tuple(IMAGE_SUFFIXES)
 CLIPS = (".gif", *CONTAINER_SUFFIXES)
 
 

@@ -106,17 +106,15 @@ def open_fashion_mnist(root: Path) -> list[ImageItem]:
 
     28x28 grey, ten classes; the last 5000 training images are the validation split.
     """
-    items: list[ImageItem] = []
-    for part, split in (("train", "train"), ("t10k", "test")):
+    arrays = []
+    for part in ("train", "t10k"):
         images = read_idx(_idx(root, f"{part}-images-idx3-ubyte"))[..., None]
-        labels = read_idx(_idx(root, f"{part}-labels-idx1-ubyte"))
-        if split == "train":
-            cut = len(images) - min(5000, len(images) // 5)
-            items += array_items(images[:cut], "train", "fashion_mnist", labels[:cut])
-            items += array_items(images[cut:], "validation", "fashion_mnist", labels[cut:])
-        else:
-            items += array_items(images, "test", "fashion_mnist", labels)
-    return items
+        arrays.append((images, read_idx(_idx(root, f"{part}-labels-idx1-ubyte"))))
+    (images, labels), test = arrays
+    cut = len(images) - min(5000, len(images) // 5)
+    items = array_items(images[:cut], "train", "fashion_mnist", labels[:cut])
+    items += array_items(images[cut:], "validation", "fashion_mnist", labels[cut:])
+    return items + array_items(test[0], "test", "fashion_mnist", test[1])
 
 
 def open_cifar10(root: Path) -> list[ImageItem]:
@@ -258,9 +256,7 @@ class ImageCrops(Dataset):
 
     def __init__(self, items: Sequence[ImageItem], size: int, seed: int = 0, flip: bool = True) -> None:
         self.size, self.seed, self.flip = size, seed, flip
-        self.pixels = [item.load() for item in items]
-        self.labels = [item.label for item in items]
-        check_sizes(items, self.pixels, size)
+        self.pixels, self.labels = load_all(items, size), [item.label for item in items]
         areas = np.array([(p.shape[0] - size + 1) * (p.shape[1] - size + 1) for p in self.pixels], float)
         self.cumulative = np.cumsum(areas / areas.sum())
 
@@ -280,9 +276,7 @@ class FixedCrops(Dataset):
     """``n`` fixed crops, evenly spaced over the grid of adjacent crops of all images; items as of `ImageCrops`."""
 
     def __init__(self, items: Sequence[ImageItem], size: int, n: int) -> None:
-        self.size, self.items = size, list(items)
-        self.pixels = [item.load() for item in self.items]
-        check_sizes(items, self.pixels, size)
+        self.size, self.items, self.pixels = size, list(items), load_all(items, size)
         positions = [
             (i, top, left)
             for i, pixels in enumerate(self.pixels)
@@ -304,12 +298,14 @@ class FixedCrops(Dataset):
         return torch.stack([self[i]["image"] for i in range(len(self))])
 
 
-def check_sizes(items: Sequence[ImageItem], pixels: Sequence[np.ndarray], size: int) -> None:
-    """Raise `AudioVQError` unless crops of ``size`` pixels fit into all images."""
+def load_all(items: Sequence[ImageItem], size: int) -> list[np.ndarray]:
+    """The pixels of images; `AudioVQError` unless crops of ``size`` pixels fit into all."""
+    pixels = [item.load() for item in items]
     for item, array in zip(items, pixels, strict=True):
         if min(array.shape[:2]) < size:
             shape = "x".join(map(str, array.shape[1::-1]))
             raise AudioVQError(f"{item.id} has {shape} pixels, too few for crops of {size}: use smaller crops")
+    return pixels
 
 
 def crop_item(crop: np.ndarray, label: int, mirrored: bool) -> dict[str, Tensor]:

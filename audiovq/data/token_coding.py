@@ -202,26 +202,22 @@ def write_shard(
     with folder.writing(name) as temporary:
         shard = create_shard(temporary, container, model, f"{Path(name).stem.removeprefix('shard-')}-")
         for one in coded:
-            _add(shard, one, record, tell)
+            if one.fault is not None:
+                record["faults"].append([one.id, one.fault])
+                tell.fault(one.id, one.fault)
+            for remark in one.remarks:
+                record["remarks"].append([one.id, remark])
+                tell.remark(one.id, remark)
+            for item in one.items:
+                shard.add(item)
+                record["items"] += 1
+                record["frames"] += item.n_frames
+                record["seconds"] += item.seconds
         shard.close()
         record |= {"bytes": temporary.stat().st_size, "sha256": file_sha256(temporary)}
     if not record["items"]:
         folder.remove(name)
     return record
-
-
-def _add(shard: Any, coded: Coded, record: dict[str, Any], tell: Tell) -> None:
-    if coded.fault is not None:
-        record["faults"].append([coded.id, coded.fault])
-        tell.fault(coded.id, coded.fault)
-    for remark in coded.remarks:
-        record["remarks"].append([coded.id, remark])
-        tell.remark(coded.id, remark)
-    for item in coded.items:
-        shard.add(item)
-        record["items"] += 1
-        record["frames"] += item.n_frames
-        record["seconds"] += item.seconds
 
 
 #: Ray sends nothing home, and its own log stays in its folder.

@@ -171,10 +171,9 @@ def _open_animation(image: Any) -> tuple[Fraction, Frames]:
 
 def _check_size(video: Any) -> None:
     """Raise `AudioVQError` when frames of PyAV's stream or Pillow's animation are too large."""
+    size = f"{video.width}x{video.height}"
     if video.width * video.height > MAX_FRAME_PIXELS:
-        raise AudioVQError(
-            f"has frames of {video.width}x{video.height} pixels, more than {MAX_FRAME_PIXELS}; shrink it first"
-        )
+        raise AudioVQError(f"has frames of {size} pixels, more than {MAX_FRAME_PIXELS}; shrink it first")
 
 
 @contextmanager
@@ -217,13 +216,12 @@ def check_video_target(target: Place) -> str:
     Raises:
         AudioVQError: for an ending that is not in `VIDEO_SUFFIXES`, or when PyAV is missing.
     """
-    name = str(target).lower() if is_path(target) else ".gif"
-    for suffix in VIDEO_SUFFIXES:
-        if name.endswith(suffix):
-            if suffix == ".mp4":
-                need("av", "MP4", "video")
-            return suffix
-    raise AudioVQError(f"{describe(target)}: videos are written as {', '.join(VIDEO_SUFFIXES)}")
+    suffix = "." + str(target).lower().rpartition(".")[2] if is_path(target) else ".gif"
+    if suffix not in VIDEO_SUFFIXES:
+        raise AudioVQError(f"{describe(target)}: videos are written as {', '.join(VIDEO_SUFFIXES)}")
+    if suffix == ".mp4":
+        need("av", "MP4", "video")
+    return suffix
 
 
 @contextmanager
