@@ -41,7 +41,7 @@ VERBS = {
 }
 #: Modules of the verbs that share one.
 _MODULES = dict.fromkeys(("encode", "decode", "info"), "coding") | dict.fromkeys(
-    ("speakers", "export", "serve"), "models"
+    ("speakers", "export", "serve", "train"), "models"
 )
 #: Verbs with sub-commands.
 GROUPS = ("evaluate", "export", "generate")
