@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiovq.data.places import locked
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
 from audiovq.io import cache_dir
@@ -112,27 +114,14 @@ _FILES = ("codes.u16", "voices.u16", "pitch.u8", "levels.u8")
 
 
 class _CodesWriter:
-    """Appends utterances to a hidden folder beside ``folder``; an interrupted one is continued.
+    """Appends utterances to a folder, and goes on with one that was left unfinished.
 
     A line of ``utterances.jsonl`` says which bytes of each file are written with it.
-
-    Raises:
-        AudioVQError: when another process is writing the same codes.
     """
 
     def __init__(self, folder: Path) -> None:
-        import fcntl
-
-        self.path = folder.with_name(f".{folder.name}.partial")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise AudioVQError(f"another process is writing the codes in {folder}: wait for it") from None
-        self._files = [(self.path / name).open("ab") for name in _FILES]
-        self._listing = (self.path / "utterances.jsonl").open("a+", encoding="utf-8")
+        self._files = [(folder / name).open("ab") for name in _FILES]
+        self._listing = (folder / "utterances.jsonl").open("a+", encoding="utf-8")
         self.lines = self._read_lines()
         for file, size in zip(self._files, self.lines[-1]["ends"] if self.lines else [0] * len(_FILES), strict=True):
             file.truncate(size)
@@ -168,7 +157,7 @@ class _CodesWriter:
 
     def close(self) -> None:
         """Close the files; what is written stays for the next call."""
-        for file in (*self._files, self._listing, self._lock):
+        for file in (*self._files, self._listing):
             file.close()
 
 
@@ -187,21 +176,22 @@ def write_coded(
     Raises:
         AudioVQError: when there is none, or another process is writing them.
     """
-    writer = _CodesWriter(Path(folder))
-    try:
-        for utterance in utterances(len(writer.lines)):
-            writer.add(utterance)
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    with locked(partial / "lock", f"another process is writing the codes in {folder}: wait for it"):
+        with closing(_CodesWriter(partial)) as writer:
+            for utterance in utterances(len(writer.lines)):
+                writer.add(utterance)
         if not writer.lines:
             raise AudioVQError("the corpus has no utterances to encode: choose another")
         if tables is not None:
-            np.save(writer.path / "codebooks.npy", tables.astype(np.float16))
+            np.save(partial / "codebooks.npy", tables.astype(np.float16))
         index = {"facts": asdict(facts), "utterances": writer.lines}
-        (writer.path / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
-    finally:
-        writer.close()
-    for name in ("utterances.jsonl", "lock"):
-        (writer.path / name).unlink()
-    os.rename(writer.path, folder)
+        (partial / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
+        for name in ("utterances.jsonl", "lock"):
+            (partial / name).unlink()
+        os.rename(partial, folder)
     return CodesCache(folder)
 
 

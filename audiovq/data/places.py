@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,22 @@ def modified(place: str) -> float:
     fs, path = file_system(place)
     with _remote(place):
         return fs.modified(path).timestamp()
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file, where the system can; `AudioVQError` that says ``busy`` when another process does."""
+    with path.open("w") as file:
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AudioVQError(busy) from None
+            except OSError:  # some file systems cannot lock
+                pass
+        yield
 
 
 class Folder:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from audiovq.data.places import Folder, modified
+from audiovq.data.places import Folder, locked, modified
 from audiovq.data.token_coding import Cluster, Coding, ShardTask, Tell, code_all, write_shard
 from audiovq.data.token_files import FORMAT, MANIFEST, PROGRESS, SUFFIXES, VERSION, CodesModel
 from audiovq.data.token_sources import Coded, TokenSource
@@ -154,17 +154,8 @@ def alone(folder: Folder) -> Iterator[None]:
     lock = folder.path / PROGRESS / "lock"
     with errors_about(folder.name, "written"):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    with file:
-        with suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AudioVQError(f"{folder.name} is being written by another process: wait for it") from None
-            except OSError:  # some file systems cannot lock
-                pass
+        lock.touch()
+    with locked(lock, f"{folder.name} is being written by another process: wait for it"):
         yield
 
 
