@@ -40,9 +40,8 @@ VERBS = {
     "train": "Train a model: audiovq train experiment=NAME [KEY=VALUE ...].",
 }
 #: Modules of the verbs that share one.
-_MODULES = dict.fromkeys(("encode", "decode", "info"), "coding") | dict.fromkeys(
-    ("speakers", "export", "serve", "train"), "models"
-)
+_MODULES = {"speakers": "models", "export": "models", "serve": "models", "train": "models"}
+_MODULES |= dict.fromkeys(("encode", "decode", "info"), "coding")
 #: Verbs with sub-commands.
 GROUPS = ("evaluate", "export", "generate")
 #: Which optional dependencies a verb needs beyond the package's own.

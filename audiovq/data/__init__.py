@@ -11,12 +11,10 @@ from audiovq.data.utterance import Utterance, open_shards, write_shards
 if TYPE_CHECKING:
     from audiovq.data.tokens import TokenDataset, TokenShards
 
-_LAZY = {"TokenDataset": "tokens", "TokenShards": "tokens"}
-
 __all__ = ["TokenDataset", "TokenShards", "Utterance", "open_corpora", "open_corpus", "open_shards", "write_shards"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"audiovq.data.{_LAZY[name]}"), name)
+    if name in ("TokenDataset", "TokenShards"):  # they need PyTorch
+        return getattr(import_module("audiovq.data.tokens"), name)
     raise AttributeError(f"module 'audiovq.data' has no attribute {name!r}")

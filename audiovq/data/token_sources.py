@@ -234,9 +234,8 @@ def code_batches(
     n_codebooks: int,
     mono: bool,
     guarded: Callable[[TokenSource, Callable[[], Any]], Any],
-    batch_seconds: float = BATCH_SECONDS,
 ) -> Iterator[Coded]:
-    """Code recordings in their order, some ``batch_seconds`` of audio at a time.
+    """Code recordings in their order, some `BATCH_SECONDS` of audio at a time.
 
     ``guarded`` calls a function for a source and gives its result, or a `Coded` with the fault that it raised.
     """
@@ -246,7 +245,7 @@ def code_batches(
         waiting.append(guarded(source, lambda source=source: load_source(source, codec, mono)))  # type: ignore[misc]
         if isinstance(waiting[-1], Loaded):
             n_samples += sum(map(len, waiting[-1].channels))
-        if n_samples >= batch_seconds * codec.sample_rate:
+        if n_samples >= BATCH_SECONDS * codec.sample_rate:
             yield from _code_batch(codec, waiting, n_codebooks)
             waiting, n_samples = [], 0
     yield from _code_batch(codec, waiting, n_codebooks)

@@ -15,14 +15,7 @@ ENCODER_FILE = "encoder.safetensors"
 
 
 def encoder_folder(what: str) -> Path:
-    """A folder with the encoder alone, where a pack brought it, or else with the whole model.
-
-    Args:
-        what: needs it, for the message.
-
-    Raises:
-        AudioVQError: when a package is missing.
-    """
+    """A folder with the encoder alone, where a pack brought it, or else with the whole model, as `whisper_folder`."""
     folder = cache_dir() / "models" / "whisper-base"
     return folder if (folder / ENCODER_FILE).is_file() else whisper_folder(what)
 
@@ -30,11 +23,8 @@ def encoder_folder(what: str) -> Path:
 def whisper_folder(what: str = "word error rate") -> Path:
     """The model's files in one folder: the two packages carry its weights in halves, which are joined in the cache.
 
-    Args:
-        what: needs it, for the message.
-
     Raises:
-        AudioVQError: when a package is missing.
+        AudioVQError: when a package is missing that ``what`` needs.
     """
     sources = [Path(need(module, what).__file__).parent / "data" / name for module, name in _PARTS]
     folder = cache_dir() / "models" / "whisper-base"

@@ -92,13 +92,7 @@ def _html(value: str = "", elem_id: str | None = None) -> gr.HTML:
 
 
 class Page:
-    """The page of one model.
-
-    Args:
-        codec: the model.
-        prior: for the tab Generate; None where the model has none.
-        max_seconds: longest recording and sample.
-    """
+    """The page of one model, and of its prior for the tab Generate; recordings last ``max_seconds`` at most."""
 
     def __init__(self, codec: Codec, prior: SpeechPrior | None, max_seconds: float) -> None:
         self.codec, self.prior, self.max_seconds = codec, prior, max_seconds
