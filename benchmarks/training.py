@@ -36,9 +36,9 @@ import numpy as np
 import torch
 
 from audiovq.training.codec import CodecTask
-from audiovq.training.loop import Place, update_average
 from audiovq.training.offline import build, override
 from audiovq.training.run import compose
+from audiovq.training.task import Place, update_average
 
 PLACE = Place(step=0, progress=0.9, rate=1e-3)  # with discriminators
 
@@ -100,7 +100,8 @@ def parts_of(task: CodecTask, step: int) -> dict[str, float]:
             return task.code(task.model, batch)
 
     def optimize() -> None:
-        torch.nn.utils.clip_grad_norm_(task.trained, 5.0)
+        groups = task.optimizers["model"].param_groups
+        torch.nn.utils.clip_grad_norm_([parameter for group in groups for parameter in group["params"]], task.clip)
         task.optimizers["model"].step()
         update_average(task.average, task.model, step, task.average_decay)
 

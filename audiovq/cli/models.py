@@ -251,7 +251,7 @@ def train(
     from audiovq.training.run import compose, find_configs
 
     if join is not None:
-        from audiovq.training.offline import join as join_results
+        from audiovq.training.states import join as join_results
 
         if run_folder is None:
             raise AudioVQError("--join needs the run's folder: --run DIR")

@@ -200,11 +200,7 @@ class StepSampler(Sampler[int]):
 class StepBatches:
     """Training batches. The place in the data is the step alone, so that resuming continues exactly.
 
-    Args:
-        dataset: item i is decided by i alone, for any i of 0 and more.
-        batch_size: items of a step of one process.
-        workers: processes that prepare items; 0: the training process does.
-        device: where tensors are wanted.
+    Item i of the dataset is decided by i alone, for any i of 0 and more. Without workers the process itself prepares.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, workers: int = 0, device: torch.device | str = "cpu") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,24 +15,23 @@ from audiovq.codec.codec import Reconstruction, SpeechCodec
 from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
-from audiovq.data.whisper import encoder_folder
+from audiovq.data.whisper import WhisperEncoder, encoder_folder
 from audiovq.devices import compile_modules, restore, to_device
 from audiovq.errors import AudioVQError
 from audiovq.hub import weights_folder, write_weights
-from audiovq.training.batches import pick_device, rank, use_bfloat16
+from audiovq.training.batches import rank
 from audiovq.training.crops import Batch, CropSampler
-from audiovq.training.loop import Place, Task, add_previews, copy_buffers, update_average
 from audiovq.training.losses import (
     EnvelopeCorrelationLoss,
     MultiResolutionDiscriminator,
+    SpeakerMeans,
     SpectralLoss,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
     relative_waveform_loss,
 )
-from audiovq.training.speaker_means import SpeakerMeans
-from audiovq.training.whisper import WhisperEncoder
+from audiovq.training.task import EMATask, Place, add_previews, copy_buffers
 
 log = logging.getLogger("audiovq")
 
@@ -58,32 +56,31 @@ def fit_linear(layer: nn.Conv1d, rows: Tensor, wanted: Tensor, ridge: float = 1e
     layer.bias.copy_(solution[-1])  # type: ignore[union-attr]
 
 
-class CodecTask(Task):
+class CodecTask(EMATask):
     """Reconstruction, what a recogniser makes of it, and, from ``adversarial_from`` on, discriminators.
 
     Args:
         model: arguments of `SpeechCodec`.
-        corpus: folder with the packed corpora ``train`` and ``validation``; None: ``packed`` in the cache.
-        sampler: further arguments of `CropSampler`.
-        batch_size, crop_frames, other_frames: of a step.
-        learning_rate, weight_decay, average_decay: AdamW, and the moving average of the weights.
         weights: of the losses ``mel, magnitude, complex, waveform, harmonics, disturbance, envelope, level, quantizer,
             listener, teacher, loudness, speaker, adversarial, feature``.
-        phase_from: fewest codebooks of an item that is asked for the phase.
-        harmonics_from: fewest codebooks of an item that is asked for the phase of its lowest harmonics.
+        corpus: see `open_packed`.
+        sampler, crop_frames, other_frames: arguments of `CropSampler`.
+        phase_from, harmonics_from: fewest codebooks of an item that is asked for the phase, and for that of its lowest
+            harmonics.
         gap_share: share of items of which the decoder loses packets of 60 ms, one in ten.
-        listener_items: items of a batch that Whisper's encoder hears; 0 leaves it out.
-        listener_layers: of its layers, from the first on.
+        listener_items, listener_layers: of a batch that Whisper's encoder hears (0: none), and of its first layers.
         adversarial_from: share of the run after which the discriminators begin.
-        adversarial_samples: of each item that they see, a random stretch.
+        adversarial_samples, adversarial_rate: of each item that they see, and their learning rate.
         discriminator: arguments of `MultiResolutionDiscriminator`.
         frozen: prefixes of the codec's weights that stay as they are.
-        slow: factors of the learning rate, by prefixes of the codec's weights (the longest one counts): an encoder that
-            has learned before must not run away from its codebooks.
-        device, precision: see `audiovq.training.batches`.
-        compile: whether the networks go through torch.compile, which takes a minute or two at the start.
-        seed: of the data.
+        slow: factors of the learning rate, by prefixes of the codec's weights (the longest one counts).
+        compile: whether the networks go through torch.compile.
+
+    Raises:
+        AudioVQError: for another sample rate than that of packed corpora.
     """
+
+    clip = 5.0
 
     def __init__(
         self,
@@ -91,12 +88,8 @@ class CodecTask(Task):
         weights: Mapping[str, float],
         corpus: str | None = None,
         sampler: Mapping[str, Any] | None = None,
-        batch_size: int = 12,
         crop_frames: int = 48,
         other_frames: int = 100,
-        learning_rate: float = 5e-4,
-        weight_decay: float = 0.01,
-        average_decay: float = 0.999,
         phase_from: int = 5,
         harmonics_from: int = 2,
         gap_share: float = 0.0,
@@ -108,72 +101,58 @@ class CodecTask(Task):
         discriminator: Mapping[str, Any] | None = None,
         frozen: Sequence[str] = (),
         slow: Mapping[str, float] | None = None,
-        device: str = "cpu",
-        precision: str = "float32",
         compile: bool = False,
-        seed: int = 0,
+        weight_decay: float = 0.01,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        self.device = pick_device(device)
-        self.mixed = use_bfloat16(precision, self.device)
-        self.model = SpeechCodec(**model)
+        codec = SpeechCodec(**model)
+        super().__init__(codec, **settings)
         self.weights, self.frozen = dict(weights), tuple(frozen)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not name.startswith(("pitch.", *self.frozen)))
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.discriminator = MultiResolutionDiscriminator(**(discriminator or {}))
-        if (rate := self.model.sample_rate) != SAMPLE_RATE:
+        if (rate := codec.sample_rate) != SAMPLE_RATE:
             raise AudioVQError(f"packed corpora are at {SAMPLE_RATE} Hz: set sample_rate={SAMPLE_RATE}")
         self.spectral, self.envelope = SpectralLoss(sample_rate=rate), EnvelopeCorrelationLoss(rate)
-        self.teacher = nn.Conv1d(self.model.quantizer.content_dim, TEACHER_DIM, 1)
-        self.loudness = nn.Conv1d(self.model.quantizer.content_dim, 1, 1)
+        self.teacher = nn.Conv1d(codec.quantizer.content_dim, TEACHER_DIM, 1)
+        self.loudness = nn.Conv1d(codec.quantizer.content_dim, 1, 1)
         #: Whisper's encoder, in a list: that keeps it out of the state.
         self.listener = [self._load_listener()] if listener_items else []
         self.gap_share, self.listener_items, self.listener_layers = gap_share, listener_items, listener_layers
-        self.phase_from, self.harmonics_from, self.average_decay = phase_from, harmonics_from, average_decay
+        self.phase_from, self.harmonics_from = phase_from, harmonics_from
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
-        self.batch_size, self.seed = batch_size, seed
         self.to(self.device)
-        self._open_crops(corpus, crop_frames, other_frames, sampler or {})
-        means = SpeakerMeans(self.model.quantizer.detail_dim, len(self.train_crops.corpus.speaker_names))
-        self.speaker_means = means.to(self.device) if self.weights.get("speaker") else None
-        self.audio_seconds = batch_size * crop_frames * FRAME / rate
-        self._make_optimizers(learning_rate, adversarial_rate, weight_decay, slow or {})
-        if compile:  # what takes most of the time; the average, and so validation, stays as it is
-            encoder, decoder = self.model.encoder, self.model.decoder
-            parts = (encoder.content, encoder.detail, decoder.backbone, self.model.speaker_encoder.units)
-            compile_modules((*parts, self.discriminator), log.info)
-
-    def _open_crops(self, corpus: str | None, crop_frames: int, other_frames: int, sampler: Mapping[str, Any]) -> None:
         train, validation = (part.to(self.device) for part in open_packed(corpus))
-        self.train_crops = CropSampler(train, crop_frames, other_frames, **sampler)
+        self.train_crops = CropSampler(train, crop_frames, other_frames, **(sampler or {}))
         self.validation_crops = CropSampler(validation, 2 * crop_frames, other_frames)
+        means = SpeakerMeans(codec.quantizer.detail_dim, len(train.speaker_names))
+        self.speaker_means = means.to(self.device) if self.weights.get("speaker") else None
+        self.audio_seconds = self.batch_size * crop_frames * FRAME / rate
+        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
+        self.rates["discriminator"] = adversarial_rate
+        self.optimizers = {
+            "model": torch.optim.AdamW(
+                self._groups(slow or {}), self.rates["model"], weight_decay=weight_decay, **shared
+            ),
+            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, **shared),
+        }
+        if compile:  # what takes most of the time; the average, and so validation, stays as it is
+            parts = (codec.encoder.content, codec.encoder.detail, codec.decoder.backbone, codec.speaker_encoder.units)
+            compile_modules((*parts, self.discriminator), log.info)
 
     def _load_listener(self) -> WhisperEncoder:
         listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
         return listener.lower(torch.bfloat16) if self.mixed and listener.mel.is_cuda else listener
 
-    def _make_optimizers(
-        self, learning_rate: float, adversarial_rate: float, weight_decay: float, slow: Mapping[str, float]
-    ) -> None:
-        """Optimizers of the codec, with the maps from its content vectors, and of the discriminators."""
-        parts = (self.model, self.teacher, self.loudness)
-        self.trained = [p for part in parts for p in part.parameters() if p.requires_grad]
-        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
-        self.optimizers = {
-            "model": torch.optim.AdamW(self._groups(slow), learning_rate, weight_decay=weight_decay, **shared),
-            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, **shared),
-        }
-        self.rates = {"model": learning_rate, "discriminator": adversarial_rate}
-
     def _groups(self, slow: Mapping[str, float]) -> list[dict[str, Any]]:
-        """Trained parameters by the factor of their learning rate."""
+        """Trained parameters of the codec, and of the maps from its content vectors, by the factor of their rate."""
         groups: dict[float, list[Tensor]] = {}
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        for parameter in self.trained:
-            name = names.get(id(parameter), "")
-            prefix = max((prefix for prefix in slow if name.startswith(prefix)), key=len, default="")
-            groups.setdefault(slow.get(prefix, 1.0), []).append(parameter)
+        for part in (self.model, self.teacher, self.loudness):
+            for name, parameter in part.named_parameters():
+                prefixes = [prefix for prefix in slow if name.startswith(prefix)] if part is self.model else []
+                factor = slow[max(prefixes, key=len)] if prefixes else 1.0
+                if parameter.requires_grad:
+                    groups.setdefault(factor, []).append(parameter)
         return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
@@ -187,8 +166,7 @@ class CodecTask(Task):
         if place.progress >= self.adversarial_from:
             terms |= self.adversarial(batch.target[:, None], coded.waveform, place.rate)
         total = torch.stack([self.weights.get(name, 0.0) * term for name, term in terms.items()]).sum()
-        norm = self.update("model", total, place.rate, 5.0)
-        update_average(self.average, self.model, place.step, self.average_decay)
+        norm = self.improve(total, place)
         metrics = coded.quantized.metrics
         logged = {name: term.detach() for name, term in terms.items()} | {"gradient": norm}
         return logged | {name: metrics[name] for name in ("perplexity", "perplexity/detail") if name in metrics}
@@ -249,8 +227,9 @@ class CodecTask(Task):
         return terms
 
     def teacher_loss(self, latents: Tensor, teacher: Tensor) -> Tensor:
-        """Squared error of a linear map from content vectors to a recogniser's features of unit variance (Zhang et al.
-        2024, SpeechTokenizer, section 3.2)."""
+        """Squared error of a linear map from content vectors to a recogniser's features of unit variance.
+
+        Zhang et al. 2024, SpeechTokenizer, section 3.2."""
         content = latents[:, : self.model.quantizer.content_dim]
         known = (teacher != 0).any(-1)
         error = (self.teacher(content).float().transpose(1, 2) - teacher).square().mean(-1)
@@ -295,7 +274,7 @@ class CodecTask(Task):
         with self.autocast():
             scores, _ = self.discriminator(torch.cat([real, fake.detach().to(real.dtype)]))
         loss = discriminator_loss([s[:n] for s in scores], [s[n:] for s in scores])
-        self.update("discriminator", loss, rate, 5.0)
+        self.update("discriminator", loss, rate, self.clip)
         self.discriminator.requires_grad_(False)
         with self.autocast():
             with torch.no_grad():
@@ -319,13 +298,11 @@ class CodecTask(Task):
             for batch in batches:
                 coded = self.code(self.average, batch, n)
                 terms = self.losses(coded, batch)
-                for name in ("mel", "magnitude", "envelope", "level", "listener"):
-                    if name in terms:
-                        key = f"{name}/{n}"
-                        measures[key] = measures.get(key, 0.0) + float(terms[name]) / len(batches)
-            measures["loss"] += (
-                measures[f"mel/{n}"] + 4 * measures[f"magnitude/{n}"] + measures.get(f"listener/{n}", 0.0)
-            )
+                for name in ("mel", "magnitude", "envelope", "level", *(["listener"] if "listener" in terms else [])):
+                    key = f"{name}/{n}"
+                    measures[key] = measures.get(key, 0.0) + float(terms[name]) / len(batches)
+            heard = measures.get(f"listener/{n}", 0.0)
+            measures["loss"] += measures[f"mel/{n}"] + 4 * measures[f"magnitude/{n}"] + heard
         return measures
 
     def preview(self, writer: Any, step: int) -> None:

@@ -64,11 +64,9 @@ class SpectralAugmentation(nn.Module):
         return changed * energy.sqrt()
 
     def inverse(self, spectrum: Tensor, length: int) -> Tensor:
-        """Inverse of the transform: ``torch.istft``, or on other devices than the CPU the same without its check of the
-        window, for which the host would have to wait."""
-        hop = self.n_fft // 4
+        """``torch.istft``; elsewhere than on a CPU without its check of the window, for which the host would wait."""
         if spectrum.device.type == "cpu":
-            return torch.istft(spectrum, self.n_fft, hop, window=self.window, length=length)
+            return torch.istft(spectrum, self.n_fft, self.n_fft // 4, window=self.window, length=length)
         return self.overlap_add(spectrum, length)
 
     def overlap_add(self, spectrum: Tensor, length: int) -> Tensor:
@@ -186,13 +184,9 @@ class CropSampler:
     def draw(
         self, n: int, rng: np.random.Generator, augmented: bool = True, n_codebooks: np.ndarray | None = None
     ) -> Batch:
-        """Draw items.
+        """Draw ``n`` items; not ``augmented``: recordings as they are, to be decoded as they are.
 
-        Args:
-            n: their number.
-            rng: decides everything.
-            augmented: False for recordings as they are, to be decoded as they are.
-            n_codebooks: (n,) by which they will be coded, see ``converted_up_to``; None: any of them may be converted.
+        ``n_codebooks`` (n,) will code them, see ``converted_up_to``; None: any of them may be converted.
         """
         crop, other = self.crop_frames, self.other_frames
         is_synthetic = rng.random(n) < self.synthetic_share

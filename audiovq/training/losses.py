@@ -1,4 +1,4 @@
-"""Losses on waveforms: spectral distances that share their transforms, the disturbance of loudness, discriminators."""
+"""Losses: spectral distances that share their transforms, disturbance of loudness, discriminators, speaker means."""
 
 from __future__ import annotations
 
@@ -119,10 +119,10 @@ class SpectrogramDiscriminator(nn.Module):
             (2 * channels, 2 * channels, (3, 3), 1, 4),
         ]
         self.layers = nn.ModuleList(
-            weight_norm(nn.Conv2d(i, o, kernel, (stride, 1), (kernel[0] // 2, dilation), dilation=(1, dilation)), dim=0)
+            weight_norm(nn.Conv2d(i, o, kernel, (stride, 1), (kernel[0] // 2, dilation), dilation=(1, dilation)))
             for i, o, kernel, stride, dilation in shapes
         )
-        self.last = weight_norm(nn.Conv2d(2 * channels, 1, 3, padding=1), dim=0)
+        self.last = weight_norm(nn.Conv2d(2 * channels, 1, 3, padding=1))
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 1, T) -> score map and the inner features."""
@@ -156,12 +156,8 @@ class MultiResolutionDiscriminator(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """(B, 1, T) -> one score map per resolution, and each one's inner features."""
-        scores, features = [], []
-        for resolution in self.resolutions:
-            score, inner = resolution(waveform)
-            scores.append(score)
-            features.append(inner)
-        return scores, features
+        scores, features = zip(*(resolution(waveform) for resolution in self.resolutions), strict=True)
+        return list(scores), list(features)
 
 
 def bark(hz: Tensor) -> Tensor:
@@ -181,45 +177,38 @@ class Disturbance(nn.Module):
     What differs from the standard, for the sake of gradients: no time alignment, no equalisation, one scale for both
     signals, and means over frames instead of norms that the worst frames dominate (as in Martín-Doñas et al. 2018,
     PMSQE).
-
-    Args:
-        n_fft: window length of the squared magnitudes, in samples.
-        bands: along the Bark scale.
-        level_db: SPL at which the target is heard.
-        sample_rate: Hz.
     """
+
+    N_FFT, BANDS, LEVEL = 512, 49, 10 ** (79.0 / 10)
+    """Window length of the squared magnitudes in samples; bands along the Bark scale; SPL of the target, 79 dB."""
 
     filters: Tensor
     threshold: Tensor
     exponent: Tensor
     size: Tensor
 
-    def __init__(self, n_fft: int = 512, bands: int = 49, level_db: float = 79.0, sample_rate: int = 16000) -> None:
+    def __init__(self, sample_rate: int = 16000) -> None:
         super().__init__()
-        hz = torch.arange(n_fft // 2 + 1) * sample_rate / n_fft
+        hz = torch.arange(self.N_FFT // 2 + 1) * sample_rate / self.N_FFT
         place = bark(hz.clamp_min(20.0))
-        edges = torch.linspace(float(bark(torch.tensor(45.0))), float(bark(torch.tensor(sample_rate / 2))), bands + 2)
+        lowest, highest = (float(bark(torch.tensor(edge))) for edge in (45.0, sample_rate / 2))
+        edges = torch.linspace(lowest, highest, self.BANDS + 2)
         rising = (place - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
         falling = (edges[2:, None] - place) / (edges[2:] - edges[1:-1])[:, None]
         filters = torch.minimum(rising, falling).clamp_min(0.0)
         # Bands that are narrower than the spacing of the bins share the nearest ones.
         centre = (edges[1:-1, None] - place).abs().argmin(1)
         empty = filters.sum(1) < 0.5
-        filters[empty] = torch.nn.functional.one_hot(centre[empty], len(hz)).float()
-        self.register_buffer("filters", filters, persistent=False)
+        filters[empty] = F.one_hot(centre[empty], len(hz)).float()
         middle = 1960 * (edges[1:-1] + 0.53) / (26.28 - edges[1:-1])
         # A bin's power of 1 is a sine of 0 dB; thresholds refer to a band.
-        self.register_buffer("threshold", 10 ** (threshold_db(middle.clamp(50, 8000)) / 10), persistent=False)
-        steep = (6 / (edges[1:-1] + 2)).clamp(1.0, 2.0) ** 0.15
-        self.register_buffer("exponent", 0.23 * steep, persistent=False)
-        self.register_buffer("size", 0.187 * (self.threshold / 0.5) ** self.exponent, persistent=False)
-        self.width = 24.0 / bands  # of a band, in Bark
-        self.level = 10 ** (level_db / 10)
-        self.speech = (int(300 * n_fft / sample_rate), int(3500 * n_fft / sample_rate))
-
-    def powers(self, squared: Tensor, scale: Tensor) -> Tensor:
-        """Squared magnitudes (B, bins, frames) -> powers of bands (B, bands, frames); 1 is 0 dB SPL."""
-        return torch.matmul(self.filters, squared * scale)
+        threshold = 10 ** (threshold_db(middle.clamp(50, 8000)) / 10)
+        exponent = 0.23 * (6 / (edges[1:-1] + 2)).clamp(1.0, 2.0) ** 0.15
+        size = 0.187 * (threshold / 0.5) ** exponent
+        for name, values in {"filters": filters, "threshold": threshold, "exponent": exponent, "size": size}.items():
+            self.register_buffer(name, values, persistent=False)
+        self.width = 24.0 / self.BANDS  # of a band, in Bark
+        self.speech = (int(300 * self.N_FFT / sample_rate), int(3500 * self.N_FFT / sample_rate))
 
     def loudness(self, power: Tensor) -> Tensor:
         """Powers of bands -> loudness densities in sone per Bark (Zwicker)."""
@@ -233,11 +222,11 @@ class Disturbance(nn.Module):
             speech = target[:, low:high].sum(1)
             active = speech > 1e-3 * speech.amax(1, keepdim=True)
             mean = (speech * active).sum(1) / active.sum(1).clamp_min(1)
-            scale = (self.level / mean.clamp_min(1e-7))[:, None, None]
-            reference = self.powers(target, scale)
+            scale = (self.LEVEL / mean.clamp_min(1e-7))[:, None, None]
+            reference = torch.matmul(self.filters, target * scale)  # powers of bands; 1 is 0 dB SPL
             wanted = self.loudness(reference)
             loud = (0.04 * torch.log((target * scale).sum(1).clamp_min(1.0) / 1e7)).exp()
-        power = self.powers(decoded, scale)
+        power = torch.matmul(self.filters, decoded * scale)
         heard = self.loudness(power)
         difference = heard - wanted
         masked = 0.25 * torch.minimum(heard, wanted).detach()
@@ -265,33 +254,22 @@ class SpectralLoss(nn.Module):
     * ``harmonics``: the same for the lowest harmonics of voiced frames alone, whose phase few bits can hold: it moves
       slowly against the harmonic source.
     * ``disturbance``: of the loudness density, see `Disturbance`.
-
-    Args:
-        n_ffts: window lengths in samples; the hop is a quarter of each.
-        phase_n_ffts: those for ``complex``.
-        heard_n_fft: the one for ``harmonics`` and ``disturbance``.
-        lowest_hz: upper end of the band of ``harmonics``.
-        power: of the compression.
-        floor: magnitudes below are not told apart.
     """
 
-    def __init__(
-        self,
-        n_ffts: tuple[int, ...] = (128, 256, 512, 1024, 2048),
-        phase_n_ffts: tuple[int, ...] = (256, 512),
-        heard_n_fft: int = 512,
-        lowest_hz: float = 600.0,
-        power: float = 0.3,
-        floor: float = 1e-3,
-        sample_rate: int = 16000,
-    ) -> None:
+    N_FFTS, PHASE_N_FFTS = (128, 256, 512, 1024, 2048), (256, 512)
+    """Window lengths in samples, the hop is a quarter of each; those for ``complex``."""
+    LOWEST_HZ = 600.0
+    """Upper end of the band of ``harmonics``."""
+    POWER, FLOOR = 0.3, 1e-3
+    """Of the compression; magnitudes below the floor are not told apart."""
+
+    def __init__(self, sample_rate: int = 16000) -> None:
         super().__init__()
         import librosa
 
-        self.n_ffts, self.phase_n_ffts, self.power, self.floor = n_ffts, phase_n_ffts, power, floor
-        self.heard_n_fft, self.low_bins = heard_n_fft, round(lowest_hz * heard_n_fft / sample_rate)
-        self.disturbance = Disturbance(heard_n_fft, sample_rate=sample_rate)
-        for n_fft in n_ffts:
+        self.disturbance = Disturbance(sample_rate)
+        self.low_bins = round(self.LOWEST_HZ * Disturbance.N_FFT / sample_rate)
+        for n_fft in self.N_FFTS:
             window = torch.hann_window(n_fft)
             self.register_buffer(f"window{n_fft}", window / window.square().sum().sqrt(), persistent=False)
             if n_fft in MELS:
@@ -305,11 +283,11 @@ class SpectralLoss(nn.Module):
 
     def log_mel(self, squared: Tensor, n_fft: int) -> Tensor:
         """Squared magnitudes -> natural logarithm of the magnitude in each band."""
-        return 0.5 * torch.log(torch.matmul(getattr(self, f"mel{n_fft}"), squared) + self.floor**2)
+        return 0.5 * torch.log(torch.matmul(getattr(self, f"mel{n_fft}"), squared) + self.FLOOR**2)
 
     def compress(self, squared: Tensor) -> Tensor:
         """Squared magnitudes -> compressed ones. Logarithm and exponential are several times faster than a power."""
-        return torch.exp((self.power / 2) * torch.log(squared + 1e-6))
+        return torch.exp((self.POWER / 2) * torch.log(squared + 1e-6))
 
     def forward(
         self,
@@ -329,25 +307,25 @@ class SpectralLoss(nn.Module):
         """
         names = ("mel", "magnitude", "complex", "harmonics", "disturbance")
         terms = {name: decoded.new_zeros(()) for name in names}
-        for n_fft in self.n_ffts:
+        for n_fft in self.N_FFTS:
             spectrum, squared = self.transform(decoded, n_fft)
             with torch.no_grad():
                 reference, reference_squared = self.transform(target, n_fft)
                 wanted = self.compress(reference_squared)
             compressed = self.compress(squared)
-            terms["magnitude"] = terms["magnitude"] + F.l1_loss(compressed, wanted) / len(self.n_ffts)
+            terms["magnitude"] = terms["magnitude"] + F.l1_loss(compressed, wanted) / len(self.N_FFTS)
             if n_fft in MELS:
                 with torch.no_grad():
                     mel = self.log_mel(reference_squared, n_fft)
                 terms["mel"] = terms["mel"] + F.l1_loss(self.log_mel(squared, n_fft), mel) / len(MELS)
-            if n_fft in self.phase_n_ffts and phase is not None and len(phase):
+            if n_fft in self.PHASE_N_FFTS and phase is not None and len(phase):
                 scale = compressed[phase] / (squared[phase] + 1e-6).sqrt()
                 wanted_scale = wanted[phase] / (reference_squared[phase] + 1e-6).sqrt()
                 real = spectrum.real[phase] * scale - reference.real[phase] * wanted_scale
                 imaginary = spectrum.imag[phase] * scale - reference.imag[phase] * wanted_scale
                 distance = torch.sqrt(real.square() + imaginary.square() + 1e-6).mean()
-                terms["complex"] = terms["complex"] + distance / len(self.phase_n_ffts)
-            if n_fft == self.heard_n_fft:
+                terms["complex"] = terms["complex"] + distance / len(self.PHASE_N_FFTS)
+            if n_fft == Disturbance.N_FFT:
                 terms["disturbance"] = self.disturbance(squared, reference_squared)
                 if low is not None and voiced is not None and len(low):
                     terms["harmonics"] = self.harmonics(spectrum[low], reference[low], voiced[low])
@@ -365,3 +343,56 @@ class SpectralLoss(nn.Module):
         place = torch.arange(distance.shape[1], device=voiced.device) * voiced.shape[1] // distance.shape[1]
         heard = voiced[:, place].float()
         return (distance * heard).sum() / heard.sum().clamp_min(1)
+
+
+class SpeakerMeans(nn.Module):
+    """Keeps a codebook from telling who speaks by what stays the same in all that a speaker says.
+
+    The mean of each speaker's vectors is followed by a moving average; the loss is the variance of these means, as a
+    share of the variance of all vectors. Its gradient moves every vector of a speaker by the same.
+
+    Args:
+        channels: of the vectors.
+        n_speakers: of the corpus.
+        decay: of the averages, by batches that have the speaker.
+    """
+
+    means: Tensor
+    seen: Tensor
+    moments: Tensor
+
+    def __init__(self, channels: int, n_speakers: int, decay: float = 0.9) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("means", torch.zeros(n_speakers, channels))
+        self.register_buffer("seen", torch.zeros(n_speakers))
+        self.register_buffer("moments", torch.zeros(2, channels))  # mean and variance of all vectors
+
+    def forward(self, latents: Tensor, values: Tensor, active: Tensor, speaker: Tensor) -> Tensor:
+        """Latents that carry the gradient and their vectors, (B, C, F) where ``active`` (B, F), of speakers (B,)."""
+        weight = active.float()[:, None]
+        n_frames = weight.sum(2).clamp_min(1)
+        own = (values * weight).sum(2) / n_frames
+        with torch.no_grad():
+            self._follow(own, values, active, speaker)
+            known = self.seen > 0
+            if not known.any():
+                return latents.new_zeros(())
+            centre = self.means[known].mean(0)
+            direction = self.means[speaker] - centre
+            total = self.moments[1].sum().clamp_min(1e-6)
+            share = (self.means[known] - centre).square().sum(1).mean() / total
+        pull = ((latents * weight).sum(2) / n_frames * direction).sum(1).mean() / total
+        return 2 * (pull - pull.detach()) + share
+
+    def _follow(self, own: Tensor, values: Tensor, active: Tensor, speaker: Tensor) -> None:
+        rows = values.transpose(1, 2)[active]
+        if len(rows) < 2:
+            return
+        found = torch.stack([rows.mean(0), rows.var(0)])
+        self.moments.copy_(found if not self.seen.any() else self.moments.lerp(found, 0.02))
+        for mean, number, voiced in zip(own, speaker.tolist(), active.any(1).tolist(), strict=True):
+            if voiced:
+                rate = max(1 - self.decay, 1 / (1 + float(self.seen[number])))
+                self.means[number].lerp_(mean, rate)
+                self.seen[number] += 1

@@ -1,6 +1,6 @@
 """A sitting of a training run from a pack: unpack, train by the clock, leave results for the next to go on from.
 
-Nothing here needs hydra, Lightning or a network: `audiovq.training.packing` resolved the configuration already.
+Nothing here needs hydra or a network: `audiovq.training.packing` resolved the configuration already.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from audiovq.data.pieces import PieceReader, unpack_corpus
 from audiovq.errors import AudioVQError
 from audiovq.io import atomic_write
 from audiovq.training.batches import Stopped
-from audiovq.training.compact import AVERAGE, Limits, encode_state, read_set, write_set
-from audiovq.training.loop import Place, Run, Task, load_state, state_of
+from audiovq.training.run import Run, run_settings
+from audiovq.training.states import CONFIG, Limits, encode_state, load_state, read_set, state_of, write_set
+from audiovq.training.task import Place, Task
 
 log = logging.getLogger("audiovq")
-CONFIG = "config.json"
 START = "start/"
 """Prefix of a pack's entries with the state that training starts from."""
 
@@ -59,14 +59,14 @@ class Sitting(Run):
 
     def place(self) -> Place:
         """Where the run is now; a sitting that is the whole run goes by its clock."""
-        if self.whole:
-            assert self.deadline is not None
-            self.minutes = max(self.deadline - self.began, 1e-3) / 60
-            kept, self.seconds = self.seconds, time.perf_counter() - self.began
-            place = super().place()
-            self.seconds = kept
-            return place
-        return super().place()
+        if not self.whole:
+            return super().place()
+        assert self.deadline is not None
+        self.minutes = max(self.deadline - self.began, 1e-3) / 60
+        kept, self.seconds = self.seconds, time.perf_counter() - self.began
+        place = super().place()
+        self.seconds = kept
+        return place
 
     def fit(self, task: Task) -> None:
         """Go on from the results or the start, and write a first set, so that a set exists whatever happens."""
@@ -105,10 +105,9 @@ class Sitting(Run):
         begun = time.perf_counter()
         if not all(bool(torch.isfinite(parameter).all()) for parameter in task.parameters()):
             raise AudioVQError(f"weights are not finite at step {self.step}: lower the learning rate")
-        facts = {"step": self.step, "seconds": self.seconds, "best": self.best, "task": type(task).__name__}
         with torch.no_grad():
             data = encode_state(state_of(task), self.limits)
-        files = write_set(self.out, data, facts, self.limits)
+        files = write_set(self.out, data, self.facts(task), self.limits)
         self.took["save"] = time.perf_counter() - begun
         log.info("step %d: %d files, %.1f MiB, %.1f s", self.step, len(files), len(data) / 2**20, self.took["save"])
 
@@ -166,8 +165,7 @@ def train_from_pack(
         minutes: from ``begun`` to the end.
         work: folder for what is unpacked; None: ``unpacked`` in the pack.
         settings: ``key=value`` changes of the configuration.
-        limits: on the results.
-        save_every: seconds.
+        limits, save_every: see `Sitting`.
         begun: ``time.time()`` when the process started; None: now.
 
     Raises:
@@ -185,7 +183,25 @@ def train_from_pack(
         config = json.loads(reader.read(CONFIG))
         _adapt(config, settings)
         start = _unpack(reader, work)
-        _sit(config, out, work, start, ends, limits or Limits(), save_every)
+        task = _make_task(config)
+        run = Sitting(
+            work / "run",
+            out,
+            start,
+            limits or Limits(),
+            ends,
+            save_every,
+            seed=config["seed"],
+            **run_settings(config["training"]),
+        )
+        if start is None and config["training"].get("init_from"):
+            task.begin_from(config["training"]["init_from"])
+        if isinstance(config.get("model"), dict):  # with what the task adds, such as the speakers of the corpus
+            config["model"] = task.average.config
+        with atomic_write(out / CONFIG) as path:
+            path.write_text(json.dumps(config) + "\n")
+        run.fit(task)
+        log.info("done: step %d, %.0f s before the end", run.step, ends - time.perf_counter())
     except Exception as error:
         log.info("stopped: %s", error)
         raise
@@ -229,75 +245,15 @@ def _unpack(reader: PieceReader, work: Path) -> Path | None:
     return work / "start"
 
 
-def _sit(
-    config: dict[str, Any],
-    out: Path,
-    work: Path,
-    start: Path | None,
-    ends: float,
-    limits: Limits,
-    save_every: float,
-) -> None:
-    cuda, plan = torch.cuda.is_available(), config["training"]
-    torch.set_num_threads(plan["threads"])
+def _make_task(config: Mapping[str, Any]) -> Any:
+    cuda = torch.cuda.is_available()
+    torch.set_num_threads(config["training"]["threads"])
     if cuda:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(config["seed"])
-    task = build(config["task"])
     log.info("%s on %s", config["name"], torch.cuda.get_device_name() if cuda else "CPU")
-    run = Sitting(
-        work / "run",
-        out,
-        start,
-        limits,
-        ends,
-        save_every,
-        max_steps=plan["max_steps"],
-        minutes=plan["minutes"],
-        decay=plan["decay"],
-        warmup_steps=plan["warmup_steps"],
-        validate_every=plan["validate_every"],
-        checkpoint_every=plan["checkpoint_every"],
-        log_every=plan["log_every"],
-        seed=config["seed"],
-    )
-    if start is None and plan.get("init_from"):
-        task.begin_from(plan["init_from"])
-    if isinstance(config.get("model"), dict):  # with what the task adds, such as the speakers of the corpus
-        config["model"] = task.average.config
-    with atomic_write(out / CONFIG) as path:
-        path.write_text(json.dumps(config) + "\n")
-    run.fit(task)
-    log.info("done: step %d, %.0f s before the end", run.step, ends - time.perf_counter())
-
-
-def join(results: Path, folder: Path) -> int:
-    """Make a run's folder out of results: training there goes on from them. Averaged weights become ``latest``.
-
-    Returns:
-        The steps that are done.
-
-    Raises:
-        AudioVQError: when there is no complete set.
-    """
-    from safetensors.torch import save_file
-
-    from audiovq.hub import write_weights
-
-    tensors, facts = read_set(results)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads((results / CONFIG).read_text()) if (results / CONFIG).is_file() else {}
-    average = {name.removeprefix(AVERAGE): t for name, t in tensors.items() if name.startswith(AVERAGE)}
-    if average and isinstance(config.get("model"), dict):
-        write_weights(average, config["model"], folder / "latest")
-    note = json.dumps(facts)
-    with atomic_write(folder / "state.safetensors") as path:
-        kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(kept, path, {"step": str(facts["step"]), "state": note})
-    with atomic_write(folder / "state.json") as path:
-        path.write_text(note + "\n")
-    return facts["step"]
+    return build(config["task"])
 
 
 def main(arguments: Sequence[str] | None = None, begun: float | None = None) -> int:
@@ -314,10 +270,9 @@ def main(arguments: Sequence[str] | None = None, begun: float | None = None) -> 
     given = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     limits = Limits(int(given.file_mib * 2**20), int(given.total_mib * 2**20))
+    where = (given.pack, given.out, given.minutes, given.work)
     try:
-        train_from_pack(
-            given.pack, given.out, given.minutes, given.work, given.settings, limits, given.save_every, begun
-        )
+        train_from_pack(*where, given.settings, limits, given.save_every, begun)
     except AudioVQError as error:
         print("audiovq:", error, file=sys.stderr)
         return 1

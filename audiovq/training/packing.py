@@ -12,19 +12,22 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.parser import Parser
 from pathlib import Path
 from typing import Any
 
 from audiovq.data.pieces import AUDIO, PieceWriter, add_corpus
-from audiovq.data.whisper import ENCODER_FILE, whisper_folder
+from audiovq.data.whisper import ENCODER_FILE, encoder_bytes, whisper_folder
 from audiovq.errors import AudioVQError
+from audiovq.hub import model_folder, weights_folder
 from audiovq.io import atomic_write, cache_dir
-from audiovq.training.compact import Limits, encode_state, write_set
-from audiovq.training.offline import CONFIG, START, check_end
+from audiovq.training.offline import START, check_end
+from audiovq.training.states import CONFIG, Limits, encode_state, read_set, read_state, write_set
 
 log = logging.getLogger("audiovq")
+STATE_BYTES = 50 << 20
+"""Largest size of the state that a pack starts from."""
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)] + [
     "manylinux2014_x86_64",
     "manylinux2010_x86_64",
@@ -40,20 +43,15 @@ class PackOptions:
     Attributes:
         have: packages that the target machine has; their dependencies are taken to be there, too.
         python: version of the target's Python, such as "3.12".
-        audio: "opus", "flac" or "int16".
-        kbps: of Opus.
-        labels: label files that go along with the corpora.
+        audio: "opus", at ``kbps``, "flac" or "int16".
         piece_bytes: largest piece.
-        state_bytes: largest size of the state to start from.
     """
 
     have: Sequence[str] = ()
     python: str = "3.12"
     audio: str = "opus"
     kbps: float = 32.0
-    labels: Sequence[str] = field(default=("pitch",))
     piece_bytes: int = 60 << 20
-    state_bytes: int = 50 << 20
 
 
 def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run: Path | None = None) -> int:
@@ -64,8 +62,7 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
     Args:
         given: configuration, resolved, of a task on packed corpora or on codes.
         folder: of the pieces.
-        options: what goes along.
-        run: folder of a run whose state the training goes on from.
+        run: folder of a run, or of results, whose state the training goes on from.
 
     Returns:
         Bytes in all.
@@ -90,7 +87,7 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
             _add_codes(writer, config["task"])
         for split in ("train", "validation") if "corpus" in config["task"] else ():
             base = Path(corpus) if corpus else cache_dir() / "packed"
-            add_corpus(writer, base / split, split, options.audio, options.kbps, options.labels, _progress(split))
+            add_corpus(writer, base / split, split, options.audio, options.kbps, ("pitch",), _progress(split))
         if config["task"].get("listener_items"):
             _add_listener(writer, config["task"].get("listener_layers"))
         for path in wheels:
@@ -100,7 +97,7 @@ def write_pack(given: Mapping[str, Any], folder: Path, options: PackOptions, run
         config["task"]["corpus"] = None
     if "codec" in config["task"]:
         _add_codec(writer, config["task"])
-    _add_start(writer, config, options, run)
+    _add_start(writer, config, run)
     writer.add(CONFIG, json.dumps(config, indent=1).encode())
     with atomic_write(folder / "run.py") as path:
         path.write_bytes((Path(__file__).parent / "bootstrap.py").read_bytes())
@@ -123,7 +120,7 @@ def _progress(split: str) -> Any:
 
 def _add_codes(writer: PieceWriter, task: dict[str, Any]) -> None:
     """The codes of a task, made now where they are missing; on the other machine it needs no codec and no corpora."""
-    from audiovq.training.prior import open_codes
+    from audiovq.training.codes import open_codes
 
     folder = open_codes(task["codes"], task["codec"], task["corpora"]).folder
     for path in sorted(folder.iterdir()):
@@ -141,31 +138,25 @@ def _add_code(writer: PieceWriter) -> None:
 
 
 def _add_listener(writer: PieceWriter, n_layers: int | None) -> None:
-    from audiovq.training.whisper import encoder_bytes
-
     data = encoder_bytes(whisper_folder("the listener's loss"), n_layers)
     writer.add(f"cache/models/whisper-base/{ENCODER_FILE}", data, compress=False)
 
 
 def _add_codec(writer: PieceWriter, task: dict[str, Any]) -> None:
     """The frozen model that a task reads codes of."""
-    from audiovq.hub import model_folder
-
     folder = model_folder(task["codec"])
     for name in ("config.json", "model.safetensors"):
         writer.add(f"cache/init/codec/{name}", (folder / name).read_bytes(), compress=False)
     task["codec"] = "init/codec"
 
 
-def _add_start(writer: PieceWriter, config: dict[str, Any], options: PackOptions, run: Path | None) -> None:
+def _add_start(writer: PieceWriter, config: dict[str, Any], run: Path | None) -> None:
     """The state to go on from; without one, the models that ``init_from`` names."""
-    from audiovq.hub import weights_folder
-
     plan = config["training"]
     if run is not None:
-        tensors, facts = read_run(run)
+        tensors, facts = (read_state if (run / "state.safetensors").is_file() else read_set)(run)
         with tempfile.TemporaryDirectory() as temporary:
-            limits = Limits(options.state_bytes, options.state_bytes, 1)
+            limits = Limits(STATE_BYTES, STATE_BYTES, 1)
             for path in write_set(Path(temporary) / "start", encode_state(tensors, limits), facts, limits):
                 writer.add(START + path.name, path.read_bytes(), compress=False)
     source = plan.get("init_from")
@@ -177,27 +168,6 @@ def _add_start(writer: PieceWriter, config: dict[str, Any], options: PackOptions
             writer.add(f"cache/init/{i}/model.safetensors", path.read_bytes(), compress=False)
         names = {part: f"init/{i}" for i, part in enumerate(parts)}
         plan["init_from"] = names if isinstance(source, Mapping) else names[""]
-
-
-def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A run's state: tensors and facts. The folder is a run's, or one of results.
-
-    Raises:
-        AudioVQError: when there is none.
-    """
-    from safetensors import safe_open
-
-    from audiovq.training.compact import read_set
-
-    if not (folder / "state.safetensors").is_file():
-        return read_set(folder)
-    try:
-        with safe_open(folder / "state.safetensors", "pt") as file:
-            written = (file.metadata() or {}).get("state") or (folder / "state.json").read_text()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(written)
-    except Exception as error:
-        raise AudioVQError(f"cannot read the state of {folder}: {' '.join(str(error).split())}") from error
 
 
 # -- wheels -----------------------------------------------------------------------------------------------------------

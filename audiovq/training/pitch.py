@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +16,38 @@ from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.hub import write_weights
 from audiovq.training.batches import rank
-from audiovq.training.loop import Place, Task, copy_buffers, update_average
+from audiovq.training.task import EMATask, Place, copy_buffers
 
 
-class PitchTask(Task):
+class PitchTask(EMATask):
     """Cross-entropy against labels, blurred over neighbouring steps; frames without a label do not count.
 
     Half of the crops have noise added, and all a random level below the nominal one.
 
     Args:
         pitch: arguments of `PitchTracker`.
-        corpus: folder with the packed corpora ``train`` and ``validation`` and their pitch labels; None: ``packed`` in
-            the cache.
-        batch_size, crop_frames: of a step.
-        learning_rate, average_decay: AdamW, and the moving average of the weights.
+        corpus: see `open_packed`; with pitch labels.
         blur: standard deviation of the targets, steps of the scale.
-        seed: of the crops.
     """
+
+    kernel: Tensor
 
     def __init__(
         self,
         pitch: dict[str, Any],
         corpus: str | None = None,
-        batch_size: int = 24,
         crop_frames: int = 64,
-        learning_rate: float = 2e-3,
-        average_decay: float = 0.998,
         blur: float = 1.0,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        self.settings = pitch
-        self.model = PitchTracker(**pitch)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        super().__init__(PitchTracker(**pitch), device="cpu", precision="float32", **settings)
+        self.settings, self.crop_frames = pitch, crop_frames
         self.train_corpus, self.validation_corpus = open_packed(corpus)
-        self.batch_size, self.crop_frames, self.seed, self.decay = batch_size, crop_frames, seed, average_decay
         steps = torch.arange(-4, 5, dtype=torch.float32)
         self.register_buffer("kernel", torch.exp(-0.5 * (steps / blur).square()), persistent=False)
-        self.optimizers = {
-            "model": torch.optim.AdamW(self.model.parameters(), learning_rate, (0.9, 0.98), weight_decay=0.01)
-        }
-        self.rates = {"model": learning_rate}
-        self.audio_seconds = batch_size * crop_frames * FRAME / SAMPLE_RATE
-
-    kernel: Tensor
+        optimizer = torch.optim.AdamW(self.model.parameters(), self.rates["model"], (0.9, 0.98), weight_decay=0.01)
+        self.optimizers = {"model": optimizer}
+        self.audio_seconds = self.batch_size * crop_frames * FRAME / SAMPLE_RATE
 
     def batch(self, corpus: PackedCorpus, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Waveforms (B, 1, T) at a random level, and labels (B, F)."""
@@ -79,7 +66,7 @@ class PitchTask(Task):
         noise = torch.randn_like(waveform) * 10 ** ((TARGET_DB - fall - ratio) / 20)
         return (waveform + noisy * noise)[:, None], corpus.rows("pitch", start, self.crop_frames).long()
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (B, N_VALUES + 1, F), labels (B, F), -1 unknown -> scalar."""
         target = F.one_hot(labels.clamp_min(0), N_VALUES + 1).float()
         voiced = F.conv1d(target[..., 1:].flatten(0, 1)[:, None], self.kernel[None, None], padding=4)[:, 0]
@@ -91,26 +78,22 @@ class PitchTask(Task):
         return (entropy * known).sum() / known.sum().clamp_min(1)
 
     def training_step(self, place: Place) -> dict[str, Tensor]:
-        waveform, labels = self.batch(
-            self.train_corpus, self.batch_size, np.random.default_rng((self.seed, place.step, rank()))
-        )
-        loss = self.loss(self.model(waveform), labels)
-        self.update("model", loss, place.rate, 1.0)
-        update_average(self.average, self.model, place.step, self.decay)
+        rng = np.random.default_rng((self.seed, place.step, rank()))
+        waveform, labels = self.batch(self.train_corpus, self.batch_size, rng)
+        loss = self.cross_entropy(self.model(waveform), labels)
+        self.improve(loss, place)
         return {"loss": loss.detach()}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         copy_buffers(self.average, self.model)
-        rng = np.random.default_rng(0)
+        rng, rounds = np.random.default_rng(0), 8
         total = {"loss": 0.0, "voicing": 0.0, "gross": 0.0, "cents": 0.0}
-        rounds = 8
         for _ in range(rounds):
             waveform, labels = self.batch(self.validation_corpus, 32, rng)
             logits = self.average(waveform)
-            total["loss"] += float(self.loss(logits, labels)) / rounds
-            for name, value in errors(decide(logits, 0.5), labels).items():
-                total[name] += value / rounds
+            measures = {"loss": float(self.cross_entropy(logits, labels)), **errors(decide(logits, 0.5), labels)}
+            total = {name: value + measures[name] / rounds for name, value in total.items()}
         return total
 
     def export(self, folder: Path) -> None:

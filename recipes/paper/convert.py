@@ -27,7 +27,7 @@ from audiovq.errors import AudioVQError
 from audiovq.evaluation.metrics.models import DifferentialWordErrorRate, SpeakerCosine
 from audiovq.evaluation.protocol import Pair, Score, mean_of
 from audiovq.io import atomic_write
-from audiovq.training.paper import packed_folder
+from audiovq.training.wavenet import packed_folder
 from audiovq.wavenet.paper import PaperVQVAE
 
 COLUMNS = {"target": ("to target", 3), "source": ("to source", 3), "words": ("dWER %", 1)}

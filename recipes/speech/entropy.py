@@ -24,7 +24,7 @@ from audiovq.bitstream.entropy import EntropyCoder
 from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model
 from audiovq.errors import AudioVQError
 from audiovq.hub import codes_hash, model_folder
-from audiovq.training.entropy import EntropyTask
+from audiovq.training.codes import EntropyTask
 from audiovq.training.entropy_network import ideal_bits, packets_of
 from audiovq.training.run import compose, make_task, train
 

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import FRAME, open_packed
-from audiovq.data.whisper import encoder_folder
+from audiovq.data.whisper import WhisperEncoder, encoder_folder
 from audiovq.hub import model_folder
 from audiovq.training.crops import CropSampler
-from audiovq.training.whisper import WhisperEncoder
 
 RATE, LAYERS = 16000, 6
 BANDS = ((0, 100), (100, 250), (250, 500), (0, 500), (500, 1000), (1000, 2000), (2000, 4000), (4000, 8001))

@@ -26,11 +26,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from audiovq.data.packed import PackedCorpus
-from audiovq.data.whisper import whisper_folder
+from audiovq.data.whisper import WhisperEncoder, whisper_folder
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Progress
 from audiovq.io import atomic_write, cache_dir
-from audiovq.training.whisper import WhisperEncoder
 
 Encoder = Callable[[Tensor], list[Tensor]]
 """Waveforms (B, T) -> states (B, T / 320, C) after each layer, of which the last are used: `WhisperEncoder` is one."""
@@ -140,7 +139,7 @@ class FastEncoder:
     def __init__(self, folder: Path, threads: int) -> None:
         from ctranslate2.models import Whisper
 
-        self._log_mel = WhisperEncoder.load(folder, 0).log_mel
+        self._log_mel = WhisperEncoder.load(folder).log_mel
         self._model = Whisper(str(folder), device="cpu", compute_type="int8", intra_threads=threads)
 
     def __call__(self, waveform: Tensor) -> list[Tensor]:

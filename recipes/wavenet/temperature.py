@@ -17,7 +17,7 @@ import torch
 
 from audiovq.io import read_json
 from audiovq.tensor_files import write_json
-from audiovq.training.wavenet_decoder import WaveNetDecoderTask, sample_waveform
+from audiovq.training.wavenet import WaveNetDecoderTask, sample_waveform
 from audiovq.wavenet.model import band_temperatures
 from audiovq.wavenet.sampler import load_wavenet
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("hydra")
 
 from audiovq.errors import AudioVQError
-from audiovq.training.image import make_image_model
+from audiovq.training.visual import make_image_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes" / "images"))
 from common import RUNS, settings_of

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from audiovq.data.packed import FRAME, PackedCorpus
-from audiovq.training.whisper import WhisperEncoder
+from audiovq.data.whisper import WhisperEncoder
 from recipes.speech.teacher import MARGIN, WINDOW, invariant_directions, teacher_rows
 
 

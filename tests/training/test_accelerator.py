@@ -14,13 +14,13 @@ import torch
 from audiovq import devices
 from audiovq.codec.decoder import frame_cycles, harmonic_source, instantaneous_frequency
 from audiovq.codec.encoder import pitch_to_hz
+from audiovq.data.whisper import WhisperEncoder
 from audiovq.quantize import VectorQuantizer
 from audiovq.quantize.codebook import EMACodebook, GradientCodebook
 from audiovq.quantize.functional import count_codes, exact_products, nearest
 from audiovq.training.crops import SpectralAugmentation
-from audiovq.training.loop import Place
 from audiovq.training.offline import build
-from audiovq.training.whisper import WhisperEncoder
+from audiovq.training.task import Place
 from tests.training.tiny_codec import task_config, write_packed
 
 
@@ -50,8 +50,8 @@ def test_the_host_never_waits_for_values(corpus, monkeypatch):
     for module in (task, task.listener[0], task.train_crops.corpus, task.train_crops.augment):
         module.to("meta")
     task.device = torch.device("meta")
-    task.trained = [p for p in (*task.model.parameters(), *task.teacher.parameters()) if p.requires_grad]
-    for name, parameters in {"model": task.trained, "discriminator": list(task.discriminator.parameters())}.items():
+    trained = [p for p in (*task.model.parameters(), *task.teacher.parameters()) if p.requires_grad]
+    for name, parameters in {"model": trained, "discriminator": list(task.discriminator.parameters())}.items():
         task.optimizers[name] = torch.optim.AdamW(parameters, foreach=True, capturable=False)
     for quantizer in (task.model.quantizer.content, task.model.quantizer.detail):
         quantizer.start.over = True

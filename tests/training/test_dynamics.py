@@ -14,7 +14,7 @@ from audiovq.data.episodes import CodeWindows, Episode, coded_episodes, split_of
 from audiovq.errors import AudioVQError
 from audiovq.image import ImageCodec
 from audiovq.training.run import compose, train
-from audiovq.training.video import DynamicsTask
+from audiovq.training.visual import DynamicsTask
 from audiovq.video import ClipCodec, VideoModel
 from tests.training.runs import differences, step_of, unplugged_at
 

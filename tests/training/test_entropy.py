@@ -13,7 +13,7 @@ from audiovq.bitstream.entropy_model import FILE_NAME, load_entropy_model
 from audiovq.data.codes import CodesFacts, write_coded
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.training.entropy import EntropyTask, training_rows
+from audiovq.training.codes import EntropyTask, training_rows
 from audiovq.training.entropy_network import (
     EntropyNetwork,
     EntropySettings,
@@ -22,7 +22,7 @@ from audiovq.training.entropy_network import (
     packets_of,
     speaker_weights,
 )
-from audiovq.training.loop import Run
+from audiovq.training.run import Run
 from tests.training.runs import differences, step_of, unplugged_at
 
 NETWORK = {"width": 16, "hidden": 16}
@@ -111,7 +111,7 @@ def test_a_run_begins_from_the_entropy_model_of_a_codec(task, tmp_path, monkeypa
     codec = tmp_path / "codec"
     codec.mkdir()
     (codec / "model.safetensors").write_bytes(save({"encoder.weight": torch.zeros(2)}))
-    monkeypatch.setattr("audiovq.training.entropy.codes_hash", lambda folder: bytes.fromhex("01020304"))
+    monkeypatch.setattr("audiovq.training.codes.codes_hash", lambda folder: bytes.fromhex("01020304"))
     other = make_task(tmp_path / "codes")
     with pytest.raises(AudioVQError, match="do not fit"):
         other.begin_from(str(codec))

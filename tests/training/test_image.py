@@ -13,8 +13,8 @@ pytest.importorskip("hydra")
 from PIL import Image
 
 from audiovq.image import ImageCodec
-from audiovq.training.image import ImageTask
 from audiovq.training.run import compose, train
+from audiovq.training.visual import ImageTask
 from tests.training.runs import differences, step_of, unplugged_at
 
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audiovq.errors import AudioVQError
-from audiovq.training import loop
+from audiovq.training import run as run_module
 from audiovq.training.batches import average_gradients
-from audiovq.training.loop import Run
+from audiovq.training.run import Run
 from tests.training.runs import differences, state_of, step_of, unplugged_at
 from tests.training.toy import SIGINT, SIGTERM, OtherTask, Toy, ToyTask
 
@@ -60,7 +60,7 @@ def test_a_run_ends_after_steps_or_after_minutes(tmp_path):
 
 def test_a_run_by_the_clock_ends_and_goes_on_by_the_clock(tmp_path, monkeypatch):
     ticks = itertools.count()
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(run_module.time, "perf_counter", lambda: float(next(ticks)))
     clock = {"max_steps": None, "minutes": 0.5, "validate_every": 10, "checkpoint_every": 10}
     with unplugged_at(ToyTask, 14):
         fit(tmp_path, **clock)
@@ -109,7 +109,7 @@ def test_an_interrupted_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
         save_file(tensors, path, metadata)
 
     with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file", write_half)
+        patch.setattr("audiovq.training.states.save_file", write_half)
         with pytest.raises(OSError, match="no space left"):
             fit(tmp_path / "parts")
     assert step_of(tmp_path / "parts") == 4

@@ -6,12 +6,12 @@ import torch
 from audiovq.training.losses import (
     EnvelopeCorrelationLoss,
     MultiResolutionDiscriminator,
+    SpeakerMeans,
     SpectralLoss,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
 )
-from audiovq.training.speaker_means import SpeakerMeans
 
 
 @pytest.fixture

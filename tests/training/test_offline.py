@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from audiovq.errors import AudioVQError
 from audiovq.training import packing
-from audiovq.training.compact import Limits, read_set
-from audiovq.training.loop import Run
-from audiovq.training.offline import Sitting, build, join, override, train_from_pack
+from audiovq.training.offline import Sitting, build, override, train_from_pack
 from audiovq.training.packing import PackOptions, download_wheels, plain_name, read_names, write_pack
+from audiovq.training.run import Run
+from audiovq.training.states import Limits, join, read_set
 from tests.training.tiny_codec import task_config, write_packed
 
 PLAN = {

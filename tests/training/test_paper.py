@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 from audiovq.data.packed import PackedCorpus, open_packed
 from audiovq.errors import AudioVQError
 from audiovq.training import packing
-from audiovq.training.offline import join, train_from_pack
 from audiovq.training.packing import PackOptions, write_pack
-from audiovq.training.paper import PaperTask, SpeakerCrops, packed_folder
 from audiovq.training.run import compose, train
+from audiovq.training.offline import train_from_pack
+from audiovq.training.states import join
+from audiovq.training.wavenet import PaperTask, SpeakerCrops, packed_folder
 from audiovq.wavenet.paper import PaperVQVAE
 from tests.training.runs import differences, step_of, unplugged_at
 from tests.training.tiny_codec import utterances, write_packed
@@ -109,7 +110,7 @@ def test_other_corpora_are_packed_once(tmp_path, monkeypatch):
     corpora = [{"name": "folder", "root": str(tmp_path / "speech")}]
     parts, _ = open_packed(packed_folder(corpora))
     assert parts.speaker_names == ["speech/speaker0", "speech/speaker1"]
-    monkeypatch.setattr("audiovq.training.paper.pack", lambda *_: pytest.fail("packed again"))
+    monkeypatch.setattr("audiovq.training.wavenet.pack", lambda *_: pytest.fail("packed again"))
     again, validation = open_packed(packed_folder(corpora))
     assert np.array_equal(again.start, parts.start)
     assert set(validation.ids).isdisjoint(again.ids)

@@ -18,7 +18,7 @@ from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.interfaces import N_VALUES
 from audiovq.prior import SpeechPrior
-from audiovq.training.prior import CodePriorTask
+from audiovq.training.codes import CodePriorTask
 from audiovq.training.run import compose, train
 from tests.training.runs import differences, step_of, unplugged_at
 

@@ -11,11 +11,11 @@ from audiovq.codec.codec import SpeechCodec
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
 from audiovq.training import packing
-from audiovq.training.loop import Run
-from audiovq.training.offline import build, join, train_from_pack
+from audiovq.training.offline import build, train_from_pack
 from audiovq.training.packing import PackOptions, write_pack
-from audiovq.training.run import compose
-from audiovq.training.wavenet_decoder import WaveNetDecoderTask, make_metrics, on_phase_of
+from audiovq.training.run import Run, compose
+from audiovq.training.states import join
+from audiovq.training.wavenet import WaveNetDecoderTask, make_metrics, on_phase_of
 from tests.codec.tiny import make_codec, speech_like
 from tests.training.tiny_codec import write_packed
 
@@ -52,11 +52,12 @@ def codec(tmp_path_factory):
 @pytest.fixture
 def settings(corpus, codec):
     return {
-        "_target_": "audiovq.training.wavenet_decoder.WaveNetDecoderTask",
+        "_target_": "audiovq.training.wavenet.WaveNetDecoderTask",
         "decoder": DECODER,
         "codec": str(codec),
         "corpus": str(corpus),
         "batch_size": 2,
+        "learning_rate": 1.5e-3,
         "crop_frames": 12,
         "other_frames": 20,
         "validation_items": 1,

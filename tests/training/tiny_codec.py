@@ -87,6 +87,7 @@ def task_config(corpus: Path, **changes: object) -> dict:
         "weights": {**weights, "quantizer": 0.03, "adversarial": 0.1, "feature": 0.2},
         "corpus": str(corpus),
         "batch_size": 4,
+        "learning_rate": 5e-4,
         "crop_frames": 16,
         "other_frames": 20,
         "phase_from": 3,

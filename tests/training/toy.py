@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 
 from audiovq.quantize import VectorQuantizer
 from audiovq.training.batches import rank
-from audiovq.training.ema_task import EMATask
-from audiovq.training.loop import Place
+from audiovq.training.task import EMATask, Place
 
 
 class Points(Dataset):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from audiovq.errors import AudioVQError
-from audiovq.training import compact
-from audiovq.training.compact import Limits, decode_state, encode_state, read_set, round_state, write_set
+from audiovq.training import states
+from audiovq.training.states import Limits, decode_state, encode_state, read_set, round_state, write_set
 
 
 def state(seed=0):
@@ -47,7 +47,7 @@ def test_rounding_by_level(level, share, model, average, moment):
     tensors = state()
     stored, how = round_state(tensors, level)
     assert size(stored) < share * size(tensors)
-    back = compact.restore_state(stored, how)
+    back = states.restore_state(stored, how)
     assert back.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert back[name].shape == tensor.shape
@@ -66,7 +66,7 @@ def test_rounding_by_level(level, share, model, average, moment):
 def test_second_moments_never_become_zero_or_much_too_small():
     moments = torch.logspace(-14, -2, 4096).view(4, 1024)
     moments[0, :7] = 0
-    back = compact.logarithmic_decode(compact.logarithmic_encode(moments), [4, 1024])
+    back = states.logarithmic_decode(states.logarithmic_encode(moments), [4, 1024])
     assert torch.equal(back == 0, moments == 0)
     known = moments > 0
     assert (torch.log(back[known]) - torch.log(moments[known])).abs().max() < 0.06
@@ -74,7 +74,7 @@ def test_second_moments_never_become_zero_or_much_too_small():
 
 def test_numbers_of_all_sizes_in_24_bits():
     values = torch.cat([torch.logspace(-30, 30, 999), -torch.logspace(-30, 30, 999), torch.zeros(3)])
-    back = compact.trimmed_decode(compact.trimmed_encode(values), [2001])
+    back = states.trimmed_decode(states.trimmed_encode(values), [2001])
     assert ((back - values).abs() <= values.abs() * 2**-16).all()
 
 
@@ -111,7 +111,7 @@ def test_a_complete_set_survives_an_interruption(tmp_path, monkeypatch, done):
         moved.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(compact.os, "replace", interrupted)
+    monkeypatch.setattr(states.os, "replace", interrupted)
     data = encode_state(state(2), limits)
     with pytest.raises(KeyboardInterrupt):
         write_set(tmp_path / "out", data, {"step": 2}, Limits(file_bytes=len(data) // 4 + 1))

@@ -1,4 +1,4 @@
-"""Training states as sets of small files: rounded as far as a size limit asks, replaced as a whole.
+"""Training states: a run's checkpoint, and sets of small files, rounded as far as a size limit asks.
 
 A set is ``state-STEP.json`` and the parts of one safetensors file, cut by size. A new set is written elsewhere and
 moved in, and only then the old one is removed: whenever writing ends, there is a complete set.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,25 +18,76 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
+from audiovq.hub import write_weights
+from audiovq.io import atomic_write
+from audiovq.training.task import Task
 
-log = logging.getLogger("audiovq")
-
+CONFIG = "config.json"
+"""A pack's configuration, and its copy beside results."""
 AVERAGE, MODEL = "average.", "model."
 _SCALE, _LOW, _EXACT_BELOW = "/scale", "/low", 1024
 
 
+def state_of(task: Task) -> dict[str, Tensor]:
+    """A checkpoint's tensors: the task's, and its optimizers' as ``optimizer/NAME/INDEX/KEY``."""
+    tensors = dict(task.state_dict())
+    for name, optimizer in task.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    return tensors
+
+
+def load_state(task: Task, tensors: Mapping[str, Tensor]) -> None:
+    """Put a checkpoint's tensors into a task and its optimizers.
+
+    Raises:
+        RuntimeError: when they do not fit.
+    """
+    task.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer/")})
+    for name, optimizer in task.optimizers.items():
+        states: dict[int, dict[str, Any]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith(f"optimizer/{name}/"):
+                _, _, index, entry = key.split("/")
+                states.setdefault(int(index), {})[entry] = tensor
+        if states:
+            optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_state(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a checkpoint by renaming: an interrupted write leaves the last one. ``facts`` has ``step``."""
+    unique = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    note = json.dumps(facts)
+    with atomic_write(folder / "state.safetensors") as path:
+        # Beside the weights in one file, so that both are of the same step.
+        save_file(unique, path, {"step": str(facts["step"]), "state": note})
+    with atomic_write(folder / "state.json") as path:
+        path.write_text(note + "\n")
+
+
+def read_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Inverse of `write_state`.
+
+    Raises:
+        AudioVQError: when the checkpoint is missing or damaged.
+    """
+    try:
+        with safe_open(folder / "state.safetensors", "pt") as file:
+            note = (file.metadata() or {}).get("state") or (folder / "state.json").read_text()
+            facts = json.loads(note)
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except Exception as error:
+        raise AudioVQError(f"cannot resume from {folder}: {' '.join(str(error).split())}") from error
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What may be written.
-
-    Attributes:
-        file_bytes: of one file.
-        total_bytes: of a whole set.
-        files: number of files of a set.
-    """
+    """Sizes of a file and of a whole set, and number of files of a set."""
 
     file_bytes: int = 15 << 20
     total_bytes: int = 62 << 20
@@ -90,18 +140,14 @@ def trimmed_decode(parts: Mapping[str, Tensor], shape: list[int]) -> Tensor:
     return bits.view(torch.float32).view(shape)
 
 
-ENCODERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
-    "linear": linear_encode,
-    "linear16": partial(linear_encode, dtype=torch.int16),
-    "logarithmic": logarithmic_encode,
-    "trimmed": trimmed_encode,
+METHODS: dict[str, tuple[Callable[[Tensor], dict[str, Tensor]], Callable[[Mapping[str, Tensor], Any], Tensor]]] = {
+    "bfloat16": (lambda tensor: {"": tensor.bfloat16()}, lambda parts, _: parts[""].float()),
+    "linear": (linear_encode, linear_decode),
+    "linear16": (partial(linear_encode, dtype=torch.int16), linear_decode),
+    "logarithmic": (logarithmic_encode, logarithmic_decode),
+    "trimmed": (trimmed_encode, trimmed_decode),
 }
-DECODERS = {
-    "linear": linear_decode,
-    "linear16": linear_decode,
-    "logarithmic": logarithmic_decode,
-    "trimmed": trimmed_decode,
-}
+"""Encoder and decoder of each rounding."""
 LEVELS: tuple[dict[str, str], ...] = (
     {},
     {"average": "linear", "exp_avg": "bfloat16", "exp_avg_sq": "bfloat16"},
@@ -116,21 +162,20 @@ def round_state(tensors: Mapping[str, Tensor], level: int) -> tuple[dict[str, Te
     stored: dict[str, Tensor] = {}
     how: dict[str, Any] = {}
     for name, tensor in tensors.items():
-        kind = _kind(name)
+        kind = name.rsplit("/", 1)[-1] if name.startswith("optimizer/") else "model"
+        kind = "average" if name.startswith(AVERAGE) else kind
         twin = tensors.get(MODEL + name.removeprefix(AVERAGE)) if kind == "average" else None
+        alike = twin is not None and twin.shape == tensor.shape
         method = LEVELS[level].get(kind)
-        if twin is not None and twin.shape == tensor.shape and level and torch.equal(twin, tensor):
+        small = not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() < _EXACT_BELOW
+        if alike and level and torch.equal(twin, tensor):  # type: ignore[arg-type]
             how[name] = {"as": "same"}
-        elif method is None or not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() < _EXACT_BELOW:
+        elif method is None or small or (kind == "average" and not alike):
             stored[name] = tensor
-        elif method == "bfloat16":
-            stored[name], how[name] = tensor.bfloat16(), {"as": "bfloat16"}
-        elif kind != "average" or (twin is not None and twin.shape == tensor.shape):
-            parts = ENCODERS[method](tensor if twin is None else tensor - twin)
+        else:
+            parts = METHODS[method][0](tensor if twin is None else tensor - twin)
             stored |= {name + suffix: part for suffix, part in parts.items()}
             how[name] = {"as": method, "shape": list(tensor.shape)}
-        else:
-            stored[name] = tensor
     return stored, how
 
 
@@ -139,24 +184,15 @@ def restore_state(stored: Mapping[str, Tensor], how: Mapping[str, Any]) -> dict[
     suffixes = {name + suffix for name in how for suffix in (_SCALE, _LOW)}
     tensors = {name: tensor for name, tensor in stored.items() if name not in suffixes}
     for name in sorted(how, key=lambda name: name.startswith(AVERAGE)):  # averages after what they differ from
-        method = how[name]["as"]
-        twin = MODEL + name.removeprefix(AVERAGE)
+        method, twin = how[name]["as"], MODEL + name.removeprefix(AVERAGE)
         if method == "same":
             tensors[name] = tensors[twin].clone()
-        elif method == "bfloat16":
-            tensors[name] = stored[name].float()
-        else:
-            parts = {suffix: stored[name + suffix] for suffix in ("", _SCALE, _LOW) if name + suffix in stored}
-            tensors[name] = DECODERS[method](parts, how[name]["shape"])
-            if name.startswith(AVERAGE):
-                tensors[name] = tensors[name] + tensors[twin]
+            continue
+        parts = {suffix: stored[name + suffix] for suffix in ("", _SCALE, _LOW) if name + suffix in stored}
+        tensors[name] = METHODS[method][1](parts, how[name].get("shape"))
+        if name.startswith(AVERAGE):
+            tensors[name] = tensors[name] + tensors[twin]
     return tensors
-
-
-def _kind(name: str) -> str:
-    if name.startswith("optimizer/"):
-        return name.rsplit("/", 1)[-1]
-    return "average" if name.startswith(AVERAGE) else "model"
 
 
 # -- sets of files ----------------------------------------------------------------------------------------------------
@@ -168,8 +204,6 @@ def encode_state(tensors: Mapping[str, Tensor], limits: Limits) -> bytes:
     Raises:
         AudioVQError: when it exceeds them however it is rounded.
     """
-    from safetensors.torch import save
-
     room = min(limits.total_bytes, limits.file_bytes * limits.files)
     for level in range(len(LEVELS)):
         stored, how = round_state(tensors, level)
@@ -184,8 +218,6 @@ def encode_state(tensors: Mapping[str, Tensor], limits: Limits) -> bytes:
 
 def decode_state(data: bytes) -> dict[str, Tensor]:
     """Inverse of `encode_state`, up to rounding."""
-    from safetensors.torch import load
-
     length = int.from_bytes(data[:8], "little")
     how = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["how"])
     return restore_state(load(data), how)
@@ -193,18 +225,18 @@ def decode_state(data: bytes) -> dict[str, Tensor]:
 
 def write_set(folder: Path, data: bytes, facts: Mapping[str, Any], limits: Limits) -> list[Path]:
     """Write a set to ``folder`` and remove the ones before. ``facts`` has ``step``, and goes into its JSON file."""
-    name = f"state-{facts['step']:08d}"
-    pieces = [data[i : i + limits.file_bytes] for i in range(0, len(data), limits.file_bytes)]
-    parts: list[dict[str, Any]] = [
-        {"name": f"{name}.{i}", "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
-        for i, piece in enumerate(pieces)
+    name, size = f"state-{facts['step']:08d}", limits.file_bytes
+    pieces = {f"{name}.{i}": data[start : start + size] for i, start in enumerate(range(0, len(data), size))}
+    parts = [
+        {"name": part, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
+        for part, piece in pieces.items()
     ]
     folder.mkdir(parents=True, exist_ok=True)
     staging = _staging(folder)
     old = [path for path in folder.glob("state-*") if not path.name.startswith(name + ".")]
     try:
-        for part, piece in zip(parts, pieces, strict=True):
-            (staging / part["name"]).write_bytes(piece)
+        for part, piece in pieces.items():
+            (staging / part).write_bytes(piece)
         (staging / f"{name}.json").write_text(json.dumps({**facts, "parts": parts}) + "\n")
         written = [folder / path.name for path in sorted(staging.iterdir())]
         for path in written:
@@ -224,20 +256,37 @@ def read_set(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     problem = "there is none"
     for path in sorted(folder.glob("state-*.json"), reverse=True):
-        with suppress(OSError, ValueError, KeyError):
+        try:
             facts = json.loads(path.read_text())
-            data = [(folder / part["name"]).read_bytes() for part in facts["parts"]]
-            wrong = [
-                part["name"]
-                for part, piece in zip(facts["parts"], data, strict=True)
-                if hashlib.sha256(piece).hexdigest() != part["sha256"]
-            ]
+            parts = facts.pop("parts")
+            data = [(folder / part["name"]).read_bytes() for part in parts]
+            digests = zip(parts, map(hashlib.sha256, data), strict=True)
+            wrong = [part["name"] for part, digest in digests if digest.hexdigest() != part["sha256"]]
             if not wrong:
-                return decode_state(b"".join(data)), {k: v for k, v in facts.items() if k != "parts"}
+                return decode_state(b"".join(data)), facts
             problem = f"{wrong[0]} is damaged"
-            continue
-        problem = f"parts of {path.name} are missing"
+        except (OSError, ValueError, KeyError):
+            problem = f"parts of {path.name} are missing"
     raise AudioVQError(f"no complete training state in {folder}: {problem}")
+
+
+def join(results: Path, folder: Path) -> int:
+    """Make a run's folder out of a sitting's results: training goes on there. Averaged weights become ``latest``.
+
+    Returns:
+        The steps that are done.
+
+    Raises:
+        AudioVQError: when there is no complete set.
+    """
+    tensors, facts = read_set(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((results / CONFIG).read_text()) if (results / CONFIG).is_file() else {}
+    average = {name.removeprefix(AVERAGE): t for name, t in tensors.items() if name.startswith(AVERAGE)}
+    if average and isinstance(config.get("model"), dict):
+        write_weights(average, config["model"], folder / "latest")
+    write_state(folder, tensors, facts)
+    return facts["step"]
 
 
 def _staging(folder: Path) -> Path:

@@ -1,7 +1,10 @@
-"""Fitting an entropy model to codes: see `audiovq.training.entropy_network`."""
+"""Training on a codec's codes: the prior over them, and the entropy model for smaller files."""
 
 from __future__ import annotations
 
+import logging
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -11,15 +14,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 from audiovq.bitstream.entropy_model import EntropyModel, load_entropy_model
 from audiovq.bitstream.speech_layout import pitch_bits
-from audiovq.data.codes import CodesCache
+from audiovq.codec.codec import SpeechCodec
+from audiovq.data.codes import CodesCache, cached_codes
+from audiovq.data.tokens import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.hub import codes_hash, weights_folder, write_weights
-from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
-from audiovq.training.batches import pick_device, use_bfloat16
+from audiovq.hub import codes_hash, model_folder, weights_folder, write_weights
+from audiovq.interfaces import N_VALUES, PITCH_AND_LEVEL_KBPS
+from audiovq.io import cache_dir, read_json
+from audiovq.prior.model import CodePrior
+from audiovq.prior.networks import Condition
+from audiovq.prior.speech import FOLDER, SpeakerDistribution, load_prior, save_prior
+from audiovq.quantize import FiniteScalarQuantizer
 from audiovq.training.entropy_network import (
     DIM,
     EntropyNetwork,
@@ -30,8 +40,145 @@ from audiovq.training.entropy_network import (
     to_integers,
     voicing_of,
 )
-from audiovq.training.loop import Place, Task
-from audiovq.training.prior import open_codes
+from audiovq.training.task import EMATask, Place, Task
+
+log = logging.getLogger("audiovq")
+
+
+class CodePriorTask(EMATask):
+    """Maximum likelihood of pitch and codes.
+
+    Args:
+        prior: arguments of `CodePrior`, without those that the codec and the data decide.
+        codec, corpora, codes: see `open_codes`.
+        condition_dropout, book_dropout: see `CodeStretches`.
+        crop_seconds: of a training item.
+    """
+
+    def __init__(
+        self,
+        prior: dict[str, Any],
+        codec: str | None,
+        corpora: list[Any],
+        condition_dropout: float,
+        book_dropout: float,
+        crop_seconds: float,
+        codes: str | None = None,
+        **settings: Any,
+    ) -> None:
+        cache = open_codes(codes, codec, corpora)
+        facts = cache.facts
+        languages = sorted({u.language for u in cache.utterances if u.split == "train"} - {"und"})
+        model = CodePrior(
+            n_codebooks=facts.n_codebooks,
+            codebook_size=facts.codebook_size,
+            speaker_dim=len(cache.utterances[0].voice),
+            languages=languages,
+            pitch_values=N_VALUES + 1,
+            codec=facts.codec,
+            **prior,
+        )
+        if cache.tables is not None:
+            model.begin_from(cache.tables)
+        super().__init__(model, **settings)
+        self.cache, self.languages = cache, languages
+        self.names = ["nats_pitch", *(f"nats_codebook_{k + 1}" for k in range(facts.n_codebooks))]
+        self.speakers = FiniteScalarQuantizer([facts.speaker_levels]).to(self.device)
+        self.condition_dropout, self.book_dropout = condition_dropout, book_dropout
+        self.n_frames = round(crop_seconds * facts.frame_rate)
+        self.audio_seconds = crop_seconds * self.batch_size
+
+    def begin_from(self, source: str) -> None:
+        """Take the weights of another prior of the same shape: a prior's folder, or a model with one beside it.
+
+        Raises:
+            AudioVQError: when there is none, or it does not fit.
+        """
+        folder = Path(source) if Path(source).is_dir() else model_folder(source)
+        config = folder / "config.json"
+        if config.is_file() and "backbone" not in read_json(config):
+            folder = folder / FOLDER  # it is a codec's
+        prior, _ = load_prior(folder)
+        theirs, own = prior.state_dict(), self.model.state_dict()
+        if {k: t.shape for k, t in theirs.items()} != {k: t.shape for k, t in own.items()}:
+            raise AudioVQError(f"the prior in {folder} has another shape: its configuration is {folder}/config.json")
+        self.model.load_state_dict(theirs)
+        self.average.load_state_dict(theirs)
+        log.info("weights from the prior in %s", folder)
+
+    def datasets(self) -> tuple[Dataset, Dataset]:
+        tapes, judged = (make_tapes(self.cache.split(name)) for name in ("train", "validation"))
+        shared = (self.languages, self.n_frames, self.model.absent)
+        train = CodeStretches(tapes, *shared, self.seed, self.condition_dropout, self.book_dropout)
+        runs = CodeRuns(judged, *shared)
+        n = min(self.validation_items, len(runs))
+        chosen = np.linspace(0, len(runs) - 1, n).round().astype(int).tolist()
+        return train, Subset(runs, chosen)
+
+    @torch.no_grad()
+    def condition(self, batch: dict[str, Tensor]) -> Condition:
+        """Conditions of a batch."""
+        return Condition(self.speakers.decode(batch["voice"].unsqueeze(1)).squeeze(1).float(), batch["language"])
+
+    def stream_nats(self, prior: CodePrior, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum of nats and number of codes of each stream, (S,) each."""
+        keep = {name: batch[name] for name in ("keep_speaker", "keep_language") if name in batch}
+        nats = prior.nll(batch["codes"], self.condition(batch), batch["before"], **keep)
+        return nats.sum((0, 2)), (batch["codes"] != prior.absent).sum((0, 2))
+
+    def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        nats, counts = self.stream_nats(model, batch)
+        loss = nats.sum() / counts.sum()
+        return loss, {"nats": loss, **dict(zip(self.names, nats / counts.clamp_min(1), strict=True))}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        sums = []
+        for batch in self.validation_batches():
+            with self.autocast():
+                sums.append(torch.stack(self.stream_nats(self.average, batch)))
+        nats, counts = torch.stack(sums).double().sum(0)
+        mean = (nats / counts).tolist()
+        bits = sum(mean) * self.cache.facts.frame_rate / math.log(2)
+        return {"loss": sum(mean) / len(mean), "bits_per_second": bits, **dict(zip(self.names, mean, strict=True))}
+
+    def export(self, folder: Path) -> None:
+        """A prior's folder, with the distribution of the training recordings' speaker vectors and levels."""
+        train, facts = self.cache.split("train"), self.cache.facts
+        speakers = SpeakerDistribution.fit(
+            np.stack([u.voice for u in train]),
+            [u.speaker for u in train],
+            np.array([u.n_samples / facts.sample_rate for u in train]),
+            facts.speaker_levels,
+            loudness=np.array([float(np.mean(u.levels)) for u in train]),
+        )
+        save_prior(self.average, folder, speakers)
+
+
+def open_codes(codes: str | None, codec: str | None, corpora: Sequence[Any]) -> CodesCache:
+    """The codes in a folder, or those of corpora by a codec: from the cache, or made now, which the log reports.
+
+    Args:
+        codes: folder, a path or relative to the cache; None: ``codec`` and ``corpora`` say which.
+        codec: model's name or folder; None for the bundled one.
+        corpora: see `audiovq.data.corpora`.
+
+    Raises:
+        AudioVQError: when they cannot be opened or made.
+    """
+    if codes is not None:
+        return CodesCache(codes if Path(codes).is_dir() else cache_dir() / codes)
+    model = SpeechCodec.from_pretrained(codec)
+    begun = shown = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        if time.perf_counter() - shown > 30 or done == total:
+            shown = time.perf_counter()
+            log.info("coded %d of %d recordings, %.0f s", done, total, shown - begun)
+
+    return cached_codes(model, corpora, progress=report)
+
 
 SHARES = ((1, 0.13), (2, 0.15), (3, 0.06), (4, 0.22), (5, 0.04), (6, 0.05), (7, 0.04), (8, 0.31))
 """Numbers of codebooks that are trained for, with their shares."""
@@ -65,13 +212,10 @@ class EntropyTask(Task):
 
     Args:
         network: arguments of `EntropySettings`.
-        codec, corpora, codes: see `audiovq.training.prior.open_codes`.
+        codec, corpora, codes: see `open_codes`.
         batch_size: packets of a step.
-        learning_rate, weight_decay: of AdamW.
         shares: numbers of codebooks trained for, with their shares.
         validation_items: utterances to validate on, at even distances.
-        device, precision: see `audiovq.training.batches`.
-        seed: of the data.
 
     Raises:
         AudioVQError: for less codes than two packets, or a codec with one codebook.
@@ -95,7 +239,7 @@ class EntropyTask(Task):
         precision: str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(device, precision)
         self.cache: CodesCache = open_codes(codes, codec, corpora)
         self.facts, self.seed, self.batch_size = self.cache.facts, seed, batch_size
         if self.facts.n_codebooks < 2:
@@ -106,8 +250,6 @@ class EntropyTask(Task):
         n_frames = sum(u.n_frames for u in self.utterances)
         if n_frames < 2 * self.facts.packet_frames + 1:
             raise AudioVQError(f"{n_frames} frames of codes are too few to fit an entropy model")
-        self.device = pick_device(device)
-        self.mixed = use_bfloat16(precision, self.device)
         tables = self.cache.tables
         if tables is None:
             tables = torch.randn(self.facts.n_codebooks, self.facts.codebook_size, DIM)
