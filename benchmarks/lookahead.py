@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from audiovq.cli.loading import Models
-from audiovq.evaluation.metrics.signal import PESQ, log_mel
+from audiovq.evaluation.metrics import PESQ, log_mel
 from audiovq.evaluation.protocol import Pair
 from audiovq.interfaces import Packet
 from audiovq.media.waveform import open_audio, resample

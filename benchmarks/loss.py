@@ -159,7 +159,7 @@ class Opus:
 
 def measure(systems: list[System], excerpts: list[np.ndarray], packet_ms: float, percents: list[float]) -> None:
     """Score every system on every excerpt at every loss rate."""
-    from audiovq.evaluation.metrics.signal import PESQ, STOI
+    from audiovq.evaluation.metrics import PESQ, STOI
     from audiovq.evaluation.protocol import Pair
 
     metrics, size = (PESQ(), STOI()), round(packet_ms * RATE / 1000)

@@ -79,7 +79,7 @@ def files(
 ) -> None:
     """Compare the recordings of two folders: PESQ, STOI, mel distance, DNSMOS, speaker cosine, word errors ..."""
     from audiovq.evaluation.metrics import make_metrics
-    from audiovq.evaluation.protocols.codec import evaluate_files, match_files
+    from audiovq.evaluation.codec import evaluate_files, match_files
 
     match_files(reference, degraded)  # so that what is wrong with them shows before the metrics are loaded
     with progress_bar() as progress:
@@ -116,7 +116,7 @@ def codec(
     """
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
-    from audiovq.evaluation.protocols.codec import evaluate_codec
+    from audiovq.evaluation.codec import evaluate_codec
 
     corpora, splits = names(data), names(split)
     about: dict[str, Any] = {"data": corpora, "splits": splits}
@@ -166,8 +166,8 @@ def conversion(
     from audiovq.cli.convert import parse_pitch
     from audiovq.data.corpora import open_corpora
     from audiovq.evaluation.metrics import make_metrics
-    from audiovq.evaluation.protocols import conversion as protocol
-    from audiovq.evaluation.protocols import pairs as pair
+    from audiovq.evaluation import conversion as protocol
+    from audiovq.evaluation import pairs as pair
 
     if groups is not None and (data is not None or plot is not None):
         raise AudioVQError("--groups takes no --data and no --plot")
@@ -216,7 +216,7 @@ def generation(
 ) -> None:
     """Measure a prior: likelihood of held-out speech, and samples compared with real speech."""
     from audiovq.data.codes import cached_codes
-    from audiovq.evaluation.protocols.generation import Settings, check_judges, evaluate_generation
+    from audiovq.evaluation.generation import Settings, check_judges, evaluate_generation
     from audiovq.prior.speech import SpeechPrior
 
     options.check_seconds(seconds)
@@ -253,7 +253,7 @@ def probe(
 ) -> None:
     """Predict speaker, language and phones from the codes of held-out recordings."""
     from audiovq.data.corpora import open_corpora
-    from audiovq.evaluation.protocols.probe import KINDS, PARTS, evaluate_probe
+    from audiovq.evaluation.probe import KINDS, PARTS, evaluate_probe
 
     kinds, corpora = names(metrics), names(data)
     if set(kinds) - set(KINDS):
@@ -278,7 +278,7 @@ def image(
 ) -> None:
     """Encode and decode crops of images: PSNR, SSIM, bits per pixel and per dimension."""
     from audiovq.data.images import FixedCrops, open_images
-    from audiovq.evaluation.protocols.visual import SIZE, evaluate_image
+    from audiovq.evaluation.visual import SIZE, evaluate_image
     from audiovq.image import ImageCodec
     from audiovq.prior.image import load_priors
 
@@ -303,7 +303,7 @@ def video(
 ) -> None:
     """Predict frames from frames and actions: PSNR and SSIM, and the direction in which turns shift the image."""
     from audiovq.data.episodes import open_episodes
-    from audiovq.evaluation.protocols.visual import evaluate_video
+    from audiovq.evaluation.visual import evaluate_video
     from audiovq.video import VideoModel
 
     loaded, blind = (VideoModel.from_pretrained(model, dynamics) for dynamics in ("dynamics", "blind"))
@@ -325,7 +325,7 @@ def audiovq_systems(
     Raises:
         AudioVQError: for numbers or bit rates that the model does not have.
     """
-    from audiovq.evaluation.protocols.codec import AudioVQSystem
+    from audiovq.evaluation.codec import AudioVQSystem
 
     default = sorted({n for n in (1, 2, 4, 8, 16, codec.n_codebooks) if n <= codec.n_codebooks})
     chosen = counts or [cast(int, n_codebooks_for(codec, rate)) for rate in bitrates] or default

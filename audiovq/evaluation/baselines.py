@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import logging
 import shutil
 import subprocess
@@ -32,8 +31,8 @@ class Baseline(ABC):
     """A codec of other authors; see `audiovq.evaluation.protocol.System`.
 
     Attributes:
-        tools: programs that must be installed.
-        package: the Debian package that has them.
+        tools: programs and libraries that must be installed.
+        package: the Debian packages that have them.
     """
 
     tools: ClassVar[tuple[str, ...]]
@@ -59,19 +58,13 @@ class Baseline(ABC):
 
 
 class OggCodec(Baseline):
-    """A codec whose tools read WAV and write Ogg.
-
-    Attributes:
-        encoder, decoder: commands, to which the two files are added.
-        suffix: of coded files.
-    """
+    """A codec whose tools read WAV and write Ogg: commands to which the two files are added."""
 
     encoder: tuple[str, ...]
     decoder: tuple[str, ...]
-    suffix: ClassVar[str]
 
     def _code(self, waveform: np.ndarray, folder: Path) -> Coded:
-        source, coded, decoded = folder / "in.wav", folder / f"coded{self.suffix}", folder / "out.wav"
+        source, coded, decoded = folder / "in.wav", folder / "coded.ogg", folder / "out.wav"
         soundfile.write(source, to_int16(waveform), SAMPLE_RATE, subtype="PCM_16")
         run_tool(*self.encoder, source, coded)
         run_tool(*self.decoder, coded, decoded)
@@ -85,7 +78,7 @@ class Opus(OggCodec):
     By itself Opus codes only up to 4 kHz below about 9 kb/s; ``wide`` makes it keep 8 kHz at any rate.
     """
 
-    tools, package, suffix, exact = ("opusenc", "opusdec"), "opus-tools", ".opus", True
+    tools, package, exact = ("opusenc", "opusdec"), "opus-tools", True
     decoder = ("opusdec", "--quiet", "--rate", "16000", "--float", "--no-dither")
 
     def __init__(self, bitrate: float, wide: bool = False) -> None:
@@ -101,7 +94,7 @@ class Opus(OggCodec):
 class Speex(OggCodec):
     """``speexenc -w --quality Q``, constant bit rate: 4, 5.8, 7.8, 9.8, 12.8 ... kb/s for Q = 0, 1, 2, 3, 4 ..."""
 
-    tools, package, suffix, family = ("speexenc", "speexdec"), "speex", ".spx", "Speex wide-band"
+    tools, package, family = ("speexenc", "speexdec"), "speex", "Speex wide-band"
     decoder = ("speexdec",)
 
     def __init__(self, quality: int) -> None:
@@ -135,7 +128,7 @@ class Codec2(Baseline):
 class AMRWB(Baseline):
     """AMR-WB (ITU-T G.722.2) at one of its rates, by the library vo-amrwbenc, as no tool of Debian encodes it."""
 
-    tools, package, family = ("ffmpeg",), "ffmpeg", "AMR-WB"
+    tools, package, family = ("ffmpeg", "libvo-amrwbenc.so.0"), "ffmpeg libvo-amrwbenc0", "AMR-WB"
 
     def __init__(self, bitrate: float) -> None:
         self.name = f"AMR-WB {bitrate:g}"
@@ -143,11 +136,10 @@ class AMRWB(Baseline):
         self.call = f"E_IF_encode of libvo-amrwbenc, mode {self._mode}, no DTX; ffmpeg's amrwb decoder"
 
     def _encode(self, samples: np.ndarray) -> list[bytes]:
-        library = _amr_library()
-        assert library is not None  # see `has_amr_encoder`
+        library = ctypes.CDLL(self.tools[1])
         library.E_IF_init.restype = ctypes.c_void_p
         state = ctypes.c_void_p(library.E_IF_init())
-        frames = []
+        frames: list[bytes] = []
         packet = ctypes.create_string_buffer(64)
         try:
             for start in range(0, len(samples), _AMR_FRAME):
@@ -168,24 +160,16 @@ class AMRWB(Baseline):
         return Coded(read_wav(decoded), sum(len(frame) - 1 for frame in frames), coded.stat().st_size)
 
 
-def _amr_library() -> ctypes.CDLL | None:
-    for name in ("libvo-amrwbenc.so.0", ctypes.util.find_library("vo-amrwbenc")):
-        try:
-            if name:
-                return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
-
-
-def has_amr_encoder() -> bool:
-    """Whether libvo-amrwbenc is installed."""
-    return _amr_library() is not None
-
-
 def missing_tools(tools: Sequence[str]) -> list[str]:
-    """Those of the tools that are not installed."""
-    return [tool for tool in tools if shutil.which(tool) is None]
+    """Those of the programs and libraries that are not installed."""
+    return [tool for tool in tools if shutil.which(tool) is None and not (".so" in tool and _is_library(tool))]
+
+
+def _is_library(name: str) -> bool:
+    try:
+        return bool(ctypes.CDLL(name))
+    except OSError:
+        return False
 
 
 def run_tool(*command: str | Path) -> None:
@@ -245,11 +229,8 @@ def make_baselines() -> list[Baseline]:
         *(Opus(rate) for rate in (6, 8, 12)),
         *(Opus(rate, wide=True) for rate in (6, 8)),
         *(Speex(quality) for quality in (0, 1, 2)),
+        AMRWB(6.6),
     ]
-    if has_amr_encoder():
-        codecs.append(AMRWB(6.6))
-    else:
-        log.warning("AMR-WB is left out: its encoder's library is not installed (Debian: libvo-amrwbenc0)")
     absent: dict[str, list[str]] = {}
     for codec in codecs:
         if missing_tools(codec.tools):

@@ -46,6 +46,16 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _panels(n: int, n_columns: int, width: float, height: float, room: tuple[float, float]) -> tuple[Figure, Any]:
+    """A figure with ``n`` panels of a size in inches, and the panels; ``room`` is added to the figure's size."""
+    n_rows = -(-n // n_columns)
+    figure = _figure(width * n_columns + room[0], height * n_rows + room[1])
+    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    for axis in axes.flat[n:]:
+        axis.set_visible(False)
+    return figure, axes
+
+
 def _save(figure: Figure, path: str | Path, dpi: int = 120) -> None:
     """Write a figure, completely or not at all.
 
@@ -62,12 +72,8 @@ def _save(figure: Figure, path: str | Path, dpi: int = 120) -> None:
 def draw_bitrates(systems: Sequence[Any], columns: Mapping[str, Any], path: str | Path) -> None:
     """One panel per metric: systems by their kb/s, audiovq the thick line; the shade is the 95 % confidence interval.
 
-    Of several splits the first is drawn in full, and of the others only audiovq's line (dashed).
-
-    Args:
-        systems: `audiovq.evaluation.report.SystemResult`.
-        columns: the metrics, with label and direction.
-        path: the file.
+    Of several splits the first is drawn in full, and of the others only audiovq's line (dashed). ``systems`` are
+    `audiovq.evaluation.report.SystemResult`.
 
     Raises:
         AudioVQError: when nothing was coded, or the file's type is unknown to matplotlib.
@@ -76,16 +82,12 @@ def draw_bitrates(systems: Sequence[Any], columns: Mapping[str, Any], path: str 
     if not coded:
         raise AudioVQError("a plot shows quality against bit rate, and nothing was coded here: use --json")
     n_columns = {1: 1, 2: 2, 4: 2}.get(len(columns), 3 if len(columns) <= 6 else 4)
-    n_rows = -(-len(columns) // n_columns)
-    figure = _figure(4.6 * n_columns, 3.4 * n_rows + 0.9)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    figure, axes = _panels(len(columns), n_columns, 4.6, 3.4, (0, 0.9))
     splits = list(dict.fromkeys(system.split for system in coded))
     for axis, (name, column) in zip(axes.flat, columns.items(), strict=False):
         for split in splits:
             _draw_lines(axis, name, [s for s in coded if s.split == split], split, split == splits[0])
         _finish_panel(axis, name, column, [s for s in systems if s.split == splits[0]])
-    for axis in axes.flat[len(columns) :]:
-        axis.set_visible(False)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
     count = max(s.overall.n for s in coded if s.split == splits[0])
@@ -106,18 +108,11 @@ def _draw_lines(axis: Axes, name: str, systems: Sequence[Any], split: str | None
         )
         rates, means, intervals = np.array(points).reshape(-1, 3).T
         colour, marker = _STYLES.get(family, (None, "x"))
-        axis.plot(
-            rates,
-            means,
-            color=colour,
-            marker=marker,
-            linestyle=("-" if first else "--") if own else ":",
-            linewidth=2.2 if own else 1.0,
-            markersize=6 if own else 5,
-            markerfacecolor=None if first else "white",
-            zorder=3 if own else 2,
-            label=family if first else f"{family}, {split}",
-        )
+        look: dict[str, Any] = {"linewidth": 2.2, "markersize": 6, "zorder": 3, "linestyle": "-" if first else "--"}
+        if not own:
+            look = {"linewidth": 1.0, "markersize": 5, "zorder": 2, "linestyle": ":"}
+        look |= {"color": colour, "marker": marker, "markerfacecolor": None if first else "white"}
+        axis.plot(rates, means, label=family if first else f"{family}, {split}", **look)
         axis.fill_between(rates, means - intervals, means + intervals, color=colour, alpha=0.12, linewidth=0)
 
 
@@ -150,10 +145,7 @@ def draw_matrices(matrices: Mapping[str, Mapping[str, Mapping[str, float]]], pat
     """
     if not matrices:
         raise AudioVQError("the plot shows speaker similarity: --metrics must include speaker")
-    n_columns = min(len(matrices), 3)
-    n_rows = -(-len(matrices) // n_columns)
-    figure = _figure(5.2 * n_columns + 1, 5.0 * n_rows)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    figure, axes = _panels(len(matrices), min(len(matrices), 3), 5.2, 5.0, (1, 0))
     for axis, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
         targets = list(matrix)
         speakers = targets + [name for name in next(iter(matrix.values())) if name not in matrix]
@@ -164,8 +156,6 @@ def draw_matrices(matrices: Mapping[str, Mapping[str, Mapping[str, float]]], pat
         axis.set_xticks(range(len(speakers)), names[0], rotation=90, fontsize=7)
         axis.set_yticks(range(len(targets)), names[1], fontsize=7)
         axis.set_title(name, fontsize=10)
-    for axis in axes.flat[len(matrices) :]:
-        axis.set_visible(False)
     figure.supxlabel("sounds like (cosine to the speaker's centroid)", fontsize=10)
     figure.supylabel("target", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.7)
@@ -202,13 +192,9 @@ def draw_generation(figures: Mapping[str, Any], pause_ticks: Sequence[str], path
 
 @dataclass
 class CodePhones:
-    """Codes in an order by the phones they predict.
+    """Codes in an order by the phones they predict: indices ``phones`` (N,) of ``classes``.
 
-    Attributes:
-        classes: names of the phones.
-        counts: (N, classes), how often each code goes with each phone.
-        phones: (N,) indices of the phone that each code predicts.
-        transitions: (N, N), how often one code follows another.
+    ``counts`` (N, classes): how often each code goes with each phone; ``transitions`` (N, N): with each next code.
     """
 
     classes: Sequence[str]
@@ -219,11 +205,6 @@ class CodePhones:
 
 def draw_probe(figures: Mapping[str, Any], codes: CodePhones | None, path: str | Path) -> None:
     """Accuracies of the probes as bars and the use of the codebooks; below, the phones of the first codebook.
-
-    Args:
-        figures: of `audiovq.evaluation.protocols.probe.ProbeReport`.
-        codes: of the first codebook, where phones were probed.
-        path: the file.
 
     Raises:
         AudioVQError: when there is nothing to draw, or the file's type is unknown to matplotlib.

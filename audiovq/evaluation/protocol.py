@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from scipy.stats import t
 
 from audiovq.errors import AudioVQError
+from audiovq.io import atomic_write
 
 if TYPE_CHECKING:
     from audiovq.data.utterance import Utterance
@@ -103,16 +106,32 @@ def remembered(compute: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
+class ScoreCache:
+    """Results by what they were computed from, in JSON files of a folder: a second run computes only what is new."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def get(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
+        """The value of JSON under ``key``, of everything it depends on (see `fingerprint`); made where it is missing.
+
+        ``kind`` has a version when the meaning of results changes.
+        """
+        path = self.folder / kind / f"{key}.json"
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError):
+            value = make()
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(value))
+        return value
+
+
 @dataclass(frozen=True)
 class Pair:
-    """A recording and its degraded version: the input of a metric.
+    """A recording and its degraded version, both (T,) float32 at 16 kHz: the input of a metric.
 
-    Attributes:
-        id: unique within an evaluation.
-        reference, degraded: (T,) float32 each, of one length, mono at 16 kHz.
-        speaker: name, or None.
-        language: ISO 639 code, or None.
-        text: the transcript, or None.
+    Languages are ISO 639 codes, ids unique within an evaluation.
 
     Raises:
         AudioVQError: for samples that are NaN or infinite.
@@ -140,12 +159,8 @@ class Pair:
 class Metric(ABC):
     """A score for pairs. Its constructor imports and loads all it needs, so that a missing package is reported first.
 
-    Attributes:
-        name: in options and in JSON.
-        label: in tables and plots.
-        higher_is_better: None for a deviation whose best value is 0.
-        decimals: significant ones, in tables.
-        no_reference: whether it also rates the reference recordings themselves.
+    The name is for options and JSON, label and decimals for tables. For a deviation, whose best value is 0, neither
+    higher nor lower is better (None). One with ``no_reference`` also rates the reference recordings themselves.
     """
 
     name: ClassVar[str]
@@ -161,12 +176,9 @@ class Metric(ABC):
 
 @dataclass(frozen=True)
 class Coded:
-    """One recording after encoding and decoding.
+    """One recording after encoding and decoding: (T',) float32 at 16 kHz, T' may differ from the input's length.
 
-    Attributes:
-        waveform: (T',) float32 at 16 kHz; T' may differ from the input's length.
-        payload_bytes: size of the coded speech.
-        file_bytes: size of the file, with headers, checksums and container.
+    The payload is the coded speech; the file has headers, checksums and the container as well.
     """
 
     waveform: np.ndarray
@@ -175,14 +187,10 @@ class Coded:
 
 
 class System(Protocol):
-    """A codec at one setting.
+    """A codec at one setting; ``name`` is unique in a report, ``call`` the command line or settings.
 
-    Attributes:
-        name: unique in a report.
-        family: systems of one family are one line in a plot.
-        call: the command line or settings, for the report.
-        exact: the output is aligned to the sample; otherwise a common delay is estimated and removed.
-        n_codebooks: codebooks in use; None for codecs without any.
+    Systems of one family are one line in a plot. The output of an ``exact`` one is aligned to the sample; otherwise a
+    common delay is estimated and removed.
     """
 
     name: str
@@ -269,14 +277,10 @@ def sample_excerpts(excerpts: Sequence[Excerpt], limit: int, seed: int = 0) -> l
 
 
 def common_delay(references: Sequence[np.ndarray], degraded: Sequence[np.ndarray], most: float = 0.1) -> int:
-    """Delay in samples common to all degraded recordings, to 1 ms (negative: early).
+    """Delay in samples common to all degraded recordings, to 1 ms (negative: early), at most ``most`` seconds.
 
     Envelopes of three bands up to 3.5 kHz are correlated, not samples: many codecs change the phase. A codec's delay
-    is a constant, so the correlations of all recordings are added.
-
-    Args:
-        references, degraded: recordings (T,) at 16 kHz, one to one.
-        most: the largest delay in seconds, either way.
+    is a constant, so the correlations of all recordings, (T,) at 16 kHz each, are added.
     """
     n_lags = round(most * 1000)
     total = np.zeros(2 * n_lags + 1)
@@ -290,9 +294,7 @@ def common_delay(references: Sequence[np.ndarray], degraded: Sequence[np.ndarray
         norm = np.sqrt((a**2).sum() * (b**2).sum())
         if norm > 0:
             total += np.concatenate([correlation[-n_lags:], correlation[: n_lags + 1]]) / norm
-    if not np.any(total):
-        return 0
-    return (int(np.argmax(total)) - n_lags) * DELAY_STEP
+    return (int(np.argmax(total)) - n_lags) * DELAY_STEP if np.any(total) else 0
 
 
 def _envelopes(samples: np.ndarray, length: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from audiovq.evaluation import plots
-from audiovq.evaluation.metrics import METRICS, metric_class
+from audiovq.evaluation.metrics import METRICS
 from audiovq.evaluation.protocol import Mean, Metric, Pair, Score, mean_of
 from audiovq.io import atomic_write
 
@@ -106,8 +106,6 @@ class SystemResult:
         name, family, call, n_codebooks: see `audiovq.evaluation.protocol.System`; the system "reference" is the
             recordings themselves.
         split: of the data; None for a folder of pairs.
-        seconds: of speech.
-        overall, by_speaker, by_language: the means.
         excess: means of the differences to the recordings themselves, by the metrics that rate these too.
         items: each item's id and values.
         kbps: kilobits of coded speech a second; None where nothing was coded.
@@ -137,10 +135,8 @@ class SystemResult:
 def summarise(scored: Sequence[Scored], reference: Sequence[Scored] = (), **about: Any) -> SystemResult:
     """Means over all items, each speaker's and each language's.
 
-    Args:
-        scored: the items.
-        reference: the recordings themselves, rated without a reference, in the same order.
-        about: the result's other fields.
+    ``reference`` are the recordings themselves, rated without a reference, in the same order; ``about`` the result's
+    other fields.
     """
 
     def by(attribute: str) -> dict[str, Group]:
@@ -166,12 +162,7 @@ def summarise(scored: Sequence[Scored], reference: Sequence[Scored] = (), **abou
 
 
 def paired_differences(scored: Sequence[Scored], others: Sequence[Scored]) -> dict[str, Mean | None]:
-    """Means of the differences of items to the same items by another system, by the metrics that both have.
-
-    Args:
-        scored: the items.
-        others: the same in the same order; or none.
-    """
+    """Means of the differences to the same items, in the same order, by another system (or none), by common metrics."""
     found: dict[str, list[Score]] = defaultdict(list)
     for one, other in zip(scored, others, strict=bool(others)):
         for name, base in other.scores.items():
@@ -208,7 +199,7 @@ class SystemReport(Report):
     @staticmethod
     def columns() -> Mapping[str, Any]:
         """The possible columns in their order, each with a label, a direction and its decimals."""
-        return {name: metric_class(name) for name in METRICS}
+        return METRICS
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: each system's overall means are directly in it."""

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from audiovq.data.utterance import Utterance, open_shards
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.models import load_speaker_encoder
+from audiovq.evaluation.pretrained import load_speaker_encoder
 from audiovq.io import cache_dir
 
 

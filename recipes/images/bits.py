@@ -20,7 +20,7 @@ import torch
 from common import HERE, fit, fit_priors, fixed_crops, parse, run_folder, show, write_results
 
 from audiovq.evaluation.plots import draw_rows
-from audiovq.evaluation.protocols.visual import evaluate_image, measure_bound
+from audiovq.evaluation.visual import evaluate_image, measure_bound
 from audiovq.hub import load_weights
 from audiovq.image import ImageCodec
 from audiovq.image.nets import ImageBaseline

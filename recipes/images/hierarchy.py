@@ -16,7 +16,7 @@ from common import HERE, fit, fit_priors, fixed_crops, parser_of, run_folder, sh
 from torch import Tensor
 
 from audiovq.evaluation.plots import draw_rows
-from audiovq.evaluation.protocols.visual import evaluate_image
+from audiovq.evaluation.visual import evaluate_image
 from audiovq.image import ImageCodec
 from audiovq.prior.image import ImagePrior, load_priors
 

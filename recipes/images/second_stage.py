@@ -14,7 +14,7 @@ import torch
 from common import HERE, fit, fixed_crops, parse, run_folder, show, write_results
 from torch import Tensor
 
-from audiovq.evaluation.metrics.signal import psnr
+from audiovq.evaluation.metrics import psnr
 from audiovq.evaluation.plots import draw_rows
 from audiovq.image import ImageCodec
 from audiovq.prior import SamplingConfig

@@ -24,7 +24,7 @@ import torch
 from audiovq.data.packed import open_utterances
 from audiovq.data.utterance import SAMPLE_RATE, Utterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.models import DifferentialWordErrorRate, SpeakerCosine
+from audiovq.evaluation.pretrained import DifferentialWordErrorRate, SpeakerCosine
 from audiovq.evaluation.protocol import Pair, Score, mean_of
 from audiovq.io import atomic_write
 from audiovq.training.wavenet import packed_folder

@@ -19,9 +19,9 @@ import torch
 
 from audiovq.data.codes import cached_codes
 from audiovq.data.tokens import make_tapes
+from audiovq.evaluation.generation import Settings, Speech, rate, real_speech, sampled_speech
 from audiovq.evaluation.protocol import silent
-from audiovq.evaluation.protocols.generation import Settings, Speech, rate, real_speech, sampled_speech
-from audiovq.evaluation.protocols.sampled_speech import divergences
+from audiovq.evaluation.sampled_speech import divergences
 from audiovq.hub import model_folder
 from audiovq.io import atomic_write, read_json
 from audiovq.prior.speech import FOLDER, SpeechPrior

@@ -27,7 +27,7 @@ from audiovq.conversion.pitch import PitchMover, median_hz
 from audiovq.conversion.target import read_voices, target_voice
 from audiovq.data.corpora import open_corpora
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.models import SpeakerCosine
+from audiovq.evaluation.pretrained import SpeakerCosine
 from audiovq.evaluation.protocol import join_utterances, sample_excerpts
 from audiovq.interfaces import EncodedSpeech, Packet
 from audiovq.media.waveform import create_audio

@@ -16,7 +16,7 @@ import torch
 
 from audiovq.data.episodes import open_episodes
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocols.visual import N_WINDOWS, ROWS, evaluate_video
+from audiovq.evaluation.visual import N_WINDOWS, ROWS, evaluate_video
 from audiovq.hub import model_folder
 from audiovq.io import atomic_write
 from audiovq.video import VideoModel

@@ -14,7 +14,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from audiovq.evaluation.protocols.conversion import MEASURES
+from audiovq.evaluation.conversion import MEASURES
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PICTURE, README = HERE / "results.json", HERE / "results.png", HERE / "README.md"

@@ -12,8 +12,8 @@ from typing import Any
 
 from audiovq.data.corpora import open_corpus
 from audiovq.data.utterance import Utterance
+from audiovq.evaluation.pairs import KINDS, MAIN_MINUTES, PAIRS_FILE, REFERENCE_SECONDS, short_name, spread
 from audiovq.evaluation.protocol import Excerpt, join_utterances, sample_excerpts
-from audiovq.evaluation.protocols.pairs import KINDS, MAIN_MINUTES, PAIRS_FILE, REFERENCE_SECONDS, short_name, spread
 from audiovq.io import atomic_write
 
 JUDGE_SECONDS = 60.0

@@ -17,7 +17,7 @@ from audiovq.conversion.target import BundledVoice, TargetVoice, voice_entry, wr
 from audiovq.data.corpora import open_corpus
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocols.pairs import MAIN_MINUTES, short_name, spread
+from audiovq.evaluation.pairs import MAIN_MINUTES, short_name, spread
 from audiovq.hub import bundled_models
 
 SECONDS = 120.0

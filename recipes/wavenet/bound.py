@@ -19,8 +19,8 @@ from torch import Tensor
 
 from audiovq.codec.codec import SpeechCodec
 from audiovq.data.packed import open_packed
-from audiovq.evaluation.metrics.signal import PESQ, MelDistance
-from audiovq.evaluation.metrics.models import DNSMOS
+from audiovq.evaluation.metrics import PESQ, MelDistance
+from audiovq.evaluation.pretrained import DNSMOS
 from audiovq.evaluation.protocol import Pair
 from audiovq.training.crops import CropSampler
 from audiovq.training.wavenet import on_phase_of

@@ -7,9 +7,9 @@ import pytest
 
 from audiovq.cli.loading import n_codebooks_for
 from audiovq.errors import AudioVQError
+from audiovq.evaluation.codec import AudioVQSystem, evaluate_codec
 from audiovq.evaluation.metrics import make_metrics
 from audiovq.evaluation.protocol import Coded, Metric, Score
-from audiovq.evaluation.protocols.codec import AudioVQSystem, evaluate_codec
 from tests.evaluation.conftest import fake_utterances
 
 

@@ -11,11 +11,7 @@ import pytest
 from audiovq.cli import main
 from audiovq.data.utterance import write_shards
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics import make_metrics
-from audiovq.evaluation.metrics.signal import f0_correlation, median_distance, track_f0
-from audiovq.evaluation.plots import draw_matrices
-from audiovq.evaluation.protocol import fingerprint
-from audiovq.evaluation.protocols.conversion import (
+from audiovq.evaluation.conversion import (
     CHOICES,
     MEASURES,
     Judge,
@@ -27,7 +23,10 @@ from audiovq.evaluation.protocols.conversion import (
     nearest,
     unit,
 )
-from audiovq.evaluation.protocols.pairs import PAIRS_FILE, WorldConverter, group_pairs, read_pairs, spread
+from audiovq.evaluation.metrics import f0_correlation, make_metrics, median_distance, track_f0
+from audiovq.evaluation.pairs import PAIRS_FILE, WorldConverter, group_pairs, read_pairs, spread
+from audiovq.evaluation.plots import draw_matrices
+from audiovq.evaluation.protocol import fingerprint
 from audiovq.hub import save_weights
 from recipes.voice_conversion.make_pairs import build_pairs
 from tests.conversion.test_f0 import buzz
@@ -235,7 +234,7 @@ def test_the_picture(tmp_path):
 def test_the_command_line(codec, corpus, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path / "cache"))
     (tmp_path / "pairs.json").write_text(json.dumps(build_pairs(corpus)))
-    monkeypatch.setattr("audiovq.evaluation.protocols.pairs.PAIRS_FILE", tmp_path / "pairs.json")
+    monkeypatch.setattr("audiovq.evaluation.pairs.PAIRS_FILE", tmp_path / "pairs.json")
     monkeypatch.setattr(read_pairs, "__defaults__", (tmp_path / "pairs.json",))
     save_weights(codec, tmp_path / "model")
     write_shards(corpus, tmp_path / "corpus")

@@ -5,8 +5,8 @@ import pytest
 import soundfile
 
 from audiovq.errors import AudioVQError
+from audiovq.evaluation.codec import evaluate_files, match_files
 from audiovq.evaluation.metrics import make_metrics
-from audiovq.evaluation.protocols.codec import evaluate_files, match_files
 from tests.evaluation.conftest import noisy, voice
 
 

@@ -11,8 +11,8 @@ import torch
 
 from audiovq.data.tokens import streams_of
 from audiovq.data.utterance import CodedUtterance
-from audiovq.evaluation.protocols.generation import Settings, evaluate_generation
-from audiovq.evaluation.protocols.sampled_speech import (
+from audiovq.evaluation.generation import Settings, evaluate_generation
+from audiovq.evaluation.sampled_speech import (
     Trigram,
     describe_sound,
     distance,
@@ -96,7 +96,7 @@ def test_pauses_and_voicing_of_a_made_up_sentence():
     assert found.pause_seconds == pytest.approx([0.5], abs=0.03)
     assert 0.4 < found.voiced_share < 0.6
     assert found.f0 == pytest.approx([120], abs=2)
-    assert sum(found.histogram()) == pytest.approx(1)
+    assert sum(found.to_dict()["pause_histogram"]) == pytest.approx(1)
     assert distance([1.0, 2.0], [2.0, 3.0]) == pytest.approx(1.0)
     assert distance([], [1.0]) is None
 

@@ -14,8 +14,8 @@ pytest.importorskip("torchmetrics")
 from audiovq.cli import main
 from audiovq.data import images as image_data
 from audiovq.data.images import FixedCrops
-from audiovq.evaluation.metrics.signal import psnr
-from audiovq.evaluation.protocols.visual import evaluate_image
+from audiovq.evaluation.metrics import psnr
+from audiovq.evaluation.visual import evaluate_image
 from audiovq.prior.image import prior_folder
 from audiovq.prior.pixel import PixelPrior
 from tests.image.conftest import ONE, TWO, smooth_images, started

@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.plots import block_sums
-from audiovq.evaluation.protocols import phones
-from audiovq.evaluation.protocols.phones import (
+from audiovq.evaluation import phones
+from audiovq.evaluation.phones import (
     CLASSES,
     SILENCE,
     UNKNOWN,
-    Aligned,
     code_order,
     dictionary_words,
     labels_at,
     segments_of,
 )
-from audiovq.evaluation.protocols.probe import evaluate_probe
+from audiovq.evaluation.plots import block_sums
+from audiovq.evaluation.probe import evaluate_probe
 from tests.evaluation.test_probe import codec, splits  # noqa: F401
 
 SIZE = 64
@@ -126,7 +125,7 @@ def spoken_splits(monkeypatch):
 
     def fake(utterances, progress):
         segments = [("AA", 0, 100), ("SIL", 100, 150), ("S", 150, 310)]
-        return Aligned({u.id: segments for u in utterances[1:]}, {"no alignment": 1})
+        return {u.id: segments for u in utterances[1:]}, {"no alignment": 1}
 
     monkeypatch.setattr(phones, "align", fake)
     return {part: [replace(u, text="ah") for u in found] for part, found in splits().items()}
@@ -167,8 +166,8 @@ def test_pocketsphinx_aligns_and_the_labels_are_kept(monkeypatch, tmp_path):
     one = splits()["train"][0]
     utterances = [replace(one, id=text, text=text) for text in ("hello", "press 1", "")]
     found = phones.align(utterances)
-    assert found.skipped["words outside the dictionary"] == 2
-    for segments in found.segments.values():
+    assert found[1]["words outside the dictionary"] == 2
+    for segments in found[0].values():
         named = [name for name, _, _ in segments if name != SILENCE]
         assert named in (["HH", "AH", "L", "OW"], ["HH", "EH", "L", "OW"])
         assert all(a[2] == b[1] for a, b in pairwise(segments))

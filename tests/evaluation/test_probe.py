@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocols import probe
-from audiovq.evaluation.protocols.probe import code_majority, evaluate_probe, linear_probe, majority
+from audiovq.evaluation import probe
+from audiovq.evaluation.probe import code_majority, evaluate_probe, linear_probe, majority
 from tests.codec.tiny import CONFIG, make_codec
 from tests.data.conftest import make_utterance, voice
 

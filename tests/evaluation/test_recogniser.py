@@ -6,8 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from audiovq.evaluation.metrics import models as recogniser
-from audiovq.evaluation.metrics.models import DifferentialWordErrorRate, WordErrorRate, count_errors, words
+from audiovq.evaluation import pretrained as recogniser
+from audiovq.evaluation.pretrained import DifferentialWordErrorRate, WordErrorRate, count_errors, words
 from audiovq.evaluation.protocol import Pair
 
 

@@ -9,8 +9,8 @@ import torch
 from audiovq.codec.encoder import hz_to_pitch
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.protocols.generation import Settings, check_judges, evaluate_generation
-from audiovq.evaluation.protocols.sampled_speech import (
+from audiovq.evaluation.generation import Settings, check_judges, evaluate_generation
+from audiovq.evaluation.sampled_speech import (
     Reading,
     pitch_range,
     read_words,
@@ -92,7 +92,7 @@ def test_speaking_takes_real_words_that_are_likelier_than_shuffled_ones(reading,
 
 def test_word_lists_come_from_a_file_or_from_transcripts(tmp_path, monkeypatch):
     monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path))
-    monkeypatch.setattr("audiovq.evaluation.protocols.sampled_speech.WORD_LISTS", ())
+    monkeypatch.setattr("audiovq.evaluation.sampled_speech.WORD_LISTS", ())
     with pytest.raises(AudioVQError, match="wamerican"):
         word_list()
     (tmp_path / "data" / "words").mkdir(parents=True)
@@ -163,10 +163,10 @@ class Embedding:
 def test_the_protocol_prints_words_and_continuations(monkeypatch, capsys):
     from rich.console import Console
 
-    module = "audiovq.evaluation.protocols.generation"
+    module = "audiovq.evaluation.generation"
     monkeypatch.setattr(f"{module}.word_list", lambda corpora: (frozenset({"the", "cat", "sat"}), "three words"))
     monkeypatch.setattr(f"{module}.shared_whisper", ScriptedWhisper)
-    monkeypatch.setattr("audiovq.evaluation.protocols.sampled_speech.SpeakerCosine", Embedding)
+    monkeypatch.setattr("audiovq.evaluation.sampled_speech.SpeakerCosine", Embedding)
     codec, rng = make_codec(), np.random.default_rng(0)
     sizes = {"n_codebooks": 4, "codebook_size": 32, "speaker_dim": 8, "pitch_values": N_VALUES + 1}
     prior, names = make_prior(languages=["en"], **sizes), [f"s{i % 3}" for i in range(12)]
@@ -190,6 +190,6 @@ def test_what_judges_need_is_missed_before_the_work(monkeypatch):
     def missing(names):
         raise AudioVQError(f"no package for {' and '.join(names)}")
 
-    monkeypatch.setattr("audiovq.evaluation.protocols.generation.make_metrics", missing)
+    monkeypatch.setattr("audiovq.evaluation.generation.make_metrics", missing)
     with pytest.raises(AudioVQError, match="no package for dnsmos and speaker"):
         check_judges(Settings(n_prompts=1))

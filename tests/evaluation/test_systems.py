@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.evaluation.protocols import probe
-from audiovq.evaluation.protocols.codec import AudioVQSystem, latents_of
-from audiovq.evaluation.protocols.pairs import ConversionPair, ModelConverter, Reconstruction, Target, as_excerpt
-from audiovq.evaluation.protocols.phones import untrained_encoder
+from audiovq.evaluation import probe
+from audiovq.evaluation.codec import AudioVQSystem, latents_of
+from audiovq.evaluation.pairs import ConversionPair, ModelConverter, Reconstruction, Target, as_excerpt
+from audiovq.evaluation.phones import untrained_encoder
 from tests.codec.tiny import make_codec, speech_like
 from tests.evaluation.conftest import FakeUtterance
 from tests.evaluation.test_probe import splits

@@ -13,8 +13,8 @@ pytest.importorskip("cv2")
 
 from audiovq.data.episodes import Episode
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.signal import psnr
-from audiovq.evaluation.protocols import visual as video
+from audiovq.evaluation import visual as video
+from audiovq.evaluation.metrics import psnr
 from audiovq.image import ImageCodec
 from audiovq.video import LatentDynamics, VideoModel
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import audiovq
-from audiovq.evaluation.metrics.signal import psnr
+from audiovq.evaluation.metrics import psnr
 from audiovq.prior.image import ImagePrior
 
 PRETRAINED = Path(audiovq.__file__).parent / "pretrained"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,8 +74,6 @@ def evaluate_codec(
 
     Args:
         splits: utterances by the split's name.
-        systems: codecs.
-        metrics: from `make_metrics`.
         limit: excerpts of each split (see `sample_excerpts`); 0 for all.
         about: more for the report's protocol: data, model.
         compared: names of systems, each with that of an earlier one that its differences are taken to.
@@ -97,21 +94,16 @@ def evaluate_codec(
     }
     report = SystemReport(protocol, [])
     for split, utterances in splits.items():
-        parts = {name: sample_excerpts(join_utterances(part), limit, SEED) for name, part in _apart(split, utterances)}
-        if not any(parts.values()):
+        parts: dict[bool, list[Utterance]] = {False: [], True: []}
+        for one in utterances:
+            parts[one.speaker.partition("/")[0] in SYNTHETIC_CORPORA].append(one)
+        excerpts = {synthetic: sample_excerpts(join_utterances(part), limit, SEED) for synthetic, part in parts.items()}
+        if not any(excerpts.values()):
             raise AudioVQError(f"the split {split!r} of this data has no utterances")
-        for name, excerpts in parts.items():
-            if excerpts:
-                report.systems += _evaluate(name, excerpts, systems, metrics, progress, compared or {})
+        for synthetic, part in excerpts.items():
+            name = f"{split}, synthetic" if synthetic else split
+            report.systems += _evaluate(name, part, systems, metrics, progress, compared or {}) if part else []
     return report
-
-
-def _apart(split: str, utterances: Sequence[Utterance]) -> list[tuple[str, list[Utterance]]]:
-    """Recordings, then synthesised speech, each with a name for the report."""
-    found: dict[bool, list[Utterance]] = defaultdict(list)
-    for utterance in utterances:
-        found[utterance.speaker.partition("/")[0] in SYNTHETIC_CORPORA].append(utterance)
-    return [(split, found[False]), (f"{split}, synthetic", found[True])]
 
 
 def _evaluate(
@@ -123,53 +115,31 @@ def _evaluate(
     compared: Mapping[str, str],
 ) -> list[SystemResult]:
     """The recordings themselves, then every system."""
-    pairs = []
-    for one in excerpts:
-        samples = one.load()
-        pairs.append(Pair(one.id, samples, samples, one.speaker, one.language, one.text))
-    reference = score_reference(tracked(pairs, f"{split}: reference", progress), metrics)
+    loaded = ((one, one.load()) for one in excerpts)
+    originals = [Pair(one.id, samples, samples, one.speaker, one.language, one.text) for one, samples in loaded]
+    reference = score_reference(tracked(originals, f"{split}: reference", progress), metrics)
     results = [reference_result(reference, split)] if reference else []
     scored: dict[str, list[Scored]] = {}
     for system in systems:
-        result, scored[system.name] = _evaluate_system(system, split, pairs, reference, metrics, progress)
+        what = f"{split}: {system.name}"
+        coded = [system.code(pair.reference) for pair in tracked(originals, f"{what}, coding", progress)]
+        waveforms = [one.waveform for one in coded]
+        delay = 0 if system.exact else common_delay([pair.reference for pair in originals], waveforms)
+        pairs = [
+            replace(pair, degraded=remove_delay(waveform, delay, len(pair.reference)))
+            for pair, waveform in zip(originals, waveforms, strict=True)
+        ]
+        scored[system.name] = [score_pair(pair, metrics) for pair in tracked(pairs, f"{what}, scoring", progress)]
+        seconds = sum(pair.seconds for pair in pairs)
+        about: dict[str, Any] = {name: getattr(system, name) for name in ("name", "family", "call", "n_codebooks")}
+        about["kbps"] = sum(one.payload_bytes for one in coded) * 8 / 1000 / seconds
+        about["file_kbps"] = sum(one.file_bytes for one in coded) * 8 / 1000 / seconds
         if (other := compared.get(system.name)) is not None:
             difference = paired_differences(scored[system.name], scored[other])
-            result = replace(result, compared_with=other, difference=difference)
-        results.append(result)
+            about |= {"compared_with": other, "difference": difference}
+        about |= {"split": split, "delay_ms": 1000 * delay / SAMPLE_RATE}
+        results.append(summarise(scored[system.name], reference, **about))
     return results
-
-
-def _evaluate_system(
-    system: System,
-    split: str,
-    references: Sequence[Pair],
-    scored_references: Sequence[Scored],
-    metrics: Sequence[Metric],
-    progress: Progress,
-) -> tuple[SystemResult, list[Scored]]:
-    what = f"{split}: {system.name}"
-    coded = [system.code(pair.reference) for pair in tracked(references, f"{what}, coding", progress)]
-    waveforms = [one.waveform for one in coded]
-    delay = 0 if system.exact else common_delay([pair.reference for pair in references], waveforms)
-    pairs = [
-        replace(pair, degraded=remove_delay(waveform, delay, len(pair.reference)))
-        for pair, waveform in zip(references, waveforms, strict=True)
-    ]
-    seconds = sum(pair.seconds for pair in pairs)
-    scored = [score_pair(pair, metrics) for pair in tracked(pairs, f"{what}, scoring", progress)]
-    result = summarise(
-        scored,
-        scored_references,
-        name=system.name,
-        family=system.family,
-        call=system.call,
-        split=split,
-        n_codebooks=system.n_codebooks,
-        kbps=sum(one.payload_bytes for one in coded) * 8 / 1000 / seconds,
-        file_kbps=sum(one.file_bytes for one in coded) * 8 / 1000 / seconds,
-        delay_ms=1000 * delay / SAMPLE_RATE,
-    )
-    return result, scored
 
 
 class AudioVQSystem:
@@ -197,8 +167,7 @@ class AudioVQSystem:
         """Size of the pitch and the level of one item."""
         codes, pitch = encoded.codes[0].numpy(), encoded.pitch[0].numpy()
         size = encoded.packet_frames or self._codec.packet_frames
-        starts = range(0, codes.shape[1], size)
-        parts = (slice(start, start + size) for start in starts)
+        parts = (slice(start, start + size) for start in range(0, codes.shape[1], size))
         packets = (
             Packet(codes[:, part], pitch[part], level)
             for part, level in zip(parts, encoded.level[0].tolist(), strict=True)
@@ -215,17 +184,15 @@ def latents_of(codec: SpeechCodec, samples: np.ndarray, encoder: nn.Module | Non
         samples: float32 at 16 kHz.
         encoder: another encoder than the model's.
     """
-    encoder = encoder or codec.encoder
-    waveform = torch.from_numpy(samples)[None, None]
     # The encoder reads level-normalised audio, the harmonic source of its pitch, and the speaker.
-    encoded = codec.encode(waveform)
+    encoded = codec.encode(torch.from_numpy(samples)[None, None])
     gains = 10 ** ((TARGET_DB - dequantize_level(encoded.level)) / 20)
-    gains = gains.repeat_interleave((encoded.packet_frames or codec.packet_frames) * codec.hop_length, 1)[
-        :, : len(samples)
-    ]
-    normalised = torch.from_numpy(HighPass(codec.sample_rate)(samples))[None] * gains
+    size = (encoded.packet_frames or codec.packet_frames) * codec.hop_length
+    normalised = (
+        torch.from_numpy(HighPass(codec.sample_rate)(samples)) * gains.repeat_interleave(size, 1)[:, : len(samples)]
+    )
     speaker = codec.speaker_encoder.decode(encoded.speaker).float()
-    return encoder(normalised[None].float(), speaker, codec.source(encoded.pitch))[0]
+    return (encoder or codec.encoder)(normalised[None].float(), speaker, codec.source(encoded.pitch))[0]
 
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64")
@@ -304,8 +271,6 @@ def evaluate_files(
     its transcript.
 
     Args:
-        reference_dir, degraded_dir: the folders.
-        metrics: from `make_metrics`.
         align: estimate one delay for all recordings of the degraded side, and remove it.
         language: ISO 639 code of all recordings; word error rates need it.
 
@@ -324,21 +289,11 @@ def evaluate_files(
             speaker = name.split("/")[0] if "/" in name else None
             yield Pair(name, a, remove_delay(b, delay, len(a)), speaker, language, _text(reference))
 
-    result = summarise(
-        [score_pair(pair, metrics) for pair in pairs("scoring")],
-        name=shown(Path(degraded_dir).name or str(degraded_dir)),
-        family="pairs",
-        call=shown(degraded_dir),
-        split=None,
-        delay_ms=1000 * delay / SAMPLE_RATE,
-    )
-    protocol = {
-        "name": "files",
-        "reference": shown(reference_dir),
-        "degraded": shown(degraded_dir),
-        "align": align,
-        "metrics": describe(metrics),
-    }
+    name = shown(Path(degraded_dir).name or str(degraded_dir))
+    about: dict[str, Any] = {"name": name, "family": "pairs", "call": shown(degraded_dir)}
+    scored = [score_pair(pair, metrics) for pair in pairs("scoring")]
+    result = summarise(scored, **about, split=None, delay_ms=1000 * delay / SAMPLE_RATE)
+    protocol = {"name": "files", "reference": shown(reference_dir), "degraded": shown(degraded_dir), "align": align}
     alone = any(metric.no_reference for metric in metrics)
     references = [reference_result(score_reference(pairs("reference"), metrics))] if alone else []
-    return SystemReport(protocol, [*references, result])
+    return SystemReport({**protocol, "metrics": describe(metrics)}, [*references, result])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from audiovq.errors import AudioVQError, need, with_pkg_resources
-from audiovq.evaluation.metrics.signal import CEILING, FLOOR
+from audiovq.evaluation.metrics import CEILING, FLOOR
 from audiovq.evaluation.protocol import SAMPLE_RATE, Excerpt, Pair, remove_delay
 
 if TYPE_CHECKING:
@@ -34,14 +34,10 @@ GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Target:
-    """A target speaker.
+    """A target speaker, ``corpus/name``, "seen" in training or "unseen".
 
-    Attributes:
-        speaker: ``corpus/name``.
-        kind: "seen" in training, or "unseen".
-        reference: the recording that a converter may use.
-        judge: recordings whose centroid represents the speaker; never given to a converter.
-        real: more recordings, for the upper bound.
+    A converter may use the reference. The centroid of the recordings that judge represents the speaker; no converter
+    gets them. Those of ``real`` are for the upper bound.
     """
 
     speaker: str
@@ -84,11 +80,7 @@ def read_pairs(utterances: Iterable[Utterance], path: str | Path = PAIRS_FILE) -
     """The fixed pairs with the recordings of a prepared corpus.
 
     Sources are test recordings. A seen target's reference is training speech and it is judged by validation speech; an
-    unseen target's reference, judge and upper bound are different recordings.
-
-    Args:
-        utterances: all splits of the corpus.
-        path: another file of pairs.
+    unseen target's reference, judge and upper bound are different recordings. ``utterances`` are of all splits.
 
     Raises:
         AudioVQError: when the corpus lacks a recording of the pairs.
@@ -102,22 +94,16 @@ def read_pairs(utterances: Iterable[Utterance], path: str | Path = PAIRS_FILE) -
             raise AudioVQError(f"the corpus has no recording {missing[0]!r}, which the pairs need: prepare it again")
         return as_excerpt(id, [by_id[name] for name in ids])
 
-    speakers = {
-        speaker: Target(
-            speaker,
-            found["kind"],
-            excerpt(f"{speaker}/reference", found["reference"]),
-            tuple(excerpt(f"{speaker}/judge/{i}", ids) for i, ids in enumerate(found["judge"])),
-            tuple(excerpt(f"{speaker}/real/{i}", ids) for i, ids in enumerate(found["real"])),
+    speakers = {}
+    for name, found in plan["speakers"].items():
+        judge, real = (
+            tuple(excerpt(f"{name}/{part}/{i}", ids) for i, ids in enumerate(found[part])) for part in ("judge", "real")
         )
-        for speaker, found in plan["speakers"].items()
-    }
+        reference = excerpt(f"{name}/reference", found["reference"])
+        speakers[name] = Target(name, found["kind"], reference, judge, real)
     sources = {id: excerpt(id, ids) for id, ids in plan["sources"].items()}
-    pairs = [
-        ConversionPair(f"{id} to {short_name(speaker)}", sources[id], speakers[speaker])
-        for id, speaker in plan["pairs"]
-    ]
-    return PairSet(tuple(pairs), speakers)
+    named = [(f"{id} to {short_name(speaker)}", sources[id], speakers[speaker]) for id, speaker in plan["pairs"]]
+    return PairSet(tuple(ConversionPair(*one) for one in named), speakers)
 
 
 def group_pairs(utterances: Iterable[Utterance]) -> PairSet:
@@ -185,11 +171,8 @@ def spread(utterances: Sequence[Utterance], seconds: float) -> list[Utterance]:
 class Converter(Protocol):
     """A voice converter, or a row that bounds what one can reach.
 
-    Attributes:
-        name: unique in a report.
-        family: "reference", "baseline" or "converter".
-        call: how it works, for the report.
-        keeps_words: the output has the words and the length of the source.
+    ``name`` is unique in a report, ``family`` "reference", "baseline" or "converter", ``call`` how it works, for the
+    report; one that ``keeps_words`` gives the words and the length of the source.
     """
 
     name: str
@@ -226,9 +209,7 @@ class Unconverted:
 class Reconstruction:
     """A recording coded and decoded with its own speaker vector: the model's loss before conversion.
 
-    Args:
-        codec, n_codebooks, decoder: the model.
-        of: "source", or "truth": the true result of a pair.
+    ``of`` is "source", or "truth": the true result of a pair.
     """
 
     family, keeps_words = "reference", True

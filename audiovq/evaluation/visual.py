@@ -15,7 +15,7 @@ from torch import Tensor
 from audiovq.data.episodes import BUTTONS, Episode, to_video
 from audiovq.errors import AudioVQError, need
 from audiovq.evaluation import plots
-from audiovq.evaluation.metrics.signal import psnr, ssim
+from audiovq.evaluation.metrics import psnr, ssim
 from audiovq.evaluation.protocol import Progress, silent
 from audiovq.evaluation.report import FiguresReport, make_table
 
@@ -101,11 +101,9 @@ def evaluate_image(
     priors: Sequence[PixelPrior] = (),
     progress: Progress = silent,
 ) -> ImageReport:
-    """Evaluate a codec on crops (N, C, size, size) in [0, 1]; the size a multiple of its stride.
+    """Evaluate a codec, with the priors of its levels, on crops (N, C, size, size) in [0, 1].
 
-    Args:
-        split, about: for the report.
-        priors: of the codec's levels, when it has them; they must be for codes of this size.
+    The size is a multiple of its stride; priors for codes of other sizes are left out.
     """
     figures: dict[str, Any] = dict(measure_bound(codec, images, progress))
     with torch.inference_mode():
@@ -173,11 +171,7 @@ def evaluate_video(
     """Predict `N_PREDICTED` frames from windows spread evenly over the episodes; then turn both ways from each.
 
     A window's PSNR is of the mean squared error over all its predicted frames, its SSIM the mean of theirs.
-
-    Args:
-        blind: the model without actions.
-        split, about: for the report.
-        n_windows: see `spread_windows`.
+    ``blind`` is the model without actions; for ``n_windows`` see `spread_windows`.
 
     Raises:
         AudioVQError: when no episode is long enough.
@@ -238,9 +232,7 @@ def video_ssim(pixels: Tensor, truth: Tensor) -> Tensor:
 def turns_are_right(model: VideoModel, past: Tensor, actions: Tensor) -> list[bool]:
     """Whether the image moves to the right while turning left, and to the left while turning right.
 
-    Args:
-        past: the known frames, (B, 3, n_context, H, W).
-        actions: held between them, (B, n_context - 1, n_buttons).
+    ``past`` are the known frames (B, 3, n_context, H, W), ``actions`` held between them (B, n_context - 1, n_buttons).
     """
     shifts = []
     for button in ("turn_left", "turn_right"):

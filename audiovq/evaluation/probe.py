@@ -16,6 +16,8 @@ from sklearn.metrics import balanced_accuracy_score
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
+from audiovq.evaluation.codec import latents_of
+from audiovq.evaluation.phones import CLASSES, code_order, codes_to_phones, probe_phones
 from audiovq.evaluation.protocol import (
     Excerpt,
     Mean,
@@ -27,8 +29,6 @@ from audiovq.evaluation.protocol import (
     silent,
     tracked,
 )
-from audiovq.evaluation.protocols.codec import latents_of
-from audiovq.evaluation.protocols.phones import CLASSES, code_order, codes_to_phones, probe_phones
 from audiovq.evaluation.report import FiguresReport, make_table
 
 if TYPE_CHECKING:
@@ -53,14 +53,10 @@ Labelled = tuple[np.ndarray, Sequence[str]]
 
 @dataclass(frozen=True)
 class Features:
-    """Codes and features of one excerpt.
+    """Labels, codes (K, F) and latents (C, F) of one excerpt.
 
-    Attributes:
-        speaker, language: the labels.
-        codes: (K, F) int64.
-        latents: (C, F) before quantization.
-        quantized: by the number of codebooks, mean and deviation over time of the quantized latents, (2C,) each.
-        mel: mean and deviation over time of the log mel spectrum.
+    ``quantized``, by the number of codebooks, and ``mel`` are mean and deviation over time of the quantized latents
+    (2C,) and of the log mel spectrum.
     """
 
     speaker: str
@@ -145,11 +141,10 @@ def evaluate_probe(
     """Probe a codec's codes.
 
     Phones need the package pocketsphinx and English recordings with text; without them the report says so in their
-    place, unless phones are the only kind.
+    place, unless phones are the only kind. Probes are fitted to "train"; "validation" chooses their regularisation.
 
     Args:
-        splits: utterances of "train" (the probe is fitted to them), "validation" (chooses its regularisation) and
-            "test".
+        splits: utterances of `PARTS`.
         per_speaker: excerpts of each speaker in each split; 0 for all.
         kinds: of `KINDS`.
 

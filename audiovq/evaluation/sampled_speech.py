@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from scipy.stats import wasserstein_distance
 from audiovq.conversion.pitch import median_hz
 from audiovq.data.corpora import open_corpora
 from audiovq.errors import AudioVQError
-from audiovq.evaluation.metrics.models import SpeakerCosine, Whisper, words
-from audiovq.evaluation.metrics.signal import FRAME_SECONDS, track_f0
+from audiovq.evaluation.metrics import FRAME_SECONDS, track_f0
+from audiovq.evaluation.pretrained import SpeakerCosine, Whisper, words
 from audiovq.evaluation.protocol import SAMPLE_RATE
 from audiovq.interfaces import STEPS_PER_OCTAVE, EncodedSpeech
 from audiovq.io import cache_dir
@@ -34,14 +34,9 @@ _EM_STEPS = 30
 
 @dataclass(frozen=True)
 class Sound:
-    """Pauses, voicing and F0 of a set of waveforms.
+    """Pauses (share of the time, number per second, length of each), voicing and F0 of a set of waveforms.
 
-    Attributes:
-        pause_share: of the time.
-        pauses_per_second: number of pauses in a second.
-        pause_seconds: length of each pause.
-        voiced_share: of the frames outside pauses.
-        f0: median F0 in Hz of each waveform with voiced frames.
+    ``voiced_share`` is of the frames outside pauses; ``f0`` has the median in Hz of each waveform with voiced frames.
     """
 
     pause_share: float
@@ -51,19 +46,14 @@ class Sound:
     f0: list[float]
 
     def to_dict(self) -> dict[str, Any]:
+        """Means and medians, and the shares of pauses by length, between `PAUSE_EDGES`."""
+        counts, _ = np.histogram(self.pause_seconds, PAUSE_EDGES)
         return {
-            "pause_share": self.pause_share,
-            "pauses_per_second": self.pauses_per_second,
-            "voiced_share": self.voiced_share,
+            **{name: getattr(self, name) for name in ("pause_share", "pauses_per_second", "voiced_share")},
             "pause_seconds_mean": float(np.mean(self.pause_seconds)) if self.pause_seconds else None,
             "f0_median": float(np.median(self.f0)) if self.f0 else None,
-            "pause_histogram": self.histogram(),
+            "pause_histogram": (counts / max(counts.sum(), 1)).tolist(),
         }
-
-    def histogram(self) -> list[float]:
-        """Shares of pauses by length, between `PAUSE_EDGES`."""
-        counts, _ = np.histogram(self.pause_seconds, PAUSE_EDGES)
-        return (counts / max(counts.sum(), 1)).tolist()
 
     def distances(self, other: Sound) -> dict[str, float | None]:
         """Distances to another set."""
@@ -156,13 +146,9 @@ def shuffled(codes: np.ndarray, block: int, rng: np.random.Generator) -> np.ndar
 
 @dataclass(frozen=True)
 class Reading:
-    """Whisper's transcripts of one item and of its codes shuffled.
+    """Whisper's words for one item, and nats per word for it and for its codes shuffled; None without words.
 
-    Attributes:
-        text: words of the item.
-        log_probability: nats per word of the item; None without words.
-        shuffled_log_probability: the same of the shuffled codes.
-        real: share of the words that are in the word list.
+    ``real`` is the share of the words that are in the word list.
     """
 
     text: list[str]
@@ -197,18 +183,18 @@ def read_words(
 def summarize(readings: Sequence[Reading]) -> dict[str, Any]:
     """Figures of all items: share that speaks, words, log-probabilities."""
 
-    def mean(values: Sequence[float | None]) -> float | None:
+    def mean(values: Iterable[float | None]) -> float | None:
         present = [value for value in values if value is not None]
         return float(np.mean(present)) if present else None
 
     return {
         "n": len(readings),
-        "with_words": float(np.mean([reading.speaks for reading in readings])),
-        "real_word_share": mean([reading.real for reading in readings if reading.text]),
-        "words_per_item": float(np.mean([len(reading.text) for reading in readings])),
-        "log_probability_per_word": mean([reading.log_probability for reading in readings]),
-        "log_probability_per_word_shuffled": mean([reading.shuffled_log_probability for reading in readings]),
-        "transcripts": [" ".join(reading.text) for reading in readings],
+        "with_words": mean(one.speaks for one in readings),
+        "real_word_share": mean(one.real for one in readings if one.text),
+        "words_per_item": mean(len(one.text) for one in readings),
+        "log_probability_per_word": mean(one.log_probability for one in readings),
+        "log_probability_per_word_shuffled": mean(one.shuffled_log_probability for one in readings),
+        "transcripts": [" ".join(one.text) for one in readings],
     }
 
 
@@ -285,16 +271,17 @@ def longest_copies(
     own, theirs = ([_symbols(codes[:n_codebooks], radix) for codes in part] for part in (samples, train))
     low, high = np.zeros(len(own), np.int64), np.array([len(x) for x in own])
     # Bisection of all samples at once, one length at a time: a length's table of the training codes is made once.
-    known: dict[int, np.ndarray] = {}
+    known: dict[int, Counts | None] = {}
     while (low < high).any():
         middle = (low + high + 1) // 2
         for length in np.unique(middle[low < high]):
             if length not in known:
                 rows = [_hashes(x, int(length)) for x in theirs if len(x) >= length]
-                known[length] = np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.uint64)
+                known[length] = Counts(np.concatenate(rows)) if rows else None
+            table = known[length]
             for i in np.nonzero((middle == length) & (low < high))[0]:
-                occurs = _any_in(_hashes(own[i], int(length)), known[length])
-                low[i], high[i] = (length, high[i]) if occurs else (low[i], length - 1)
+                found = table is not None and table(_hashes(own[i], int(length))).any()
+                low[i], high[i] = (length, high[i]) if found else (low[i], length - 1)
     return low.tolist()
 
 
@@ -325,13 +312,6 @@ def _hashes(symbols: np.ndarray, length: int) -> np.ndarray:
     return total
 
 
-def _any_in(values: np.ndarray, ordered: np.ndarray) -> bool:
-    """Whether a sorted array has one of the values; faster than `numpy.isin`, which sorts it again."""
-    places = np.searchsorted(ordered, values)
-    inside = places < len(ordered)
-    return bool((ordered[places[inside]] == values[inside]).any())
-
-
 class Counts:
     """Occurrences of integers."""
 
@@ -348,11 +328,7 @@ class Trigram:
     """``l3 p(c | a, b) + l2 p(c | a) + l1 p(c)``, weights by expectation-maximisation on other codes (Jelinek 1980).
 
     The context (a, b) of the first codebook is its two frames before; of another one the next coarser codebook of the
-    same frame, then its own frame before.
-
-    Args:
-        train, held_out: codes (K, F) that are counted, and those that the weights are fitted to.
-        codebook_size: of the codes.
+    same frame, then its own frame before. Codes (K, F) of ``train`` are counted, weights fitted to ``held_out``.
     """
 
     def __init__(self, train: Sequence[np.ndarray], held_out: Sequence[np.ndarray], codebook_size: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,9 @@ import torch
 from sklearn.cluster import KMeans
 
 from audiovq.errors import need
-from audiovq.evaluation.protocol import Mean, Progress, Score, mean_of, silent, tracked
-from audiovq.evaluation.protocols.codec import latents_of
-from audiovq.io import atomic_write, cache_dir
+from audiovq.evaluation.codec import latents_of
+from audiovq.evaluation.protocol import Mean, Progress, Score, ScoreCache, mean_of, silent, tracked
+from audiovq.io import cache_dir
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,14 +47,6 @@ Sequences = dict[str, list[np.ndarray]]
 """By split, one array for each utterance."""
 Segment = tuple[str, int, int]
 """A class, its first frame of 10 ms, and the frame after its last."""
-
-
-@dataclass
-class Aligned:
-    """Segments by the utterance's id, and the number of utterances left out for each reason."""
-
-    segments: dict[str, list[Segment]] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def dictionary_words(text: str) -> list[str]:
@@ -120,35 +111,33 @@ class Aligner:
         self.decoder.end_utt()
 
 
-def align(utterances: Sequence[Utterance], progress: Progress = silent) -> Aligned:
-    """Segments of all utterances that align, from the cache or made now.
+def align(
+    utterances: Sequence[Utterance], progress: Progress = silent
+) -> tuple[dict[str, list[Segment]], dict[str, int]]:
+    """Segments by the utterance's id, from the cache or made now; and the number of utterances left out by reason.
 
     Raises:
         AudioVQError: when pocketsphinx is not installed.
     """
     if not utterances:
-        return Aligned()
+        return {}, {}
     need("pocketsphinx", "phone labels")
     key = hashlib.sha256(f"2 {version('pocketsphinx')}".encode())
     for utterance in utterances:
         key.update(f"\n{utterance.source} {utterance.id} {utterance.n_samples} {utterance.text}".encode())
-    path = cache_dir() / "phones" / f"{key.hexdigest()[:16]}.json"
-    try:
-        stored = json.loads(path.read_text())
-        segments = {id: [tuple(one) for one in found] for id, found in stored["segments"].items()}
-        return Aligned(segments, stored["skipped"])
-    except (OSError, ValueError, KeyError):
-        aligner, aligned, skipped = Aligner(), Aligned(), Counter[str]()
-    for utterance in tracked(utterances, "aligning", progress):
-        found = aligner.align(utterance.load(), utterance.text or "")
-        if isinstance(found, str):
-            skipped[found] += 1
-        else:
-            aligned.segments[utterance.id] = found
-    aligned.skipped = dict(skipped)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(asdict(aligned)))
-    return aligned
+
+    def make() -> dict[str, Any]:
+        aligner, skipped, segments = Aligner(), Counter[str](), {}
+        for utterance in tracked(utterances, "aligning", progress):
+            found = aligner.align(utterance.load(), utterance.text or "")
+            if isinstance(found, str):
+                skipped[found] += 1
+            else:
+                segments[utterance.id] = found
+        return {"segments": segments, "skipped": dict(skipped)}
+
+    stored = ScoreCache(cache_dir()).get("phones", key.hexdigest()[:16], make)
+    return {id: [tuple(one) for one in found] for id, found in stored["segments"].items()}, stored["skipped"]
 
 
 @dataclass(frozen=True)
@@ -173,24 +162,21 @@ class Labelled:
 def labelled(splits: Mapping[str, Sequence[Utterance]], hop_length: int, progress: Progress = silent) -> Labelled:
     """The English recordings of "train" and "test" that align with their text."""
     parts = {part: [u for u in splits[part] if u.language == "en" and u.text] for part in ("train", "test")}
-    aligned = align([u for part in parts.values() for u in part], progress)
+    aligned, skipped = align([u for part in parts.values() for u in part], progress)
     grid = int(np.lcm(hop_length, PAPER_HOP))
     samples: Sequences = {}
     segments: dict[str, list[Any]] = {}
     for part, utterances in parts.items():
-        taken = [u for u in utterances if u.id in aligned.segments and u.n_samples >= grid]
+        taken = [u for u in utterances if u.id in aligned and u.n_samples >= grid]
         samples[part] = [x[: len(x) - len(x) % grid] for x in (u.load() for u in taken)]
-        segments[part] = [aligned.segments[u.id] for u in taken]
-    return Labelled(samples, segments, aligned.skipped)
+        segments[part] = [aligned[u.id] for u in taken]
+    return Labelled(samples, segments, skipped)
 
 
 def phone_counts(codes: Sequence[np.ndarray], labels: Sequence[np.ndarray], size: int) -> np.ndarray:
     """How often each code goes with each class: (size, len(CLASSES)), without frames labelled `UNKNOWN`."""
-    counts = np.zeros((size, len(CLASSES)), dtype=np.int64)
-    for code, label in zip(codes, labels, strict=True):
-        known = label != UNKNOWN
-        np.add.at(counts, (code[known], label[known]), 1)
-    return counts
+    pairs = [(code[known], label[known]) for code, label in zip(codes, labels, strict=True) for known in [label >= 0]]
+    return _pair_counts(pairs, size, len(CLASSES))
 
 
 def codes_to_phones(counts: np.ndarray) -> np.ndarray:
@@ -385,7 +371,11 @@ def clustered(features: Sequences, size: int) -> Sequences:
 
 def transitions(codes: Sequence[np.ndarray], size: int) -> np.ndarray:
     """How often the column's code follows the row's, (size, size)."""
-    counts = np.zeros((size, size), dtype=np.int64)
-    for code in codes:
-        np.add.at(counts, (code[:-1], code[1:]), 1)
+    return _pair_counts([(code[:-1], code[1:]) for code in codes], size, size)
+
+
+def _pair_counts(pairs: Iterable[tuple[np.ndarray, np.ndarray]], n_rows: int, n_columns: int) -> np.ndarray:
+    counts = np.zeros((n_rows, n_columns), dtype=np.int64)
+    for rows, columns in pairs:
+        np.add.at(counts, (rows, columns), 1)
     return counts

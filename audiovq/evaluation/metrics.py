@@ -1,14 +1,26 @@
-"""Comparisons of two signals: PESQ, STOI, mel distance, level and F0 of speech, PSNR and SSIM of images and videos."""
+"""The metrics by name, and those that compare two signals: of speech, and PSNR and SSIM of images and videos."""
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
-from audiovq.errors import need
+from audiovq.errors import AudioVQError, need
+from audiovq.evaluation.pretrained import (
+    DNSMOS,
+    DifferentialWordErrorRate,
+    DistillMOS,
+    PhoneErrorRate,
+    SpeakerCosine,
+    WordErrorRate,
+)
 from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Score
+
+log = logging.getLogger(__name__)
 
 LOWEST_PESQ = 1.04
 """The lowest MOS-LQO of P.862.2's mapping (for a raw score of -0.5)."""
@@ -202,13 +214,10 @@ class F0Error(Metric):
         return Score(float(np.abs(12 * np.log2(degraded[both] / reference[both])).mean()), int(both.sum()))
 
 
-class VoicingError(Metric):
+class VoicingError(F0Error):
     """Share of frames, in percent, that are voiced on one side only."""
 
-    name, label, higher_is_better, decimals = "voicing", "voicing error %", False, 1
-
-    def __init__(self) -> None:
-        need("parselmouth", "F0")
+    name, label, decimals = "voicing", "voicing error %", 1
 
     def score(self, pair: Pair) -> Score | None:
         """None for a reference without a voiced frame; weighs by frames."""
@@ -216,3 +225,40 @@ class VoicingError(Metric):
         if not reference.any():
             return None
         return Score(float(100 * ((reference > 0) != (degraded > 0)).mean()), len(reference))
+
+
+_COLUMNS: tuple[type[Metric], ...] = (
+    *(PESQ, STOI, SpeakerCosine, MelDistance, LevelDifference, DNSMOS, DistillMOS),
+    *(WordErrorRate, DifferentialWordErrorRate, PhoneErrorRate, F0Error, VoicingError),
+)
+METRICS = {metric.name: metric for metric in _COLUMNS}
+"""The metrics in the order of a report's columns."""
+DEFAULT = ("pesq", "stoi", "speaker", "mel", "level", "dnsmos", "distillmos", "wer", "phones")
+"""Metrics of a codec."""
+OPTIONAL = ("distillmos", "phones")
+"""Metrics that are left out with a warning, not an error, where their package is missing and nobody named them."""
+
+
+def make_metrics(names: Sequence[str] | None = None, default: Sequence[str] = DEFAULT) -> list[Metric]:
+    """The named metrics; None: those of ``default``.
+
+    Raises:
+        AudioVQError: for an unknown name, or a package that is not installed.
+    """
+    unknown = [name for name in names or [] if name not in METRICS]
+    if unknown:
+        raise AudioVQError(f"no metric {unknown[0]!r}: there are {', '.join(METRICS)}")
+    metrics = []
+    for name in dict.fromkeys(default if names is None else names):
+        try:
+            metrics.append(METRICS[name]())
+        except AudioVQError as error:
+            if names is not None or name not in OPTIONAL:
+                raise
+            log.warning("%s is left out: %s", name, error)
+    return metrics
+
+
+def describe(metrics: Sequence[Metric]) -> dict[str, dict[str, object]]:
+    """Label and direction of each metric, for a report."""
+    return {metric.name: {"label": metric.label, "higher_is_better": metric.higher_is_better} for metric in metrics}

@@ -14,9 +14,10 @@ import torch
 from audiovq.data.tokens import CodeRuns, CodeTape, make_tapes
 from audiovq.evaluation import plots
 from audiovq.evaluation.metrics import make_metrics
-from audiovq.evaluation.metrics.models import shared_whisper
+from audiovq.evaluation.pretrained import shared_whisper
 from audiovq.evaluation.protocol import Mean, Pair, Progress, mean_of, silent, tracked
-from audiovq.evaluation.protocols.sampled_speech import (
+from audiovq.evaluation.report import FiguresReport, make_table
+from audiovq.evaluation.sampled_speech import (
     PAUSE_EDGES,
     Trigram,
     continue_prompts,
@@ -27,7 +28,6 @@ from audiovq.evaluation.protocols.sampled_speech import (
     summarize,
     word_list,
 )
-from audiovq.evaluation.report import FiguresReport, make_table
 from audiovq.interfaces import EncodedSpeech
 from audiovq.prior.speech import condition_of
 
@@ -72,8 +72,7 @@ class Settings:
     """Sampling settings.
 
     Attributes:
-        n_samples, seconds, seed: number and length of the samples.
-        temperature, top_k, top_p: of the distribution of each code.
+        n_samples, seconds: number and length of the samples.
         n_codebooks: None for all.
         dnsmos: whether to rate samples (needs the package speechmos).
         n_words: English samples of `WORDS_SECONDS` that Whisper reads (needs faster-whisper); 0: none.
@@ -90,6 +89,10 @@ class Settings:
     dnsmos: bool = True
     n_words: int = 0
     n_prompts: int = 0
+
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of `SpeechPrior.generate`."""
+        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "seed", "n_codebooks")}
 
 
 @dataclass(frozen=True)
@@ -175,28 +178,21 @@ def evaluate_generation(
     """All figures of a prior.
 
     Args:
-        source: codec, prior and speaker distribution.
-        cache: codes of a corpus by this codec, with the splits train, validation and ``split``.
-        split: held-out speech.
-        settings: of the samples.
+        cache: codes of a corpus by the prior's codec, with the splits train, validation and ``split``, held-out speech.
 
     Raises:
         AudioVQError: for a missing split.
     """
     settings = settings or Settings()
     train, validation, test = (make_tapes(cache.split(name)) for name in ("train", "validation", split))
-    likelihood = likelihoods(source, train, validation, test, progress)
+    figures: dict[str, Any] = {"likelihood": likelihoods(source, train, validation, test, progress)}
     real, other = (real_speech(source, tapes, settings, progress) for tapes in (test, validation))
     drawn = sampled_speech(source, settings, progress)
     radix = source.prior.codebook_size + 1
     named = {SAMPLES: drawn, REAL: real, OTHER: other}
     sound = {name: describe_sound(speech.waveforms) for name, speech in named.items()}
-    figures: dict[str, Any] = {
-        "likelihood": likelihood,
-        "divergence": {
-            SAMPLES: divergences(drawn.codes, real.codes, radix),
-            OTHER: divergences(other.codes, real.codes, radix),
-        },
+    figures |= {
+        "divergence": {name: divergences(named[name].codes, real.codes, radix) for name in (SAMPLES, OTHER)},
         "sound": {name: found.to_dict() for name, found in sound.items()},
         "sound_distance": {name: sound[name].distances(sound[REAL]) for name in (SAMPLES, OTHER)},
         "copied": _copied(source, {SAMPLES: drawn, REAL: real}, train, progress),
@@ -208,7 +204,7 @@ def evaluate_generation(
         figures["words"] = words_of(source, test, settings, (about or {}).get("data", ()), progress)
     if settings.n_prompts:
         prompts = excerpts(source, test, PROMPT_SECONDS, settings.n_prompts, settings)
-        more = (decoder_of(source), CONTINUATION_SECONDS, _sampling(settings))
+        more = (decoder_of(source), CONTINUATION_SECONDS, settings.sampling())
         figures["continuations"] = continue_prompts(source, prompts, *more)
     protocol = {
         "name": "generation",
@@ -271,26 +267,12 @@ def decoder_of(source: SpeechPrior) -> Callable[[EncodedSpeech], np.ndarray]:
     return lambda item: source.codec.decode(item)[0, 0].numpy()
 
 
-def _sampling(settings: Settings) -> dict[str, Any]:
-    names = ("temperature", "top_k", "top_p", "seed", "n_codebooks")
-    return {name: getattr(settings, name) for name in names}
-
-
-def items_of(encoded: EncodedSpeech) -> list[EncodedSpeech]:
-    """A batch of coded speech as batches of one item."""
-    return [encoded.item(i) for i in range(len(encoded.codes))]
-
-
 def sampled_speech(source: SpeechPrior, settings: Settings, progress: Progress) -> Speech:
     """Samples by random speakers."""
-
-    def report(done: int, total: int) -> None:
-        progress("sampling", done, total)
-
-    encoded = source.generate(settings.seconds, settings.n_samples, progress=report, **_sampling(settings))
-    decode = decoder_of(source)
-    waveforms = [decode(item) for item in tracked(items_of(encoded), "decoding", progress)]
-    return Speech(list(encoded.codes.numpy()), waveforms)
+    about = {"progress": lambda done, total: progress("sampling", done, total), **settings.sampling()}
+    encoded, decode = source.generate(settings.seconds, settings.n_samples, **about), decoder_of(source)
+    items = [encoded.item(i) for i in range(len(encoded.codes))]
+    return Speech(list(encoded.codes.numpy()), [decode(item) for item in tracked(items, "decoding", progress)])
 
 
 def words_of(
@@ -299,11 +281,11 @@ def words_of(
     """Words of English samples, and of a quarter as many English excerpts, coded and decoded."""
     known, origin = word_list(corpora)
     whisper, decode = shared_whisper(), decoder_of(source)
-    drawn = source.generate(WORDS_SECONDS, settings.n_words, language="en", **_sampling(settings))
+    drawn = source.generate(WORDS_SECONDS, settings.n_words, language="en", **settings.sampling())
     english = [tape for tape in tapes if tape.utterances[0].language == "en"]
     real = excerpts(source, english, WORDS_SECONDS, max(settings.n_words // 4, 1), settings) if english else []
     found: dict[str, Any] = {}
-    for name, items in ((SAMPLES, items_of(drawn)), (REAL, real)):
+    for name, items in ((SAMPLES, [drawn.item(i) for i in range(len(drawn.codes))]), (REAL, real)):
         readings = [
             read_words(whisper, decode, item, known, settings.seed + i)
             for i, item in enumerate(tracked(items, f"words of {name}", progress))

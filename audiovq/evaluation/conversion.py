@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,29 @@ import numpy as np
 
 from audiovq.errors import AudioVQError
 from audiovq.evaluation import plots
-from audiovq.evaluation.metrics import OPTIONAL, describe, make_metrics, metric_class
-from audiovq.evaluation.metrics.models import VERSION, SpeakerCosine
-from audiovq.evaluation.metrics.signal import f0_correlation, median_distance, median_f0, track_f0
-from audiovq.evaluation.protocol import SAMPLE_RATE, Metric, Pair, Progress, Score, fingerprint, silent, tracked
-from audiovq.evaluation.protocols.pairs import KINDS, ConversionPair, Converter, PairSet, Target, truth
+from audiovq.evaluation.metrics import (
+    METRICS,
+    OPTIONAL,
+    describe,
+    f0_correlation,
+    make_metrics,
+    median_distance,
+    median_f0,
+    track_f0,
+)
+from audiovq.evaluation.pairs import KINDS, ConversionPair, Converter, PairSet, Target, truth
+from audiovq.evaluation.pretrained import VERSION, SpeakerCosine
+from audiovq.evaluation.protocol import (
+    SAMPLE_RATE,
+    Metric,
+    Pair,
+    Progress,
+    Score,
+    ScoreCache,
+    fingerprint,
+    silent,
+    tracked,
+)
 from audiovq.evaluation.report import (
     Scored,
     Scores,
@@ -28,7 +45,7 @@ from audiovq.evaluation.report import (
     score_reference,
     summarise,
 )
-from audiovq.io import atomic_write, cache_dir
+from audiovq.io import cache_dir
 
 Matrices = dict[str, dict[str, dict[str, float]]]
 """Mean cosines by system, then by target, then by the speaker compared with."""
@@ -48,13 +65,13 @@ MEASURES: dict[str, Measure | type[Metric]] = {
     "source": Measure("to source", False, 3),
     "closer": Measure("closer %", True, 0),
     "identified": Measure("top-1 %", True, 0),
-    "wer": metric_class("wer"),
-    "dwer": metric_class("dwer"),
-    "phones": metric_class("phones"),
+    "wer": METRICS["wer"],
+    "dwer": METRICS["dwer"],
+    "phones": METRICS["phones"],
     "f0_correlation": Measure("log-F0 r", True, 2),
     "median_f0": Measure("median F0 st", False, 1),
-    "dnsmos": metric_class("dnsmos"),
-    "distillmos": metric_class("distillmos"),
+    "dnsmos": METRICS["dnsmos"],
+    "distillmos": METRICS["distillmos"],
 }
 CHOICES = {"speaker": ("target", "source", "closer", "identified")} | {name: (name,) for name in list(MEASURES)[4:]}
 """The names of ``--metrics`` and the columns of each."""
@@ -78,44 +95,11 @@ def chosen_metrics(names: Sequence[str] | None) -> list[str]:
     return [name for name in CHOICES if name not in absent]
 
 
-class ScoreCache:
-    """Results by what they were computed from, in files of one folder: a second run scores only what is new.
-
-    Args:
-        folder: ``<cache>/evaluation/conversion`` by default.
-    """
-
-    def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder) if folder else cache_dir() / "evaluation" / "conversion"
-
-    def get(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
-        """The value under ``key``; made, and kept as JSON, when it is missing or cannot be read.
-
-        Args:
-            kind: the measure, with a version when its meaning changes.
-            key: of everything the value depends on (see `fingerprint`).
-            make: computes it: numbers, lists of them, None.
-        """
-        path = self.folder / kind / f"{key}.json"
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError):
-            value = make()
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(value))
-        return value
-
-
 class Judge:
-    """Scores conversions against recordings of the target and of the source.
+    """Scores conversions by ``choices`` of `CHOICES` against recordings of the target and of the source.
 
-    Args:
-        speakers: among which the target is to be identified, by name.
-        choices: of `CHOICES`.
-        cache: of results.
-
-    Attributes:
-        similarities: cosines of the last recording to every speaker's centroid; empty without the choice "speaker".
+    The target is to be identified among ``speakers``. ``similarities`` are the cosines of the last recording to every
+    speaker's centroid; empty without the choice "speaker".
     """
 
     def __init__(self, speakers: Mapping[str, Target], choices: Sequence[str], cache: ScoreCache) -> None:
@@ -155,43 +139,33 @@ class Judge:
         return np.array(track)
 
     def score(self, pair: ConversionPair, converted: np.ndarray, keeps_words: bool) -> Scores:
-        """Every measure of one conversion; None where one does not apply.
+        """Every measure of one conversion (T,) at 16 kHz; None where one does not apply.
 
-        Args:
-            pair: source and target.
-            converted: (T,) at 16 kHz.
-            keeps_words: whether words and F0 are to be compared with the source's.
+        ``keeps_words``: words and F0 are compared with the source's.
         """
         scores: Scores = self._similarity(pair, converted) if "speaker" in self._choices else {}
         source = pair.source.load() if keeps_words else None
-        for name in WORD_METRICS:
-            if name in self._choices:
-                scores[name] = None if source is None else self._words(name, pair, source, converted)
+        for name in (name for name in WORD_METRICS if name in self._choices):
+            scores[name] = None if source is None else self._words(name, pair, source, converted)
         if "f0_correlation" in self._choices:
             value = None if source is None else f0_correlation(self.f0(source), self.f0(converted))
             scores["f0_correlation"] = None if value is None else Score(value)
         if "median_f0" in self._choices:
             value = median_distance(self.f0(converted), self._medians[pair.target.speaker])
             scores["median_f0"] = None if value is None else Score(value)
-        for name in ("dnsmos", "distillmos"):
-            if name in self._choices:
-                scores[name] = self._rate(name, Pair(pair.id, converted, converted))
+        for name in (name for name in ("dnsmos", "distillmos") if name in self._choices):
+            scores[name] = self._rate(name, Pair(pair.id, converted, converted))
         return scores
 
     def _similarity(self, pair: ConversionPair, converted: np.ndarray) -> Scores:
         found = self.similarities = cosines(self.embed(converted), self._centroids)
         target, source = found[pair.target.speaker], found[pair.source.speaker]
-        return {
-            "target": Score(target),
-            "source": Score(source),
-            "closer": Score(100.0 * (target > source)),
-            "identified": Score(100.0 * (nearest(found) == pair.target.speaker)),
-        }
+        values = (target, source, 100.0 * (target > source), 100.0 * (nearest(found) == pair.target.speaker))
+        return dict(zip(CHOICES["speaker"], map(Score, values), strict=True))
 
     def _words(self, name: str, pair: ConversionPair, source: np.ndarray, converted: np.ndarray) -> Score | None:
         n = min(len(source), len(converted))
-        about = (None, pair.source.language, pair.source.text)
-        return self._rate(name, Pair(pair.id, source[:n], converted[:n], *about))
+        return self._rate(name, Pair(pair.id, source[:n], converted[:n], None, pair.source.language, pair.source.text))
 
     def _rate(self, name: str, pair: Pair) -> Score | None:
         """The score of a metric, which is loaded when it is first needed."""
@@ -257,12 +231,12 @@ def evaluate_conversion(
         pairs: see `read_pairs`.
         converters: converters and reference rows.
         choices: measures, see `chosen_metrics`.
-        cache: of results; the user's by default.
+        cache: ``<cache>/evaluation/conversion`` by default.
 
     Raises:
         AudioVQError: for a converter whose output does not fit its source.
     """
-    judge = Judge(pairs.speakers, choices, cache or ScoreCache())
+    judge = Judge(pairs.speakers, choices, cache or ScoreCache(cache_dir() / "evaluation" / "conversion"))
     progress("preparing the speakers", 0, 1)
     judge.prepare()
     columns = {name: {"label": m.label, "higher_is_better": m.higher_is_better} for name, m in MEASURES.items()}
@@ -299,7 +273,6 @@ def evaluate_groups(
     Args:
         pairs: with their true results, see `group_pairs`.
         converters: converters and reference rows that keep the words.
-        metrics: from `make_metrics`.
 
     Raises:
         AudioVQError: for a converter whose output does not fit its source.
