@@ -144,10 +144,7 @@ class MultiResolutionDiscriminator(nn.Module):
     """One `SpectrogramDiscriminator` per resolution."""
 
     def __init__(
-        self,
-        n_ffts: Sequence[int] = (1024, 512, 256),
-        hop_lengths: Sequence[int] = (256, 160, 80),
-        channels: int = 16,
+        self, n_ffts: Sequence[int] = (1024, 512, 256), hop_lengths: Sequence[int] = (256, 160, 80), channels: int = 16
     ) -> None:
         super().__init__()
         self.resolutions = nn.ModuleList(
