@@ -270,9 +270,7 @@ def evaluate_groups(
 ) -> SystemReport:
     """Convert all pairs with every converter and compare the results with the true ones; seen and unseen targets apart.
 
-    Args:
-        pairs: with their true results, see `group_pairs`.
-        converters: converters and reference rows that keep the words.
+    Pairs are those of `group_pairs`; converters and reference rows keep the words.
 
     Raises:
         AudioVQError: for a converter whose output does not fit its source.

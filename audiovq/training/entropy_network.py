@@ -53,12 +53,7 @@ class EntropySettings:
 
 
 class EntropyNetwork(nn.Module):
-    """The float network.
-
-    Args:
-        tables: the codec's codebooks (K, V, D), where its vectors start.
-        settings: sizes.
-    """
+    """The float network, whose vectors start at the codec's codebooks (K, V, D)."""
 
     def __init__(self, tables: Tensor, settings: EntropySettings) -> None:
         super().__init__()
@@ -210,10 +205,8 @@ def speaker_weights(utterances: Sequence[CodedUtterance], n_values: int) -> np.n
 def to_integers(network: EntropyNetwork, packets: Sequence[tuple[Tensor, Tensor]]) -> Network:
     """The network in integers.
 
-    Args:
-        network: trained.
-        packets: some codes (B, K, F) int64 and their voicing (B, F), with all K codebooks and with fewer: they show how
-            large the activations get.
+    Some codes (B, K, F) int64 and their voicing (B, F), with all K codebooks and with fewer, show how large the
+    activations get.
     """
     state_unit, hidden_units = _units(network, packets)
     network = copy.deepcopy(network).cpu()

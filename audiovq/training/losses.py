@@ -348,10 +348,7 @@ class SpeakerMeans(nn.Module):
     The mean of each speaker's vectors is followed by a moving average; the loss is the variance of these means, as a
     share of the variance of all vectors. Its gradient moves every vector of a speaker by the same.
 
-    Args:
-        channels: of the vectors.
-        n_speakers: of the corpus.
-        decay: of the averages, by batches that have the speaker.
+    ``decay`` is that of the averages, by batches that have the speaker.
     """
 
     means: Tensor

@@ -160,13 +160,11 @@ def train_from_pack(
     """Train for so many minutes, unpacking and writing included.
 
     Args:
-        pack: folder with all pieces.
         out: gets the state and ``train.log``; a state that is there already is gone on from.
-        minutes: from ``begun`` to the end.
         work: folder for what is unpacked; None: ``unpacked`` in the pack.
         settings: ``key=value`` changes of the configuration.
         limits, save_every: see `Sitting`.
-        begun: ``time.time()`` when the process started; None: now.
+        begun: ``time.time()`` when the process started, from which minutes count; None: now.
 
     Raises:
         AudioVQError: when pieces are missing or damaged, or a setting does not exist.

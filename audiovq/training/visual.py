@@ -351,8 +351,7 @@ def rough_errors(predicted: list[NextFrame], frames: Tensor, n_context: int) -> 
 
     They teach the map what pictures are and where things go; without them that takes many times as long.
 
-    Args:
-        frames: the true ones, (B, T, H, W, 3) uint8.
+    The true frames are (B, T, H, W, 3) uint8.
     """
     size = predicted[0].before.shape[-2:]
     targets = [

@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from audiovq.data.packed import PackedCorpus, open_packed
 from audiovq.errors import AudioVQError
 from audiovq.training import packing
+from audiovq.training.offline import train_from_pack
 from audiovq.training.packing import PackOptions, write_pack
 from audiovq.training.run import compose, train
-from audiovq.training.offline import train_from_pack
 from audiovq.training.states import join
 from audiovq.training.wavenet import PaperTask, SpeakerCrops, packed_folder
 from audiovq.wavenet.paper import PaperVQVAE
