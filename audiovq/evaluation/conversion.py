@@ -306,5 +306,5 @@ def _converted(converter: Converter, pair: ConversionPair) -> np.ndarray:
 
 
 def _result(converter: Converter, kind: str, scored: list[Scored], reference: Sequence[Scored] = ()) -> SystemResult:
-    about = {"name": converter.name, "family": converter.family, "call": converter.call, "split": kind}
-    return summarise(scored, reference, **about)
+    about = {name: getattr(converter, name) for name in ("name", "family", "call")}
+    return summarise(scored, reference, **about, split=kind)

@@ -150,12 +150,9 @@ class Labelled:
 
     def labels(self, hop_length: int) -> Sequences:
         """Classes (T / hop_length,) of each utterance."""
+        both = {part: zip(self.samples[part], self.segments[part], strict=True) for part in self.samples}
         return {
-            part: [
-                labels_at(segments, len(x) // hop_length, hop_length)
-                for x, segments in zip(self.samples[part], self.segments[part], strict=True)
-            ]
-            for part in self.samples
+            part: [labels_at(s, len(x) // hop_length, hop_length) for x, s in pairs] for part, pairs in both.items()
         }
 
 
@@ -164,13 +161,9 @@ def labelled(splits: Mapping[str, Sequence[Utterance]], hop_length: int, progres
     parts = {part: [u for u in splits[part] if u.language == "en" and u.text] for part in ("train", "test")}
     aligned, skipped = align([u for part in parts.values() for u in part], progress)
     grid = int(np.lcm(hop_length, PAPER_HOP))
-    samples: Sequences = {}
-    segments: dict[str, list[Any]] = {}
-    for part, utterances in parts.items():
-        taken = [u for u in utterances if u.id in aligned and u.n_samples >= grid]
-        samples[part] = [x[: len(x) - len(x) % grid] for x in (u.load() for u in taken)]
-        segments[part] = [aligned[u.id] for u in taken]
-    return Labelled(samples, segments, skipped)
+    taken = {part: [u for u in found if u.id in aligned and u.n_samples >= grid] for part, found in parts.items()}
+    samples = {part: [x[: len(x) - len(x) % grid] for x in (u.load() for u in us)] for part, us in taken.items()}
+    return Labelled(samples, {part: [aligned[u.id] for u in us] for part, us in taken.items()}, skipped)
 
 
 def phone_counts(codes: Sequence[np.ndarray], labels: Sequence[np.ndarray], size: int) -> np.ndarray:
@@ -227,12 +220,16 @@ def _accuracy(
 
 def without_silence(labels: Sequences) -> Sequences:
     """Labels with silence as `UNKNOWN`."""
-    return {part: [np.where(x == CLASSES.index(SILENCE), UNKNOWN, x) for x in xs] for part, xs in labels.items()}
+    return _each(lambda x: np.where(x == CLASSES.index(SILENCE), UNKNOWN, x), labels)
 
 
 def largest_class(labels: Sequences) -> Mean:
     """Accuracy on "test" of the largest class of "train"."""
-    return phone_accuracy({part: [np.zeros_like(x) for x in xs] for part, xs in labels.items()}, labels, 1)
+    return phone_accuracy(_each(np.zeros_like, labels), labels, 1)
+
+
+def _each(function: Callable[[np.ndarray], np.ndarray], sequences: Sequences) -> Sequences:
+    return {part: [function(x) for x in xs] for part, xs in sequences.items()}
 
 
 def probe_phones(
@@ -335,15 +332,12 @@ def untrained_encoder(codec: SpeechCodec) -> nn.Module:
 @torch.inference_mode()
 def quantized(codec: SpeechCodec, latents: Sequences, k: int) -> Sequences:
     """Codes (F,) of codebook ``k``."""
-    return {
-        part: [codec.quantizer.encode(torch.from_numpy(x).t()[None], k + 1)[0, k].numpy() for x in found]
-        for part, found in latents.items()
-    }
+    return _each(lambda x: codec.quantizer.encode(torch.from_numpy(x).t()[None], k + 1)[0, k].numpy(), latents)
 
 
 def pooled(latents: Sequences, n: int) -> Sequences:
     """Means of ``n`` frames each: (F, C) -> (F / n, C)."""
-    return {part: [x.reshape(-1, n, x.shape[1]).mean(axis=1) for x in found] for part, found in latents.items()}
+    return _each(lambda x: x.reshape(-1, n, x.shape[1]).mean(axis=1), latents)
 
 
 def mfccs(samples: Sequences, hop_length: int) -> Sequences:
@@ -355,10 +349,10 @@ def mfccs(samples: Sequences, hop_length: int) -> Sequences:
         middles = np.rint((np.arange(len(x) // hop_length) + 0.5) * hop_length / 160).astype(np.int64)
         return np.concatenate([plain, *changes])[:, middles].T.astype(np.float32)
 
-    found = {part: [of(x) for x in recordings] for part, recordings in samples.items()}
+    found = _each(of, samples)
     train = np.concatenate(found["train"])
     mean, scale = train.mean(axis=0), train.std(axis=0) + 1e-6
-    return {part: [(x - mean) / scale for x in features] for part, features in found.items()}
+    return _each(lambda x: (x - mean) / scale, found)
 
 
 def clustered(features: Sequences, size: int) -> Sequences:
@@ -366,7 +360,7 @@ def clustered(features: Sequences, size: int) -> Sequences:
     train = np.concatenate(features["train"])
     size = min(size, len(np.unique(train, axis=0)))
     model = KMeans(size, init="random", n_init=1, max_iter=ITERATIONS, random_state=0).fit(train)
-    return {part: [model.predict(np.ascontiguousarray(x)) for x in found] for part, found in features.items()}
+    return _each(lambda x: model.predict(np.ascontiguousarray(x)), features)
 
 
 def transitions(codes: Sequence[np.ndarray], size: int) -> np.ndarray:

@@ -188,9 +188,8 @@ def _probe_speakers(
     rows: list[dict[str, Any]] = []
     for name, kind, features in tracked(representations(codec), "probing", progress):
         x = {part: np.stack([features(one) for one in items[part]]) for part in PARTS}
-        rows.append({"representation": name, "features": kind})
-        for target in TARGETS:
-            rows[-1][target] = asdict(linear_probe(*((x[part], labels[target][part]) for part in PARTS)))
+        means = (linear_probe(*((x[part], labels[target][part]) for part in PARTS)) for target in TARGETS)
+        rows.append({"representation": name, "features": kind, **dict(zip(TARGETS, map(asdict, means), strict=True))})
     for k in range(codec.n_codebooks):
         rows.append({"representation": f"codebook {k + 1}", "features": "single codes"})
         for target in TARGETS:
@@ -287,13 +286,10 @@ def linear_probe(train: Labelled, validation: Labelled, test: Labelled) -> Mean:
     if len(set(labels)) == 1:
         predicted = np.full(len(test[1]), labels[0])
     else:
-        best = -1.0
-        for strength in STRENGTHS:
-            settings = {"C": 1 / (strength * len(labels)), "class_weight": "balanced", "max_iter": 1000}
-            model = LogisticRegression(**settings).fit(parts[0], labels)
-            reached = balanced_accuracy_score(validation[1], model.predict(parts[1]))
-            if reached > best:
-                best, predicted = reached, model.predict(parts[2])
+        settings = [{"C": 1 / (s * len(labels)), "class_weight": "balanced", "max_iter": 1000} for s in STRENGTHS]
+        models = [LogisticRegression(**one).fit(parts[0], labels) for one in settings]
+        best = max(models, key=lambda model: balanced_accuracy_score(validation[1], model.predict(parts[1])))
+        predicted = best.predict(parts[2])
     return _mean([Score(float(a == b)) for a, b in zip(predicted, test[1], strict=True)])
 
 
@@ -310,12 +306,11 @@ def code_majority(
     for codes, label in zip(*train, strict=True):
         counts[classes.index(label)] += np.bincount(codes, minlength=size)
     predicted = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).argmax(axis=0)
-    return _mean(
-        [
-            Score(float((predicted[codes] == classes.index(label)).mean()) if label in classes else 0.0, len(codes))
-            for codes, label in zip(*test, strict=True)
-        ]
-    )
+    scores = []
+    for codes, label in zip(*test, strict=True):
+        right = (predicted[codes] == classes.index(label)).mean() if label in classes else 0.0
+        scores.append(Score(float(right), len(codes)))
+    return _mean(scores)
 
 
 def majority(train: Sequence[str], test: Sequence[str]) -> float:
