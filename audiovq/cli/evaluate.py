@@ -78,8 +78,8 @@ def files(
     json: options.Json = None,
 ) -> None:
     """Compare the recordings of two folders: PESQ, STOI, mel distance, DNSMOS, speaker cosine, word errors ..."""
-    from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.codec import evaluate_files, match_files
+    from audiovq.evaluation.metrics import make_metrics
 
     match_files(reference, degraded)  # so that what is wrong with them shows before the metrics are loaded
     with progress_bar() as progress:
@@ -115,8 +115,8 @@ def codec(
     differences from those of the original recordings. By default 1, 2, 4 ... and all codebooks are used.
     """
     from audiovq.data.corpora import open_corpora
-    from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation.codec import evaluate_codec
+    from audiovq.evaluation.metrics import make_metrics
 
     corpora, splits = names(data), names(split)
     about: dict[str, Any] = {"data": corpora, "splits": splits}
@@ -165,9 +165,9 @@ def conversion(
     """
     from audiovq.cli.convert import parse_pitch
     from audiovq.data.corpora import open_corpora
-    from audiovq.evaluation.metrics import make_metrics
     from audiovq.evaluation import conversion as protocol
     from audiovq.evaluation import pairs as pair
+    from audiovq.evaluation.metrics import make_metrics
 
     if groups is not None and (data is not None or plot is not None):
         raise AudioVQError("--groups takes no --data and no --plot")
