@@ -19,6 +19,7 @@ from audiovq.data.packed import FRAME, PackedCorpus, pack, write_rows
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
 from audiovq.hub import save_weights
+from audiovq.io import read_json
 from audiovq.quantize.codebook import EMACodebook
 from audiovq.training.codec import CodecTask
 from audiovq.training.pitch import PitchTask
@@ -118,7 +119,7 @@ def test_a_resumed_codec_run_equals_an_uninterrupted_one(corpus, tmp_path):
     assert step_of(tmp_path / "parts") == 4
     train(parts)
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
-    exported = json.loads((tmp_path / "whole" / "latest" / "config.json").read_text())
+    exported = read_json(tmp_path / "whole" / "latest" / "config.json")
     assert exported["quantizer"]["n_codebooks"] == 3
     SpeechCodec(**exported)
 
@@ -149,7 +150,7 @@ def test_a_run_from_weights_starts_with_statistics_that_fit_them(corpus, tmp_pat
 
 def test_a_deeper_decoder_starts_from_what_a_shallower_one_has_learned(corpus, tmp_path):
     train(config("speech", corpus, tmp_path / "first", MODEL))
-    dilations = json.loads((tmp_path / "first" / "latest" / "config.json").read_text())["decoder"]["dilations"]
+    dilations = read_json(tmp_path / "first" / "latest" / "config.json")["decoder"]["dilations"]
     deeper = {"model.decoder.dilations": [[*stage, 1] for stage in dilations]}
     models = []
     for name, changes in (("same", {}), ("deeper", deeper)):
