@@ -138,13 +138,15 @@ class EncodedSpeech:
         packets = [Packet(codes[:, part], pitch[part], int(level[i])) for i, part in enumerate(parts)]
         return CodedChannel(packets, speaker, n_samples, size)
 
+    def __repr__(self) -> str:
+        shapes = (f"{name} {tuple(getattr(self, name).shape)}" for name in ("codes", "pitch", "level", "speaker"))
+        return f"EncodedSpeech({', '.join(shapes)}, n_samples {self.n_samples.tolist()})"
+
     def item(self, index: int) -> EncodedSpeech:
         """One item of the batch, as a batch of one."""
-        part = slice(index, index + 1)
-        pitch, level = self.pitch[part], self.level[part]
-        return EncodedSpeech(
-            self.codes[part], self.speaker[part], self.n_samples[part], pitch, level, self.packet_frames
-        )
+        tensors = (self.codes, self.speaker, self.n_samples, self.pitch, self.level)
+        codes, speaker, n_samples, pitch, level = (tensor[index : index + 1] for tensor in tensors)
+        return EncodedSpeech(codes, speaker, n_samples, pitch, level, self.packet_frames)
 
 
 @dataclass(frozen=True)

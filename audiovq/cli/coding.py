@@ -19,10 +19,10 @@ from audiovq.bitstream.visual_layout import MEDIA_VIDEO
 from audiovq.cli import loading, options
 from audiovq.cli.jobs import Display, Job, plan, print_fields, run, work_through
 from audiovq.cli.loading import Models
-from audiovq.cli.options import CLIPS, PICTURES, known_contents, refuse, suffix_of
+from audiovq.cli.options import CLIPS, PICTURES, refuse, suffix_of
 from audiovq.errors import AudioVQError
 from audiovq.io import describe, shown
-from audiovq.media.containers import CONTAINER_SUFFIXES
+from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
 from audiovq.media.waveform import RAW_SUFFIXES, READABLE, check_writable
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _encode_visual(inputs: Sequence[str], output: str | None, model: str | None,
         if suffix_of(job.source) not in CLIPS:
             return visual_file.encode_image(job.source, job.target, codec())
         report = visual_file.encode_video(job.source, job.target, codec())
-        if suffix_of(job.source) in CONTAINER_SUFFIXES and "sound" in known_contents(job.source):
+        if suffix_of(job.source) in CONTAINER_SUFFIXES and "sound" in contents_of(job.source):
             report.remarks.append("warning: its sound track is not encoded; --sound encodes it")
         return report
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from audiovq.cli.options import check_file_name
 from audiovq.errors import AudioVQError
 from audiovq.io import check_input, is_special
 
@@ -230,8 +231,8 @@ def plan(
     many = len(inputs) > 1 or bool(folders)
     if output == "-" and many:
         raise AudioVQError("standard output (-) takes one input file")
-    if output is not None and many and os.path.exists(output) and not os.path.isdir(output):
-        raise AudioVQError(f"{output} is a file; several inputs need a folder")
+    if output is not None and output != "-" and not _is_folder(output):
+        check_file_name(output, many, new_suffix == ".avq")
     jobs = []
     for name in inputs:
         if name in folders:
@@ -269,7 +270,7 @@ def _mark_clashes(jobs: list[Job]) -> list[Job]:
     marked = []
     for job in jobs:
         others = [source for source in by_target[os.path.realpath(job.target)] if source != job.source]
-        fault = f"{job.source}: would become {job.target}, as would {' and '.join(others)}; process them separately"
+        fault = f"{job.source}: would become {job.target}, as would {', '.join(others)}; process them separately"
         marked.append(replace(job, fault=fault) if others and job.target != "-" else job)
     return marked
 

@@ -138,7 +138,7 @@ def plan_samples(folder: Path, n: int, suffixes: tuple[str, str], format: str, f
     formats = {suffix[1:]: (suffix,) for suffix in suffixes} | {"both": suffixes}
     if format not in formats:
         raise AudioVQError(f"--format is {', '.join(formats)}, not {format!r}")
-    if folder.exists() and not folder.is_dir():
+    if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
         raise AudioVQError(f"{folder} is a file; samples need a folder")
     digits = max(2, len(str(n)))
     targets = [[folder / f"sample-{i:0{digits}d}{suffix}" for suffix in formats[format]] for i in range(1, n + 1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +12,20 @@ from typer import Context, Option
 from audiovq.bitstream.container import media_of
 from audiovq.bitstream.visual_layout import MEDIA_NAMES
 from audiovq.errors import AudioVQError
+from audiovq.io import errors_about, is_special
 from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
 from audiovq.media.images import IMAGE_SUFFIXES
 from audiovq.media.samples import RawFormat
+from audiovq.media.waveform import READABLE
 
 Model = Annotated[str | None, Option(metavar="NAME|DIR", help="A bundled model or a folder; default: the bundled one.")]
-Prior = Annotated[str | None, Option(metavar="DIR", help="The prior; default: the folder prior of the codec.")]
+Prior = Annotated[
+    str | None,
+    Option(
+        metavar="DIR",
+        help="The prior: a folder, or a training run (runs/NAME); default: the folder prior of the codec.",
+    ),
+]
 Data = Annotated[str, Option(metavar="NAME|DIR,...", help="Corpora or folders, separated by commas.")]
 Splits = Annotated[
     str, Option("--split", metavar="NAME,...", help="train, validation, test or unseen; several with commas.")
@@ -84,7 +91,9 @@ Raw = Annotated[
     ),
 ]
 Rate = Annotated[int | None, Option("--rate", min=1, metavar="HZ", help="Sample rate of raw audio.")]
-Channels = Annotated[int | None, Option("--channels", min=1, metavar="N", help="Channels of raw audio; default: 1.")]
+Channels = Annotated[
+    int | None, Option("--channels", min=1, metavar="N", help="Channels of raw audio that is read; default: 1.")
+]
 
 
 def at_most(what: str, zero: str = "all") -> Any:
@@ -162,21 +171,31 @@ CLIPS = (".gif", *CONTAINER_SUFFIXES)
 def takes_visual(inputs: Sequence[str], sounds: Sequence[str]) -> bool:
     """Whether the inputs of `encode` are images and videos, by their names; a folder goes by its files.
 
-    A video without images is sound; both kinds together are an `AudioVQError`.
+    A video without images is sound; both kinds together, and .avq files, are an `AudioVQError`.
     """
+    for name in inputs:
+        if suffix_of(name) == ".avq" and os.path.isfile(name):
+            raise AudioVQError(f"{name}: is an .avq file already; audiovq decode reads it")
 
     def sound(name: str) -> bool:
         suffix = suffix_of(name)
-        return suffix in sounds or (suffix in CONTAINER_SUFFIXES and known_contents(name) == {"sound"})
+        with errors_about(name):
+            return suffix in sounds or (suffix in CONTAINER_SUFFIXES and contents_of(name) == {"sound"})
 
-    return _all_or_none(inputs, lambda name: suffix_of(name) in PICTURES + CLIPS and not sound(name), sound)
+    def visual(name: str) -> bool:
+        return suffix_of(name) in PICTURES + CLIPS and not sound(name)
+
+    return _all_or_none(inputs, visual, sound, ", or encode only the sound with --sound")
 
 
-def known_contents(name: str) -> set[str]:
-    """`contents_of`, where a missing package is left to whoever reads the file."""
-    with suppress(AudioVQError):
-        return contents_of(name)
-    return set()
+def check_file_name(output: str, many: bool, is_coded: bool) -> None:
+    """Raise `AudioVQError` for a file where several inputs need a folder, and for coded data under a media suffix."""
+    suffix = suffix_of(output)
+    is_media = suffix in (*READABLE, *PICTURES, *CLIPS)
+    if many and (os.path.exists(output) or is_media or suffix == ".avq"):
+        raise AudioVQError(f"{output} is a file; several inputs need a folder")
+    if is_media and is_coded and not is_special(output):
+        raise AudioVQError(f"{output}: encode writes .avq files, not {suffix}")
 
 
 def holds_visual(inputs: Sequence[str]) -> bool:
@@ -188,15 +207,26 @@ def holds_visual(inputs: Sequence[str]) -> bool:
     return _all_or_none(inputs, visual, lambda name: suffix_of(name) == ".avq" and not visual(name))
 
 
-def _all_or_none(inputs: Sequence[str], visual: Callable[[str], bool], sound: Callable[[str], bool]) -> bool:
-    kinds = set()
+def _all_or_none(
+    inputs: Sequence[str], visual: Callable[[str], bool], sound: Callable[[str], bool], hint: str = ""
+) -> bool:
+    kinds: dict[bool, str] = {}  # the first file of each kind
     for name in inputs:
-        files = [str(path) for path in Path(name).rglob("*") if path.is_file()] if os.path.isdir(name) else [name]
-        kinds |= {True for file in files if visual(file)} | {False for file in files if sound(file)}
-        if not os.path.isdir(name) and not visual(name):
-            kinds.add(False)
+        if not os.path.isdir(name):
+            kinds.setdefault(visual(name), name)
+            continue
+        for path in sorted(Path(name).rglob("*")):
+            file = str(path)
+            if path.name.startswith(".") or not path.is_file():  # hidden files are not encoded
+                continue
+            if visual(file):
+                kinds.setdefault(True, file)
+            elif sound(file):
+                kinds.setdefault(False, file)
     if len(kinds) > 1:
-        raise AudioVQError("the inputs hold both audio and images or videos; give them to separate calls")
+        raise AudioVQError(
+            f"{kinds[False]} is audio, {kinds[True]} is an image or a video; give them to separate calls{hint}"
+        )
     return True in kinds
 
 

@@ -82,6 +82,8 @@ def tokenize(
     cluster needs audiovq, the model, and access to FOLDER and SHARDS. Unreadable recordings are reported on one line
     each and skipped; the exit code is then 1.
     """
+    import torch  # noqa: F401 - first, so that nothing is written where it is missing
+
     whose = model_of(model, codebooks, bitrate)
     if format not in SUFFIXES:
         raise AudioVQError(f"--format is {' or '.join(SUFFIXES)}, not {format!r}")

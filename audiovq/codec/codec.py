@@ -233,9 +233,14 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
             seed: of what the decoder samples; None: the codec's ``seed``.
 
         Raises:
-            AudioVQError: for speaker vectors of another shape, or a decoder that the model does not have.
+            AudioVQError: for anything but an `EncodedSpeech`, for speaker vectors of another shape, or a decoder that
+                the model does not have.
         """
+        if not isinstance(encoded, EncodedSpeech):
+            raise AudioVQError(f"decode takes the EncodedSpeech that encode returned, not {type(encoded).__name__}")
         speakers = encoded.speaker if speaker is None else speaker
+        if not isinstance(speakers, Tensor):
+            raise AudioVQError(f"speaker takes a tensor of vectors, not {type(speaker).__name__}; convert takes names")
         if speakers.shape != encoded.speaker.shape:
             raise AudioVQError(f"speaker vectors must be {tuple(encoded.speaker.shape)}, not {tuple(speakers.shape)}")
         waveforms = []

@@ -130,7 +130,7 @@ class StreamingCodec:
             AudioVQError: when the model has no such number of codebooks.
         """
         n = self.default_n_codebooks if n_codebooks is None else n_codebooks
-        if not 1 <= n <= self.n_codebooks:
+        if not isinstance(n, int | np.integer) or not 1 <= n <= self.n_codebooks:
             raise AudioVQError(f"model {self.name} has 1 to {self.n_codebooks} codebooks, not {n}")
         return n
 

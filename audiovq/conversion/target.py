@@ -95,7 +95,7 @@ def find_voice(codec: Codec | ModelFacts, name: str) -> BundledVoice:
         return known[name]
     if os.sep in name or Path(name).suffix:
         raise AudioVQError(f"{name}: no such file")
-    close = get_close_matches(name, known, 1)
+    close = get_close_matches(name.lower(), known, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     where = "`audiovq speakers` lists them" if known else f"model {codec.name} has none"
     raise AudioVQError(f"{name}: neither a file nor a bundled speaker ({where}){hint}")

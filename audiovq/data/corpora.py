@@ -14,6 +14,13 @@ from audiovq.io import cache_dir, shown
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
+def _transcript(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioVQError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+
+
 def _utterances(
     rows: Iterable[tuple[Path, str, str, str, str | Path]], corpus: str, licence: str, split: str | None, language: str
 ) -> list[Utterance]:
@@ -22,7 +29,7 @@ def _utterances(
     for path, id, speaker, part, text in rows:
         if split in (None, part):
             if isinstance(text, Path):
-                text = text.read_text(encoding="utf-8") if text.is_file() else ""
+                text = _transcript(text)
             about = (id, f"{corpus}/{speaker}", language, text.strip() or None, corpus, licence, part)
             utterances.append(Utterance(*about, seconds=seconds_of(path), reader=FileReader(str(path))))
     return utterances
@@ -42,7 +49,8 @@ def open_folder(
     """
     if not root.is_dir():
         raise AudioVQError(f"no folder {root}: expected a folder of recordings speaker/utterance.wav")
-    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    visible = [path for path in sorted(root.rglob("*")) if not path.name.startswith(".")]
+    files = [path for path in visible if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
         raise AudioVQError(f"no recordings in {root}: expected speaker/utterance with {', '.join(SUFFIXES)}")
     speakers = {path: (*path.relative_to(root).parts[:-1], root.name)[0] for path in files}

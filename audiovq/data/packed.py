@@ -95,7 +95,7 @@ class PackedCorpus:
             if (start[-1] + frames[-1]) * FRAME != len(samples):
                 raise ValueError("samples and index do not match")
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise AudioVQError(f"no packed corpus in {folder}, or it is damaged: {error}") from error
+            raise AudioVQError(f"{folder}: no packed corpus, or a damaged one: {error} (docs/training.md)") from error
         names = sorted({line["speaker"] for line in lines})
         groups = {name: i for i, name in enumerate(sorted({line["group"] for line in lines if line["group"]}))}
         corpus = cls(
@@ -175,7 +175,8 @@ def open_utterances(folder: Path, split: str | None = None, minutes: float | Non
                 about |= {"seconds": line["n_samples"] / SAMPLE_RATE, "split": name, "reader": reader}
                 utterances.append(Utterance(text=None, source="packed", licence="", **about))
         except (OSError, ValueError, KeyError) as error:
-            raise AudioVQError(f"no packed corpus in {folder / name}, or it is damaged: {error}") from error
+            where = folder / name
+            raise AudioVQError(f"{where}: no packed corpus, or a damaged one: {error} (docs/training.md)") from error
     return utterances
 
 

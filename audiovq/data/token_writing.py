@@ -45,9 +45,10 @@ class ShardPlan:
             raise AudioVQError(f"{folder.at(self._name)} is damaged ({error}); use -f to start over") from None
         for name, value in self._settings.items():
             if before.get(name) != value:
+                what = name.removeprefix("n_").replace("_", " ")
                 raise AudioVQError(
-                    f"{folder.name} was started with {name.replace('_', ' ')} {before.get(name)}, not {value}: choose "
-                    "another folder, or use -f to start over"
+                    f"{folder.name} was started with {what} {before.get(name)}, not {value}: choose another folder, or "
+                    "use -f to start over"
                 )
 
     def extend(self, sources: Sequence[TokenSource], shard_items: int) -> None:

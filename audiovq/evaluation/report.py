@@ -60,7 +60,8 @@ class FiguresReport(Report):
 
 def make_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]] = (), n_left: int = 1) -> Table:
     """A table whose first ``n_left`` columns are names and the others figures."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    # Titles are folded to the width of their table.
+    table = Table(title=title, min_width=len(title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i < n_left else "right", no_wrap=i < n_left)
     for row in rows:

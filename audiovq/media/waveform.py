@@ -273,7 +273,7 @@ def check_writable(target: Place, raw: RawFormat | None = None) -> str:
         if suffix in READABLE:
             raise AudioVQError(f"{describe(target)}: raw audio is not {suffix}; name it {RAW_SUFFIXES[0]}")
     elif suffix not in _FORMATS:
-        hint = "; --raw writes it" if suffix in RAW_SUFFIXES else f"; use {', '.join(WRITABLE)}"
+        hint = "; --raw writes it: --raw s16le" if suffix in RAW_SUFFIXES else f"; use {', '.join(WRITABLE)}"
         raise AudioVQError(f"{describe(target)}: cannot write {suffix or 'a file without suffix'}{hint}")
     return suffix
 

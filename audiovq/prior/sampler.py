@@ -12,6 +12,7 @@ from audiovq.codec.signal import quantize_level
 from audiovq.errors import AudioVQError, need
 from audiovq.hub import model_folder
 from audiovq.interfaces import CodedChannel, Packet
+from audiovq.io import cache_dir
 from audiovq.prior.sampling import Progress, SamplingConfig, sample_codes
 from audiovq.prior.weights import (
     EPS,
@@ -320,12 +321,15 @@ def streams_of(packets: Iterable[Packet]) -> np.ndarray:
 
 
 def prior_folder(name_or_dir: str | Path | None = None, prior: str | Path | None = None) -> Path:
-    """The folder ``prior``, or that of a model's prior.
+    """The folder ``prior``, that of a run (``runs/NAME``, its best weights), or that of a model's prior.
 
     Raises:
         AudioVQError: when there is no such model, or no prior in the folder.
     """
     folder = Path(prior) if prior is not None else model_folder(name_or_dir) / FOLDER
+    if prior is not None and not folder.is_dir():
+        runs = (cache_dir() / prior, cache_dir() / prior / "best")
+        folder = next((run for run in runs if (run / "config.json").is_file()), folder)
     check_prior(folder)
     return folder
 

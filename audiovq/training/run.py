@@ -250,7 +250,7 @@ def compose(overrides: Sequence[str], folder: str | Path | None = None) -> Any:
             config = compose("train", list(overrides))
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise AudioVQError(" ".join(str(error).split())) from error
+            raise AudioVQError(" ".join(str(error).partition("Config search path")[0].split())) from error
     if missing := sorted(OmegaConf.missing_keys(config), key=len):
         raise AudioVQError(f"{missing[0]} is not set: give {missing[0]}=DIR")
     return config

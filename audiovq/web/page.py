@@ -178,7 +178,7 @@ class Page:
         """The reason why nothing can be generated."""
         return (
             f"Model {self.codec.name} has no prior over its codes, so it cannot generate speech. Train one with: "
-            "audiovq train experiment=prior_debian"
+            "audiovq train experiment=prior task.codec=MODEL"
         )
 
     # -- layout -------------------------------------------------------------------------------------------------------

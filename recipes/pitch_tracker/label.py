@@ -1,6 +1,6 @@
 """Pitch labels of corpora: where two of three trackers agree.
 
-    python recipes/pitch_tracker/label.py [CORPUS ...]
+    python recipes/pitch_tracker/label.py [CORPUS|FOLDER ...]
 
 Praat (autocorrelation), WORLD (DIO with StoneMask) and SwiftF0 are run over every utterance. A frame of 20 ms is
 unvoiced where two of them say so, and has the mean of the two closest values where two agree within 50 cents; other
@@ -120,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     swift = Swift()
     for corpus in arguments.corpora:
-        path = cache_dir() / "pitch" / f"{corpus}.npz"
+        path = cache_dir() / "pitch" / f"{Path(corpus).name}.npz"
         known = read(path) if not arguments.all_trackers else {}
         ids, labels, values = [], [], []
         for utterance in track(open_corpus(corpus, None), description=corpus):

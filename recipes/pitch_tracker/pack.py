@@ -1,6 +1,6 @@
 """Packed corpora with pitch labels, for training: after `label.py`.
 
-    python recipes/pitch_tracker/pack.py [CORPUS ...]
+    python recipes/pitch_tracker/pack.py [CORPUS|FOLDER ...]
 
 Writes `<cache>/packed/train` and `<cache>/packed/validation`.
 """
@@ -8,6 +8,7 @@ Writes `<cache>/packed/train` and `<cache>/packed/validation`.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +22,7 @@ for split in ("train", "validation"):
     pack([u for corpus in corpora for u in open_corpus(corpus, split)], folder)
     ids, rows = [], []
     for corpus in corpora:
-        with np.load(cache_dir() / "pitch" / f"{corpus}.npz") as kept:
+        with np.load(cache_dir() / "pitch" / f"{Path(corpus).name}.npz") as kept:
             ids += kept["ids"].tolist()
             rows += np.split(kept["labels"], kept["ends"][:-1])
     write_rows(folder, "pitch", ids, rows)

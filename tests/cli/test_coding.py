@@ -198,9 +198,15 @@ def test_nothing_is_overwritten_without_force(run, wav):
 def test_input_is_never_the_output(run, wav):
     before = wav().read_bytes()
     Path("link.wav").symlink_to("a.wav")
+    Path("link.avq").symlink_to("a.wav")
     for target in ("a.wav", "./a.wav", "link.wav"):
-        done = run("encode", "a.wav", "-f", "-o", target)
+        done = run("convert", "a.wav", "--to", "a.wav", "-f", "-o", target)
         assert (done.code, done.lines) == (1, ["audiovq: a.wav: input and output are the same file"])
+        assert run("encode", "a.wav", "-f", "-o", target).lines == [
+            f"audiovq: {target}: encode writes .avq files, not .wav"
+        ]
+    done = run("encode", "a.wav", "-f", "-o", "link.avq")
+    assert (done.code, done.lines) == (1, ["audiovq: a.wav: input and output are the same file"])
     assert Path("a.wav").read_bytes() == before
 
 

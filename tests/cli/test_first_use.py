@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from audiovq.cli import GROUPS, VERBS
@@ -60,3 +62,50 @@ def test_wrong_usage_names_the_help(run, arguments):
     done = run(*arguments)
     assert (done.code, len(done.lines)) == (2, 1)
     assert done.err.endswith(f"(see audiovq {arguments[0]} --help)\n")
+
+
+@pytest.mark.parametrize("name", ["b.wav", "b.mp3", "b.png", "b.mp4"])
+def test_coded_speech_is_not_named_as_a_recording(run, wav, tmp_path, name):
+    wav("a.wav")
+    done = run("encode", "a.wav", "-o", name)
+    assert (done.code, done.lines) == (1, [f"audiovq: {name}: encode writes .avq files, not {name[1:]}"])
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(("verb", "name"), [("encode", "all.avq"), ("encode", "all.wav"), ("decode", "all.flac")])
+def test_several_inputs_do_not_make_a_folder_named_as_a_file(run, wav, tmp_path, verb, name):
+    wav("in/a.wav")
+    wav("in/b.wav")
+    assert run("encode", "in").code == 0
+    done = run(verb, "in", "-o", name)
+    assert (done.code, done.lines) == (1, [f"audiovq: {name} is a file; several inputs need a folder"])
+    assert not (tmp_path / name).exists()
+    assert run(verb, "in", "-o", f"{name}/").code == 0  # unless the slash says so
+
+
+def test_a_folder_of_recordings_with_a_picture(run, wav, tmp_path):
+    wav("in/a.wav")
+    (tmp_path / "in" / ".cover.png").touch()  # hidden: not encoded
+    assert run("encode", "in", "-o", "hidden").code == 0
+    (tmp_path / "in" / "cover.png").touch()
+    done = run("encode", "in", "-o", "out")
+    assert done.code == 1
+    assert "in/a.wav is audio, in/cover.png is an image" in done.err
+    assert "--sound" in done.err
+    assert run("encode", "in", "-o", "out", "--sound").code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.avq"]
+
+
+def test_a_container_without_its_reader(run, tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(64))
+    monkeypatch.setitem(sys.modules, "av", None)
+    done = run("encode", "a.mp4")
+    assert (done.code, len(done.lines)) == (1, 1)
+    assert done.err.startswith("audiovq: a.mp4: is an MP4")
+    assert "'audiovq[video]'" in done.err
+
+
+def test_a_coded_file_where_a_recording_belongs(run, tmp_path):
+    (tmp_path / "a.avq").write_bytes(b"AVQ")
+    done = run("encode", "a.avq", "-o", "b.avq")
+    assert (done.code, done.lines) == (1, ["audiovq: a.avq: is an .avq file already; audiovq decode reads it"])

@@ -98,3 +98,9 @@ def test_files_that_exist_are_kept_without_force(generate, tmp_path):
     assert "sample-02.wav exists; -f overwrites it" in err
     assert (tmp_path / "out" / "sample-02.wav").read_bytes() == b"mine"
     assert not (tmp_path / "out" / "sample-01.wav").exists()
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.avq"])
+def test_samples_make_no_folder_named_as_a_file(generate, tmp_path, name):
+    assert generate("-n", 1, "-o", name) == (1, f"audiovq: {name} is a file; samples need a folder\n")
+    assert not (tmp_path / name).exists()

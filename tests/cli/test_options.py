@@ -224,7 +224,7 @@ def test_the_sound_of_videos(run, images, tmp_path):
             Path(folder, name).write_bytes(Path(name).read_bytes())
     assert run("encode", "sounds", "-o", "coded").code == 0
     assert files("coded") == ["memo.avq", "voice.avq"]
-    check_refusal(run("encode", "all", "-o", "more"), "both audio and images or videos")
+    check_refusal(run("encode", "all", "-o", "more"), "all/talk.mp4 is an image or a video")
     assert run("encode", "all", "-o", "more", "--sound").code == 0
     assert files("more") == ["memo.avq", "talk.avq", "voice.avq"]
 

@@ -79,8 +79,8 @@ def test_damage_is_told_and_leaves_nothing(model, files, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["encode", "{a}", "{sound}"], "both audio and images or videos"),
-        (["encode", "{a}", "-o", "{a}", "-f"], "same file"),
+        (["encode", "{a}", "{sound}"], "is an image or a video; give them to separate calls"),
+        (["encode", "{a}", "-o", "{a}", "-f"], "encode writes .avq files, not .png"),
         (["encode", "{missing}"], "no such file"),
         (["encode", "{text}"], "is not an image"),
         (["decode", "{coded}", "-o", "{sound}.wav"], "images are written as .png"),

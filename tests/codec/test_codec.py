@@ -229,11 +229,24 @@ def test_nan_is_refused_with_its_time(codec):
 def test_wrong_numbers_of_codebooks_and_wrong_speakers_are_refused(codec, speech):
     with pytest.raises(AudioVQError, match="1 to 4 codebooks"):
         codec.encode(speech, n_codebooks=5)
+    with pytest.raises(AudioVQError, match=r"1 to 4 codebooks, not 2\.5"):
+        codec.encode(speech, n_codebooks=2.5)
     encoded = codec.encode(speech)
+    with pytest.raises(AudioVQError, match="decode takes the EncodedSpeech that encode returned, not Tensor"):
+        codec.decode(encoded.codes)
+    with pytest.raises(AudioVQError, match="not str; convert takes names"):
+        codec.decode(encoded, speaker="anna")
     with pytest.raises(AudioVQError, match="speaker vectors"):
         codec.decode(encoded, speaker=encoded.speaker[:, :3])
     with pytest.raises(TypeError, match="'pitch' and 'level'"):
         codec.decode(EncodedSpeech(encoded.codes, encoded.speaker, encoded.n_samples))
+
+
+def test_coded_speech_is_shown_by_its_shapes(codec, speech):
+    encoded = codec.encode([speech, speech[:20000]], n_codebooks=2)
+    shown = repr(encoded)
+    assert f"codes {tuple(encoded.codes.shape)}" in shown
+    assert shown.endswith(f"n_samples [{len(speech)}, 20000])")
 
 
 def test_the_speaker_changes_the_sound_and_not_the_length(codec, speech):

@@ -234,6 +234,7 @@ def test_what_needs_pytorch_says_so(step, message, wav, tmp_path):
     assert message in messages
     assert f"pip install 'audiovq[{'train' if step[0] == 'train' else 'torch'}]'" in messages
     assert len(messages.splitlines()) == 1
+    assert not any((tmp_path / name).exists() for name in ("a.avq", "exported", "samples", "tokens"))
 
 
 def test_the_interface_for_tensors_says_that_it_needs_pytorch():

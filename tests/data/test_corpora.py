@@ -205,3 +205,12 @@ def test_unknown_splits_and_empty_folders_are_errors(tmp_path):
         open_corpus(tmp_path, "dev")
     with pytest.raises(AudioVQError, match="no recordings"):
         open_corpus(tmp_path, "train")
+
+
+def test_folders_skip_hidden_files_and_name_a_transcript_that_is_no_text(tmp_path):
+    write(tmp_path / "f" / "anna" / "a.wav", voice(0.3, 16000, 120), 16000)
+    (tmp_path / "f" / "anna" / "._a.wav").write_bytes(b"of another system")
+    assert [u.id for u in open_corpus(tmp_path / "f", None)] == ["anna/a.wav"]
+    (tmp_path / "f" / "anna" / "a.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(AudioVQError, match=r"a\.txt: cannot be read as UTF-8 text"):
+        open_corpus(tmp_path / "f", None)

@@ -203,7 +203,7 @@ def test_folders_keep_their_settings(recordings, model, codec, tmp_path):
         codec.quantizer.content.codebook.vectors.mul_(2)
     save_weights(codec, tmp_path / "other")
     for options, word in (
-        ({"n_codebooks": 2}, "n codebooks 3, not 2"),
+        ({"n_codebooks": 2}, "started with codebooks 3, not 2"),
         ({"container": "parquet"}, "format tar, not parquet"),
         ({"mono": True}, "channels each on its own, not mixed"),
         ({"model": str(tmp_path / "other")}, "codes hash"),

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from audiovq.cli import main
 from audiovq.cli.loading import updated
 from audiovq.data.utterance import write_shards
+from audiovq.evaluation.report import make_table
 from audiovq.hub import save_weights
 from audiovq.wavenet.sampler import save_wavenet
 from tests.codec.tiny import make_codec
@@ -166,3 +169,10 @@ def test_a_group_without_a_command_shows_its_help(verb, capsys):
     captured = capsys.readouterr()
     assert "Commands:" in captured.out
     assert captured.err == ""
+
+
+def test_the_title_of_a_narrow_table_is_one_line():
+    title = "pairs: 62 items, 0.9 minutes, mean ± 95 % confidence"
+    console = Console(width=80, file=io.StringIO())
+    console.print(make_table(title, ["system"], [["mine"]]))
+    assert console.file.getvalue().splitlines()[0].rstrip() == title

@@ -16,7 +16,7 @@ from audiovq.interfaces import N_VALUES
 from audiovq.io import read_json
 from audiovq.prior import CodeSampler, Condition, SamplingConfig, SpeechPrior, SpeechSampler
 from audiovq.prior.kernels import sample_code
-from audiovq.prior.sampler import NumpyStepper, load_sampler
+from audiovq.prior.sampler import NumpyStepper, load_sampler, prior_folder
 from audiovq.prior.sampling import sample_codes
 from audiovq.prior.speech import load_prior, rounded, save_prior
 from audiovq.prior.weights import EPS, restore_rows, round_rows
@@ -230,6 +230,15 @@ def test_damage_is_one_line(tmp_path, codec):
     weights.unlink()
     with pytest.raises(AudioVQError, match="no prior in"):
         load_sampler(tmp_path)
+
+
+def test_a_prior_of_a_run_is_named_as_models_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDIOVQ_CACHE", str(tmp_path / "cache"))
+    best = tmp_path / "cache" / "runs" / "mine" / "best"
+    save_prior(make_prior(), best)
+    assert prior_folder(prior="runs/mine") == prior_folder(prior="runs/mine/best") == prior_folder(prior=best) == best
+    with pytest.raises(AudioVQError, match="no prior in runs/other"):
+        prior_folder(prior="runs/other")
 
 
 def test_a_prior_without_a_transformer_is_refused(tmp_path):

@@ -74,3 +74,9 @@ def test_the_sample_rate_stands_in_one_place():
     ]
     assert [name for name, line in lines if line != "sample_rate: ${sample_rate}"] == ["train.yaml"]
     assert compose(["experiment=speech", "training.init_from=DIR", "sample_rate=24000"]).model.sample_rate == 24000
+
+
+def test_the_speech_model_does_not_begin_from_random_weights_unless_asked_to():
+    assert compose(["experiment=speech"]).training.init_from == "speech"
+    assert compose(["experiment=speech", "training.init_from={pitch: a}"]).training.init_from == {"pitch": "a"}
+    assert compose(["experiment=speech", "training.init_from=null"]).training.init_from is None
