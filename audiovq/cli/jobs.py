@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from audiovq.cli.options import check_file_name
 from audiovq.errors import AudioVQError
 from audiovq.io import check_input, is_special
 
@@ -232,6 +231,8 @@ def plan(
     if output == "-" and many:
         raise AudioVQError("standard output (-) takes one input file")
     if output is not None and output != "-" and not _is_folder(output):
+        from audiovq.cli.options import check_file_name  # which imports NumPy
+
         check_file_name(output, many, new_suffix == ".avq")
     jobs = []
     for name in inputs:
