@@ -240,7 +240,7 @@ def _visual_rows(found: VisualInfo) -> dict[str, str]:
         f"{k} x {bits} bits at {rows}x{columns}" + f" for {frames} frames" * (frames > 1)
         for k, bits, frames, rows, columns in found.levels
     ]
-    length = "" if found.frames is None else f", {found.frames} frames"
+    length = "" if found.frames is None else f", {found.frames} frame{'s' * (found.frames != 1)}"
     if found.frames_per_second:
         length += f", {found.frames_per_second:g} a second"
     rate = "" if found.bits_per_pixel is None else f", {found.bits_per_pixel:.3f} bits a pixel"

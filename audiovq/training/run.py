@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -250,10 +252,29 @@ def compose(overrides: Sequence[str], folder: str | Path | None = None) -> Any:
             config = compose("train", list(overrides))
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise AudioVQError(" ".join(str(error).partition("Config search path")[0].split())) from error
+            message = str(error).partition("Config search path")[0]
+            wrong = re.match(r"Could not override '([^']+)'", message)
+            raise AudioVQError(_unknown_key(wrong[1], overrides) if wrong else " ".join(message.split())) from error
     if missing := sorted(OmegaConf.missing_keys(config), key=len):
         raise AudioVQError(f"{missing[0]} is not set: give {missing[0]}=DIR")
     return config
+
+
+def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+    """What to say of an override of a key that does not exist."""
+    from hydra import compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    parent, _, name = key.rpartition(".")
+    try:
+        config = compose("train", [override for override in overrides if override.startswith("experiment=")])
+        group = OmegaConf.select(config, parent) if parent else config
+    except HydraException:
+        group = None
+    near = difflib.get_close_matches(name, list(group) if OmegaConf.is_dict(group) else [], 1)
+    hint = f"did you mean {'.'.join(filter(None, [parent, near[0]]))}?" if near else f"+{key}=VALUE adds one"
+    return f"no setting is named {key}: {hint}"
 
 
 def train(config: Any) -> Path:

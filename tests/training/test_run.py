@@ -25,6 +25,8 @@ def test_wrong_settings_are_one_clear_error(codec, tmp_path, monkeypatch):
     save_weights(codec, tmp_path / "model")
     with pytest.raises(AudioVQError, match="no_such_key"):
         compose(["no_such_key=3"])
+    with pytest.raises(AudioVQError, match=r"did you mean training\.batch_size\?"):
+        compose(["training.batchsize=3"])
     with pytest.raises(AudioVQError, match="nowhere"):
         compose(["experiment=nowhere"])
     with pytest.raises(AudioVQError, match=r"no train\.yaml"):
