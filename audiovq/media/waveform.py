@@ -47,7 +47,22 @@ _FORMATS: dict[str, tuple[str, str, Callable[[int, int], bool]]] = {
 }
 WRITABLE = tuple(_FORMATS)
 #: Suffixes that a folder is searched for.
-READABLE = (*WRITABLE, ".oga", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".m4a", ".aac", ".3gp", ".mka")
+READABLE = (
+    *WRITABLE,
+    ".oga",
+    ".aif",
+    ".aifc",
+    ".au",
+    ".snd",
+    ".caf",
+    ".w64",
+    ".rf64",
+    ".m4a",
+    ".aac",
+    ".3gp",
+    ".mka",
+    ".wma",
+)
 #: Suffixes of audio without a header.
 RAW_SUFFIXES = (".raw", ".pcm")
 
