@@ -1,18 +1,22 @@
 """Choose the evaluation's pairs from the prepared corpus. Only for a new set: results of different sets do not compare.
 
-python recipes/voice_conversion/make_pairs.py
+    python recipes/voice_conversion/make_pairs.py FILE
+
+To be used, the file has to replace the package's.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from audiovq.data.corpora import open_corpus
 from audiovq.data.utterance import Utterance
-from audiovq.evaluation.pairs import KINDS, MAIN_MINUTES, PAIRS_FILE, REFERENCE_SECONDS, short_name, spread
+from audiovq.evaluation.pairs import KINDS, MAIN_MINUTES, REFERENCE_SECONDS, short_name, spread
 from audiovq.evaluation.protocol import Excerpt, join_utterances, sample_excerpts
 from audiovq.io import atomic_write
 
@@ -84,11 +88,14 @@ def _with_text(utterances: Sequence[Utterance]) -> list[Utterance]:
 
 def main() -> None:
     """Write the file and print its contents in numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="gets the pairs")
+    target = parser.parse_args().file
     plan = build_pairs(open_corpus("debian_speech", None))
-    with atomic_write(PAIRS_FILE) as path:
+    with atomic_write(target) as path:
         path.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     n = {name: len(found) for name, found in plan.items()}
-    print(f"{PAIRS_FILE}: {n['pairs']} pairs of {n['sources']} sources, {n['speakers']} speakers")
+    print(f"{target}: {n['pairs']} pairs of {n['sources']} sources, {n['speakers']} speakers")
 
 
 if __name__ == "__main__":
