@@ -264,7 +264,7 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     """What to say of an override of a key that does not exist."""
     from hydra import compose
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     parent, _, name = key.rpartition(".")
     try:
@@ -272,7 +272,8 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
         group = OmegaConf.select(config, parent) if parent else config
     except HydraException:
         group = None
-    near = difflib.get_close_matches(name, list(group) if OmegaConf.is_dict(group) else [], 1)
+    known = [str(setting) for setting in group] if isinstance(group, DictConfig) else []
+    near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {'.'.join(filter(None, [parent, near[0]]))}?" if near else f"+{key}=VALUE adds one"
     return f"no setting is named {key}: {hint}"
 
