@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -188,9 +189,9 @@ class Codebook(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
 
+    @abstractmethod
     def table(self) -> Tensor:
         """The vectors as they are looked up, ``(size, dim)``."""
-        raise NotImplementedError
 
     def loss(self, x: Tensor, codes: Tensor) -> Tensor | None:
         """Codebook loss for latents ``x (B, dim, T)`` and their codes; None for vectors not learned by gradient."""

@@ -40,12 +40,12 @@ from audiovq.training.entropy_network import (
     to_integers,
     voicing_of,
 )
-from audiovq.training.task import EMATask, Place, Task
+from audiovq.training.task import DatasetTask, Place, Task
 
 log = logging.getLogger("audiovq")
 
 
-class CodePriorTask(EMATask):
+class CodePriorTask(DatasetTask):
     """Maximum likelihood of pitch and codes.
 
     Args:

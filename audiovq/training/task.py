@@ -1,4 +1,4 @@
-"""Training tasks: a model with its data, losses and optimizers, and the common case with averaged weights."""
+"""Training tasks: a model with its data, losses and optimizers; with averaged weights; on data sets."""
 
 from __future__ import annotations
 
@@ -95,17 +95,15 @@ class Task(nn.Module):
 
 
 class EMATask(Task):
-    """Train one model; validate and export the exponential moving average (EMA) of its weights.
-
-    Subclasses give `loss`, `measures` and `datasets`; those with batches or optimizers of their own override
-    `training_step` and `validate`, or set ``optimizers``.
+    """A task with one model, which validates and exports the exponential moving average (EMA) of its weights.
 
     Args:
+        model: is trained.
         learning_rate, weight_decay: of AdamW; vectors do not decay.
         batch_size: items of a step of one process.
+        validation_items: for the subclasses.
         seed: of the data.
         average_decay: of the moving average.
-        workers: processes that prepare items.
         device, precision: see `Task`.
     """
 
@@ -121,7 +119,6 @@ class EMATask(Task):
         seed: int = 0,
         weight_decay: float = 0.0,
         average_decay: float = 0.999,
-        workers: int = 0,
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
@@ -129,34 +126,49 @@ class EMATask(Task):
         self.model: Any = model
         self.average: Any = copy.deepcopy(model).requires_grad_(False)
         self.to(self.device)
-        self.seed, self.batch_size, self.validation_items, self.workers = seed, batch_size, validation_items, workers
+        self.seed, self.batch_size, self.validation_items = seed, batch_size, validation_items
         self.average_decay = average_decay
         kernels, vectors = ([p for p in model.parameters() if (p.dim() > 1) == many] for many in (True, False))
         groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizers = {"model": torch.optim.AdamW(groups, learning_rate, (0.9, 0.98), foreach=True)}
         self.rates = {"model": learning_rate}
 
-    # -- for subclasses ---------------------------------------------------------------------------------------------
-
-    def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The training loss of a batch, and scalars to log."""
-        raise NotImplementedError
-
-    def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means over a validation batch, ``loss`` among them."""
-        raise NotImplementedError
-
-    def datasets(self) -> tuple[Dataset, Dataset]:
-        """Training items, of which there is one for any index, and validation items."""
-        raise NotImplementedError
-
-    def before_step(self, place: Place) -> None:
-        """Called before each training step."""
-
     def export(self, folder: Path) -> None:
         self.average.save(folder)
 
-    # -- steps ------------------------------------------------------------------------------------------------------
+    def improve(self, loss: Tensor, place: Place) -> Tensor:
+        """Update the model and then the average. Returns the norm of the gradient."""
+        norm = self.update("model", loss, place.rate, self.clip)
+        update_average(self.average, self.model, place.step, self.average_decay)
+        return norm
+
+
+class DatasetTask(EMATask):
+    """An `EMATask` on data sets whose items are dictionaries of tensors; subclasses give the loss and the data sets.
+
+    Args:
+        workers: processes that prepare items.
+        settings: see `EMATask`.
+    """
+
+    def __init__(self, model: nn.Module, workers: int = 0, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self.workers = workers
+
+    @abstractmethod
+    def loss(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training loss of a batch, and scalars to log."""
+
+    @abstractmethod
+    def measures(self, model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over a validation batch, ``loss`` among them."""
+
+    @abstractmethod
+    def datasets(self) -> tuple[Dataset, Dataset]:
+        """Training items, of which there is one for any index, and validation items."""
+
+    def before_step(self, place: Place) -> None:
+        """Called before each training step."""
 
     @cached_property
     def data(self) -> tuple[StepBatches, Dataset]:
@@ -172,12 +184,6 @@ class EMATask(Task):
             loss, logged = self.loss(self.model, batch)
         norm = self.improve(loss, place)
         return {name: value.detach() for name, value in logged.items()} | {"gradient": norm}
-
-    def improve(self, loss: Tensor, place: Place) -> Tensor:
-        """Update the model and then the average. Returns the norm of the gradient."""
-        norm = self.update("model", loss, place.rate, self.clip)
-        update_average(self.average, self.model, place.step, self.average_decay)
-        return norm
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

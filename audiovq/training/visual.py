@@ -23,7 +23,7 @@ from audiovq.image.nets import Bound, ImageBaseline
 from audiovq.io import cache_dir
 from audiovq.prior.image import SecondStage
 from audiovq.prior.pixel import PixelPrior
-from audiovq.training.task import EMATask, Place
+from audiovq.training.task import DatasetTask, Place
 from audiovq.video.clip_codec import ClipCodec
 from audiovq.video.dynamics import LatentDynamics, NextFrame, check_frames, codebook_vectors, rough_image
 
@@ -36,7 +36,7 @@ def psnr(pixels: Tensor, truth: Tensor) -> Tensor:
     return (-10 * torch.log10(error)).mean()
 
 
-class CropTask(EMATask):
+class CropTask(DatasetTask):
     """A task on crops of ``size`` pixels of ``pictures``, see `open_images`; ``flip``: half of them are mirrored."""
 
     def __init__(self, model: Any, pictures: dict[str, Any], size: int, flip: bool = True, **settings: Any) -> None:
@@ -223,7 +223,7 @@ class ClipWindows(Dataset):
         return {"clip": to_video(part)}
 
 
-class ClipTask(EMATask):
+class ClipTask(DatasetTask):
     """Minimise the squared error of the pixels (nats of a Gaussian whose width is learned) and the quantizer's loss.
 
     ``model`` has the arguments of `ClipCodec`; ``recording`` is that of `audiovq.data.episodes.open_episodes`.
@@ -260,7 +260,7 @@ _DRAWN = 20.0  # weight of the rough pictures' errors
 _HORIZON = 10  # frames predicted in validation
 
 
-class DynamicsTask(EMATask):
+class DynamicsTask(DatasetTask):
     """Maximum likelihood of the next frames' codes, over a few frames that the model partly made itself.
 
     ``dynamics`` has the arguments of `LatentDynamics` that the codec of the frames (see `open_image_codec`) does not

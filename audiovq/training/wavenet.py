@@ -33,7 +33,7 @@ from audiovq.io import atomic_write, cache_dir
 from audiovq.training.batches import ordered_batches, rank, wait_for_all
 from audiovq.training.crops import Batch, CropSampler
 from audiovq.training.losses import SpectralLoss, stft
-from audiovq.training.task import EMATask, Place, add_previews
+from audiovq.training.task import DatasetTask, EMATask, Place, add_previews
 from audiovq.wavenet.model import CodedFrames, WaveNetDecoder
 from audiovq.wavenet.paper import PaperVQVAE
 from audiovq.wavenet.sampler import Noise, WaveNetSampler, save_wavenet
@@ -260,7 +260,7 @@ class SpeakerCrops(Dataset[dict[str, Any]]):
         return {"waveform": self.corpus.crops(np.array([start]), self.n_frames), "speaker": self.numbers[speaker]}
 
 
-class PaperTask(EMATask):
+class PaperTask(DatasetTask):
     """Equation 3 of the paper: the likelihood by teacher forcing, the codebook loss and the commitment loss.
 
     Equation 3 sums the likelihood over samples and the other terms over latents. Here all is divided by the number of

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from audiovq.quantize import VectorQuantizer
 from audiovq.training.batches import rank
-from audiovq.training.task import EMATask, Place
+from audiovq.training.task import DatasetTask, Place
 
 
 class Points(Dataset):
@@ -39,7 +39,7 @@ class Toy(nn.Module):
         self.unused = nn.Linear(2, 2)
 
 
-class ToyTask(EMATask):
+class ToyTask(DatasetTask):
     """Args: signals: ``{step: [rank, signal number]}``, signals that processes send themselves in a step."""
 
     def __init__(self, signals: dict[int, list[int]] | None = None, noise: float = 0.0, **settings: Any) -> None:
