@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Option
 
@@ -21,7 +21,7 @@ from audiovq.cli.jobs import Display, Job, plan, print_fields, run, work_through
 from audiovq.cli.loading import Models
 from audiovq.cli.options import CLIPS, PICTURES, refuse, suffix_of
 from audiovq.errors import AudioVQError
-from audiovq.io import describe, shown
+from audiovq.io import check_input, describe, shown
 from audiovq.media.containers import CONTAINER_SUFFIXES, contents_of
 from audiovq.media.waveform import RAW_SUFFIXES, READABLE, check_writable
 
@@ -179,37 +179,63 @@ def _refused(job: Job) -> Job:
 
 
 def info(
-    file: Annotated[str, Argument(metavar="FILE", help="An .avq file, or - for standard input.")],
-    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
+    files: Annotated[
+        list[str], Argument(metavar="FILE...", help=".avq files, folders of them, or - (standard input).")
+    ],
+    as_json: Annotated[bool, Option("--json", help="Print JSON; of several files, a list.")] = False,
 ) -> None:
-    """Show what an .avq file contains and verify its checksums; report the lost time ranges of a damaged file.
+    """Show what .avq files contain and verify their checksums; report the lost time ranges of damaged ones.
 
     The exit code is 1 for a damaged file.
     """
+    names = [job.source for job in plan(files, None, [".avq"], ".avq")]
+    found: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for name in names:
+        try:
+            if name != "-":
+                check_input(name)
+            one, model = _inspect(name)
+        except AudioVQError as error:
+            faults.append(str(error))
+            continue
+        if one.damage:
+            faults.append(f"{describe(name)}: {one.damage}")
+        if not as_json:
+            print("\n" * bool(found), end="")
+            _print_info(name, model, one)
+        found.append({"file": shown(name), "model": model, **one.to_dict()})
+    if as_json and found:
+        print(json.dumps(found if len(names) > 1 else found[0], indent=2))
+    if len(names) > 1 and faults:
+        print(*(f"audiovq: {fault}" for fault in faults), sep="\n", file=sys.stderr)
+        faults = [f"{len(faults)} of {len(names)} files failed"]
+    if faults:
+        raise AudioVQError(faults[0])
+
+
+def _inspect(name: str) -> tuple[FileInfo | VisualInfo, str | None]:
+    """What a file says, and the name of the bundled model that made it."""
     from audiovq.bitstream.speech_reader import inspect_file
 
     found: FileInfo | VisualInfo
     media: tuple[hub.Media, ...] = ("speech",)
-    if options.holds_visual([file]):
-        found = visual_file.inspect_visual(file)
-        media, rows = ("image", "video"), _visual_rows(found)
+    if options.holds_visual([name]):
+        found, media = visual_file.inspect_visual(name), ("image", "video")
     else:
-        found = inspect_file(file, loading.bundled_coder, loading.bundled_clock)
-        rows = _speech_rows(found)
+        found = inspect_file(name, loading.bundled_coder, loading.bundled_clock)
     folder = hub.bundled_hashes(*media).get(bytes.fromhex(found.model_hash))
-    name = None if folder is None else folder.name
-    if as_json:
-        print(json.dumps({"file": shown(file), "model": name, **found.to_dict()}, indent=2))
-    else:
-        head = {
-            "file": describe(file),
-            "format": f".avq version {found.version}, {found.media}",
-            "model": f"{found.model_hash} ({name or 'not bundled'})",
-        }
-        state = "damaged" if found.damage else "intact: all checksums match"
-        print_fields({**head, **rows, "state": state})
-    if found.damage:
-        raise AudioVQError(f"{describe(file)}: {found.damage}")
+    return found, None if folder is None else folder.name
+
+
+def _print_info(name: str, model: str | None, found: FileInfo | VisualInfo) -> None:
+    head = {
+        "file": describe(name),
+        "format": f".avq version {found.version}, {found.media}",
+        "model": f"{found.model_hash} ({model or 'not bundled'})",
+    }
+    rows = _visual_rows(found) if isinstance(found, visual_file.VisualInfo) else _speech_rows(found)
+    print_fields({**head, **rows, "state": "damaged" if found.damage else "intact: all checksums match"})
 
 
 def _speech_rows(found: FileInfo) -> dict[str, str]:

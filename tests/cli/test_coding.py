@@ -281,6 +281,18 @@ def test_info(run, wav):
     assert f"size      {len(damaged)} bytes" in done.out
 
 
+def test_info_of_several_files(run, wav):
+    wav()
+    for name in ("a", "folder/b"):
+        assert run("encode", "a.wav", "-o", f"{name}.avq").code == 0
+    Path("c.avq").write_bytes(b"no such file")
+    done = run("info", "a.avq", "folder", "c.avq")
+    assert (done.code, done.out.count("intact: all checksums match")) == (1, 2)
+    assert done.lines[0].startswith("audiovq: c.avq: ")
+    assert done.lines[1:] == ["audiovq: 1 of 3 files failed"]
+    assert [f["file"] for f in json.loads(run("info", "folder", "a.avq", "--json").out)] == ["folder/b.avq", "a.avq"]
+
+
 def test_models_are_found_by_what_the_file_says(run, wav):
     wav()
     for name in ("other", "unbundled"):
