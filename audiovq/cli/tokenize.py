@@ -110,16 +110,24 @@ def _report(output: str, result: Tokenized, elapsed: float) -> None:
     """Print what was written; raise `AudioVQError` when recordings could not be coded."""
     found = result.manifest
     shards, items = len(found["shards"]), found["items"]
-    size = f"{found['hours']:.2f} h of audio, {sum(shard['bytes'] for shard in found['shards']):,} bytes"
+    size = f"{amount(3600 * found['hours'])} of audio, {sum(shard['bytes'] for shard in found['shards']):,} bytes"
     counts = f"{shards} shard{'s' * (shards != 1)}, {items:,} item{'s' * (items != 1)}"
     print(f"{output}: {counts}, {size}", file=sys.stderr)
     done = "nothing left to encode"
     if result.n_coded:
         speed = f"{result.seconds / elapsed:.1f} times real time"
-        done = f"{result.seconds:.1f} s of audio encoded in {elapsed:.1f} s, {speed}"
+        done = f"{amount(result.seconds)} of audio encoded in {elapsed:.1f} s, {speed}"
     print(done, file=sys.stderr)
     if n := len(found["faults"]):
         raise AudioVQError(f"{n} recording{'s' * (n > 1)} could not be encoded; see {output}/manifest.json")
+
+
+def amount(seconds: float) -> str:
+    """A length of audio in seconds below 100 s, minutes below 100 min, then hours."""
+    for unit, length in (("s", 1), ("min", 60)):
+        if seconds < 100 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds / 3600:.1f} h"
 
 
 class _Lines(Tell):
@@ -144,7 +152,7 @@ class _Lines(Tell):
         if self._hours and now - self._shown >= HOURS_EVERY:
             self._shown = now
             rate = self._seconds / (now - self._start)
-            self._line(f"{self._seconds / 3600:.2f} h of audio encoded, {rate:.1f} times real time")
+            self._line(f"{amount(self._seconds)} of audio encoded, {rate:.1f} times real time")
 
 
 def cluster_of(context: Context, engine: str, address: str | None, workers: int | None) -> Cluster | None:

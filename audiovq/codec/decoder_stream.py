@@ -135,6 +135,7 @@ class DecoderStream:
         self._levels: list[tuple[int, float]] = []  # first frame of each packet or concealed frame, and its level
         self._n_codebooks = 0
         self._end = 0  # frames received
+        self._ended = False
         self._emitted = 0  # frames decoded
         self._given = 0  # samples given out
         self._lost = 0  # frames at the end that are concealed
@@ -144,8 +145,10 @@ class DecoderStream:
         """The next packet, or None and its number of frames when it is lost -> samples that are ready.
 
         Raises:
-            ValueError: for a lost packet without a number of frames.
+            ValueError: for a lost packet without a number of frames, and after `finish`.
         """
+        if self._ended:
+            raise ValueError("the stream has ended: each recording needs a new one")
         if packet is None:
             if n_frames is None:
                 raise ValueError("a lost packet needs its number of frames")
@@ -163,7 +166,7 @@ class DecoderStream:
         """
         if not (self._end - 1) * self._hop < n_samples <= self._end * self._hop:
             raise AudioVQError(f"{n_samples} samples do not fit {self._end} frames of {self._hop}: the file is damaged")
-        left = n_samples - self._given
+        self._ended, left = True, n_samples - self._given
         return self._emit(self._end, True)[:left]
 
     def _append(self, packet: Packet) -> None:

@@ -85,7 +85,7 @@ class EncoderStream:
         self._oscillator = HarmonicSource(self._hop, codec.sample_rate)
         self._pitch: list[int] = []  # of frames from self._pitch_start on
         self._pitch_start = 0
-        self._received = 0
+        self._received, self._ended = 0, False
         self._next = 0  # first frame of the next packet
         self._level = -math.inf
         self._engine, self._shape = codec.engine, codec.shape
@@ -102,7 +102,10 @@ class EncoderStream:
 
         Raises:
             AudioVQError: for samples that are NaN or infinite.
+            ValueError: after `finish`.
         """
+        if self._ended:
+            raise ValueError("the stream has ended: each recording needs a new one")
         samples = np.asarray(samples, np.float32).reshape(-1)
         if not np.isfinite(samples).all():
             where = (self._received + int(np.argmin(np.isfinite(samples)))) / self.codec.sample_rate
@@ -124,7 +127,7 @@ class EncoderStream:
         """
         if self._received == 0:
             raise AudioVQError("the audio is empty: there is nothing to code")
-        total = -(-self._received // self._hop)
+        self._ended, total = True, -(-self._received // self._hop)
         packets = []
         while self._next < total:
             packets.append(self._encode(min(self._next + self.packet_frames, total), total))

@@ -146,3 +146,19 @@ def test_impossible_look_aheads_are_refused(codec):
     codec.add_decoder("other", lambda *_: None)
     with pytest.raises(AudioVQError, match="only that of parallel"):
         codec.decoder_stream(SPEAKER, "other", lookahead=4)
+
+
+@pytest.mark.parametrize("lookahead", [None, 4])
+def test_a_stream_that_has_ended_takes_nothing_more(codec, speech, lookahead):
+    encoder, decoder = (
+        codec.encoder_stream(4, 4, SPEAKER, lookahead),
+        codec.decoder_stream(SPEAKER, lookahead=lookahead),
+    )
+    packets = encoder.push(speech) + encoder.finish()
+    for packet in packets:
+        decoder.push(packet)
+    decoder.finish(len(speech))
+    with pytest.raises(ValueError, match="has ended"):
+        encoder.push(speech)
+    with pytest.raises(ValueError, match="has ended"):
+        decoder.push(packets[0])
