@@ -110,9 +110,10 @@ def _open_file(stream: BinaryIO, stack: ExitStack) -> Audio:
     try:
         return _read_sndfile(stream, stack)
     except (soundfile.LibsndfileError, TypeError) as error:
-        if getattr(error, "code", None) == 3:  # SF_ERR_MALFORMED_FILE
-            raise AudioVQError("is damaged or truncated near its beginning") from error
         container = container_of(_bytes_at(stream, 0, HEAD_BYTES))
+        is_caf = container is not None and container[0] == "caf"  # libsndfile refuses those that leave their size open
+        if getattr(error, "code", None) == 3 and not is_caf:  # SF_ERR_MALFORMED_FILE
+            raise AudioVQError("is damaged or truncated near its beginning") from error
         if container is not None:
             _rewind(stream)
             pages = read_pages(stream) if container[0] == "ogg" else None
