@@ -47,6 +47,7 @@ models: $(VENV)/.installed-dev
 	$(BIN)/python recipes/speech/bundle.py runs/speech/latest
 	$(BIN)/python recipes/voice_conversion/make_speakers.py
 	$(BIN)/python recipes/speech/entropy.py
+	$(BIN)/python recipes/speech/concealment.py
 	$(BIN)/audiovq train experiment=prior
 	$(BIN)/python recipes/speech_generation/bundle.py
 	$(BIN)/python recipes/speech_generation/choose.py

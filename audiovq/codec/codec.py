@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.batches import encode_items, recordings
 from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
+from audiovq.codec.concealment import fill_gaps
 from audiovq.codec.decoder import SourceFilterDecoder, harmonic_source
-from audiovq.codec.decoder_stream import StreamFactory, fill_gaps
+from audiovq.codec.decoder_stream import StreamFactory
 from audiovq.codec.encoder import PitchTracker, SpeakerEncoder, SpeechEncoder, pitch_to_hz
 from audiovq.codec.torch_engine import TorchEngine, codebooks_of, shape_of
 from audiovq.conversion.pitch import Pitch, PitchMover

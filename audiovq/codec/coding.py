@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from audiovq.codec.concealment import LatentPredictor
 from audiovq.codec.decoder_stream import DecoderStream, LiveDecoderStream, StreamFactory
 from audiovq.codec.encoder_stream import EncoderStream, LiveEncoderStream
 from audiovq.codec.signal import LOWEST_DB, TARGET_DB, HighPass, loudest_frame
@@ -105,6 +106,11 @@ class StreamingCodec:
     shape: CodecShape
     codebooks: Codebooks
     _decoders: dict[str, StreamFactory]
+
+    @cached_property
+    def latent_predictor(self) -> LatentPredictor | None:
+        """What conceals lost packets, where the model's folder has it; `AudioVQError` for a damaged file."""
+        return None if self.folder is None else LatentPredictor.load(self.folder, self.model_hash)
 
     @property
     def bitrates(self) -> list[float]:

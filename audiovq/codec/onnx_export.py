@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 #: Files of the model's folder that are copied: its configuration, weights, bundled speakers and entropy model.
-COPIED = (CONFIG, WEIGHTS, "speakers.json", "entropy.safetensors")
+COPIED = (CONFIG, WEIGHTS, "speakers.json", "entropy.safetensors", "concealment.safetensors")
 SMALLEST = 1024
 """Bytes of the smallest tensor that a graph takes from the weights' file instead of holding it."""
 

@@ -7,6 +7,7 @@ stands beside the weights is made for them, and has to be made again:
 
     python recipes/voice_conversion/make_speakers.py        # speakers.json
     python recipes/speech/entropy.py                        # entropy.safetensors
+    python recipes/speech/concealment.py                    # concealment.safetensors
     python recipes/speech_generation/bundle.py              # prior/
 
 Figures come from

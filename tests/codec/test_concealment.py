@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from audiovq.codec.decoder_stream import HELD_SECONDS, Frames, bridge, fill_gaps
+from audiovq.codec.concealment import HELD_SECONDS, Frames, LatentPredictor, bridge, fill_gaps
 from audiovq.codec.signal import LOWEST_DB
+from audiovq.errors import AudioVQError
 from tests.codec.tiny import HOP, make_codec, speech_like
 
 SIZE = 4
@@ -133,3 +134,72 @@ def test_nothing_but_losses_is_silence(codec):
     samples = np.concatenate([stream.push(None, SIZE) for _ in range(20)] + [stream.finish(20 * SIZE * HOP)])
     assert np.abs(samples).max() < 1e-3
     assert len(samples) == 20 * SIZE * HOP
+
+
+class TestLatentPredictor:
+    """On latents of which a few directions are predictable: each an autoregressive process of its own decay."""
+
+    @pytest.fixture(scope="class")
+    def process(self):
+        rng = np.random.default_rng(0)
+        state, decay = np.zeros((12, 8000)), np.repeat([0.95, 0.8, 0.0], 4)[:, None]
+        noise = rng.normal(size=state.shape) * np.sqrt(1 - decay**2)
+        for i in range(1, state.shape[1]):
+            state[:, i] = decay[:, 0] * state[:, i - 1] + noise[:, i]
+        mixed = rng.normal(size=(12, 12)) @ state + rng.normal(size=(12, 1))
+        return np.split(mixed.astype(np.float32), 20, axis=1)
+
+    @pytest.fixture(scope="class")
+    def predictor(self, process):
+        return LatentPredictor.fit(process[:15], n_directions=8)
+
+    def errors(self, process, fill, size=3):
+        found = []
+        for piece in process[15:]:
+            for start in range(0, 400 - 3 * size, size):
+                before, gap, after = np.split(piece[:, start : start + 3 * size], 3, axis=1)
+                found.append(np.square(fill(before, after, size) - gap).mean())
+        return np.mean(found)
+
+    def test_it_is_nearer_than_a_straight_line_and_the_mean(self, process, predictor):
+        def line(before, after, n):
+            weight = np.arange(1, n + 1) / (n + 1)
+            return before[:, -1:] + weight * (after[:, :1] - before[:, -1:])
+
+        found = self.errors(process, predictor)
+        assert found < 0.8 * self.errors(process, line)
+        assert found < 0.8 * self.errors(process, lambda before, after, n: predictor.mean[:, None])
+
+    def test_one_side_is_enough_and_far_from_it_the_mean_is_left(self, process, predictor):
+        for sides in ((process[0], None), (None, process[0])):
+            filled = predictor(*sides, 200)
+            middle = filled[:, 100]
+            assert filled.shape == (12, 200)
+            assert np.allclose(middle, predictor.mean, atol=1e-3)
+        assert np.allclose(predictor(process[0], None, 2), predictor(process[0], None, 9)[:, :2], atol=1e-4)
+
+    def test_it_comes_back_from_its_file_for_its_own_model_alone(self, process, predictor, tmp_path):
+        path = predictor.save(tmp_path, b"1234")
+        found = LatentPredictor.load(tmp_path, b"1234")
+        assert np.array_equal(found(process[0], process[1], 4), predictor(process[0], process[1], 4))
+        assert LatentPredictor.load(tmp_path, b"4321") is None
+        assert LatentPredictor.load(tmp_path / "elsewhere", b"1234") is None
+        damaged = bytearray(path.read_bytes())
+        damaged[-3] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(AudioVQError, match="is damaged"):
+            LatentPredictor.load(tmp_path, b"1234")
+
+    @pytest.mark.parametrize("n_codebooks", [2, 3])
+    def test_a_codec_fills_gaps_with_it_where_it_does_not_decode_phases(self, speech, tmp_path, n_codebooks):
+        codec = make_codec()
+        stream = codec.encoder_stream(n_codebooks, SIZE)
+        packets = stream.push(speech) + stream.finish()
+        plain = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
+        latents = [codec.codebooks.decode(packet.codes) for packet in packets]
+        LatentPredictor.fit(latents, n_directions=4).save(tmp_path, codec.model_hash)
+        codec = make_codec()
+        codec.folder = tmp_path
+        predicted = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
+        assert np.isfinite(predicted).all()
+        assert np.array_equal(predicted, plain) == (n_codebooks >= codec.shape.direct_from)
