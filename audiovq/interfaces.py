@@ -261,7 +261,7 @@ class Engine(Protocol):
         """Samples and their harmonic source (T,), speaker vector (S,) -> latents (C, F) of the wanted frames."""
 
     def gains(
-        self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: bool, stretch: Stretch
+        self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: np.ndarray, stretch: Stretch
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """What the decoder shapes its sources with, for the short frames that cover the wanted frames.
 
@@ -269,7 +269,7 @@ class Engine(Protocol):
             latents: (C, F).
             pitch: (F,) int64 pitch codes.
             speaker: (S,) speaker vector.
-            direct: whether the part without a source is wanted, too.
+            direct: (F,) bool, frames that get the part without a source, too.
             stretch: of the latents.
 
         Returns:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from audiovq.bitstream.speech_file import load_encoded, save_encoded
 from audiovq.codec.batches import encode_items, recordings
 from audiovq.codec.coding import Codebooks, StreamingCodec, parallel_stream
-from audiovq.codec.concealment import fill_gaps
+from audiovq.codec.concealment import LatentPredictor, fill_gaps
 from audiovq.codec.decoder import SourceFilterDecoder, harmonic_source
 from audiovq.codec.decoder_stream import StreamFactory
 from audiovq.codec.encoder import PitchTracker, SpeakerEncoder, SpeechEncoder, pitch_to_hz
@@ -91,6 +91,8 @@ class CodecNetworks(nn.Module):
             **decoder,
         )
 
+    latent_predictor: LatentPredictor | None = None
+
     def source(self, pitch: Tensor) -> Tensor:
         """Pitch codes (B, F) -> harmonic source (B, 1, F * hop_length)."""
         return harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)[:, None]
@@ -110,7 +112,8 @@ class CodecNetworks(nn.Module):
             speaker, target_speaker: (B, S) vectors of the speakers, and those to decode with; None: the same.
             target_pitch: (B, F) pitch codes to decode with; None: those of the waveform.
             n_codebooks: one number or (B,) for each item; None: drawn in training, all in evaluation.
-            lost: (B, F) bool, frames that the decoder does not get: their neighbours bridge them.
+            lost: (B, F) bool, frames that the decoder does not get: their neighbours bridge them, by
+                ``latent_predictor`` where it is known.
         """
         pitch = self.pitch.track(waveform)
         latents = self.encoder(waveform, speaker, self.source(pitch))
@@ -118,8 +121,10 @@ class CodecNetworks(nn.Module):
         pitch = pitch if target_pitch is None else target_pitch
         target_speaker = speaker if target_speaker is None else target_speaker
         books = (quantized.codes[:, :, 0] >= 0).sum(1)
-        received = (quantized.latents, pitch) if lost is None else fill_gaps(quantized.latents, pitch, lost)
-        decoded = self.decoder(*received, target_speaker, books)
+        received = quantized.latents, pitch
+        if lost is not None:
+            received = fill_gaps(*received, lost, self.latent_predictor)
+        decoded = self.decoder(*received, target_speaker, books, lost)
         return Reconstruction(decoded, quantized, pitch)
 
 
@@ -327,6 +332,7 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         folder = model_folder(name_or_dir)
         read_speech_config(folder)
         codec: SpeechCodec = load_codec(cls, folder)
+        codec.latent_predictor = LatentPredictor.load(folder, codec.model_hash)
         if has_wavenet(folder):
             # By name: nothing here depends on this decoder.
             codec.add_decoder("wavenet", import_module("audiovq.wavenet.sampler").WaveNetStreams(folder))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -202,10 +203,13 @@ def _pitch(left: Frames, right: Frames, weight: np.ndarray) -> np.ndarray:
     return np.where(weight <= 0.5, low, high)
 
 
-def fill_gaps(latents: Tensor, pitch: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+def fill_gaps(
+    latents: Tensor, pitch: Tensor, lost: Tensor, predictor: LatentPredictor | None = None
+) -> tuple[Tensor, Tensor]:
     """Bridges over short gaps, for training: lost frames (B, F) become what `bridge` puts in their place.
 
-    Latents are (B, C, F), pitch codes (B, F). Items of which nothing is left stay as they are.
+    Latents are (B, C, F), pitch codes (B, F). Items of which nothing is left stay as they are. Predicted latents have
+    no gradient.
     """
     import torch
 
@@ -220,8 +224,23 @@ def fill_gaps(latents: Tensor, pitch: Tensor, lost: Tensor) -> tuple[Tensor, Ten
     wide = latents.shape[1]
     ends = [latents.gather(2, end[:, None].expand(-1, wide, -1)) for end in (left, right)]
     filled = torch.lerp(ends[0], ends[1], weight[:, None].to(latents.dtype))
+    if predictor is not None:
+        for item in lost.any(1).nonzero()[:, 0].tolist():
+            filled[item] = torch.from_numpy(_predict_gaps(predictor, latents[item], lost[item])).to(filled)
     low, high = pitch.gather(1, left), pitch.gather(1, right)
     between = torch.lerp(low.float(), high.float(), weight).round().to(pitch.dtype)
     alike = (low > UNVOICED) == (high > UNVOICED)
     moved = torch.where(alike, between, torch.where(weight <= 0.5, low, high))
     return torch.where(lost[:, None], filled, latents), torch.where(lost, moved, pitch)
+
+
+def _predict_gaps(predictor: LatentPredictor, latents: Tensor, lost: Tensor) -> np.ndarray:
+    """Latents (C, F) of an item with predictions where they are lost (F,)."""
+    values, is_lost = latents.detach().float().cpu().numpy().copy(), lost.cpu().numpy()
+    borders = [0, *(np.flatnonzero(np.diff(is_lost)) + 1), len(is_lost)]  # of stretches that are lost or not
+    for i, (start, end) in enumerate(pairwise(borders)):
+        if is_lost[start]:
+            before = values[:, borders[i - 1] : start] if start else None
+            after = values[:, end : borders[i + 2]] if end < len(is_lost) else None
+            values[:, start:end] = predictor(before, after, end - start)
+    return values

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiovq.codec.encoder import N_VALUES, pitch_to_hz
-from audiovq.codec.signal import NOISE_FRAMES, RAMP, TOP_HZ, noise_table
+from audiovq.codec.signal import NOISE_FRAMES, RAMP, SILENT_GAIN, TOP_HZ, noise_table
 from audiovq.nn import ChannelNorm, DilatedResidualUnit
 
 
@@ -103,7 +103,7 @@ SIDE_FEATURES = BUMPS + 2
 
 
 def side_features(pitch: Tensor, direct: Tensor) -> Tensor:
-    """Pitch codes (B, F), and whether items have the part without a source (B,) -> (B, SIDE_FEATURES, F) float32.
+    """Pitch codes (B, F), and items (B,) or frames (B, F) that have the part without a source -> (B, SIDE_FEATURES, F).
 
     They are what the backbone is given beside the latents: voicing, bumps along the pitch scale, the kind of decoding.
     """
@@ -111,7 +111,7 @@ def side_features(pitch: Tensor, direct: Tensor) -> Tensor:
     width = (N_VALUES - 1) / (BUMPS - 1)
     bumps = torch.exp(-0.5 * ((pitch[:, None].float() - centres[:, None]) / (0.7 * width)).square())
     voiced = (pitch > 0).float()[:, None]
-    kind = direct.float()[:, None, None].expand_as(voiced)
+    kind = direct.float().view(len(pitch), 1, -1).expand_as(voiced)
     return torch.cat([voiced, bumps * voiced, kind], dim=1)
 
 
@@ -243,7 +243,7 @@ class SourceFilterDecoder(nn.Module):
         return torch.fft.rfft(around.unfold(0, self.n_fft, self.step) * self.window)
 
     def features(self, latents: Tensor, pitch: Tensor, condition: Tensor, direct: Tensor) -> Tensor:
-        """Features (B, channels[-1], F * rate); ``direct`` (B,) bool, see `side_features`."""
+        """Features (B, channels[-1], F * rate); ``direct`` is bool, see `side_features`."""
         side = side_features(pitch, direct).to(latents.dtype)
         return self.backbone(torch.cat([latents, side], dim=1), condition)
 
@@ -270,26 +270,32 @@ class SourceFilterDecoder(nn.Module):
             total[:, i : i + n_frames] += pieces[:, :, i]
         return total.flatten(1)
 
-    def forward(self, latents: Tensor, pitch: Tensor, condition: Tensor, n_codebooks: Tensor) -> Tensor:
+    def forward(
+        self, latents: Tensor, pitch: Tensor, condition: Tensor, n_codebooks: Tensor, lost: Tensor | None = None
+    ) -> Tensor:
         """Latents (B, C, F), pitch codes (B, F), speaker vectors (B, S), and the number of codebooks (B,) that each
         item's latents are made from -> waveform (B, 1, F * hop_length).
 
-        In training each item's noise starts at a random place of the table.
+        ``lost`` frames (B, F) have no part without a source: their phase cannot be known. In training each item's noise
+        starts at a random place of the table.
         """
         has_direct = n_codebooks >= self.direct_from
+        if lost is not None:
+            has_direct = has_direct[:, None] & ~lost
         features = self.features(latents, pitch, condition, has_direct)
         return self.synthesize(features, pitch, has_direct, self.training)
 
     def synthesize(self, features: Tensor, pitch: Tensor, has_direct: Tensor, random_noise: bool = False) -> Tensor:
         """`features` (B, channels[-1], F * rate) and pitch codes (B, F) -> waveform (B, 1, F * hop_length).
 
-        Items with ``has_direct`` (B,) get the part without a source, too; with ``random_noise`` the noise of each
-        starts at a random place of the table.
+        Items with ``has_direct`` (B,), or frames (B, F), get the part without a source, too; with ``random_noise`` the
+        noise of each item starts at a random place of the table.
         """
         gains, n_frames = self.gains(features), features.shape[-1]
         direct = self.direct(features)
-        # Items without the direct part get a gain of exp(-100) for it.
-        quiet = torch.where(has_direct, 0.0, -100.0).to(direct)[:, None, None]
+        quiet = torch.where(has_direct, 0.0, SILENT_GAIN).to(direct).view(len(direct), 1, -1)
+        if has_direct.ndim == 2:
+            quiet = quiet.repeat_interleave(self.backbone.rate, dim=2)
         direct = torch.cat([direct[:, : self.bins] + quiet, direct[:, self.bins :]], dim=1)
         with torch.autocast(features.device.type, enabled=False):
             source = harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)

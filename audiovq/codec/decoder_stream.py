@@ -19,7 +19,7 @@ import numpy as np
 
 from audiovq.codec.concealment import Frames, bridge
 from audiovq.codec.encoder_stream import Samples
-from audiovq.codec.signal import LOWEST_DB, TARGET_DB, HarmonicSource, Synthesizer, dequantize_level, hz_of
+from audiovq.codec.signal import LOWEST_DB, SILENT_GAIN, TARGET_DB, HarmonicSource, Synthesizer, dequantize_level, hz_of
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet, Stretch
 
@@ -53,6 +53,7 @@ class DecoderStream:
         self._source = Samples()
         self._latents = np.zeros((self._shape.latent_dim, 0), np.float32)  # from frame self._start on
         self._pitch = np.zeros(0, np.int64)
+        self._is_filled = np.zeros(0, bool)  # whether they stand for lost ones
         self._start = 0
         self._levels: list[tuple[int, float]] = []  # first frame of each packet or concealed frame, and its level
         self._n_codebooks = 0
@@ -100,11 +101,12 @@ class DecoderStream:
             self._conceal(0, frames)
         self._lost, self._last = 0, frames
         self._levels.append((self._end, level))
-        self._add(frames)
+        self._add(frames, False)
 
-    def _add(self, frames: Frames) -> None:
+    def _add(self, frames: Frames, is_filled: bool) -> None:
         self._latents = np.concatenate([self._latents, frames.latents], axis=1)
         self._pitch = np.concatenate([self._pitch, frames.pitch])
+        self._is_filled = np.concatenate([self._is_filled, np.full(len(frames.pitch), is_filled)])
         self._end += len(frames.pitch)
 
     def _conceal(self, n_more: int, after: Frames | None) -> None:
@@ -116,15 +118,15 @@ class DecoderStream:
             quiet = np.full(n, LOWEST_DB, np.float32)
             filling = Frames(np.zeros((channels, n), np.float32), np.zeros(n, np.int64), quiet)
         else:
-            # Phases, which decoding with many codebooks takes from the latents, cannot be predicted.
-            direct = self._n_codebooks >= self._shape.direct_from
-            predictor = None if direct else self.codec.latent_predictor
-            filling = bridge(self._last, after, self._lost, self.codec.frame_rate, predictor)
-        self._latents, self._pitch = self._latents[:, : known - self._start], self._pitch[: known - self._start]
+            filling = bridge(self._last, after, self._lost, self.codec.frame_rate, self.codec.latent_predictor)
+        self._keep(slice(known - self._start))
         self._levels = [entry for entry in self._levels if entry[0] < known]
         self._levels += [(frame, float(filling.level[frame - begin])) for frame in range(known, end)]
         self._end = known
-        self._add(filling[known - begin :])
+        self._add(filling[known - begin :], True)
+
+    def _keep(self, part: slice) -> None:
+        self._latents, self._pitch, self._is_filled = self._latents[:, part], self._pitch[part], self._is_filled[part]
 
     def _emit(self, until: int, ended: bool) -> np.ndarray:
         """Samples of the frames before ``until`` that have not been given out."""
@@ -149,10 +151,20 @@ class DecoderStream:
 
         ``source`` is the harmonic source (margin + samples of the wanted frames + margin,).
         """
-        direct = self._n_codebooks >= self._shape.direct_from
-        gains, without_source = self._engine.gains(latents, pitch, self._speaker, direct, stretch)
+        gains, without_source = self._gains(latents, pitch, stretch)
         frames = self._shape.short_frames(stretch)
         return self._synthesizer(gains, without_source, frames, stretch.first, stretch.last, source)
+
+    def _gains(self, latents: np.ndarray, pitch: np.ndarray, stretch: Stretch) -> tuple[np.ndarray, np.ndarray | None]:
+        """What `Engine.gains` gives; lost frames, whose phase cannot be known, have no part without a source."""
+        is_filled = self._is_filled[stretch.start - self._start : stretch.stop - self._start]
+        direct = ~is_filled & (self._n_codebooks >= self._shape.direct_from)
+        gains, without_source = self._engine.gains(latents, pitch, self._speaker, direct, stretch)
+        if without_source is not None and is_filled.any():
+            frame = np.array(self._shape.short_frames(stretch)) // self._shape.rate - stretch.start
+            log_gain = np.arange(without_source.shape[1]) < without_source.shape[1] // 3
+            without_source = np.where(is_filled[frame][:, None] & log_gain, np.float32(SILENT_GAIN), without_source)
+        return gains, without_source
 
     def _extend_source(self, until: int, ended: bool) -> None:
         """Make the source that frames before ``until`` need; pitch behind may still change where it is concealed."""
@@ -180,7 +192,7 @@ class DecoderStream:
     def _forget(self) -> None:
         """Drop what later frames do not need."""
         keep = max(self._emitted - self._context - 2, 0)
-        self._latents, self._pitch = self._latents[:, keep - self._start :], self._pitch[keep - self._start :]
+        self._keep(slice(keep - self._start, None))
         self._start = keep
         self._source.forget(keep * self._hop)
         while len(self._levels) > 1 and self._levels[1][0] * self._hop + LEVEL_RAMP <= self._emitted * self._hop:
@@ -202,8 +214,7 @@ class LiveDecoderStream(DecoderStream):
     def _decode(self, latents: np.ndarray, pitch: np.ndarray, source: np.ndarray, stretch: Stretch) -> np.ndarray:
         shape = self._shape
         stretch = replace(stretch, total=stretch.stop)
-        direct = self._n_codebooks >= shape.direct_from
-        gains, without_source = self._engine.gains(latents, pitch, self._speaker, direct, stretch)
+        gains, without_source = self._gains(latents, pitch, stretch)
         frames = shape.short_frames(stretch)
         # Short frames at a border shape the samples on both sides of it: with the same gains, so that they add up.
         if self._border is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
+from audiovq.codec.concealment import LatentPredictor
 from audiovq.errors import AudioVQError, need
 from audiovq.hub import BUNDLED, codes_hash, export_command, onnx_folder
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
@@ -19,7 +20,7 @@ from audiovq.io import file_sha256, n_cores, read_json
 
 CODEBOOKS, CONFIG, WEIGHTS = "codebooks.safetensors", "config.json", "model.safetensors"
 NETWORKS = ("encoder", "pitch", "speaker", "decoder")
-VERSION = 3
+VERSION = 4
 _FATAL = 4
 """Severity from which on ONNX Runtime writes to stderr itself: its errors are raised as well."""
 
@@ -52,14 +53,14 @@ class OnnxEngine:
         return self._run("encoder", ["latents"], **inputs)[0][0][:, stretch.wanted]
 
     def gains(
-        self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: bool, stretch: Stretch
+        self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: np.ndarray, stretch: Stretch
     ) -> tuple[np.ndarray, np.ndarray | None]:
         low, frames = stretch.start * self._shape.rate, self._shape.short_frames(stretch)
         part = slice(frames.start - low, frames.stop - low)
-        inputs = {"latents": latents[None], "pitch": pitch[None], "speaker": speaker[None]}
-        names = ["gains", "direct_gains"] if direct else ["gains"]
-        found = [array[0, part] for array in self._run("decoder", names, direct=np.array([direct]), **inputs)]
-        return found[0], found[1] if direct else None
+        inputs = {"latents": latents[None], "pitch": pitch[None], "speaker": speaker[None], "direct": direct[None]}
+        names = ["gains", "direct_gains"] if direct.any() else ["gains"]
+        found = [array[0, part] for array in self._run("decoder", names, **inputs)]
+        return found[0], found[1] if len(found) > 1 else None
 
     def _run(self, network: str, outputs: list[str], **inputs: np.ndarray) -> list[np.ndarray]:
         """Outputs of a network; raises `AudioVQError` for a damaged file or too little memory."""
@@ -148,6 +149,7 @@ class OnnxCodec(StreamingCodec):
         self.frame_rate = self.sample_rate / self.hop_length
         self.n_codebooks, self.codebook_size = len(self.codebooks), self.codebooks.size
         self._decoders = {"parallel": parallel_stream}
+        self.latent_predictor = LatentPredictor.load(folder, self.model_hash)
         self.engine = OnnxEngine(paths, self.shape, threads)
 
     @classmethod

@@ -283,12 +283,12 @@ def _networks(codec: CodecNetworks) -> dict[str, tuple[nn.Module, dict[str, Tens
         ),
         "decoder": (
             _Decoder(codec.decoder),
-            {"latents": latents, "pitch": pitch, "speaker": speaker, "direct": torch.tensor([True])},
+            {"latents": latents, "pitch": pitch, "speaker": speaker, "direct": pitch > 0},
             {
                 "latents": ["batch", channels, "frames"],
                 "pitch": ["batch", "frames"],
                 "speaker": vector,
-                "direct": ["batch"],
+                "direct": ["batch", "frames"],
                 "gains": ["batch", "short_frames", 4 * bins],
                 "direct_gains": ["batch", "short_frames", 3 * bins],
             },

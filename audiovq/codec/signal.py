@@ -122,6 +122,8 @@ def dequantize_level(codes: Any) -> Any:
 
 TOP_HZ = 7900.0
 """No harmonic lies above; Nyquist is at 8 kHz."""
+SILENT_GAIN = -100.0
+"""A log-gain with which nothing is heard."""
 NOISE_SCALE = 4096
 """Value of 1.0 in the file of the noise table."""
 RAMP = 80

@@ -64,12 +64,12 @@ class TorchEngine:
 
     @full_precision
     def gains(
-        self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: bool, stretch: Stretch
+        self, latents: np.ndarray, pitch: np.ndarray, speaker: np.ndarray, direct: np.ndarray, stretch: Stretch
     ) -> tuple[np.ndarray, np.ndarray | None]:
         decoder = self.decoder(speaker)
-        inputs = self._tensor(latents), self._tensor(pitch)
-        span = decoder.features(*inputs, stretch.start, stretch.total, direct)
-        gains, without_source = decoder.project(span, self._shape.short_frames(stretch), direct)
+        inputs = self._tensor(latents), self._tensor(pitch), self._tensor(direct)
+        span = decoder.features(*inputs, stretch.start, stretch.total)
+        gains, without_source = decoder.project(span, self._shape.short_frames(stretch), bool(direct.any()))
         return gains.cpu().numpy(), None if without_source is None else without_source.cpu().numpy()
 
     def decoder(self, speaker: np.ndarray) -> ChunkedDecoder:
@@ -213,12 +213,13 @@ class ChunkedDecoder:
         self.norm = backbone.norm
         self.gains, self.direct = (SpanProject(backbone.norm, conv) for conv in (decoder.gains, decoder.direct))
 
-    def features(self, latents: Tensor, pitch: Tensor, start: int, total: int | None, has_direct: bool) -> Span:
+    def features(self, latents: Tensor, pitch: Tensor, direct: Tensor, start: int, total: int | None) -> Span:
         """Latents (C, F) and pitch codes (F,) -> the backbone's features, not yet normalised, that these determine.
 
-        ``start`` is the frame of the first latent, ``total`` the recording's frames; None while its end is unknown.
+        ``direct`` (F,) are the frames with the part without a source, ``start`` is the frame of the first latent,
+        ``total`` the recording's frames; None while its end is unknown.
         """
-        side = side_features(pitch[None], torch.tensor([has_direct], device=pitch.device))[0]
+        side = side_features(pitch[None], direct[None])[0]
         rows = torch.cat([latents, side]).t().contiguous()
         span = self.entry(Span(rows, start, ENDLESS if total is None else total))
         for i, units in enumerate(self.stages):

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.codec.codec import Reconstruction, SpeechCodec
+from audiovq.codec.concealment import LatentPredictor
 from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import WhisperEncoder, encoder_folder
 from audiovq.devices import compile_modules, restore, to_device
 from audiovq.errors import AudioVQError
-from audiovq.hub import weights_folder, write_weights
+from audiovq.hub import codes_hash, model_folder, weights_folder, write_weights
 from audiovq.training.batches import rank
 from audiovq.training.crops import Batch, CropSampler
 from audiovq.training.losses import (
@@ -68,6 +69,8 @@ class CodecTask(EMATask):
         phase_from, harmonics_from: fewest codebooks of an item that is asked for the phase, and for that of its lowest
             harmonics.
         gap_share: share of items of which the decoder loses packets of 60 ms, one in ten.
+        concealment: folder or name of the model by whose statistics they are filled (its codes have to be this one's);
+            None: in a straight line.
         listener_items, listener_layers: of a batch that Whisper's encoder hears (0: none), and of its first layers.
         adversarial_from: share of the run after which the discriminators begin.
         adversarial_samples, adversarial_rate: of each item that they see, and their learning rate.
@@ -93,6 +96,7 @@ class CodecTask(EMATask):
         phase_from: int = 5,
         harmonics_from: int = 2,
         gap_share: float = 0.0,
+        concealment: str | None = None,
         listener_items: int = 4,
         listener_layers: int = 4,
         adversarial_from: float = 0.5,
@@ -106,6 +110,9 @@ class CodecTask(EMATask):
         **settings: Any,
     ) -> None:
         codec = SpeechCodec(**model)
+        if concealment:
+            folder = model_folder(concealment)
+            codec.latent_predictor = LatentPredictor.load(folder, codes_hash(folder))
         super().__init__(codec, **settings)
         self.weights, self.frozen = dict(weights), tuple(frozen)
         for name, parameter in self.model.named_parameters():

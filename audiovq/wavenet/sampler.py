@@ -273,11 +273,11 @@ class WaveNetStream(DecoderStream):
         """The wanted frames; ``source`` begins the parallel decoder's margin before them."""
         decoder, rate, margin = self._parallel, self._shape.rate, self._shape.margin
         low, high, start = stretch.first, stretch.last, stretch.start
-        direct = self._n_codebooks >= self._shape.direct_from
+        direct = torch.full(pitch.shape, self._n_codebooks >= self._shape.direct_from)
         tensors = torch.from_numpy(np.ascontiguousarray(latents)), torch.from_numpy(pitch)
-        span = decoder.features(*tensors, start, stretch.total, direct)
+        span = decoder.features(*tensors, direct, start, stretch.total)
         frames = self._shape.short_frames(stretch)
-        gains, without_source = decoder.project(span, frames, direct)
+        gains, without_source = decoder.project(span, frames, bool(direct.any()))
         source = source[: (high - low) * self._hop + 2 * margin]
         extra = None if without_source is None else without_source.numpy()
         parallel = self._synthesizer(gains.numpy(), extra, frames, low, high, source)

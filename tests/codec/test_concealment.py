@@ -190,16 +190,32 @@ class TestLatentPredictor:
         with pytest.raises(AudioVQError, match="is damaged"):
             LatentPredictor.load(tmp_path, b"1234")
 
+    def test_gaps_of_a_batch_are_predicted_as_one_by_one(self, process, predictor):
+        latents = torch.from_numpy(np.stack([piece[:, :20] for piece in process[:3]]))
+        lost = torch.zeros(3, 20, dtype=torch.bool)
+        lost[0, 5:8] = lost[0, 11:14] = lost[1, :2] = lost[1, 19:] = True
+        filled, _ = fill_gaps(latents, torch.zeros(3, 20, dtype=torch.int64), lost, predictor)
+        assert torch.equal(filled.masked_fill(lost[:, None], 0), latents.masked_fill(lost[:, None], 0))
+        values = latents.numpy()
+        for item, low, high, first, last in (
+            (0, 5, 8, 0, 11),
+            (0, 11, 14, 8, 20),
+            (1, 0, 2, 0, 19),
+            (1, 19, 20, 2, 20),
+        ):
+            before, after = values[item][:, first:low], values[item][:, high:last]
+            wanted = predictor(before if low else None, after if high < 20 else None, high - low)
+            assert np.allclose(filled[item][:, low:high], wanted, atol=1e-5)
+
     @pytest.mark.parametrize("n_codebooks", [2, 3])
-    def test_a_codec_fills_gaps_with_it_where_it_does_not_decode_phases(self, speech, tmp_path, n_codebooks):
+    def test_a_codec_fills_gaps_with_it(self, speech, tmp_path, n_codebooks):
         codec = make_codec()
         stream = codec.encoder_stream(n_codebooks, SIZE)
         packets = stream.push(speech) + stream.finish()
         plain = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
         latents = [codec.codebooks.decode(packet.codes) for packet in packets]
         LatentPredictor.fit(latents, n_directions=4).save(tmp_path, codec.model_hash)
-        codec = make_codec()
-        codec.folder = tmp_path
+        codec.latent_predictor = LatentPredictor.load(tmp_path, codec.model_hash)
         predicted = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
         assert np.isfinite(predicted).all()
-        assert np.array_equal(predicted, plain) == (n_codebooks >= codec.shape.direct_from)
+        assert not np.array_equal(predicted, plain)
