@@ -91,8 +91,6 @@ class CodecNetworks(nn.Module):
             **decoder,
         )
 
-    latent_predictor: LatentPredictor | None = None
-
     def source(self, pitch: Tensor) -> Tensor:
         """Pitch codes (B, F) -> harmonic source (B, 1, F * hop_length)."""
         return harmonic_source(pitch_to_hz(pitch), self.hop_length, self.sample_rate)[:, None]
@@ -105,6 +103,7 @@ class CodecNetworks(nn.Module):
         target_pitch: Tensor | None = None,
         n_codebooks: int | Tensor | None = None,
         lost: Tensor | None = None,
+        predictor: LatentPredictor | None = None,
     ) -> Reconstruction:
         """Code waveforms (B, 1, T), level-normalised, T a multiple of the hop length, and decode.
 
@@ -112,8 +111,8 @@ class CodecNetworks(nn.Module):
             speaker, target_speaker: (B, S) vectors of the speakers, and those to decode with; None: the same.
             target_pitch: (B, F) pitch codes to decode with; None: those of the waveform.
             n_codebooks: one number or (B,) for each item; None: drawn in training, all in evaluation.
-            lost: (B, F) bool, frames that the decoder does not get: their neighbours bridge them, by
-                ``latent_predictor`` where it is known.
+            lost: (B, F) bool, frames that the decoder does not get: their neighbours bridge them.
+            predictor: fills them; None: in a straight line.
         """
         pitch = self.pitch.track(waveform)
         latents = self.encoder(waveform, speaker, self.source(pitch))
@@ -123,7 +122,7 @@ class CodecNetworks(nn.Module):
         books = (quantized.codes[:, :, 0] >= 0).sum(1)
         received = quantized.latents, pitch
         if lost is not None:
-            received = fill_gaps(*received, lost, self.latent_predictor)
+            received = fill_gaps(*received, lost, predictor)
         decoded = self.decoder(*received, target_speaker, books, lost)
         return Reconstruction(decoded, quantized, pitch)
 
@@ -332,7 +331,6 @@ class SpeechCodec(StreamingCodec, CodecNetworks):
         folder = model_folder(name_or_dir)
         read_speech_config(folder)
         codec: SpeechCodec = load_codec(cls, folder)
-        codec.latent_predictor = LatentPredictor.load(folder, codec.model_hash)
         if has_wavenet(folder):
             # By name: nothing here depends on this decoder.
             codec.add_decoder("wavenet", import_module("audiovq.wavenet.sampler").WaveNetStreams(folder))

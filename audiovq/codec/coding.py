@@ -102,12 +102,15 @@ class StreamingCodec:
     seed = 0
     model_hash = b"\0\0\0\0"
     folder: Path | None = None
-    #: What conceals lost packets, where the model's folder has it.
-    latent_predictor: LatentPredictor | None = None
     engine: Engine
     shape: CodecShape
     codebooks: Codebooks
     _decoders: dict[str, StreamFactory]
+
+    @cached_property
+    def latent_predictor(self) -> LatentPredictor | None:
+        """What conceals lost packets, where the model's folder has it; `AudioVQError` for a damaged file."""
+        return None if self.folder is None else LatentPredictor.load(self.folder, self.model_hash)
 
     @property
     def bitrates(self) -> list[float]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from audiovq.codec.coding import Codebooks, StreamingCodec, Table, parallel_stream
-from audiovq.codec.concealment import LatentPredictor
 from audiovq.errors import AudioVQError, need
 from audiovq.hub import BUNDLED, codes_hash, export_command, onnx_folder
 from audiovq.hub import ONNX_DESCRIPTION as DESCRIPTION
@@ -149,7 +148,6 @@ class OnnxCodec(StreamingCodec):
         self.frame_rate = self.sample_rate / self.hop_length
         self.n_codebooks, self.codebook_size = len(self.codebooks), self.codebooks.size
         self._decoders = {"parallel": parallel_stream}
-        self.latent_predictor = LatentPredictor.load(folder, self.model_hash)
         self.engine = OnnxEngine(paths, self.shape, threads)
 
     @classmethod

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from audiovq.codec.codec import Reconstruction, SpeechCodec
-from audiovq.codec.concealment import LatentPredictor
+from audiovq.codec.concealment import FILE_NAME, LatentPredictor
 from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
@@ -55,6 +55,15 @@ def fit_linear(layer: nn.Conv1d, rows: Tensor, wanted: Tensor, ridge: float = 1e
     solution = torch.linalg.solve(products + damping, inputs.T @ wanted.double()).float()
     layer.weight.copy_(solution[:-1].T[..., None])
     layer.bias.copy_(solution[-1])  # type: ignore[union-attr]
+
+
+def predictor_of(name_or_dir: str) -> LatentPredictor:
+    """What fills the gaps of a model; `AudioVQError` where its folder has no statistics."""
+    folder = model_folder(name_or_dir)
+    found = LatentPredictor.load(folder, codes_hash(folder))
+    if found is None:
+        raise AudioVQError(f"{folder} has no {FILE_NAME} of its codes: recipes/speech/concealment.py makes it")
+    return found
 
 
 class CodecTask(EMATask):
@@ -110,9 +119,6 @@ class CodecTask(EMATask):
         **settings: Any,
     ) -> None:
         codec = SpeechCodec(**model)
-        if concealment:
-            folder = model_folder(concealment)
-            codec.latent_predictor = LatentPredictor.load(folder, codes_hash(folder))
         super().__init__(codec, **settings)
         self.weights, self.frozen = dict(weights), tuple(frozen)
         for name, parameter in self.model.named_parameters():
@@ -127,6 +133,7 @@ class CodecTask(EMATask):
         self.listener = [self._load_listener()] if listener_items else []
         self.gap_share, self.listener_items, self.listener_layers = gap_share, listener_items, listener_layers
         self.phase_from, self.harmonics_from = phase_from, harmonics_from
+        self.predictor = predictor_of(concealment) if concealment else None
         self.adversarial_from, self.adversarial_samples = adversarial_from, adversarial_samples
         self.to(self.device)
         train, validation = (part.to(self.device) for part in open_packed(corpus))
@@ -135,14 +142,8 @@ class CodecTask(EMATask):
         means = SpeakerMeans(codec.quantizer.detail_dim, len(train.speaker_names))
         self.speaker_means = means.to(self.device) if self.weights.get("speaker") else None
         self.audio_seconds = self.batch_size * crop_frames * FRAME / rate
-        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
         self.rates["discriminator"] = adversarial_rate
-        self.optimizers = {
-            "model": torch.optim.AdamW(
-                self._groups(slow or {}), self.rates["model"], weight_decay=weight_decay, **shared
-            ),
-            "discriminator": torch.optim.AdamW(self.discriminator.parameters(), adversarial_rate, **shared),
-        }
+        self._make_optimizers(slow or {}, weight_decay)
         if compile:  # what takes most of the time; the average, and so validation, stays as it is
             parts = (codec.encoder.content, codec.encoder.detail, codec.decoder.backbone, codec.speaker_encoder.units)
             compile_modules((*parts, self.discriminator), log.info)
@@ -150,6 +151,14 @@ class CodecTask(EMATask):
     def _load_listener(self) -> WhisperEncoder:
         listener = WhisperEncoder.load(encoder_folder("the listener's loss")).to(self.device)
         return listener.lower(torch.bfloat16) if self.mixed and listener.mel.is_cuda else listener
+
+    def _make_optimizers(self, slow: Mapping[str, float], weight_decay: float) -> None:
+        shared: dict[str, Any] = {"betas": (0.8, 0.99), "fused": True}
+        adamw = torch.optim.AdamW
+        self.optimizers = {
+            "model": adamw(self._groups(slow), self.rates["model"], weight_decay=weight_decay, **shared),
+            "discriminator": adamw(self.discriminator.parameters(), self.rates["discriminator"], **shared),
+        }
 
     def _groups(self, slow: Mapping[str, float]) -> list[dict[str, Any]]:
         """Trained parameters of the codec, and of the maps from its content vectors, by the factor of their rate."""
@@ -200,7 +209,7 @@ class CodecTask(EMATask):
             speaker, of_sources = codec.speaker_encoder(others[:, None]).split([len(batch.target), len(items)])
             source_speaker = speaker.index_copy(0, items, of_sources)
         pitch = codec.pitch.track(batch.target[:, None])
-        return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks, lost)
+        return codec(batch.source[:, None], source_speaker, speaker, pitch, n_codebooks, lost, self.predictor)
 
     def losses(self, coded: Reconstruction, batch: Batch) -> dict[str, Tensor]:
         """All terms but the adversarial ones."""

@@ -5,6 +5,7 @@ import torch
 from audiovq.codec.concealment import HELD_SECONDS, Frames, LatentPredictor, bridge, fill_gaps
 from audiovq.codec.signal import LOWEST_DB
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import Packet
 from tests.codec.tiny import HOP, make_codec, speech_like
 
 SIZE = 4
@@ -219,3 +220,20 @@ class TestLatentPredictor:
         predicted = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
         assert np.isfinite(predicted).all()
         assert not np.array_equal(predicted, plain)
+
+
+@pytest.mark.parametrize("n_codebooks", [2, 3])
+def test_gaps_are_decoded_as_in_training(codec, speech, n_codebooks):
+    """Streams give what the network gives for a batch, also where lost frames have no phase of their own."""
+    stream = codec.encoder_stream(n_codebooks, SIZE)
+    packets = [Packet(p.codes, np.full_like(p.pitch, 60), 200) for p in stream.push(speech) + stream.finish()]
+    decoded = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
+    codes, pitch = (np.concatenate([getattr(p, name) for p in packets], -1) for name in ("codes", "pitch"))
+    lost = torch.zeros(1, len(pitch), dtype=torch.bool)
+    lost[:, 8 * SIZE : 9 * SIZE] = True
+    vector = torch.from_numpy(codec.speaker_vector(stream.speaker))[None]
+    with torch.no_grad():
+        filled = fill_gaps(torch.from_numpy(codec.codebooks.decode(codes))[None], torch.from_numpy(pitch)[None], lost)
+        whole = codec.decoder(*filled, vector, torch.tensor([n_codebooks]), lost)[0, 0, : len(speech)].numpy()
+    # What went out before the gap was bridged is a little different.
+    assert np.allclose(decoded / np.abs(decoded).max(), whole / np.abs(whole).max(), atol=3e-4)
