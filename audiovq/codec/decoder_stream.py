@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovq.codec.concealment import Frames, bridge
+from audiovq.codec.concealment import CONTEXT, Frames, bridge
 from audiovq.codec.encoder_stream import Samples
 from audiovq.codec.signal import LOWEST_DB, SILENT_GAIN, TARGET_DB, HarmonicSource, Synthesizer, dequantize_level, hz_of
 from audiovq.errors import AudioVQError
@@ -118,12 +118,23 @@ class DecoderStream:
             quiet = np.full(n, LOWEST_DB, np.float32)
             filling = Frames(np.zeros((channels, n), np.float32), np.zeros(n, np.int64), quiet)
         else:
-            filling = bridge(self._last, after, self._lost, self.codec.frame_rate, self.codec.latent_predictor)
+            before = self._before(begin)
+            filling = bridge(before, after, self._lost, self.codec.frame_rate, self.codec.latent_predictor)
         self._keep(slice(known - self._start))
         self._levels = [entry for entry in self._levels if entry[0] < known]
         self._levels += [(frame, float(filling.level[frame - begin])) for frame in range(known, end)]
         self._end = known
         self._add(filling[known - begin :], True)
+
+    def _before(self, begin: int) -> Frames | None:
+        """The frames just before ``begin`` that have arrived, as many as count; None where there are none."""
+        if self._last is None or begin <= self._start:
+            return self._last
+        low = max(begin - CONTEXT, self._start) - self._start
+        filled = np.flatnonzero(self._is_filled[low : begin - self._start])
+        part = slice(low if not len(filled) else low + filled[-1] + 1, begin - self._start)
+        pitch = self._pitch[part]
+        return Frames(self._latents[:, part], pitch, np.full(len(pitch), self._last.level[-1]))
 
     def _keep(self, part: slice) -> None:
         self._latents, self._pitch, self._is_filled = self._latents[:, part], self._pitch[part], self._is_filled[part]
