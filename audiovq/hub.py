@@ -12,12 +12,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from audiovq.errors import AudioVQError, reason_of
 from audiovq.interfaces import PITCH_AND_LEVEL_KBPS
-from audiovq.io import atomic_write, cache_dir, checked, read_json
-from audiovq.tensor_files import with_checksum, write_json
+from audiovq.io import cache_dir, checked, read_json
+from audiovq.tensor_files import TRAINING_BUFFER, write_weights
 
 Media = Literal["speech", "image", "video"]
 
@@ -29,9 +29,8 @@ DEFAULTS: dict[Media, str] = {"speech": "speech", "image": "photo", "video": "do
 WAVENET = "wavenet"
 #: Describes the networks for ONNX Runtime in a speech model's folder.
 ONNX_DESCRIPTION = "onnx.json"
-#: Buffers of quantizers that only training reads; exported models leave them out.
-TRAINING_BUFFERS = ("sums", "counts", "age", "steps", "kept", "seen")
 
+T = TypeVar("T")
 _SUBFOLDERS: dict[Media, str] = {"speech": "", "image": "images", "video": "videos"}
 #: Parts of a model that have a folder of weights each. The baseline of video models, ``blind``, is optional.
 _PARTS: dict[Media, tuple[str, ...]] = {"speech": ("",), "image": ("",), "video": ("frames", "dynamics")}
@@ -157,11 +156,6 @@ def read_speech_config(folder: str | Path) -> dict[str, Any]:
 # -- loading and saving -------------------------------------------------------------------------------------------
 
 
-def is_training_buffer(name: str) -> bool:
-    """Whether a tensor of a state dict is a statistic that only training reads."""
-    return "quantizer" in name and name.rsplit(".", 1)[-1] in TRAINING_BUFFERS
-
-
 def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
     """``kind(**config)`` with its weights, in evaluation mode.
 
@@ -177,7 +171,7 @@ def load_weights(kind: Callable[..., Any], folder: str | Path) -> Any:
         model = kind(**read_json(folder / "config.json"))
         data = checked((folder / "model.safetensors").read_bytes())
         missing, unknown = model.load_state_dict(restore(load(data)), strict=False)
-        wrong = [name for name in missing if not is_training_buffer(name)] + list(unknown)
+        wrong = [name for name in missing if not TRAINING_BUFFER.search(name)] + list(unknown)
         if wrong:
             raise ValueError(f"the configuration does not fit the weights ({wrong[0]})")
     except Exception as error:
@@ -212,22 +206,6 @@ def save_weights(model: Any, folder: str | Path, dtype: Any = None) -> None:
     write_weights(tensors, model.config, folder, dtype)
 
 
-def write_weights(tensors: dict[str, Any], config: dict[str, Any], folder: str | Path, dtype: Any = None) -> None:
-    """As `save_weights`, for a configuration with more entries than the model's constructor takes."""
-    import torch
-    from safetensors.torch import save
-
-    dtype, folder = dtype or torch.float16, Path(folder)
-    kept = {
-        name: (tensor.detach().to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
-        for name, tensor in tensors.items()
-        if not is_training_buffer(name)
-    }
-    with atomic_write(folder / "model.safetensors") as path:
-        path.write_bytes(with_checksum(save(kept)))
-    write_json(folder / "config.json", config)
-
-
 def stored_tensors(path: Path) -> tuple[dict[str, Any], int]:
     """What a safetensors file says of its tensors (``dtype``, ``shape``, ``data_offsets``), and where the data begins.
 
@@ -252,6 +230,36 @@ def n_weights(folder: str | Path) -> int:
 
 
 # -- hashing ------------------------------------------------------------------------------------------------------
+
+
+def read_companion(path: Path, form: str, model_hash: bytes, build: Callable[[dict[str, Any]], T]) -> T | None:
+    """What ``build`` makes of the arrays in a file beside a model's weights; None without one, or for other weights.
+
+    Args:
+        path, form: of a file that `audiovq.tensor_files.write_companion` wrote, and its kind and version.
+        model_hash: of the codes that it has to be made for.
+        build: may raise anything for arrays that do not fit each other.
+
+    Raises:
+        AudioVQError: for a damaged file, and one of another release.
+    """
+    from safetensors.numpy import load
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        tensors = load(checked(data))
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        if metadata["format"] != f"audiovq {form}":
+            raise AudioVQError(f"{path} is of another release ({metadata['format']}); update audiovq")
+        made_for, found = bytes.fromhex(metadata["model_hash"]), build(tensors)
+    except AudioVQError:
+        raise
+    except Exception as error:
+        raise AudioVQError(f"{path} is damaged ({reason_of(error)}): install the model again") from error
+    return found if made_for == model_hash else None
 
 
 def codes_hash(folder: str | Path) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audiovq.errors import AudioVQError, reason_of
-from audiovq.io import atomic_write, checked
+from audiovq.hub import read_companion
 
 SHIFT = 24  # multipliers are in units of 2**-24
 HALF = 1 << (SHIFT - 1)
@@ -179,7 +177,7 @@ def _integers(value: np.ndarray | int) -> np.ndarray:
 
 
 FILE_NAME = "entropy.safetensors"
-VERSION = "1"
+FORM = "entropy 1"  # kind and version of the file
 _SMALL = {
     "embedding",
     "first_weight",
@@ -231,13 +229,9 @@ class EntropyModel:
 
     def save(self, folder: str | Path) -> Path:
         """Write the file into a model's folder; int8 where the values are small, int32 elsewhere."""
-        from safetensors.numpy import save
+        from audiovq.tensor_files import write_companion
 
-        from audiovq.tensor_files import with_checksum
-
-        metadata = {"format": f"audiovq entropy {VERSION}", "model_hash": self.model_hash.hex()}
-        with atomic_write(Path(folder) / FILE_NAME) as path:
-            path.write_bytes(with_checksum(save(self._tensors(), metadata)))
+        write_companion(Path(folder) / FILE_NAME, self._tensors(), FORM, self.model_hash)
         return Path(folder) / FILE_NAME
 
 
@@ -247,29 +241,15 @@ def load_entropy_model(folder: str | Path, model_hash: bytes) -> EntropyModel | 
     Raises:
         AudioVQError: for a damaged file.
     """
-    from safetensors.numpy import load
 
-    path = Path(folder) / FILE_NAME
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        tensors = load(checked(data))
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        if metadata["format"] != f"audiovq entropy {VERSION}":
-            raise AudioVQError(f"{path} is of another release ({metadata['format']}); update audiovq")
-        made_for = bytes.fromhex(metadata["model_hash"])
+    def build(tensors: dict[str, np.ndarray]) -> EntropyModel:
         speaker = tensors.pop("speaker").astype(np.int64)
         network = Network(**{n: t if n in _SMALL else t.astype(np.int64) for n, t in tensors.items()})
-        problem = _problem(network, speaker)
-    except AudioVQError:
-        raise
-    except Exception as error:
-        raise AudioVQError(f"{path} is damaged ({reason_of(error)}): install the model again") from error
-    if problem:
-        raise AudioVQError(f"{path} is damaged ({problem}): install the model again")
-    return EntropyModel(made_for, network, speaker) if made_for == model_hash else None
+        if problem := _problem(network, speaker):
+            raise ValueError(problem)
+        return EntropyModel(model_hash, network, speaker)
+
+    return read_companion(Path(folder) / FILE_NAME, FORM, model_hash, build)
 
 
 def _problem(network: Network, speaker: np.ndarray) -> str | None:

@@ -9,7 +9,6 @@ decoder itself joins both ends.) Latents are predicted from several frames on ei
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,9 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiovq.codec.signal import LOWEST_DB
-from audiovq.errors import AudioVQError, reason_of
+from audiovq.hub import read_companion
 from audiovq.interfaces import UNVOICED
-from audiovq.io import atomic_write, checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +33,11 @@ SILENT_DB = 50.0
 
 
 FILE_NAME = "concealment.safetensors"
-VERSION = "1"
+FORM = "concealment 1"  # kind and version of the file
 CONTEXT = 6
 """Frames on each side of a gap, at most, by which those in it are predicted."""
+MOST_WEIGHTS = 32
+"""Shapes of gaps whose solutions are kept, at most; up to 1.6 MB each."""
 _RIDGE = 1e-2  # added to the variance of every direction, as a share of their mean
 
 
@@ -51,18 +51,27 @@ class LatentPredictor:
 
     mean: np.ndarray  # (C,) float32
     basis: np.ndarray  # (C, R) float32, orthonormal: the directions that are predicted
-    covariances: (
-        np.ndarray
-    )  # (L, R, R) float32: row i, column j: of direction i and of direction j so many frames later
+    covariances: np.ndarray  # (L, R, R) float32: of direction i now (row) and direction j so many frames later (column)
     _weights: dict[tuple[int, int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, before: np.ndarray | None, after: np.ndarray | None, n_frames: int) -> np.ndarray:
-        """Latents (C, n_frames) float32 between ``before`` (C, N) and ``after`` (C, M), of which one may be None."""
+        """Latents (C, n_frames) float32 between ``before`` (C, N) and ``after`` (C, M), of which one may be None.
+
+        Frames further away from both than the longest lag are at the mean.
+        """
+        reach = len(self.covariances)
+        if n_frames > 2 * reach:
+            unknown = np.repeat(self.mean[:, None], n_frames - reach, axis=1)
+            first = unknown[:, :reach] if before is None else self(before, None, reach)
+            last = unknown[:, :reach] if after is None else self(None, after, reach)
+            return np.concatenate([first, unknown[:, reach:], last], axis=1)
         sides = [None if before is None else before[:, -CONTEXT:], None if after is None else after[:, :CONTEXT]]
         sizes = tuple(0 if side is None else side.shape[1] for side in sides)
         known = np.concatenate([side for side in sides if side is not None], axis=1) - self.mean[:, None]
         key = (sizes[0], n_frames, sizes[1])
         if key not in self._weights:
+            if len(self._weights) >= MOST_WEIGHTS:
+                self._weights.clear()
             self._weights[key] = self._solve(*key)
         predicted = self._weights[key] @ (self.basis.T @ known).T.ravel()
         return (self.basis @ predicted.reshape(n_frames, -1).T + self.mean[:, None]).astype(np.float32)
@@ -109,14 +118,10 @@ class LatentPredictor:
 
     def save(self, folder: str | Path, model_hash: bytes) -> Path:
         """Write the file into the folder of the model whose latents they are."""
-        from safetensors.numpy import save
-
-        from audiovq.tensor_files import with_checksum
+        from audiovq.tensor_files import write_companion
 
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ("mean", "basis", "covariances")}
-        metadata = {"format": f"audiovq concealment {VERSION}", "model_hash": model_hash.hex()}
-        with atomic_write(Path(folder) / FILE_NAME) as path:
-            path.write_bytes(with_checksum(save(tensors, metadata)))
+        write_companion(Path(folder) / FILE_NAME, tensors, FORM, model_hash)
         return Path(folder) / FILE_NAME
 
     @classmethod
@@ -126,27 +131,15 @@ class LatentPredictor:
         Raises:
             AudioVQError: for a damaged file.
         """
-        from safetensors.numpy import load
 
-        path = Path(folder) / FILE_NAME
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            tensors = load(checked(data))
-            metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-            if metadata["format"] != f"audiovq concealment {VERSION}":
-                raise AudioVQError(f"{path} is of another release ({metadata['format']}); update audiovq")
+        def build(tensors: dict[str, np.ndarray]) -> LatentPredictor:
             found = cls(tensors["mean"], tensors["basis"], tensors["covariances"])
             (n_channels, n_directions), (n_lags, *block) = found.basis.shape, found.covariances.shape
             if found.mean.shape != (n_channels,) or block != [n_directions] * 2 or n_lags < 1:
                 raise ValueError("its tensors do not fit each other")
-        except AudioVQError:
-            raise
-        except Exception as error:
-            raise AudioVQError(f"{path} is damaged ({reason_of(error)}): install the model again") from error
-        return found if metadata["model_hash"] == model_hash.hex() else None
+            return found
+
+        return read_companion(Path(folder) / FILE_NAME, FORM, model_hash, build)
 
 
 @dataclass(frozen=True)

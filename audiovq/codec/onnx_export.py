@@ -21,9 +21,9 @@ from audiovq.codec.onnx_codec import CODEBOOKS, CONFIG, DESCRIPTION, VERSION, WE
 from audiovq.codec.torch_engine import codebooks_of, shape_of
 from audiovq.devices import SCALE, restore
 from audiovq.errors import AudioVQError, need
-from audiovq.hub import stored_tensors, write_weights
+from audiovq.hub import stored_tensors
 from audiovq.io import file_sha256
-from audiovq.tensor_files import write_json
+from audiovq.tensor_files import write_json, write_weights
 
 if TYPE_CHECKING:
     from audiovq.codec.codec import CodecNetworks
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from audiovq.codec.encoder import PitchTracker, SpeakerEncoder
 
 OPSET = 17
-#: Files of the model's folder that are copied: its configuration, weights, bundled speakers and entropy model.
+#: Files of the model's folder that are copied: the last three are its bundled speakers, entropy model and concealment.
 COPIED = (CONFIG, WEIGHTS, "speakers.json", "entropy.safetensors", "concealment.safetensors")
 SMALLEST = 1024
 """Bytes of the smallest tensor that a graph takes from the weights' file instead of holding it."""

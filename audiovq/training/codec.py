@@ -19,7 +19,8 @@ from audiovq.data.utterance import SAMPLE_RATE
 from audiovq.data.whisper import WhisperEncoder, encoder_folder
 from audiovq.devices import compile_modules, restore, to_device
 from audiovq.errors import AudioVQError
-from audiovq.hub import codes_hash, model_folder, weights_folder, write_weights
+from audiovq.hub import codes_hash, model_folder, weights_folder
+from audiovq.tensor_files import write_weights
 from audiovq.training.batches import rank
 from audiovq.training.crops import Batch, CropSampler
 from audiovq.training.losses import (

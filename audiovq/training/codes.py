@@ -23,13 +23,14 @@ from audiovq.data.codes import CodesCache, cached_codes
 from audiovq.data.tokens import CodeRuns, CodeStretches, make_tapes
 from audiovq.data.utterance import CodedUtterance
 from audiovq.errors import AudioVQError
-from audiovq.hub import codes_hash, model_folder, weights_folder, write_weights
+from audiovq.hub import codes_hash, model_folder, weights_folder
 from audiovq.interfaces import N_VALUES, PITCH_AND_LEVEL_KBPS
 from audiovq.io import cache_dir, read_json
 from audiovq.prior.model import CodePrior
 from audiovq.prior.networks import Condition
 from audiovq.prior.speech import FOLDER, SpeakerDistribution, load_prior, save_prior
 from audiovq.quantize import FiniteScalarQuantizer
+from audiovq.tensor_files import write_weights
 from audiovq.training.entropy_network import (
     DIM,
     EntropyNetwork,

@@ -14,7 +14,7 @@ from audiovq.codec.encoder import N_VALUES, UNVOICED, PitchTracker, decide
 from audiovq.codec.signal import TARGET_DB, frame_levels
 from audiovq.data.packed import FRAME, PackedCorpus, open_packed
 from audiovq.data.utterance import SAMPLE_RATE
-from audiovq.hub import write_weights
+from audiovq.tensor_files import write_weights
 from audiovq.training.batches import rank
 from audiovq.training.task import EMATask, Place, copy_buffers
 

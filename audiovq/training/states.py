@@ -23,8 +23,8 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from audiovq.errors import AudioVQError
-from audiovq.hub import write_weights
 from audiovq.io import atomic_write
+from audiovq.tensor_files import write_weights
 from audiovq.training.task import Task
 
 CONFIG = "config.json"

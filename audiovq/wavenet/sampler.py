@@ -23,12 +23,13 @@ from audiovq.codec.decoder_stream import DecoderStream
 from audiovq.codec.torch_engine import TorchEngine
 from audiovq.devices import full_precision, restore
 from audiovq.errors import AudioVQError, reason_of
-from audiovq.hub import WAVENET, codes_hash, decoder_hash, write_weights
+from audiovq.hub import WAVENET, codes_hash, decoder_hash
 from audiovq.interfaces import Stretch
 from audiovq.io import checked, read_json
 from audiovq.kernels import wavenet as wavenet_kernel
 from audiovq.kernels.wavenet import State
 from audiovq.kernels.wavenet_layout import Recurrence, aligned, fresh_state, lay_out, lay_out_condition
+from audiovq.tensor_files import write_weights
 from audiovq.wavenet.model import UNITS, CodedFrames, WaveNetDecoder
 
 if TYPE_CHECKING:

@@ -19,19 +19,24 @@ from audiovq import SpeechCodec
 from audiovq.data.codes import cached_codes
 
 
-def main() -> None:
-    """Code, and print what there is by split."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options_of(description: str | None) -> tuple[SpeechCodec, list[Any]]:
+    """The model and the corpora that the command line names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a bundled model's name or a folder; without it the default model")
     parser.add_argument("--minutes", type=float, help="of each split of the packed corpora; without it all")
     parser.add_argument("--corpus", nargs="+", default=["packed"], help="names of corpora or folders")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    codec: Any = SpeechCodec.from_pretrained(options.model)
-    corpora: list[Any] = [
+    corpora = [
         {"name": name, "minutes": options.minutes} if name == "packed" and options.minutes else name
         for name in options.corpus
     ]
+    return SpeechCodec.from_pretrained(options.model), corpora
+
+
+def main() -> None:
+    """Code, and print what there is by split."""
+    torch.set_num_threads(1)
+    codec, corpora = options_of(__doc__)
     begin = shown = time.perf_counter()
 
     def show(done: int, total: int) -> None:

@@ -9,15 +9,19 @@ without these statistics, and of the prediction.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from audiovq import SpeechCodec
 from audiovq.codec.concealment import Frames, LatentPredictor, bridge
 from audiovq.data.codes import cached_codes
 from audiovq.data.utterance import CodedUtterance
+from recipes.speech.codes import options_of
 
 
 def latents(codec: SpeechCodec, utterances: Sequence[CodedUtterance]) -> Iterator[np.ndarray]:
@@ -40,19 +44,14 @@ def errors(found: Sequence[np.ndarray], n_frames: int, predictor: LatentPredicto
 
 def main() -> None:
     """Fit, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a bundled model's name or a folder; without it the default model")
-    parser.add_argument("--minutes", type=float, help="of each split of the packed corpora; without it all")
-    parser.add_argument("--corpus", nargs="+", default=["packed"], help="names of corpora or folders")
-    options = parser.parse_args()
-    codec = SpeechCodec.from_pretrained(options.model)
-    packed = {"name": "packed", "minutes": options.minutes}
-    cache = cached_codes(codec, [packed if name == "packed" and options.minutes else name for name in options.corpus])
+    codec, corpora = options_of(__doc__)
+    cache = cached_codes(codec, corpora)
     predictor = LatentPredictor.fit(latents(codec, cache.split("train")))
     validation = list(latents(codec, cache.split("validation")))
     for n_frames in (1, 3, 4, 6):
         line, predicted = (errors(validation, n_frames, p) for p in (None, predictor))
         print(f"{20 * n_frames} ms: straight line {line:.2f}, predicted {predicted:.2f}")
+    assert codec.folder is not None
     path = predictor.save(codec.folder, codec.model_hash)
     print(f"{path}: {path.stat().st_size:,} bytes")
 

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -178,6 +180,12 @@ class TestLatentPredictor:
             assert filled.shape == (12, 200)
             assert np.allclose(middle, predictor.mean, atol=1e-3)
         assert np.allclose(predictor(process[0], None, 2), predictor(process[0], None, 9)[:, :2], atol=1e-4)
+
+    def test_gaps_of_many_lengths_leave_little_behind(self, process, predictor):
+        """A line that stays dead makes longer and longer gaps of one side."""
+        for n in range(1, 400):
+            predictor(process[0][:, :6], None, n)
+        assert len(pickle.dumps(predictor)) < 2e6
 
     def test_it_comes_back_from_its_file_for_its_own_model_alone(self, process, predictor, tmp_path):
         path = predictor.save(tmp_path, b"1234")
