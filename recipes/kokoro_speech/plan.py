@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 LANGUAGES = {"en": 0.62, "es": 0.14, "it": 0.12, "fr": 0.07, "pt": 0.05}
 """The share of each language's groups."""
@@ -32,8 +33,11 @@ class Speakers:
     held: frozenset[str]
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> Speakers:
-        """The speakers made of the model's voices; no pair is mixed twice, none that trains has a held voice."""
+    def of(cls, names: Sequence[str], more: int = 0) -> Speakers:
+        """The speakers made of the model's voices; no pair is mixed twice, none that trains has a held voice.
+
+        ``more`` mixtures, of two voices in other shares, are added for training; the others stay the same.
+        """
         generator = random.Random(_SPEAKER_SEED)
         voices = sorted(name for name in names if name != WHISPERED)
         drawn: list[str] = []
@@ -50,7 +54,21 @@ class Speakers:
             if distinct[canonical(mixture)] == mixture
             and (mixture in held or not any(voice in mixture for voice in HELD_VOICES))
         ]
-        return cls(tuple(voices), tuple(mixtures), held)
+        return cls(tuple(voices), (*mixtures, *_more_mixtures(voices, drawn, more)), held)
+
+
+def _more_mixtures(voices: Sequence[str], drawn: Sequence[str], n: int) -> list[str]:
+    """``n`` mixtures for training, or as many as there are pairs of one sex without a held voice, in random shares."""
+    taken = {canonical(mixture.replace("*.5", "")) for mixture in drawn}
+    pairs = [
+        (first, second)
+        for first, second in combinations(sorted(set(voices) - set(HELD_VOICES)), 2)
+        if is_male(first) == is_male(second) and canonical(f"{first}+{second}") not in taken
+    ]
+    generator = random.Random(_SPEAKER_SEED + 1)
+    generator.shuffle(pairs)
+    shares = [generator.choice((3, 4, 5, 6, 7)) for _ in pairs]
+    return [f"{a}*.{k}+{b}*.{10 - k}" for (a, b), k in list(zip(pairs, shares, strict=True))[:n]]
 
 
 @dataclass(frozen=True)

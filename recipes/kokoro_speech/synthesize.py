@@ -4,7 +4,7 @@
     python recipes/kokoro_speech/synthesize.py DIR --hours 8 [--jobs N]
     python recipes/kokoro_speech/prepare.py DIR...
 
-An interrupted run goes on with the same command. Recordings depend on --seed and --skip alone, not on --jobs. Give
+An interrupted run goes on with the same command. Recordings depend on --seed, --skip and --mixtures alone, not on --jobs. Give
 corpora that are to be joined different seeds, and --skip the folders whose sentences are not to be spoken again.
 """
 
@@ -188,7 +188,7 @@ def remaining(groups: Iterator[Group], done: Iterable[Mapping[str, Any]]) -> Ite
     while names:
         group = next(groups, None)
         if group is None or group.name > names[0]:
-            raise AudioVQError("the folder was begun with another --seed or --skip: choose another one")
+            raise AudioVQError("the folder was begun with another --seed, --skip or --mixtures: choose another one")
         if group.name == names[0] and group.text != expected[names.popleft()]["text"]:
             raise AudioVQError("the folder was begun with other sentences: choose another one")
     return groups
@@ -227,12 +227,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of sentences, prosodies and speakers; names the groups")
     parser.add_argument("--skip", type=Path, action="append", default=[], metavar="FOLDER", help="its sentences")
     parser.add_argument("--home", type=Path, default=cache_dir() / "kokoro", help="the folder that fetch.py made")
+    parser.add_argument("--mixtures", type=int, default=0, help="further speakers, each a mixture of two voices")
     arguments = parser.parse_args()
-    if arguments.jobs < 1:
-        raise AudioVQError(f"--jobs must be 1 or more, got {arguments.jobs}")
+    if arguments.jobs < 1 or arguments.mixtures < 0:
+        raise AudioVQError("--jobs must be 1 or more, and --mixtures 0 or more")
     check_tools()
     kokoro = Kokoro(arguments.home)
-    speakers = Speakers.of([path.stem for path in (arguments.home / "voices").glob("*.bin")])
+    speakers = Speakers.of([path.stem for path in (arguments.home / "voices").glob("*.bin")], arguments.mixtures)
     groups = plan(read_texts(arguments.home, arguments.skip), speakers, arguments.seed)
     columns = (TextColumn("{task.completed:.2f} of {task.total:g} hours"), BarColumn(), TimeRemainingColumn())
     console = Console()

@@ -73,3 +73,21 @@ def test_a_plan_depends_on_its_seed_alone():
     other = list(islice(plan(TEXTS, SPEAKERS, seed=2), 20))
     assert not {group.name for group in first} & {group.name for group in other}
     assert [group.text for group in first] != [group.text for group in other]
+
+
+def test_more_mixtures_leave_the_others_and_the_held_speakers_as_they_are():
+    more = Speakers.of(VOICES, 150)
+    assert (more.voices, more.held) == (SPEAKERS.voices, SPEAKERS.held)
+    assert more.mixtures[: len(SPEAKERS.mixtures)] == SPEAKERS.mixtures
+    added = more.mixtures[len(SPEAKERS.mixtures) :]
+    assert len(added) == len(set(added)) == 150
+    drawn = {frozenset(parts(mixture)) for mixture in SPEAKERS.mixtures}
+    for mixture in added:
+        first, second = parts(mixture)
+        assert is_male(first) == is_male(second)
+        assert not {first, second} & set(HELD_VOICES) and frozenset((first, second)) not in drawn
+        assert sum(float(part.split("*")[1]) for part in mixture.split("+")) == pytest.approx(1)
+
+
+def parts(mixture: str) -> list[str]:
+    return [part.split("*")[0] for part in mixture.split("+")]
