@@ -110,6 +110,18 @@ def degrade(waveform: Tensor, others: Tensor, snr_db: Tensor, cutoff: Tensor) ->
     return torch.fft.irfft(spectrum * low_pass, n=length)
 
 
+SPEEDS = (0.9, 1.2)
+"""Factors by which speech is played slower or faster, as another speaker's. Slower speech has a narrower band."""
+MARGIN_FRAMES = 2
+"""Frames on either side of a stretch whose speed is changed: transforms take it for periodic."""
+
+
+def change_speed(waveform: Tensor, n_samples: int) -> Tensor:
+    """(B, T) -> (B, n_samples): the same played faster or slower, by band-limited interpolation of a period."""
+    length = waveform.shape[-1]
+    return torch.fft.irfft(torch.fft.rfft(waveform), n=n_samples) * (n_samples / length)
+
+
 LOUDEST_FALL_DB = 30.0
 """Crops are brought to at most so much below the level of a packet's loudest frame."""
 
@@ -144,6 +156,8 @@ class CropSampler:
         synthetic_share: share of the items from synthetic speakers.
         pair_share: of the synthetic items, those that are converted between aligned recordings.
         formant_share: of the real items, those whose source has another vocal tract, to be converted back.
+        speed_share: of the items that are not converted between recordings, those that are played at another speed,
+            with all stretches of their speaker: further speakers, of whom no teacher knows anything.
         degraded_share: of all unconverted items, those whose source is a worse recording.
         converted_up_to: most codebooks of an item that is converted: more of them hold the source's voice, which no
             decoder can take out again.
@@ -158,13 +172,14 @@ class CropSampler:
         synthetic_share: float = 0.4,
         pair_share: float = 0.7,
         formant_share: float = 0.35,
+        speed_share: float = 0.0,
         degraded_share: float = 0.15,
         converted_up_to: int = 2,
         language_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.corpus, self.crop_frames, self.other_frames = corpus, crop_frames, other_frames
         self.pair_share, self.formant_share, self.degraded_share = pair_share, formant_share, degraded_share
-        self.converted_up_to = converted_up_to
+        self.speed_share, self.converted_up_to = speed_share, converted_up_to
         synthetic = corpus.synthetic()
         weights = np.diff(corpus.spans, axis=1)[:, 0].astype(np.float64) ** 0.7
         if language_weights:
@@ -206,18 +221,26 @@ class CropSampler:
         if paired.any():
             pairs = to_device(np.flatnonzero(paired), source.device)
             source_other[pairs] = self.corpus.crops(self._place(speaker[paired], other, rng), other)
-        converted, warped = paired.copy(), np.zeros(n, bool)
+        converted, warped, played = paired.copy(), np.zeros(n, bool), np.zeros(n, bool)
+        if augmented and self.speed_share:
+            played = ~paired & (rng.random(n) < self.speed_share)
+            for i in np.flatnonzero(played):
+                speed = float(np.exp(rng.uniform(*np.log(SPEEDS))))
+                source[i] = target[i] = self._played(speaker[i : i + 1], crop, speed, rng)
+                source_other[i] = target_other[i] = self._played(speaker[i : i + 1], other, speed, rng)
         if augmented:
             warped = ~is_synthetic & (rng.random(n) < self.formant_share) & few
             self._warp(source, source_other, warped)
             converted |= warped
         teacher = self.corpus.rows("teacher", start, crop).float() if self.corpus.teacher is not None else None
+        if teacher is not None and played.any():
+            teacher[to_device(np.flatnonzero(played), teacher.device)] = 0.0  # of other places
         fall = to_device(np.minimum(rng.exponential(6.0, (n, 1)), LOUDEST_FALL_DB).astype(np.float32), source.device)
         source, target = self.normalise(source, fall), self.normalise(target, fall)
         if augmented:
             worse = ~converted & (rng.random(n) < self.degraded_share)
             self._degrade(source, worse, rng)
-        known = to_device(np.where(warped, -1, speaker), source.device)
+        known = to_device(np.where(warped | played, -1, speaker), source.device)
         return Batch(source, target, source_other, target_other, torch.from_numpy(converted), teacher, known)
 
     @staticmethod
@@ -236,6 +259,13 @@ class CropSampler:
         first, end = self.corpus.spans[speaker].T
         room = np.maximum(end - first - frames, 0) + 1
         return np.minimum(first + (rng.random(len(speaker)) * room).astype(np.int64), self.last - frames)
+
+    def _played(self, speaker: np.ndarray, frames: int, speed: float, rng: np.random.Generator) -> Tensor:
+        """A stretch (frames * FRAME,) of one speaker's recordings, played at a speed."""
+        wide = frames + 2 * MARGIN_FRAMES
+        n_read = -(-round(wide * speed * FRAME) // FRAME)
+        read = self.corpus.crops(self._place(speaker, n_read, rng), n_read)[:, : round(wide * speed * FRAME)]
+        return change_speed(read, wide * FRAME)[0, MARGIN_FRAMES * FRAME : (wide - MARGIN_FRAMES) * FRAME]
 
     def _warp(self, source: Tensor, other: Tensor, warped: np.ndarray) -> None:
         """Give some sources and their speakers' stretches another vocal tract, in place."""
