@@ -231,14 +231,31 @@ def check_sizes(stream: Peekable, header: WavHeader, file_size: int) -> list[str
     return [f"warning: {data.left_out}"] if data.left_out else []
 
 
+_MATLAB_BYTES = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}  # of a value, by the tens of its type (level 4)
+
+
 def _left_out(n_bytes: int) -> str:
     return f"warning: {n_bytes:,} bytes follow where by its header the audio ends; they were left out"
 
 
+def _matlab_end(head: bytes) -> int:
+    """Where the samples of a MATLAB file that libsndfile reads end by its header; 0 for other files."""
+    name = head.find(b"wavedata")
+    if name < 20 or len(head) < name + 16:
+        return 0
+    if head.startswith(b"MATLAB 5.0"):
+        return name + 16 + int.from_bytes(head[name + 12 : name + 16], "little" if head[126:128] == b"IM" else "big")
+    kind, rows, columns = struct.unpack("<III" if head[name - 4] else ">III", head[name - 20 : name - 8])
+    return name + 9 + rows * columns * _MATLAB_BYTES.get(kind // 10 % 10, 0)
+
+
 def check_end(stream: BinaryIO, file_size: int) -> list[str]:
-    """As `check_sizes`, of AU, CAF, AIFF and RF64; ``stream`` can seek."""
+    """As `check_sizes`, of AU, CAF, AIFF, RF64 and MATLAB files; ``stream`` can seek."""
     stream.seek(0)
-    head, size = stream.read(36), 0
+    head, size = stream.read(512), 0
+    if (missing := _matlab_end(head) - file_size) > _SLACK:
+        return [f"warning: its end is missing: its header states {missing:,} bytes more"]
+    head = head[:36]
     ends, layout, pad = _CHUNKS.get(head[:4] + head[8:12] if head[:4] == b"FORM" else head[:4], (0, "", 1))
     if head[:4] == b".snd" and len(head) == 36:
         ends = sum(struct.unpack(">II", head[4:12]))

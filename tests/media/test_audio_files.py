@@ -176,6 +176,21 @@ def test_a_caf_that_leaves_its_size_open_or_is_cut_off(tmp_path):
     assert "no audio samples" in refusal(written("CAF", "ALAC_16")[:3000], tmp_path, "a.caf")
 
 
+@pytest.mark.parametrize("container", ["MAT4", "MAT5"])
+@pytest.mark.parametrize("coding", ["PCM_16", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
+def test_matlab_files_that_are_cut_off(tmp_path, container, coding, order):
+    """libsndfile says nothing of them."""
+    path = tmp_path / "a.mat"
+    soundfile.write(path, VOICE, RATE, format=container, subtype=coding, endian=order)
+    data = path.read_bytes()
+    whole, remarks = read_bytes(data, tmp_path)
+    assert (len(whole), remarks) == (len(VOICE), [])
+    samples, remarks = read_bytes(data[:-40_000], tmp_path)
+    assert 0 < len(samples) < len(whole)
+    assert remarks == ["warning: its end is missing: its header states 40,000 bytes more"]
+
+
 def media(container, codec, seconds=4.0, images=False, rate=RATE):
     """A file made by PyAV: a tone, and frames where wanted."""
     av = pytest.importorskip("av")
