@@ -85,7 +85,8 @@ def test_more_mixtures_leave_the_others_and_the_held_speakers_as_they_are():
     for mixture in added:
         first, second = parts(mixture)
         assert is_male(first) == is_male(second)
-        assert not {first, second} & set(HELD_VOICES) and frozenset((first, second)) not in drawn
+        assert not {first, second} & set(HELD_VOICES)
+        assert frozenset((first, second)) not in drawn
         assert sum(float(part.split("*")[1]) for part in mixture.split("+")) == pytest.approx(1)
 
 

@@ -50,13 +50,18 @@ def test_all_stretches_of_a_speaker_are_played_at_one_speed(tmp_path):
     assert all(SPEEDS[0] - 0.01 < speed < SPEEDS[1] + 0.01 for speed in found)
     for speed, other in zip(found, batch.target_other, strict=True):
         assert abs(frequency(other) / TONE_HZ - speed) < 0.005
-    assert torch.equal(batch.source, batch.target) and torch.equal(batch.source_other, batch.target_other)
-    assert batch.teacher is not None and not batch.teacher.any()
-    assert batch.speaker is not None and (batch.speaker == -1).all() and not batch.converted.any()
+    assert torch.equal(batch.source, batch.target)
+    assert torch.equal(batch.source_other, batch.target_other)
+    assert batch.teacher is not None
+    assert not batch.teacher.any()
+    assert batch.speaker is not None
+    assert (batch.speaker == -1).all()
+    assert not batch.converted.any()
 
 
 def test_recordings_stay_as_they_are_where_nothing_is_augmented(tmp_path):
     sampler = CropSampler(corpus(tmp_path), 40, 50, speed_share=1.0)
     batch = sampler.draw(3, np.random.default_rng(0), augmented=False)
     assert all(abs(frequency(target) - TONE_HZ) < 2 for target in batch.target)
-    assert batch.teacher is not None and batch.teacher.all()
+    assert batch.teacher is not None
+    assert batch.teacher.all()
