@@ -4,9 +4,9 @@
     python recipes/kokoro_speech/synthesize.py DIR --hours 8 [--jobs N]
     python recipes/kokoro_speech/prepare.py DIR...
 
-An interrupted run goes on with the same command. Recordings depend on --seed, --skip and
---mixtures alone, not on --jobs. Give
-corpora that are to be joined different seeds, and --skip the folders whose sentences are not to be spoken again.
+An interrupted run goes on with the same command. Recordings depend on --seed, --skip and --mixtures
+alone, not on --jobs. Give corpora that are to be joined different seeds, and --skip the folders whose sentences are not
+to be spoken again.
 """
 
 from __future__ import annotations
