@@ -9,8 +9,7 @@ decoder itself joins both ends.) Latents are predicted from several frames on ei
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,95 +32,64 @@ SILENT_DB = 50.0
 
 
 FILE_NAME = "concealment.safetensors"
-FORM = "concealment 1"  # kind and version of the file
+FORM = "concealment 2"  # kind and version of the file
 CONTEXT = 6
 """Frames on each side of a gap, at most, by which those in it are predicted."""
-MOST_WEIGHTS = 32
-"""Shapes of gaps whose solutions are kept, at most; up to 1.6 MB each."""
-_RIDGE = 1e-2  # added to the variance of every direction, as a share of their mean
+REACH = 16
+"""Frames from one side over which it says anything of a lost frame."""
 
 
 @dataclass(frozen=True)
 class LatentPredictor:
-    """Linear prediction of lost latents from those before and behind them (Wiener 1949).
+    """A small network that predicts lost latents, each by itself, from those before and behind the gap.
 
-    Latents are taken for a stationary process, of which only some directions can be predicted: the others are at their
-    mean. So the errors' mean square is the least that a linear function reaches, about two thirds of a straight line's.
+    It sees the principal components of up to `CONTEXT` latents on either side, and how far away they are; what it
+    predicts is close to the mean of all latents that could stand there. ``recipes/speech/concealment.py`` trains it.
+
+    Attributes:
+        mean: (C,) of the latents.
+        basis: (C, R), the directions that are predicted; the others are at their mean. Columns are orthogonal, as long
+            as the standard deviation along them.
+        layers: weights (out, in) and biases (out,), with SiLU between them.
     """
 
-    mean: np.ndarray  # (C,) float32
-    basis: np.ndarray  # (C, R) float32, orthonormal: the directions that are predicted
-    covariances: np.ndarray  # (L, R, R) float32: of direction i now (row) and direction j so many frames later (column)
-    _weights: dict[tuple[int, int, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    mean: np.ndarray
+    basis: np.ndarray
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def __call__(self, before: np.ndarray | None, after: np.ndarray | None, n_frames: int) -> np.ndarray:
         """Latents (C, n_frames) float32 between ``before`` (C, N) and ``after`` (C, M), of which one may be None.
 
-        Frames further away from both than the longest lag are at the mean.
+        Frames further away from both than `REACH` are at the mean.
         """
-        reach = len(self.covariances)
-        if n_frames > 2 * reach:
-            unknown = np.repeat(self.mean[:, None], n_frames - reach, axis=1)
-            first = unknown[:, :reach] if before is None else self(before, None, reach)
-            last = unknown[:, :reach] if after is None else self(None, after, reach)
-            return np.concatenate([first, unknown[:, reach:], last], axis=1)
-        sides = [None if before is None else before[:, -CONTEXT:], None if after is None else after[:, :CONTEXT]]
-        sizes = tuple(0 if side is None else side.shape[1] for side in sides)
-        known = np.concatenate([side for side in sides if side is not None], axis=1) - self.mean[:, None]
-        key = (sizes[0], n_frames, sizes[1])
-        if key not in self._weights:
-            if len(self._weights) >= MOST_WEIGHTS:
-                self._weights.clear()
-            self._weights[key] = self._solve(*key)
-        predicted = self._weights[key] @ (self.basis.T @ known).T.ravel()
-        return (self.basis @ predicted.reshape(n_frames, -1).T + self.mean[:, None]).astype(np.float32)
+        filled = np.repeat(self.mean[:, None], n_frames, axis=1)
+        place = np.arange(1, n_frames + 1)
+        from_before = np.zeros_like(place) if before is None else place
+        from_after = np.zeros_like(place) if after is None else place[::-1]
+        near = np.flatnonzero(_within(from_before) | _within(from_after))
+        left = None if before is None else self.reduce(before[:, -CONTEXT:])
+        right = None if after is None else self.reduce(after[:, :CONTEXT])
+        x = inputs_of(left, right, from_before[near], from_after[near], self.basis.shape[1])
+        for weight, bias in self.layers[:-1]:
+            x = x @ weight.T + bias
+            x = x * (0.5 + 0.5 * np.tanh(0.5 * x))
+        weight, bias = self.layers[-1]
+        filled[:, near] += self.basis @ (x @ weight.T + bias).T
+        return filled
 
-    def _solve(self, n_before: int, n_frames: int, n_after: int) -> np.ndarray:
-        """The map (n_frames * R, (n_before + n_after) * R) from known coordinates to lost ones, both frame by frame."""
-        gap = np.arange(n_before, n_before + n_frames)
-        known = np.r_[np.arange(n_before), gap[-1] + 1 + np.arange(n_after)]
-        among, to_gap = self._blocks(known, known), self._blocks(gap, known)
-        ridge = _RIDGE * np.trace(self.covariances[0]) / self.basis.shape[1] * np.eye(len(among))
-        return np.linalg.solve(among + ridge, to_gap.T).T.astype(np.float32)
-
-    def _blocks(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Covariances of the coordinates of frames ``rows`` and ``columns``, frame by frame; 0 beyond the last lag."""
-        both = np.concatenate([self.covariances[:0:-1].transpose(0, 2, 1), self.covariances, 0 * self.covariances[:1]])
-        lag = columns[None] - rows[:, None]
-        place = np.where(np.abs(lag) < len(self.covariances), lag + len(self.covariances) - 1, len(both) - 1)
-        n_directions = self.basis.shape[1]
-        blocks = both[place].astype(np.float64).transpose(0, 2, 1, 3)
-        return blocks.reshape(len(rows) * n_directions, len(columns) * n_directions)
-
-    @classmethod
-    def fit(cls, latents: Iterable[np.ndarray], n_directions: int = 32, n_lags: int = 16) -> LatentPredictor:
-        """From recordings (C, F), each shorter than the lags or longer.
-
-        The directions are those with the largest variances in predictions of three frames from six.
-        """
-        pieces = list(latents)
-        mean = np.concatenate(pieces, axis=1).mean(axis=1, dtype=np.float64)
-        sums, counts = np.zeros((n_lags, len(mean), len(mean))), np.zeros(n_lags)
-        for piece in pieces:
-            centred = piece - mean[:, None].astype(np.float32)
-            for lag in range(min(n_lags, piece.shape[1])):
-                sums[lag] += centred[:, : piece.shape[1] - lag] @ centred[:, lag:].T
-                counts[lag] += piece.shape[1] - lag
-        covariances = sums / np.maximum(counts, 1)[:, None, None]
-        whole = cls(mean, np.eye(len(mean)), covariances)
-        gap, known = np.arange(3, 6), np.r_[:3, 6:9]
-        predicted = (whole._solve(3, 3, 3) @ whole._blocks(gap, known).T).reshape(3, len(mean), 3, len(mean))
-        _, directions = np.linalg.eigh(sum(predicted[i, :, i] for i in range(3)))
-        basis = directions[:, ::-1][:, :n_directions]
-        reduced = np.einsum("ci,lcd,dj->lij", basis, covariances, basis, optimize=True)
-        return cls(mean.astype(np.float32), basis.astype(np.float32), reduced.astype(np.float32))
+    def reduce(self, latents: np.ndarray) -> np.ndarray:
+        """Latents (C, F) -> coordinates (F, R) of unit variance."""
+        return (latents - self.mean[:, None]).T @ (self.basis / np.square(self.basis).sum(axis=0))
 
     def save(self, folder: str | Path, model_hash: bytes) -> Path:
-        """Write the file into the folder of the model whose latents they are."""
+        """Write the file, in 16 bits, into the folder of the model whose latents they are."""
         from audiovq.tensor_files import write_companion
 
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in ("mean", "basis", "covariances")}
-        write_companion(Path(folder) / FILE_NAME, tensors, FORM, model_hash)
+        tensors = {"mean": self.mean, "basis": self.basis}
+        for i, (weight, bias) in enumerate(self.layers):
+            tensors |= {f"layers.{i}.weight": weight, f"layers.{i}.bias": bias}
+        half = {name: np.ascontiguousarray(tensor, np.float16) for name, tensor in tensors.items()}
+        write_companion(Path(folder) / FILE_NAME, half, FORM, model_hash)
         return Path(folder) / FILE_NAME
 
     @classmethod
@@ -133,13 +101,47 @@ class LatentPredictor:
         """
 
         def build(tensors: dict[str, np.ndarray]) -> LatentPredictor:
-            found = cls(tensors["mean"], tensors["basis"], tensors["covariances"])
-            (n_channels, n_directions), (n_lags, *block) = found.basis.shape, found.covariances.shape
-            if found.mean.shape != (n_channels,) or block != [n_directions] * 2 or n_lags < 1:
+            values = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+            names = [f"layers.{i}" for i in range(sum(name.endswith(".weight") for name in values))]
+            layers = tuple((values[f"{name}.weight"], values[f"{name}.bias"]) for name in names)
+            found = cls(values["mean"], values["basis"], layers)
+            n_channels, n_directions = found.basis.shape
+            sizes = [2 * CONTEXT * (n_directions + 1) + 2 * REACH, *(len(bias) for _, bias in layers)]
+            shapes = [weight.shape for weight, _ in layers]
+            if found.mean.shape != (n_channels,) or shapes != list(zip(sizes[1:], sizes, strict=False)):
+                raise ValueError("its tensors do not fit each other")
+            if sizes[-1] != n_directions:
                 raise ValueError("its tensors do not fit each other")
             return found
 
         return read_companion(Path(folder) / FILE_NAME, FORM, model_hash, build)
+
+
+def inputs_of(
+    before: np.ndarray | None, after: np.ndarray | None, from_before: np.ndarray, from_after: np.ndarray, n: int
+) -> np.ndarray:
+    """Inputs (N, 2 * CONTEXT * (n + 1) + 2 * REACH) of the network for N lost frames of one gap.
+
+    Args:
+        before, after: coordinates (F, n) on either side of the gap, or None.
+        from_before, from_after: (N,) frames from the nearest of these; 0 where there is none.
+    """
+    sides = np.zeros((2, CONTEXT, n + 1), np.float32)  # the nearest frame first; the last value says that there is one
+    if before is not None:
+        nearest = before[: -CONTEXT - 1 : -1]
+        sides[0, : len(nearest), :n], sides[0, : len(nearest), n] = nearest, 1
+    if after is not None:
+        nearest = after[:CONTEXT]
+        sides[1, : len(nearest), :n], sides[1, : len(nearest), n] = nearest, 1
+    rows = np.repeat(sides[None], len(from_before), axis=0)
+    far = np.stack([from_before, from_after], axis=1)  # (N, 2)
+    rows *= _within(far)[..., None, None]
+    places = far[..., None] == np.arange(1, REACH + 1)
+    return np.concatenate([rows.reshape(len(rows), -1), places.reshape(len(rows), -1)], axis=1).astype(np.float32)
+
+
+def _within(distance: np.ndarray) -> np.ndarray:
+    return (distance > 0) & (distance <= REACH)
 
 
 @dataclass(frozen=True)

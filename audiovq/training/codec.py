@@ -59,7 +59,7 @@ def fit_linear(layer: nn.Conv1d, rows: Tensor, wanted: Tensor, ridge: float = 1e
 
 
 def predictor_of(name_or_dir: str) -> LatentPredictor:
-    """What fills the gaps of a model; `AudioVQError` where its folder has no statistics."""
+    """What fills the gaps of a model; `AudioVQError` where its folder has nothing of the kind."""
     folder = model_folder(name_or_dir)
     found = LatentPredictor.load(folder, codes_hash(folder))
     if found is None:
@@ -79,7 +79,7 @@ class CodecTask(EMATask):
         phase_from, harmonics_from: fewest codebooks of an item that is asked for the phase, and for that of its lowest
             harmonics.
         gap_share: share of items of which the decoder loses packets of 60 ms, one in ten.
-        concealment: folder or name of the model by whose statistics they are filled (its codes have to be this one's);
+        concealment: folder or name of the model by whose network they are filled (its codes have to be this one's);
             None: in a straight line.
         listener_items, listener_layers: of a batch that Whisper's encoder hears (0: none), and of its first layers.
         adversarial_from: share of the run after which the discriminators begin.

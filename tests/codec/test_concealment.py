@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -8,6 +6,7 @@ from audiovq.codec.concealment import HELD_SECONDS, Frames, LatentPredictor, bri
 from audiovq.codec.signal import LOWEST_DB
 from audiovq.errors import AudioVQError
 from audiovq.interfaces import Packet
+from recipes.speech.concealment import fit
 from tests.codec.tiny import HOP, make_codec, speech_like
 
 SIZE = 4
@@ -154,7 +153,7 @@ class TestLatentPredictor:
 
     @pytest.fixture(scope="class")
     def predictor(self, process):
-        return LatentPredictor.fit(process[:15], n_directions=8)
+        return fit(process[:15], n_directions=12, hidden=64, steps=400)
 
     def errors(self, process, fill, size=3):
         found = []
@@ -181,16 +180,13 @@ class TestLatentPredictor:
             assert np.allclose(middle, predictor.mean, atol=1e-3)
         assert np.allclose(predictor(process[0], None, 2), predictor(process[0], None, 9)[:, :2], atol=1e-4)
 
-    def test_gaps_of_many_lengths_leave_little_behind(self, process, predictor):
-        """A line that stays dead makes longer and longer gaps of one side."""
-        for n in range(1, 400):
-            predictor(process[0][:, :6], None, n)
-        assert len(pickle.dumps(predictor)) < 2e6
-
     def test_it_comes_back_from_its_file_for_its_own_model_alone(self, process, predictor, tmp_path):
         path = predictor.save(tmp_path, b"1234")
         found = LatentPredictor.load(tmp_path, b"1234")
-        assert np.array_equal(found(process[0], process[1], 4), predictor(process[0], process[1], 4))
+        again = LatentPredictor.load(found.save(tmp_path, b"1234").parent, b"1234")
+        sides = process[0], process[1], 4
+        assert np.array_equal(found(*sides), again(*sides))
+        assert np.allclose(found(*sides), predictor(*sides), atol=0.01 * np.ptp(process[0]))  # 16 bits
         assert LatentPredictor.load(tmp_path, b"4321") is None
         assert LatentPredictor.load(tmp_path / "elsewhere", b"1234") is None
         damaged = bytearray(path.read_bytes())
@@ -223,7 +219,7 @@ class TestLatentPredictor:
         packets = stream.push(speech) + stream.finish()
         plain = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
         latents = [codec.codebooks.decode(packet.codes) for packet in packets]
-        LatentPredictor.fit(latents, n_directions=4).save(tmp_path, codec.model_hash)
+        fit([np.concatenate(latents, axis=1)] * 3, n_directions=4, hidden=8, steps=2).save(tmp_path, codec.model_hash)
         codec.latent_predictor = LatentPredictor.load(tmp_path, codec.model_hash)
         predicted = np.concatenate(decode(codec, (stream.speaker, packets), len(speech), {8}))
         assert np.isfinite(predicted).all()

@@ -15,7 +15,6 @@ import torch
 pytest.importorskip("hydra")
 
 from audiovq.codec.codec import SpeechCodec
-from audiovq.codec.concealment import LatentPredictor
 from audiovq.data.packed import FRAME, PackedCorpus, pack, write_rows
 from audiovq.data.utterance import Utterance
 from audiovq.errors import AudioVQError
@@ -25,6 +24,7 @@ from audiovq.quantize.codebook import EMACodebook
 from audiovq.training.codec import CodecTask, predictor_of
 from audiovq.training.pitch import PitchTask
 from audiovq.training.run import compose, make_task, train
+from recipes.speech.concealment import fit
 from tests.codec.tiny import make_codec
 from tests.data.conftest import ArrayReader
 from tests.training.runs import differences, state_of, step_of, unplugged_at
@@ -239,11 +239,11 @@ def test_a_resumed_pitch_run_equals_an_uninterrupted_one(corpus, tmp_path):
     assert differences(tmp_path / "whole", tmp_path / "parts") == []
 
 
-def test_gaps_are_filled_by_a_models_statistics_where_they_are_there(tmp_path):
+def test_gaps_are_filled_by_what_predicts_a_models_latents_where_they_are_there(tmp_path):
     codec = make_codec()
     save_weights(codec, tmp_path)
     with pytest.raises(AudioVQError, match=r"has no concealment\.safetensors of its codes"):
         predictor_of(str(tmp_path))
     latents = np.random.default_rng(0).normal(size=(codec.encoder.latent_dim, 60)).astype(np.float32)
-    LatentPredictor.fit([latents], 4, 4).save(tmp_path, codes_hash(tmp_path))
+    fit([latents], n_directions=4, hidden=4, steps=1).save(tmp_path, codes_hash(tmp_path))
     assert predictor_of(str(tmp_path))(latents, None, 2).shape == (codec.encoder.latent_dim, 2)
