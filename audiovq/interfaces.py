@@ -323,6 +323,10 @@ class Codec(Protocol):
     folder: Path | None
 
     @property
+    def shape(self) -> CodecShape:
+        """Sizes of its networks."""
+
+    @property
     def bitrates(self) -> list[float]:
         """Nominal kb/s by the number of codebooks, ascending."""
 

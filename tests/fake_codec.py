@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from audiovq.errors import AudioVQError
+from audiovq.interfaces import CodecShape
 from tests.packets import PITCH, packet_of
 
 
@@ -23,6 +24,7 @@ class FakeCodec:
     decoders = ("parallel",)
     n_speaker_levels, speaker_bits = 16, 4
     folder = None
+    shape = CodecShape(16000, 320, 4, 1, 1, 1, 1, 80, 4, 5, speaker_dim=32, speaker_levels=16)
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name

@@ -79,9 +79,11 @@ class SpeechReader:
             header.n_codebooks <= codec.n_codebooks
             and header.code_bits == (codec.codebook_size - 1).bit_length()
             and header.packet_frames <= codec.packet_frames
+            and header.speakers.shape[1] == codec.shape.speaker_dim
+            and header.speaker_bits == codec.speaker_bits
         )
         if not fits:
-            raise AudioVQError(f"does not fit its model {codec.name}: other codebooks or packets")
+            raise AudioVQError(f"does not fit its model {codec.name}: other codebooks, packets or speaker vectors")
         self._rate, self._hop, self._codebook_size = codec.sample_rate, codec.hop_length, codec.codebook_size
         if header.entropy_coded:
             coder = coder_for(codec)

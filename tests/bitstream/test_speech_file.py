@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import soundfile
 import torch
 
 from audiovq.bitstream import decode_file, encode_file, inspect_file, load_encoded, save_encoded
+from audiovq.bitstream.container import ContainerReader, ContainerWriter, End
+from audiovq.bitstream.speech_layout import SpeechHeader
 from audiovq.bitstream.speech_reader import SpeechReader
 from audiovq.errors import AudioVQError
 from tests import packets as speech_packets
@@ -383,3 +386,18 @@ def test_a_full_disk_is_told_in_one_line(folder):
         decode_file(io.BytesIO(data), "/dev/full", CODEC)
     with pytest.raises(AudioVQError, match="no space left"):
         encode_file(folder / "a.wav", "/dev/full", CODEC)
+
+
+@pytest.mark.parametrize("change", [{"speakers": np.ones((1, 12), np.int64)}, {"speaker_bits": 5}])
+def test_speaker_vectors_that_the_model_does_not_have(folder, change):
+    """A header may be whole, and still not of this model."""
+    reader, out = ContainerReader(io.BytesIO(encoded(wav(folder / "a.wav")))), io.BytesIO()
+    header = replace(SpeechHeader.from_container(reader.header), **change)
+    writer = ContainerWriter(out, header.to_container())
+    for record in reader.records(header.valid_length):
+        if isinstance(record, End):
+            writer.finish(record.extent)
+        else:
+            writer.write_packet(record.payload, record.short)
+    with pytest.raises(AudioVQError, match="does not fit its model fake"):
+        decoded(out.getvalue())
