@@ -24,10 +24,7 @@ STEPS_PER_OCTAVE = 48
 N_VALUES = 176
 """Voiced pitch codes: 50 to 626 Hz."""
 CERTAINTY = 0.85
-"""Probability from which on a frame is coded as unvoiced. In doubt it gets a pitch: the decoder can turn harmonics down
-where a pitch is given, but not make any where there is none (creaky voice, and where voicing begins and ends)."""
-
-
+"""Probability from which on a frame is coded as unvoiced: a decoder can turn harmonics down, but not make any."""
 PITCH_AND_LEVEL_KBPS = 0.15
 """Nominal rate of coded pitch and level together, kb/s."""
 
@@ -311,7 +308,6 @@ class Codec(Protocol):
     sample_rate: int
     hop_length: int
     frame_rate: float
-    #: Frames of a packet, when nothing is asked for.
     packet_frames: int
     n_codebooks: int
     codebook_size: int
