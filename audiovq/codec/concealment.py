@@ -108,9 +108,8 @@ class LatentPredictor:
             n_channels, n_directions = found.basis.shape
             sizes = [2 * CONTEXT * (n_directions + 1) + 2 * REACH, *(len(bias) for _, bias in layers)]
             shapes = [weight.shape for weight, _ in layers]
-            if found.mean.shape != (n_channels,) or shapes != list(zip(sizes[1:], sizes, strict=False)):
-                raise ValueError("its tensors do not fit each other")
-            if sizes[-1] != n_directions:
+            is_whole = shapes == list(zip(sizes[1:], sizes, strict=False)) and sizes[-1] == n_directions
+            if found.mean.shape != (n_channels,) or not is_whole:
                 raise ValueError("its tensors do not fit each other")
             return found
 
